@@ -1,0 +1,23 @@
+"""The one exception for what a user can put right: it is printed, never traced."""
+
+from collections.abc import Sequence
+
+SHOWN = 50
+
+
+class Refused(Exception):
+    """A run that cannot start (or go on), with its cause and its fix in one line.
+
+    Attributes:
+        details: further lines, such as one ``path: reason`` for each bad picture.
+        status: what the run's record says of it, ``failed`` or ``diverged``.
+    """
+
+    def __init__(self, summary: str, details: Sequence[str] = (), status: str = "failed") -> None:
+        super().__init__(summary)
+        self.details = list(details)
+        self.status = status
+
+    def __reduce__(self) -> tuple[type["Refused"], tuple[str, list[str], str]]:
+        """Cross a process boundary whole, details included."""
+        return Refused, (str(self), self.details, self.status)

@@ -1,0 +1,32 @@
+"""Where conf/, experiments/, outputs/ and the data are, in a checkout or in an installed wheel."""
+
+import os
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+PACKAGE = Path(__file__).resolve().parent
+# A checkout has conf/ beside the package; a wheel carries it inside (see pyproject.toml).
+ROOT = PACKAGE.parent if (PACKAGE.parent / "conf" / "config.yaml").is_file() else PACKAGE
+CONF = ROOT / "conf"
+EXPERIMENTS = ROOT / "experiments"
+ASSETS = PACKAGE / "assets"
+
+
+def outputs() -> Path:
+    """The folder of runs, sweeps and tables: ``$CLIPBENCH_OUTPUTS``, else ``outputs/``."""
+    home = ROOT if ROOT != PACKAGE else Path.cwd()
+    return Path(os.environ.get("CLIPBENCH_OUTPUTS") or home / "outputs").absolute()
+
+
+def data(layout: str) -> Path:
+    """A dataset's folder: ``$CLIPBENCH_DATA/<layout>``, else ``data/<layout>``."""
+    home = ROOT if ROOT != PACKAGE else Path.cwd()
+    return Path(os.environ.get("CLIPBENCH_DATA") or home / "data").absolute() / layout
+
+
+def register() -> None:
+    """Make ``${clipbench.root:}``, ``${clipbench.outputs:}`` and ``${clipbench.data:x}`` known."""
+    OmegaConf.register_new_resolver("clipbench.root", lambda: str(ROOT), replace=True)
+    OmegaConf.register_new_resolver("clipbench.outputs", lambda: str(outputs()), replace=True)
+    OmegaConf.register_new_resolver("clipbench.data", lambda name: str(data(name)), replace=True)
