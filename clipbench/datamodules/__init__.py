@@ -1,0 +1,1 @@
+"""One file per dataset; each offers its classes, templates, metrics and named splits."""

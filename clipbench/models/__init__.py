@@ -1,0 +1,1 @@
+"""Image towers as plain nn.Modules, useful without Lightning."""

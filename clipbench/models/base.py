@@ -1,0 +1,106 @@
+"""What every model offers: features, its layers from input to output, and its preprocessing."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clipbench.transforms import Preprocess
+
+
+class ImageTower(nn.Module, ABC):
+    """A picture encoder: (B, 3, S, S) float to features (B, D).
+
+    Attributes:
+        preprocess: the transform that its checkpoint was trained with.
+        feature_dim: D.
+        normalized: whether a head reads L2-normalised features, as CLIP's does.
+        loaded: where the weights came from (a tag, a file name), or None for random ones.
+    """
+
+    preprocess: Preprocess
+    feature_dim: int
+    normalized: bool
+    loaded: str | None
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Features, not normalised, of shape (B, D)."""
+
+    @abstractmethod
+    def layers(self) -> list[list[nn.Parameter]]:
+        """All parameters of the image tower in L + 2 groups, input to output.
+
+        The stem or embeddings; one group for each of the L blocks; what follows the last block
+        (final norm, projection), which may be empty. Freezing depth and layer-wise learning rates
+        need nothing else.
+        """
+
+    @abstractmethod
+    def native_state_dict(self, head: nn.Linear) -> dict[str, Tensor]:
+        """Weights under the names of the library that the model comes from, to be loaded there."""
+
+    def zero_shot_head(self, classes: Sequence[str], templates: Sequence[str]) -> nn.Linear | None:
+        """A head made of text, for towers that have a text side; None for those that have not."""
+        return None
+
+    def trained(self) -> nn.Module:
+        """The part that the head reads and that training may change (for CLIP: no text tower)."""
+        return self
+
+
+class Classifier(nn.Module):
+    """An image tower and a linear head.
+
+    Args:
+        tower: gives the features.
+        head: (C, D) weights and a bias; for a CLIP the logit scale is baked into them, as WiSE-FT
+            does (src/models/modeling.py, ``get_zeroshot_classifier``).
+        meaningful: whether the head classifies before any training, so that epoch 0 has a metric.
+    """
+
+    def __init__(self, tower: ImageTower, head: nn.Linear, *, meaningful: bool) -> None:
+        super().__init__()
+        self.tower, self.head, self.meaningful = tower, head, meaningful
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits (B, C) of features (B, D)."""
+        return self.head(F.normalize(features, dim=-1) if self.tower.normalized else features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C) of pictures (B, 3, S, S)."""
+        return self.classify(self.tower(images))
+
+
+def random_head(tower: ImageTower, classes: int) -> nn.Linear:
+    """A new head with torch's own initialisation (the source blog's ``fc = Linear(2048, C)``)."""
+    return nn.Linear(tower.feature_dim, classes)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of parameters, tied ones once."""
+    return sum(p.numel() for p in set(module.parameters()))
+
+
+def freeze_statistics(module: nn.Module) -> None:
+    """Put every BatchNorm whose own parameters are frozen into eval mode.
+
+    A frozen block whose running statistics go on moving is not frozen; called after each
+    ``train()``, which puts them back.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            affine = [p for p in (part.weight, part.bias) if p is not None]
+            if affine and not any(p.requires_grad for p in affine):
+                part.eval()
+
+
+def as_head(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    """A linear layer holding given weights (C, D), with zero bias unless one is given."""
+    head = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.zero_() if bias is None else head.bias.copy_(bias)
+    return head
