@@ -21,6 +21,8 @@ class Preprocess:
         mean: per channel, of values in [0, 1].
         std: per channel, of values in [0, 1].
         interpolation: ``bicubic`` or ``bilinear``, antialiased.
+        resize_mode: ``shortest`` keeps the aspect ratio and crops, ``squash`` keeps the whole
+            picture and bends it (SigLIP, CLIPA).
     """
 
     size: int
@@ -28,6 +30,7 @@ class Preprocess:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class Augment:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    # As open_clip and torchvision's own folder loader do it: grey is repeated, CMYK and palettes
+    # are translated, alpha is dropped. Before the resize: Pillow resizes palettes by nearest pixel.
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -57,28 +62,30 @@ def _tensor(preprocess: Preprocess) -> list[Callable[..., object]]:
     ]
 
 
-def eval_transform(preprocess: Preprocess) -> Transform:
-    """Resize the shorter side, crop the centre, normalise: PIL image to float32 (3, S, S)."""
+def _whole_picture(preprocess: Preprocess) -> list[Callable[..., object]]:
     mode = InterpolationMode(preprocess.interpolation)
-    return v2.Compose(
-        [
-            _rgb,
-            v2.Resize(preprocess.resize, mode, antialias=True),
-            v2.CenterCrop(preprocess.size),
-            *_tensor(preprocess),
-        ]
-    )
+    shorter = preprocess.resize_mode == "shortest"
+    size = preprocess.resize if shorter else [preprocess.resize, preprocess.resize]
+    return [v2.Resize(size, mode, antialias=True), v2.CenterCrop(preprocess.size)]
+
+
+def eval_transform(preprocess: Preprocess) -> Transform:
+    """Resize, crop the centre, normalise: PIL image to float32 (3, S, S)."""
+    transform: Transform = v2.Compose([_rgb, *_whole_picture(preprocess), *_tensor(preprocess)])
+    return transform
 
 
 def train_transform(preprocess: Preprocess, augment: Augment) -> Transform:
     """The training picture: the eval transform, or a random crop and flip in its place."""
     mode = InterpolationMode(preprocess.interpolation)
     if augment.scale is None:
-        geometry = [v2.Resize(preprocess.resize, mode, antialias=True), v2.CenterCrop(preprocess.size)]
+        geometry = _whole_picture(preprocess)
     else:
         geometry = [
             v2.RandomResizedCrop(
                 preprocess.size, augment.scale, augment.ratio, mode, antialias=True
             )
         ]
-    return v2.Compose([_rgb, *geometry, v2.RandomHorizontalFlip(augment.hflip), *_tensor(preprocess)])
+    flip = v2.RandomHorizontalFlip(augment.hflip)
+    transform: Transform = v2.Compose([_rgb, *geometry, flip, *_tensor(preprocess)])
+    return transform

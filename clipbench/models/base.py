@@ -67,7 +67,10 @@ class Classifier(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits (B, C) of features (B, D)."""
-        return self.head(F.normalize(features, dim=-1) if self.tower.normalized else features)
+        logits: Tensor = self.head(
+            F.normalize(features, dim=-1) if self.tower.normalized else features
+        )
+        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C) of pictures (B, 3, S, S)."""
