@@ -1,0 +1,114 @@
+"""What a run writes while it trains: its curve, its best and last checkpoint, its pace."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.trainer.states import TrainerFn
+
+from clipbench.modules import ClassificationModule
+from clipbench.progress import console
+from clipbench.results import write_text
+
+Row = dict[str, Any]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, and that load without executing anything.
+
+    Lightning 2.6 writes to $TMPDIR first: on another file system its rename becomes a copy, and a
+    kill or a full disk leaves a torn file where the good one was.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write beside the target, flush to disk, replace."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".tmp-", delete=False) as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).replace(target)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load tensors and plain data only."""
+        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return loaded
+
+
+class Recorder(Callback):
+    """Keeps the curve: a row an epoch, row 0 before any step.
+
+    Args:
+        folder: the run's.
+        metric: what the best epoch is chosen by: highest on val, earliest on ties.
+        changed: called after each row, to bring ``result.json`` up to date.
+
+    Attributes:
+        curve: rows ``{"epoch", "val/loss", "val/acc", ...}``.
+        best: the chosen row, or None before any row has a metric.
+        best_outputs: the module's outputs on val at the chosen epoch.
+        train_seconds: spent in training epochs, evaluation left out.
+    """
+
+    def __init__(self, folder: Path, metric: str, changed: Callable[[], None]) -> None:
+        self.folder, self.metric, self.changed = folder, metric, changed
+        self.curve: list[Row] = []
+        self.best: Row | None = None
+        self.best_outputs: dict[str, torch.Tensor] = {}
+        self.train_seconds = 0.0
+        self._started = 0.0
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """The clock of training runs from the first batch of an epoch to its last."""
+        if not self._started:
+            self._started = time.perf_counter()
+
+    def _stop_clock(self) -> None:
+        if self._started:
+            self.train_seconds += time.perf_counter() - self._started
+            self._started = 0.0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Evaluation has a clock of its own."""
+        self._stop_clock()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: ClassificationModule) -> None:
+        """Add the row of an epoch that has just been evaluated on val."""
+        if pl_module.split != "val" or trainer.state.fn not in (
+            TrainerFn.FITTING,
+            TrainerFn.VALIDATING,
+        ):
+            return
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        values = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        self.add(trainer.current_epoch + 1 if fitting else 0, values, trainer, pl_module)
+
+    def add(
+        self, epoch: int, values: Row, trainer: Trainer, module: ClassificationModule
+    ) -> None:
+        """Append a row; values are null where the model has no meaningful head yet."""
+        row: Row = {"epoch": epoch, **{k: v for k, v in values.items() if "/" in k}}
+        self.curve.append(row)
+        score = row.get(self.metric)
+        if score is not None and (self.best is None or score > self.best[self.metric]):
+            self.best, self.best_outputs = row, module.outputs
+            trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt", weights_only=True)
+        if epoch and trainer.state.fn == TrainerFn.FITTING:
+            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+        write_text(self.folder / "curve.csv", pd.DataFrame(self.curve).to_csv(index=False))
+        for logger in trainer.loggers:
+            # The epoch is the x-axis, so that runs of different batch size lie over each other.
+            logger.log_metrics({k: v for k, v in row.items() if v is not None and k != "epoch"}, epoch)
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if v is not None and k != "epoch")
+        console.print(f"epoch {epoch}  {shown or 'no meaningful head before training'}", highlight=False)
+        self.changed()

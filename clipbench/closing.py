@@ -1,0 +1,100 @@
+"""The last words of a job: its table, or the cause of its end and the fix."""
+
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipbench import paths, results
+from clipbench.errors import SHOWN
+from clipbench.launch import Outcome
+from clipbench.progress import console, show
+
+
+def job(outcome: Outcome) -> None:
+    """Print how a job ended."""
+    if outcome.status != "completed":
+        _failure(outcome)
+        return
+    assert outcome.folder is not None
+    record = results.read(Path(outcome.folder))
+    assert record is not None
+    done = " (completed before; nothing was run)" if outcome.before else ""
+    cost = record["cost"]
+    title = f"{record['model']} on {record['dataset']}, {record['strategy']}{done}"
+    zero = next((row for row in record["curve"] if row["epoch"] == 0), {})
+    rows = [(name, zero.get(name), value) for name, value in record["final"].items()]
+    chosen = record["selection"]["epoch"]
+    show(title, ("metric", "epoch 0", f"epoch {chosen} (chosen on val)"), rows)
+    console.print(
+        f"{record['parameters']['trainable']:,} of {record['parameters']['total']:,} parameters "
+        f"trained, {record['steps']['total']} steps, peak lr {record['steps']['peak_lr']:.3g}, "
+        f"{cost['seconds']:.0f} s, {cost['peak_memory_bytes'] / 1e9:.1f} GB",
+        highlight=False,
+    )
+    console.print(outcome.folder, highlight=False)
+
+
+def _failure(outcome: Outcome) -> None:
+    sys.stdout.flush()
+    print(f"{outcome.status}: {outcome.error}", file=sys.stderr)
+    for line in outcome.details[:SHOWN]:
+        print(f"  {line}", file=sys.stderr)
+    rest = outcome.details[SHOWN:]
+    if rest:
+        folder = Path(outcome.folder) if outcome.folder else paths.outputs()
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "refused.txt"
+        results.write_text(path, "\n".join(outcome.details) + "\n")
+        print(f"  and {len(rest)} more, all of them in {path}", file=sys.stderr)
+
+
+def _keys() -> list[str]:
+    """Every key that a config of the defaults has, dotted, and every group."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import DictConfig, OmegaConf
+
+    found: list[str] = []
+
+    def walk(node: object, prefix: str) -> None:
+        if isinstance(node, dict):
+            for key, child in node.items():
+                found.append(f"{prefix}{key}")
+                walk(child, f"{prefix}{key}.")
+
+    with initialize_config_dir(str(paths.CONF), version_base="1.3"):
+        config = compose("config")
+    assert isinstance(config, DictConfig)
+    walk(OmegaConf.to_container(config), "")
+    return [*found, *(p.name for p in paths.CONF.iterdir() if p.is_dir())]
+
+
+def near(word: str, options: Sequence[str]) -> str:
+    """``; did you mean ...?`` for the options nearest to a word, or nothing."""
+    matches = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
+    # A key's last part is what people remember: rot is near dataset.root.
+    matches += [o for o in options if difflib.get_close_matches(word, [o.split(".")[-1]], cutoff=0.75)]
+    unique = list(dict.fromkeys(matches))[:4]
+    return f"; did you mean {' or '.join(unique)}?" if unique else ""
+
+
+def config_error(error: Exception, words: Sequence[str]) -> None:
+    """Print what is wrong with the command line, in one line, with what comes near."""
+    text = str(error)
+    cause = str(error.__cause__ or "")
+    if match := re.search(r"Could not find '([^']+?)/?([^'/]+)'", text):
+        group, option = match.groups()
+        folders = [paths.CONF / group, paths.EXPERIMENTS / group]
+        options = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+        message = f"{group}={option} is no option{near(option, options)}"
+        message += f" (options: {', '.join(options)})" if options else ""
+    elif match := re.search(r"Could not override '([^']+)'", text):
+        name = match.group(1)
+        message = f"{name} is no key{near(name, _keys())}"
+    elif match := re.search(r"Missing mandatory value: (\S+)", text):
+        message = f"{match.group(1)} must be given: {match.group(1)}=..."
+    else:
+        message = " ".join((cause or text).split())
+    print(f"error: {message}", file=sys.stderr)
+    print(f"  in: {' '.join(words)}", file=sys.stderr)

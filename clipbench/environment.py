@@ -1,0 +1,48 @@
+"""What a run ran on: versions, commit, device, memory."""
+
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from clipbench import __version__, paths
+
+_PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Of Python, of clipbench and of the packages that compute."""
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "clipbench": __version__, **packages}
+
+
+def git() -> dict[str, Any] | None:
+    """Commit of the checkout and whether it has uncommitted changes; None in an installed wheel."""
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(paths.ROOT), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    if not (paths.ROOT / ".git").exists():
+        return None
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def device(used: torch.device) -> dict[str, Any]:
+    """The device's name and the peak memory of this process on it, in bytes."""
+    if used.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(used)
+        return {"peak_memory_bytes": peak, "device": torch.cuda.get_device_name(used)}
+    # ru_maxrss is in KiB on Linux, in bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    name = f"{used.type}, {torch.get_num_threads()} threads"
+    return {"peak_memory_bytes": peak, "device": name}

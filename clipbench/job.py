@@ -1,0 +1,282 @@
+"""One run: config -> datamodule, model -> strategy -> module -> Trainer -> one result.json."""
+
+import hashlib
+import shutil
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from pytorch_lightning import Trainer, seed_everything
+
+from clipbench import environment, guards, optim, paths, predictions, results, saved
+from clipbench.callbacks import AtomicCheckpointIO, Recorder
+from clipbench.datamodules.base import ClassificationDataModule
+from clipbench.datamodules.features import FeatureLoaders
+from clipbench.errors import Refused
+from clipbench.launch import Job, Outcome
+from clipbench.models.base import Classifier, ImageTower
+from clipbench.modules import ClassificationModule
+from clipbench.progress import console
+from clipbench.schema import build
+from clipbench.strategies.base import Strategy, Task, layer_names
+
+
+def weights_identity(pretrained: str | None) -> str | None:
+    """A tag as it is; a file by the hash of its content."""
+    if pretrained is None or not Path(pretrained).is_file():
+        return pretrained
+    digest = hashlib.sha256()
+    with Path(pretrained).open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+class Run:
+    """The parts of a run in the order in which they come to be.
+
+    Args:
+        job: see :class:`Job`.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.config = job, job.config
+        self.started = time.perf_counter()
+        self.data: ClassificationDataModule = build(self.config["dataset"])
+        self.data.prepare(self.config["seed"])
+        # The root's axes stand for the recipe's values of the same name.
+        root = {k: v for k, v in self.config.items() if k in self.config["recipe"]}
+        self.recipe: dict[str, Any] = {**self.config["recipe"], **root}
+        self.schedule = optim.plan(
+            pictures=len(self.data.splits["train"]),
+            batch_size=self.recipe["batch_size"],
+            epochs=self.recipe["epochs"],
+            warmup=self.recipe["warmup"],
+            warmup_steps=self.recipe["warmup_steps"],
+        )
+        self.key = self._key()
+        names = (job.choices["model"], job.choices["strategy"], self.key)
+        self.folder = paths.outputs() / "runs" / job.choices["dataset"] / "-".join(names)
+        self.record: dict[str, Any] = {}
+
+    def _key(self) -> str:
+        config = {**self.config, "model": {**self.config["model"]}}
+        pretrained = weights_identity(config["model"].get("pretrained"))
+        config["model"]["pretrained"] = pretrained
+        data = {name: split["sha256"] for name, split in self.data.record().items()}
+        return results.key(results.identity(config, data=data))
+
+    @property
+    def completed(self) -> bool:
+        """Whether an earlier command completed this very run; its folder is then left alone."""
+        record = results.read(self.folder)
+        return record is not None and record["status"] == "completed"
+
+    def open(self) -> None:
+        """Take the folder, emptying what an unfinished run left in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / ".hydra").mkdir(parents=True)
+        hydra = {"config": self.config, "overrides": self.job.overrides}
+        for name, content in hydra.items():
+            OmegaConf.save(OmegaConf.create(content), self.folder / ".hydra" / f"{name}.yaml")
+        choices, recipe = self.job.choices, self.recipe
+        self.record = {
+            "schema": results.SCHEMA,
+            "key": self.key,
+            # Sealed as completed at the end: a run that is killed has already said what it is.
+            "status": "interrupted",
+            "error": None,
+            **{name: choices[name] for name in ("model", "dataset", "strategy")},
+            **{name: recipe[name] for name in ("lr", "batch_size", "epochs")},
+            "freeze_depth": self.config["freeze_depth"],
+            "seed": self.config["seed"],
+            "config": self.config,
+            "versions": environment.versions(),
+            "git": environment.git(),
+            "data": self.data.record(),
+            "steps": {
+                "total": self.schedule.total,
+                "warmup": self.schedule.warmup,
+                "peak_lr": recipe["lr"] * self.schedule.peak,
+            },
+            "parameters": {},
+            "curve": [],
+            "final": {},
+            "selection": {"metric": f"val/{self.data.metrics[0]}", "epoch": None},
+            "cost": {},
+            "warnings": [],
+        }
+        self.write()
+
+    def write(self) -> None:
+        """Bring ``result.json`` up to date."""
+        results.write(self.folder, self.record)
+
+    def warn(self, message: str) -> None:
+        """Say something once, and keep it in the record."""
+        console.print(f"[yellow]warning:[/] {message}", highlight=False)
+        self.record["warnings"].append(message)
+
+    def train(self) -> None:
+        """Everything from the first look at a picture to the sealed record."""
+        for warning in self.data.check():
+            self.warn(warning)
+        tower: ImageTower = build(self.config["model"])
+        strategy: Strategy = build(self.config["strategy"])
+        seed_everything(self.config["seed"], workers=True, verbose=False)
+        classifier = strategy.prepare(tower, Task(self.data.classes, self.data.templates))
+        self.data.attach(
+            preprocess=tower.preprocess,
+            augment=build(self.config["augment"]),
+            batch_size=self.recipe["batch_size"],
+            seed=self.config["seed"],
+        )
+        self.record["parameters"] = _parameters(classifier)
+        self.write()
+        module = ClassificationModule(
+            classifier, strategy, self.recipe, self.schedule, self.data.metrics
+        )
+        recorder = Recorder(self.folder, self.record["selection"]["metric"], self._changed)
+        self.recorder = recorder
+        trainer = _trainer(self.config, self.folder, recorder)
+        loaders: Any = self.data
+        if strategy.reads_features:
+            loaders = FeatureLoaders(self.data, _encoder(tower, trainer.strategy.root_device))
+        self._epoch_zero(trainer, module, loaders)
+        if strategy.trains:
+            trainer.fit(module, loaders.train_dataloader(), loaders.eval_dataloader("val"))
+            if trainer.global_step == 0:
+                raise Refused("no training step was taken; give more pictures or epochs")
+        self._finish(trainer, module, loaders)
+
+    def _changed(self) -> None:
+        best = self.recorder.best
+        self.record["curve"] = self.recorder.curve
+        self.record["selection"]["epoch"] = best and best["epoch"]
+        self.write()
+
+    def _epoch_zero(self, trainer: Trainer, module: ClassificationModule, loaders: Any) -> None:
+        if not module.classifier.meaningful:
+            names = ("loss", *self.data.metrics)
+            self.recorder.add(0, {f"val/{name}": None for name in names}, trainer, module)
+            return
+        trainer.validate(module, loaders.eval_dataloader("val"), verbose=False)
+        model = self.config["model"]
+        tower = module.classifier.tower
+        reference = guards.published_zero_shot(
+            model.get("arch", ""), tower.loaded, self.data.published_name
+        )
+        row = self.recorder.curve[0]
+        classes, gate = len(self.data.classes), self.config["gate"]
+        message = guards.zero_shot(row, classes=classes, reference=reference, gate=gate)
+        if message:
+            self.warn(message)
+
+    def _finish(self, trainer: Trainer, module: ClassificationModule, loaders: Any) -> None:
+        recorder, folder = self.recorder, self.folder
+        assert recorder.best is not None
+        best = torch.load(
+            folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True
+        )
+        module.load_state_dict(best["state_dict"])
+        final = {k: v for k, v in recorder.best.items() if k != "epoch"}
+        kept = {"val": recorder.best_outputs}
+        for name in self.data.evaluation_splits:
+            module.split = name
+            for suffix, weights in module.strategy.evaluation_points(module.classifier):
+                if weights is not None:
+                    module.classifier.load_state_dict(dict(weights))
+                values = trainer.validate(module, loaders.eval_dataloader(name), verbose=False)
+                final |= {f"{k}{suffix}": v for k, v in values[0].items()}
+                if not suffix:
+                    kept[name] = module.outputs
+        self.record["final"] = final
+        predictions.write(folder, {name: self.data.splits[name] for name in kept}, kept)
+        saved.save(folder, module.classifier, list(self.data.classes), {"clipbench": self.key})
+        trained = len(self.data.splits["train"]) * max(row["epoch"] for row in recorder.curve)
+        self.record["cost"] = {
+            "seconds": time.perf_counter() - self.started,
+            "images_per_second": trained / recorder.train_seconds if trained else None,
+            **environment.device(trainer.strategy.root_device),
+        }
+        self.record["status"] = "completed"
+        self.write()
+
+
+def _encoder(tower: ImageTower, device: torch.device) -> Any:
+    @torch.inference_mode()
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        tower.to(device).eval()
+        return tower(images.to(device)).float().cpu()
+
+    return encode
+
+
+def _trainer(config: Mapping[str, Any], folder: Path, recorder: Recorder) -> Trainer:
+    extra = [build(node) for node in (config["callbacks"] or {}).values() if node]
+    loggers = [
+        build(node, save_dir=str(folder)) for node in (config["logger"] or {}).values() if node
+    ]
+    trainer: Trainer = build(
+        config["trainer"],
+        callbacks=[recorder, *extra],
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(folder),
+    )
+    return trainer
+
+
+def _parameters(classifier: Classifier) -> dict[str, Any]:
+    """Counts of the whole classifier, and of each layer with how much of it trains."""
+    layers = classifier.tower.layers()
+    named = dict(zip(layer_names(len(layers) - 2), layers, strict=True))
+    named["head"] = list(classifier.head.parameters())
+    everything = set(classifier.parameters())
+    return {
+        "total": sum(p.numel() for p in everything),
+        "trainable": sum(p.numel() for p in everything if p.requires_grad),
+        "groups": {
+            name: {
+                "parameters": sum(p.numel() for p in group),
+                "trainable": sum(p.numel() for p in group if p.requires_grad),
+            }
+            for name, group in named.items()
+        },
+    }
+
+
+def execute(job: Job) -> Outcome:
+    """Run a job to its end, whatever that is; nothing but an interrupt passes through."""
+    run: Run | None = None
+    status, error, details = "failed", "", list[str]()
+    try:
+        run = Run(job)
+        found = {"key": run.key, "folder": str(run.folder)}
+        if run.completed:
+            return Outcome("completed", before=True, **found)
+        guards.warmup(
+            run.schedule,
+            lr=run.recipe["lr"],
+            epochs=run.recipe["epochs"],
+            allowed=job.config["allow_unfinished_warmup"],
+        )
+        run.open()
+        run.train()
+        return Outcome("completed", **found)
+    except Refused as refused:
+        status, error, details = refused.status, str(refused), refused.details
+    except KeyboardInterrupt:
+        status, error = "interrupted", "interrupted"
+    except Exception as bug:
+        traceback.print_exc()
+        error = f"{type(bug).__name__}: {bug}"
+    if run is None or not run.record:
+        return Outcome(status, error=error, details=details)
+    run.record |= {"status": status, "error": error}
+    run.write()
+    return Outcome(status, key=run.key, folder=str(run.folder), error=error, details=details)

@@ -1,0 +1,121 @@
+"""The LightningModule of a classification run: one step for every split."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from clipbench import metrics, optim
+from clipbench.errors import Refused
+from clipbench.models.base import Classifier, freeze_statistics
+from clipbench.strategies.base import Strategy
+
+Batch = dict[str, Any]
+
+
+class ClassificationModule(LightningModule):
+    """Trains a classifier with cross-entropy and evaluates any split with the same step.
+
+    Args:
+        classifier: as the strategy prepared it.
+        strategy: gives the parameter groups.
+        recipe: plain data: ``lr``, ``weight_decay``, ``optimizer``, ``label_smoothing``, ...
+        schedule: learning rate by optimiser step.
+        metrics: names of the metrics of a split.
+
+    Attributes:
+        split: which split the next evaluation is of; names its metrics.
+        outputs: logits (n, C), labels (n,) and positions (n,) of the last evaluation.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        strategy: Strategy,
+        recipe: Mapping[str, Any],
+        schedule: optim.Schedule,
+        metrics: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.classifier, self.strategy = classifier, strategy
+        self.recipe, self.schedule, self.metric_names = recipe, schedule, metrics
+        self.split = "val"
+        self.outputs: dict[str, Tensor] = {}
+        self._collected: list[dict[str, Tensor]] = []
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, C) of a batch of pictures, or of features computed before."""
+        if "features" in batch:
+            return self.classifier.classify(batch["features"])
+        return self.classifier(batch["image"])
+
+    def train(self, mode: bool = True) -> "ClassificationModule":
+        """Train mode, but for the running statistics of frozen blocks."""
+        super().train(mode)
+        freeze_statistics(self.classifier)
+        return self
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Cross-entropy, with label smoothing if asked for.
+
+        Raises:
+            Refused: with status ``diverged`` if the loss is not finite.
+        """
+        smoothing = self.recipe["label_smoothing"]
+        loss = F.cross_entropy(self(batch), batch["label"], label_smoothing=smoothing)
+        if not torch.isfinite(loss):
+            raise self._diverged("loss")
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop before a step that would spread a gradient that is not finite."""
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+        if not torch.isfinite(norm):
+            raise self._diverged("gradient")
+
+    def _diverged(self, what: str) -> Refused:
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        cause = f"the {what} is not finite at step {self.global_step} (lr {lr:.3g})"
+        return Refused(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect what the metrics of the whole split need."""
+        self._collected.append(
+            {"logits": self(batch).float().cpu(), "label": batch["label"].cpu()}
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """The metrics of the split, over every picture once."""
+        self.outputs = {
+            name: torch.cat([part[name] for part in self._collected])
+            for name in ("logits", "label")
+        }
+        self._collected.clear()
+        if not torch.isfinite(self.outputs["logits"]).all():
+            cause = f"the model gives logits that are not finite on {self.split}"
+            raise Refused(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
+        values = metrics.classification(
+            self.outputs["logits"], self.outputs["label"], self.metric_names
+        )
+        self.log_dict({f"{self.split}/{k}": v for k, v in values.items()}, logger=False)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The recipe's optimiser over the strategy's groups, on the run's schedule."""
+        optimizer = optim.optimizer(
+            self.strategy.param_groups(self.classifier, self.recipe),
+            name=self.recipe["optimizer"],
+            betas=tuple(self.recipe["betas"]),
+            eps=self.recipe["eps"],
+            momentum=self.recipe["momentum"],
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }

@@ -1,0 +1,37 @@
+"""What a person sees while a run works: bars on a terminal, plain lines in a log."""
+
+from collections.abc import Iterable, Sequence, Sized
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import track as rich_track
+from rich.table import Table
+
+Item = TypeVar("Item")
+
+console = Console(soft_wrap=True)
+
+
+def track(items: Iterable[Item], what: str) -> Iterable[Item]:
+    """The items, with a progress bar where there is a terminal to draw it on."""
+    if not console.is_terminal:
+        return items
+    total = len(items) if isinstance(items, Sized) else None
+    return rich_track(items, what, total=total, console=console, transient=True)
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it: fractions to four digits, nothing for what is not there."""
+    if value is None or value != value:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(cell, row))
+    console.print(table)

@@ -1,0 +1,117 @@
+"""The record of a run: its identity, its ``result.json``, and many of them as a DataFrame."""
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+
+# What cannot change the outcome: where things are, how many decode, what is shown or allowed.
+_OUTSIDE = {
+    "dataset": {"root", "workers"},
+    "model": {"recommended"},
+    "strategy": {"recommended"},
+    "trainer": {"log_every_n_steps", "enable_progress_bar", "enable_model_summary", "profiler"},
+}
+_ROOT_OUTSIDE = {"logger", "callbacks", "gate", "allow_unfinished_warmup"}
+
+
+def identity(config: Mapping[str, Any], **content: Any) -> dict[str, Any]:
+    """Everything that can change a run's outcome, and nothing else.
+
+    Args:
+        config: the resolved config. Paths, workers and loggers are left out, and so is what a root
+            key says in place of the recipe.
+        content: what the config names but does not hold, such as the fingerprints of the splits
+            and the hash of a weight file.
+    """
+    kept: dict[str, Any] = {}
+    for name, node in config.items():
+        if name in _ROOT_OUTSIDE:
+            continue
+        if isinstance(node, Mapping):
+            outside = _OUTSIDE.get(name, set()) | (set(config) if name == "recipe" else set())
+            node = {k: v for k, v in node.items() if k not in outside}
+        kept[name] = node
+    return {"schema": SCHEMA, "config": kept, **content}
+
+
+def key(identity: Mapping[str, Any]) -> str:
+    """The first 8 hex digits of the sha256 of an identity's canonical JSON."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old one or the new one, never a part."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".tmp-", delete=False) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    # NamedTemporaryFile makes private files; a record is for every reader the folder allows.
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
+
+
+def write(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``result.json`` atomically; a number that is not finite becomes null."""
+    write_text(folder / "result.json", json.dumps(_plain(record), indent=1) + "\n")
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The record in a run's folder, or None where there is none that can be read."""
+    try:
+        record = json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get("schema") == SCHEMA else None
+
+
+def records(outputs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every run folder under an outputs root with its record, in the order of their names."""
+    for path in sorted((outputs / "runs").glob("*/*/result.json")):
+        record = read(path.parent)
+        if record is not None:
+            yield path.parent, record
+
+
+_COLUMNS = ("key", "status", "model", "dataset", "strategy", "lr", "batch_size", "epochs")
+_COLUMNS += ("freeze_depth", "shots", "seed")
+
+
+def row(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """One run flat: its axes, its final metrics, its cost, its folder."""
+    flat = {name: record.get(name) for name in _COLUMNS}
+    flat["shots"] = record["config"]["dataset"].get("shots")
+    flat["epoch0"] = next(
+        (r.get(record["selection"]["metric"]) for r in record["curve"] if r["epoch"] == 0), None
+    )
+    flat |= {f"selection/{k}": v for k, v in record["selection"].items()}
+    flat |= record["final"]
+    flat |= {f"cost/{k}": v for k, v in record["cost"].items()}
+    return flat | {"folder": str(folder)}
+
+
+def load(outputs: Path) -> "pd.DataFrame":
+    """All records under an outputs root, one row each; columns as in :func:`row`."""
+    import pandas as pd
+
+    return pd.DataFrame([row(folder, record) for folder, record in records(outputs)])

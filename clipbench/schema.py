@@ -1,0 +1,95 @@
+"""The typed root of every config, and the one place that turns config nodes into objects."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from clipbench.errors import Refused
+
+# A config is data: it may name these classes and nothing else (a block-list is no boundary:
+# torch.load and pandas.read_pickle are reachable through Hydra's own).
+ALLOWED = ("clipbench.", "pytorch_lightning.")
+
+
+@dataclass
+class Root:
+    """Keys at the root of a config; the sweep axes among them default to the recipe."""
+
+    model: Any = MISSING
+    dataset: Any = MISSING
+    strategy: Any = MISSING
+    recipe: Any = MISSING
+    augment: Any = MISSING
+    trainer: Any = MISSING
+    callbacks: Any = None
+    logger: Any = None
+    seed: int = 0
+    lr: float = MISSING
+    batch_size: int = MISSING
+    epochs: int = MISSING
+    freeze_depth: Any = 0
+    warmup: float = MISSING
+    warmup_steps: int | None = None
+    weight_decay: float = MISSING
+    label_smoothing: float = MISSING
+    head_lr_factor: float = MISSING
+    allow_unfinished_warmup: bool = False
+    gate: bool = True
+
+
+def register() -> None:
+    """Make the schema known to Hydra as ``schema``."""
+    ConfigStore.instance().store("schema", Root)
+
+
+def _check(node: Any) -> None:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            _class(str(node["_target_"]))
+        for child in node.values():
+            _check(child)
+    elif isinstance(node, list):
+        for child in node:
+            _check(child)
+
+
+def _class(target: str) -> type:
+    from hydra.utils import get_object
+
+    if not target.startswith(ALLOWED):
+        raise Refused(f"_target_ {target} is refused; a config may name classes of {ALLOWED} only")
+    try:
+        found = get_object(target)
+    except Exception as error:
+        raise Refused(f"_target_ {target} cannot be imported: {error}") from error
+    # The second test stops a detour through a module's imports, such as clipbench.paths.os.system.
+    if not inspect.isclass(found) or not found.__module__.startswith(ALLOWED):
+        raise Refused(f"_target_ {target} is refused; it is no class of {ALLOWED}")
+    return found
+
+
+def build(node: Mapping[str, Any], **extra: Any) -> Any:
+    """Instantiate a config node after checking every ``_target_`` in it.
+
+    Args:
+        node: plain data with a ``_target_``; its ``recommended`` entry is not for the constructor.
+        extra: further keyword arguments.
+
+    Raises:
+        Refused: if a target is outside the allow-list, or a key is not one of its parameters.
+    """
+    from hydra.utils import instantiate
+
+    _check(node)
+    keys = {k: v for k, v in node.items() if k != "recommended"}
+    signature = inspect.signature(_class(str(keys["_target_"])))
+    try:
+        signature.bind(**{k: v for k, v in keys.items() if not k.startswith("_")}, **extra)
+    except TypeError as error:
+        names = ", ".join(signature.parameters)
+        raise Refused(f"{keys['_target_']}: {error}; it takes {names}") from error
+    return instantiate(keys, **extra)

@@ -1,0 +1,1 @@
+"""What is trained, from what start: one file and one YAML each."""

@@ -1,0 +1,109 @@
+"""A strategy turns a model into a classifier, says what of it trains, and what to evaluate."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from clipbench.errors import Refused
+from clipbench.models.base import Classifier, ImageTower, random_head
+from clipbench.optim import Group, param_groups
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a dataset asks of a model."""
+
+    classes: Sequence[str]
+    templates: Sequence[str]
+
+
+def layer_names(blocks: int) -> list[str]:
+    """Names for the groups of ``ImageTower.layers()``, in the record and in messages."""
+    return ["stem", *(f"block {i + 1}" for i in range(blocks)), "tail"]
+
+
+def freeze(tower: ImageTower, depth: int | str) -> None:
+    """Freeze the first part of an image tower, and everything that is no part of it.
+
+    Args:
+        tower: its text side and logit scale, if it has them, are frozen whatever the depth.
+        depth: 0 freezes nothing; k >= 1 the stem and the first k blocks; L, the number of blocks,
+            leaves the final norm and projection; ``all`` leaves nothing.
+
+    Raises:
+        Refused: if the depth is neither ``all`` nor in 0..L.
+    """
+    layers = tower.layers()
+    blocks = len(layers) - 2
+    if depth == "all":
+        frozen = len(layers)
+    elif isinstance(depth, int) and 0 <= depth <= blocks:
+        frozen = depth + 1 if depth else 0
+    else:
+        raise Refused(f"freeze_depth={depth} is not possible here; use 0..{blocks} or all")
+    tower.requires_grad_(False)
+    for parameter in (p for layer in layers[frozen:] for p in layer):
+        parameter.requires_grad_(True)
+
+
+class Strategy(ABC):
+    """One way of tuning.
+
+    Attributes:
+        trains: False for a strategy that only evaluates.
+        reads_features: True where the image tower stays as it is, so that its features are
+            computed once and without augmentation.
+    """
+
+    trains: bool = True
+    reads_features: bool = False
+
+    @abstractmethod
+    def prepare(self, tower: ImageTower, task: Task) -> Classifier:
+        """The classifier at its start, with ``requires_grad`` set on what trains."""
+
+    def param_groups(self, classifier: Classifier, recipe: Mapping[str, Any]) -> list[Group]:
+        """Optimiser groups: the image tower's, then the head's with its own learning rate.
+
+        Args:
+            classifier: as :meth:`prepare` left it.
+            recipe: ``lr``, ``head_lr_factor``, ``weight_decay`` and ``decay_all``.
+        """
+        decay = {"weight_decay": recipe["weight_decay"], "decay_all": recipe["decay_all"]}
+        parts: list[tuple[str, nn.Module, float]] = [
+            ("image tower", classifier.tower, recipe["lr"]),
+            ("head", classifier.head, recipe["lr"] * recipe["head_lr_factor"]),
+        ]
+        return [
+            group
+            for name, part, lr in parts
+            for group in param_groups(part.named_parameters(), name=name, lr=lr, **decay)
+        ]
+
+    def evaluation_points(
+        self, classifier: Classifier
+    ) -> Iterator[tuple[str, Mapping[str, Tensor] | None]]:
+        """What is evaluated on the test splits: a metric suffix and weights, None for those at hand."""
+        yield "", None
+
+
+def start_head(tower: ImageTower, task: Task, head: str) -> Classifier:
+    """A classifier with the head that a config asks for.
+
+    Args:
+        tower: the image tower.
+        task: classes and templates for a head made of text.
+        head: ``zero_shot``, ``random``, or ``auto``: made of text where there is a text side.
+
+    Raises:
+        Refused: if ``zero_shot`` is asked of a model with no text side.
+    """
+    made = tower.zero_shot_head(task.classes, task.templates) if head != "random" else None
+    if made is not None:
+        return Classifier(tower, made, meaningful=True)
+    if head == "zero_shot":
+        raise Refused("this model has no text side to make a head of; use strategy=finetune")
+    return Classifier(tower, random_head(tower, len(task.classes)), meaningful=False)

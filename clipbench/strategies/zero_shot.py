@@ -1,0 +1,21 @@
+"""No training: a head made of class names and templates."""
+
+from clipbench.models.base import Classifier, ImageTower
+from clipbench.strategies.base import Strategy, Task, freeze, start_head
+
+
+class ZeroShot(Strategy):
+    """Evaluates the zero-shot head; the run is its epoch 0."""
+
+    trains = False
+
+    def prepare(self, tower: ImageTower, task: Task) -> Classifier:
+        """The zero-shot classifier, all of it frozen.
+
+        Raises:
+            Refused: if the model has no text side.
+        """
+        classifier = start_head(tower, task, "zero_shot")
+        freeze(tower, "all")
+        classifier.head.requires_grad_(False)
+        return classifier

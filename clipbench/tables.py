@@ -1,0 +1,169 @@
+"""Tables and figures from run records; no torch, so a laptop rebuilds them in a second.
+
+Run: python -m clipbench.tables [--help]
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clipbench import paths, results
+from clipbench.progress import console, show
+from clipbench.results import write_text
+
+AXES = ("model", "dataset", "strategy", "lr", "batch_size", "epochs", "freeze_depth", "shots")
+AXES += ("seed",)
+
+
+def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dict[str, Any]]]:
+    """The runs that a sweep's ``jobs.jsonl`` lists, once each, and the jobs that have no result."""
+    lines = (sweep / "jobs.jsonl").read_text().splitlines()
+    jobs = {json.dumps(job["overrides"]): job for job in map(json.loads, lines)}
+    folders = {job["folder"]: None for job in jobs.values() if job["status"] == "completed"}
+    read = [(Path(folder), results.read(Path(folder))) for folder in folders]
+    failed = [job for job in jobs.values() if job["status"] != "completed"]
+    return [(folder, record) for folder, record in read if record is not None], failed
+
+
+def _metrics(frame: pd.DataFrame) -> list[str]:
+    """The metrics that each run has, without the losses; val first, then test, then the shifts."""
+    names = [c for c in frame.columns if "/" in c and not c.startswith(("selection/", "cost/"))]
+    order = {"val": 0, "test": 1}
+    kept = [c for c in names if not c.split("@")[0].endswith("/loss")]
+    return sorted(kept, key=lambda c: (order.get(c.split("/")[0], 2), c))
+
+
+def result_table(runs: Sequence[tuple[Path, dict[str, Any]]]) -> pd.DataFrame:
+    """One row a run: the axes that vary, epoch 0, the chosen epoch, every metric, and the data.
+
+    ``data`` is the start of the test split's fingerprint and the number of its pictures: rows
+    compare only where it is equal.
+    """
+    frame = pd.DataFrame([results.row(folder, record) for folder, record in runs])
+    varying = [a for a in AXES if frame[a].astype(str).nunique() > 1 or a in ("model", "dataset")]
+    frame["chosen"] = frame["selection/epoch"]
+    frame["data"] = [_data(record) for _, record in runs]
+    frame = frame.rename(columns={"epoch0": "epoch 0"})
+    columns = [*varying, "epoch 0", "chosen", *_metrics(frame), "data", "key"]
+    return frame[columns].sort_values([*varying, "key"], kind="stable", ignore_index=True)
+
+
+def _data(record: dict[str, Any]) -> str:
+    split = record["data"].get("test") or record["data"]["val"]
+    part = f" of {split['expected']}" if split["n"] != split["expected"] else ""
+    return f"{split['sha256'][:8]} n={split['n']}{part}"
+
+
+def cost_table(runs: Sequence[tuple[Path, dict[str, Any]]]) -> pd.DataFrame:
+    """One row a run: parameters, time, memory. Apart from the results, which two machines share."""
+    rows = [
+        {
+            "model": record["model"],
+            "parameters": record["parameters"]["total"],
+            "trainable": record["parameters"]["trainable"],
+            "steps": record["steps"]["total"],
+            "seconds": round(record["cost"]["seconds"], 1),
+            "images/s": round(record["cost"]["images_per_second"] or 0) or None,
+            "peak memory MB": round(record["cost"]["peak_memory_bytes"] / 1e6),
+            "device": record["cost"]["device"],
+            "key": record["key"],
+        }
+        for _, record in runs
+    ]
+    return pd.DataFrame(rows).sort_values(["model", "key"], ignore_index=True)
+
+
+def label(record: dict[str, Any], varying: Sequence[str]) -> str:
+    """A readable name for a run: its model and what else varies in its sweep."""
+    config = {**record, "shots": record["config"]["dataset"].get("shots")}
+    rest = [f"{a}={config[a]}" for a in varying if a not in ("model", "dataset")]
+    return " ".join([record["model"], *rest])
+
+
+def draw_curves(runs: Sequence[tuple[Path, dict[str, Any]]], path: Path) -> None:
+    """Every run's validation metric against the epoch, epoch 0 included, over each other."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    frame = pd.DataFrame([results.row(folder, record) for folder, record in runs])
+    varying = [a for a in AXES if frame[a].astype(str).nunique() > 1]
+    models = sorted(frame["model"].unique())
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    shown = sorted(runs, key=lambda run: label(run[1], varying))
+    for _, record in shown:
+        metric = record["selection"]["metric"]
+        points = [(r["epoch"], r[metric]) for r in record["curve"] if r.get(metric) is not None]
+        peers = [r for _, r in shown if r["model"] == record["model"]]
+        rank = next(i for i, r in enumerate(peers) if r["key"] == record["key"])
+        hue = mpl.colormaps[_MAPS[models.index(record["model"]) % len(_MAPS)]]
+        color = hue(0.45 + 0.5 * rank / max(1, len(peers) - 1))
+        axes.plot(*zip(*points, strict=True), "o-", ms=3, lw=1.4, color=color, label=label(record, varying))
+    axes.set(xlabel="epoch (0: before training)", ylabel=shown[0][1]["selection"]["metric"])
+    axes.set_ylim(0, 1.02)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+_MAPS = ("Blues", "Oranges", "Greens", "Purples", "Reds", "Greys")
+
+
+def write_table(frame: pd.DataFrame, stem: Path) -> None:
+    """A table as Markdown, CSV and LaTeX (booktabs)."""
+    shown = frame.astype(object).where(frame.notna(), "")
+    write_text(stem.with_suffix(".md"), shown.to_markdown(index=False, floatfmt=".4f") + "\n")
+    write_text(stem.with_suffix(".csv"), frame.to_csv(index=False))
+    styler = shown.style.hide(axis="index").format(precision=4, escape="latex")
+    styler = styler.format_index(escape="latex", axis=1)
+    write_text(stem.with_suffix(".tex"), styler.to_latex(hrules=True))
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Write a sweep's table, its costs and its curves; print the table.
+
+    Args:
+        folder: one of ``sweeps/`` below the outputs root.
+
+    Returns:
+        The files written.
+    """
+    runs, failed = sweep_runs(folder)
+    for job in failed:
+        console.print(f"[red]{job['status']}:[/] {' '.join(job['overrides'])}: {job['error']}")
+    if not runs:
+        return []
+    target = paths.outputs() / "tables"
+    target.mkdir(parents=True, exist_ok=True)
+    stem = target / f"sweep_{folder.name}"
+    table = result_table(runs)
+    write_table(table, stem)
+    write_table(cost_table(runs), stem.with_name(f"{stem.name}_cost"))
+    draw_curves(runs, stem.with_suffix(".png"))
+    show(f"sweep {folder.name}", [str(c) for c in table.columns], table.values.tolist())
+    return [stem.with_suffix(s) for s in (".md", ".csv", ".tex", ".png")]
+
+
+def main() -> None:
+    """Rebuild the tables of every sweep under the outputs root."""
+    if {"-h", "--help"} & set(sys.argv):
+        console.print(__doc__)
+        return
+    folders = sorted(p.parent for p in (paths.outputs() / "sweeps").glob("*/jobs.jsonl"))
+    if not folders:
+        console.print(f"no sweeps under {paths.outputs()}; run one: python -m clipbench.run -m ...")
+    for folder in folders:
+        for path in sweep(folder):
+            console.print(path)
+
+
+if __name__ == "__main__":
+    main()

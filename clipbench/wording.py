@@ -1,0 +1,65 @@
+"""What people would write under a picture of the procedural world."""
+
+from clipbench.drawing import SIDE, Scene
+
+# What a caption may name; the position in this tuple is the position in ``aspects()``.
+ASPECTS = ("shape", "fill", "colour", "pair", "full")
+PICTURE = {
+    "paper": "a picture",
+    "noisy": "a grainy photo",
+    "sketch": "a pencil sketch",
+    "chalk": "a chalk drawing",
+    "neon": "a neon sign",
+    "blueprint": "a blueprint",
+    "relief": "a relief",
+}
+
+
+def article(noun: str) -> str:
+    """The noun with its indefinite article."""
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def _size(scene: Scene) -> str:
+    return "large" if scene.size >= 20 else "small"
+
+
+def _place(scene: Scene) -> str:
+    dx, dy = scene.x - SIDE / 2, scene.y - SIDE / 2
+    if max(abs(dx), abs(dy)) < 2:
+        return "in the middle"
+    if abs(dx) > abs(dy):
+        return "on the left" if dx < 0 else "on the right"
+    return "near the top" if dy < 0 else "near the bottom"
+
+
+def captions(scene: Scene) -> list[str]:
+    """Five different captions, each of which names shape, fill and colour."""
+    colour, fill, shape, backdrop = scene.colour, scene.fill, scene.shape, scene.backdrop
+    picture, size, place = PICTURE[scene.style], _size(scene), _place(scene)
+    return [
+        f"{picture} of {article(colour)} {fill} {shape} {place}",
+        f"a {size} {colour} {fill} {shape} on a {backdrop} background",
+        f"{article(fill)} {shape} in {colour}, {place}",
+        f"{picture} of a {size} {shape}, {colour} and {fill}",
+        f"there is {article(colour)} {shape} that is {fill}, {size} and {place}",
+    ]
+
+
+def aspects(scene: Scene, style: int) -> list[str]:
+    """One caption for each of ASPECTS: the first three name one attribute and nothing else.
+
+    Args:
+        scene: what the picture shows.
+        style: any whole number; chooses among wordings.
+    """
+    colour, fill, shape = scene.colour, scene.fill, scene.shape
+    opening = ("", f"{PICTURE[scene.style]} of ", "a picture of ", "a drawing of ")[style % 4]
+    noun = ("shape", "thing", "figure")[style % 3]
+    return [
+        opening + article(shape),
+        opening + f"{article(fill)} {noun}",
+        opening + f"{article(colour)} {noun}",
+        opening + f"{article(fill)} {shape}",
+        captions(scene)[style % 5],
+    ]
