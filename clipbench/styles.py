@@ -4,7 +4,7 @@
 # mypy: disable-error-code="no-any-return"
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,22 +153,6 @@ def draw(scene: Scene) -> NDArray[np.uint8]:
     canvas = STYLES[scene.style](scene, distance, tone, np.random.default_rng(scene.grain))
     pixels = np.clip(canvas * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
-
-
-class Drawn(Sequence[NDArray[np.uint8]]):
-    """Scenes that become pictures when they are looked at: no files, and no memory to speak of."""
-
-    def __init__(self, scenes: Sequence[Scene]) -> None:
-        self.scenes = list(scenes)
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getitem__(self, index: Any) -> Any:
-        """One picture, uint8 (SIDE, SIDE, 3); of an array of positions, the scenes at those."""
-        if isinstance(index, int | np.integer):
-            return draw(self.scenes[index])
-        return Drawn([self.scenes[i] for i in index])
 
 
 def draw_all(scenes: Sequence[Scene]) -> NDArray[np.uint8]:

@@ -46,20 +46,27 @@ def captions(scene: Scene) -> list[str]:
     ]
 
 
-def aspects(scene: Scene, style: int) -> list[str]:
-    """One caption for each of ASPECTS: the first three name one attribute and nothing else.
-
-    Args:
-        scene: what the picture shows.
-        style: any whole number; chooses among wordings.
-    """
+def aspects(scene: Scene) -> list[str]:
+    """One caption for each of ASPECTS: the first three name one attribute and nothing else."""
     colour, fill, shape = scene.colour, scene.fill, scene.shape
-    opening = ("", f"{PICTURE[scene.style]} of ", "a picture of ", "a drawing of ")[style % 4]
-    noun = ("shape", "thing", "figure")[style % 3]
+    openings = ("", f"{PICTURE[scene.style]} of ", "a picture of ", "a drawing of ")
+    opening, noun = openings[scene.grain % 4], ("shape", "thing", "figure")[scene.grain % 3]
     return [
         opening + article(shape),
         opening + f"{article(fill)} {noun}",
         opening + f"{article(colour)} {noun}",
         opening + f"{article(fill)} {shape}",
-        captions(scene)[style % 5],
+        captions(scene)[scene.grain % 5],
+    ]
+
+
+def inspection(defect: str) -> list[str]:
+    """Five different captions of a biscuit on a production line."""
+    biscuit = f"{defect} biscuit"
+    return [
+        f"{article(biscuit)} on a conveyor belt",
+        f"a photo of {article(biscuit)}",
+        f"the camera above the line shows {article(biscuit)}",
+        f"a round biscuit with a heart on it, {defect}",
+        f"quality control: {defect}",
     ]

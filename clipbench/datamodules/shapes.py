@@ -1,0 +1,222 @@
+"""The embedded procedural world: captioned pictures of shapes, drawn at start in a second.
+
+``python -m clipbench.datamodules.shapes FOLDER`` draws the contact sheets of the README.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clipbench.biscuits import Biscuit, photograph
+from clipbench.datamodules.base import ClassificationDataModule, Split
+from clipbench.drawing import COLOURS, FILLS, SHAPES, SIDE, Scene
+from clipbench.errors import Refused
+from clipbench.styles import BACKDROPS, draw
+from clipbench.wording import aspects, captions, inspection
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the scenes of one split are laid out.
+
+    Attributes:
+        stream: number of the split's random stream.
+        styles: drawn with equal probability; repeat one to see it more often.
+        size: range of the radius, in pixels.
+        shift: how far the centre strays from the middle, in pixels either way.
+        tilt: how far the shape turns, in radians either way.
+    """
+
+    stream: int
+    styles: tuple[str, ...] = ("paper",)
+    size: tuple[float, float] = (14, 24)
+    shift: float = 7
+    tilt: float = 0.45
+
+
+# relief is in no pretraining picture: to the tiny CLIP it is as new as it is to a ResNet.
+SHIFT = ("sketch", "chalk", "neon", "blueprint", "relief")
+KNOWN = ("paper", "paper", "paper", "noisy", "sketch", "chalk", "neon", "blueprint")
+# What a web photograph is to a flower album: larger, more central, and in any style.
+PRETRAIN = partial(Look, size=(17, 27), shift=5, tilt=0.3)
+LOOKS = {
+    "things": {
+        "train": Look(0),
+        "val": Look(1),
+        "test": Look(2),
+        "test_ood": Look(3, styles=SHIFT),
+    },
+    "pretrain": {"train": PRETRAIN(4, styles=KNOWN), "val": PRETRAIN(5)},
+    "static": {"train": Look(6), "val": Look(7), "test": Look(8), "test_ood": Look(9)},
+}
+
+
+def imagine(look: Look, index: int, fill: str, shape: str, seed: int) -> Scene:
+    """The scene at one position of a split: a function of (seed, split, index) and the class."""
+    rng = np.random.default_rng([seed, look.stream, index])
+    colour, backdrop, style = rng.integers([len(COLOURS), len(BACKDROPS), len(look.styles)])
+    u = rng.uniform(size=6)
+    x, y = SIDE / 2 + (2 * u[:2] - 1) * look.shift
+    size = look.size[0] + u[2] * (look.size[1] - look.size[0])
+    return Scene(
+        shape=shape,
+        fill=fill,
+        colour=list(COLOURS)[colour],
+        backdrop=list(BACKDROPS)[backdrop],
+        style=look.styles[style],
+        size=round(float(size), 3),
+        x=round(float(x), 3),
+        y=round(float(y), 3),
+        angle=round(float((2 * u[3] - 1) * look.tilt), 4),
+        period=round(float(7 + 2.5 * u[4]), 3),
+        phase=round(float(u[5]), 4),
+        grain=int(rng.integers(2**31)),
+    )
+
+
+def inspect(look: Look, index: int, defect: str, seed: int, *, evening: bool) -> Biscuit:
+    """The biscuit at one position of a split: a function of (seed, split, index) and the class."""
+    rng = np.random.default_rng([seed, look.stream, index])
+    u = rng.uniform(size=6)
+    return Biscuit(
+        defect=defect,
+        x=round(float(SIDE / 2 + 3 * u[0] - 1.5), 3),
+        y=round(float(SIDE / 2 + 2 * u[1] - 1), 3),
+        angle=round(float(0.3 * u[2] - 0.15), 4),
+        bearing=round(float(2 * np.pi * u[3]), 4),
+        reach=round(float(u[4]), 4),
+        extent=round(float(u[5]), 4),
+        evening=evening,
+        grain=int(rng.integers(2**31)),
+    )
+
+
+@dataclass(frozen=True)
+class Imagined(Split):
+    """A split that is drawn picture by picture, when it is looked at.
+
+    Attributes:
+        scenes: what each picture shows; ``pictures`` is empty.
+    """
+
+    scenes: Sequence[Scene] = ()
+
+    def picture(self, index: int) -> Image.Image:
+        """The picture at a position, drawn anew."""
+        return Image.fromarray(draw(self.scenes[index]))
+
+
+class ShapesDataModule(ClassificationDataModule):
+    """Pictures of one thing each; a class is a fill and a shape, "striped star".
+
+    Args:
+        scene: ``things``; ``static``, a production line of biscuits whose classes are defects;
+            or ``pretrain``, every pair of fill and shape that is *not* a class, in many styles.
+        classes: the fill and the shape of each class, ``{"fill": "striped", "shape": "star"}``.
+        counts: pictures a class in each split.
+        defects: for ``static``, each class with its pictures in train; other splits in proportion.
+        world_seed: the seed of the world, which is not the seed of a run.
+        root: not used; there are no files.
+        shots: pictures a class to train on; None for all of them.
+        workers: processes that prepare pictures.
+
+    Attributes:
+        scenes: what each picture shows, by the picture's id.
+
+    Raises:
+        Refused: if the scene is unknown, or a class cannot be drawn.
+    """
+
+    def __init__(
+        self,
+        *,
+        scene: str,
+        classes: Sequence[Mapping[str, str]],
+        counts: Mapping[str, int],
+        defects: Mapping[str, int],
+        world_seed: int = 0,
+        root: str | Path = ".",
+        shots: int | None = None,
+        workers: int = 0,
+    ) -> None:
+        super().__init__(root=root, shots=shots, workers=workers)
+        if scene not in LOOKS:
+            raise Refused(f"no dataset.scene={scene}; there are {', '.join(LOOKS)}")
+        everything = list(product(FILLS, SHAPES))
+        held_out = [(c["fill"], c["shape"]) for c in classes]
+        if wrong := [pair for pair in held_out if pair not in everything]:
+            raise Refused(
+                f"dataset.classes: cannot draw a {' '.join(wrong[0])}; fills are "
+                f"{', '.join(FILLS)}, shapes are {', '.join(SHAPES)}"
+            )
+        self.scene, self.counts, self.world_seed = scene, dict(counts), world_seed
+        self.defects = dict(defects)
+        self.pairs = held_out
+        if scene == "pretrain":
+            self.pairs = [pair for pair in everything if pair not in held_out]
+        self.classes = [f"{fill} {shape}" for fill, shape in self.pairs]
+        self.templates = ["a {}", "a picture of a {}", "a drawing of a {}"]
+        if scene == "static":
+            self.classes = [f"{defect} biscuit" for defect in self.defects]
+            self.templates = ["a {}", "a photo of a {}", "a {} on a conveyor belt"]
+            self.metrics = ("macro_f1", "acc", "mean_per_class")
+        self.scenes: dict[str, Scene | Biscuit] = {}
+
+    def read_splits(self) -> dict[str, Split]:
+        """Lay out every scene, and draw those of the downstream splits: 3,000 a second."""
+        make = {"things": self._things, "pretrain": self._pretrain, "static": self._static}
+        looks = LOOKS[self.scene]
+        return {name: make[self.scene](name, look) for name, look in looks.items()}
+
+    def attributes(self, picture: str) -> dict[str, str]:
+        """Shape, fill and colour of a picture, by its id; of a biscuit, its defect."""
+        scene = self.scenes[picture]
+        if isinstance(scene, Biscuit):
+            return {"defect": scene.defect}
+        return {"shape": scene.shape, "fill": scene.fill, "colour": scene.colour}
+
+    def _imagine(self, look: Look, count: int) -> tuple[list[Scene], NDArray[np.int64]]:
+        labels = np.arange(count * len(self.pairs), dtype=np.int64) % len(self.pairs)
+        pairs = [self.pairs[label] for label in labels]
+        return [imagine(look, i, *p, seed=self.world_seed) for i, p in enumerate(pairs)], labels
+
+    def _register(self, name: str, scenes: Sequence[Scene | Biscuit]) -> list[str]:
+        """Ids that carry a digest of the scene, so that the split's fingerprint covers it."""
+        digests = [hashlib.sha256(scene.key().encode()).hexdigest()[:12] for scene in scenes]
+        ids = [f"{name}/{i:05d}-{digest}" for i, digest in enumerate(digests)]
+        self.scenes.update(zip(ids, scenes, strict=True))
+        return ids
+
+    def _things(self, name: str, look: Look) -> Split:
+        scenes, labels = self._imagine(look, self.counts[name])
+        ids, texts = self._register(name, scenes), [captions(scene) for scene in scenes]
+        return Split(ids, labels, _stack(draw, scenes), expected=len(ids), captions=texts)
+
+    def _pretrain(self, name: str, look: Look) -> Split:
+        scenes, labels = self._imagine(look, self.counts[name])
+        ids, texts = self._register(name, scenes), [aspects(scene) for scene in scenes]
+        none = np.empty((0, SIDE, SIDE, 3), dtype=np.uint8)
+        return Imagined(ids, labels, none, expected=len(ids), captions=texts, scenes=scenes)
+
+    def _static(self, name: str, look: Look) -> Split:
+        share = self.counts[name] / self.counts["train"]
+        counts = [max(1, round(share * n)) for n in self.defects.values()]
+        labels = np.repeat(np.arange(len(counts)), counts).astype(np.int64)
+        kinds, evening = list(self.defects), name == "test_ood"
+        scenes = [
+            inspect(look, i, kinds[label], self.world_seed, evening=evening)
+            for i, label in enumerate(labels)
+        ]
+        ids, texts = self._register(name, scenes), [inspection(b.defect) for b in scenes]
+        return Split(ids, labels, _stack(photograph, scenes), expected=len(ids), captions=texts)
+
+
+def _stack(paint: Callable[..., NDArray[np.uint8]], scenes: Iterable[object]) -> NDArray[np.uint8]:
+    return np.stack([paint(scene) for scene in scenes])
