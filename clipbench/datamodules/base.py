@@ -1,97 +1,24 @@
 """What every dataset shares: named splits with fingerprints, and loaders keyed by the seed."""
 
-import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from clipbench.datamodules.checks import check_labels, check_names, check_pictures, present
+from clipbench.datamodules.split import Split, carve, few_shot
 from clipbench.transforms import Augment, Preprocess, Transform, eval_transform, train_transform
 
+__all__ = ["ClassificationDataModule", "KeyedSampler", "Pictures", "Split", "carve", "few_shot"]
 
-@dataclass(frozen=True)
-class Split:
-    """The pictures of one named split.
-
-    Attributes:
-        ids: a stable name for each picture, such as its path below the dataset's root.
-        labels: class index of each picture, int64 (n,).
-        pictures: path of each picture, or the pixels themselves, uint8 (n, H, W, 3).
-        expected: how many pictures the split should have; more than n where some are not on disk.
-        captions: the captions of each picture, for datasets that have them.
-        rule: how the split was made, where its source does not define it.
-    """
-
-    ids: Sequence[str]
-    labels: NDArray[np.int64]
-    pictures: Sequence[Path] | NDArray[np.uint8]
-    expected: int
-    captions: Sequence[Sequence[str]] | None = None
-    rule: str | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def picture(self, index: int) -> Image.Image:
-        """The picture at a position, decoded."""
-        source = self.pictures[index]
-        return Image.open(source) if isinstance(source, Path) else Image.fromarray(source)
-
-    def take(self, index: NDArray[np.int64]) -> "Split":
-        """The pictures at some positions, as a split that expects just those."""
-        pictures = self.pictures
-        return replace(
-            self,
-            ids=[self.ids[i] for i in index],
-            labels=self.labels[index],
-            pictures=pictures[index]
-            if isinstance(pictures, np.ndarray)
-            else [pictures[i] for i in index],
-            captions=self.captions and [self.captions[i] for i in index],
-            expected=len(index),
-        )
-
-    def fingerprint(self) -> str:
-        """Sha256 over the sorted (id, label) rows: two results compare only if these are equal."""
-        rows = sorted(f"{i}\t{label}\n" for i, label in zip(self.ids, self.labels, strict=True))
-        return hashlib.sha256("".join(rows).encode()).hexdigest()
-
-
-def few_shot(split: Split, shots: int, seed: int) -> Split:
-    """The first ``shots`` pictures of each class in a seeded order, so that more shots add to fewer."""
-    order = np.random.default_rng([seed, 0x5407]).permutation(len(split))
-    kept = [order[split.labels[order] == label][:shots] for label in np.unique(split.labels)]
-    few = split.take(np.sort(np.concatenate(kept)))
-    return replace(few, rule=f"{shots} a class, seed {seed}")
-
-
-def carve(split: Split, fraction: float) -> tuple[Split, Split]:
-    """Divide a split in two, class by class, by the hash of each id.
-
-    The rule depends on nothing but the ids: not on the order of a listing, nor on a seed. Of each
-    class the ``round(fraction * n)`` pictures (one at least) whose sha256 is lowest are taken.
-
-    Returns:
-        The rest, and the part taken.
-    """
-    digest = np.array([hashlib.sha256(i.encode()).hexdigest() for i in split.ids])
-    taken = []
-    for label in np.unique(split.labels):
-        members = np.flatnonzero(split.labels == label)
-        count = max(1, round(fraction * len(members)))
-        taken.append(members[np.argsort(digest[members], kind="stable")[:count]])
-    chosen = np.sort(np.concatenate(taken))
-    rest = np.setdiff1d(np.arange(len(split)), chosen)
-    rule = f"{fraction:g} of each class, lowest sha256 of the id"
-    return replace(split.take(rest), rule=rule), replace(split.take(chosen), rule=rule)
+log = logging.getLogger(__name__)
 
 
 class KeyedSampler(Sampler[tuple[int, int]]):
@@ -149,16 +76,21 @@ class ClassificationDataModule(LightningDataModule, ABC):
         classes: class names as prompts use them, in label order.
         templates: prompts with one ``{}`` for the class name.
         metrics: names of the metrics reported for each split, the one selected on first.
+        splits: filled by :meth:`prepare`.
+        warnings: what is not wrong enough to stop a run, for its record.
     """
 
     classes: list[str]
     templates: list[str]
     metrics: Sequence[str] = ("acc", "mean_per_class")
 
-    def __init__(self, *, root: str | Path = ".", shots: int | None = None, workers: int = 0) -> None:
+    def __init__(
+        self, *, root: str | Path = ".", shots: int | None = None, workers: int = 0
+    ) -> None:
         super().__init__()
         self.root, self.shots, self.workers = Path(root).expanduser(), shots, workers
         self.splits: dict[str, Split] = {}
+        self.warnings: list[str] = []
 
     @abstractmethod
     def read_splits(self) -> dict[str, Split]:
@@ -169,10 +101,35 @@ class ClassificationDataModule(LightningDataModule, ABC):
         """
 
     def prepare(self, seed: int) -> None:
-        """Read the splits; the few-shot choice depends on the seed."""
-        self.splits = self.read_splits()
+        """Read the splits; the few-shot choice depends on the seed.
+
+        Raises:
+            Refused: if the dataset is not there, or pictures of train or val are not on disk.
+        """
+        self.splits, self.warnings = {}, []
+        splits = self.read_splits()
         if self.shots is not None:
-            self.splits["train"] = few_shot(self.splits["train"], self.shots, seed)
+            splits["train"] = few_shot(splits["train"], self.shots, seed)
+        for name, split in splits.items():
+            self.splits[name], warning = present(name, split)
+            if warning:
+                self.warn(warning)
+
+    def check(self) -> None:
+        """Look for what would spoil the run: names, labels, then every picture, decoded.
+
+        Raises:
+            Refused: with the list of what is wrong.
+        """
+        check_names(self.classes, self.templates)
+        for warning in check_labels(self.splits, self.classes):
+            self.warn(warning)
+        check_pictures(self.splits, bar=getattr(rank_zero_only, "rank", 0) == 0)
+
+    def warn(self, text: str) -> None:
+        """Say something once, and keep it for the record."""
+        self.warnings.append(text)
+        rank_zero_only(log.warning)(text)
 
     def attach(
         self, *, preprocess: Preprocess, augment: Augment, batch_size: int, seed: int
