@@ -14,7 +14,8 @@ class Refused(Exception):
     """
 
     def __init__(self, summary: str, details: Sequence[str] = (), status: str = "failed") -> None:
-        super().__init__(summary)
+        # Out of a DataLoader's worker it comes as a formatted traceback that ends with it.
+        super().__init__(summary.rpartition(f"{__name__}.Refused: ")[2].strip())
         self.details = list(details)
         self.status = status
 

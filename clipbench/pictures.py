@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 # Pillow opens many more, some through outside programs (EPS by Ghostscript): these are enough.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"))
 MAX_BYTES = 2**30
 MAX_PIXELS = 89_478_485  # Pillow's own limit, which it only warns of; 0.3 GB once decoded
@@ -136,6 +136,6 @@ def _png_ends(content: bytes) -> bool:
     at = 8
     while at + 12 <= len(content):  # length, type, data, checksum
         if content[at + 4 : at + 8] == b"IEND":
-            return True
+            return content[at : at + 12] == b"\0\0\0\0IEND\xaeB`\x82"
         at += 12 + int.from_bytes(content[at : at + 4], "big")
     return False

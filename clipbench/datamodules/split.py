@@ -94,11 +94,16 @@ def few_shot(split: Split, shots: int, seed: int) -> Split:
     return replace(few, rule=_chain(f"{shots} a class, seed {seed}", split.rule))
 
 
-def carve(split: Split, fraction: float) -> tuple[Split, Split]:
+def carve(split: Split, fraction: float, of: str = "class") -> tuple[Split, Split]:
     """Divide a split in two, class by class, by the hash of each id.
 
     The rule depends on nothing but the ids: not on the order of a listing, nor on a seed. Of each
     class the ``round(fraction * n)`` pictures (one at least) whose sha256 is lowest are taken.
+
+    Args:
+        split: its labels are the groups of which each gives its share.
+        fraction: the share.
+        of: what a group is, for the recorded rule.
 
     Returns:
         The rest, and the part taken.
@@ -111,7 +116,7 @@ def carve(split: Split, fraction: float) -> tuple[Split, Split]:
         taken.append(members[np.argsort(digest[members], kind="stable")[:count]])
     chosen = np.sort(np.concatenate(taken))
     rest = np.setdiff1d(np.arange(len(split)), chosen)
-    rule = f"{fraction:g} of each class by lowest sha256 of the id"
+    rule = f"{fraction:g} of each {of} by lowest sha256 of the id"
     return (
         replace(split.take(rest), rule=_chain(f"all but {rule}", split.rule)),
         replace(split.take(chosen), rule=_chain(rule, split.rule)),
