@@ -29,6 +29,7 @@ class Timm(ImageTower):
     """
 
     normalized = False
+    model: Any  # timm networks differ in everything but their conventions
 
     def __init__(
         self,
