@@ -56,7 +56,8 @@ class Pictures(Dataset[dict[str, Any]]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         keyed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(keyed))
+            # not torch.manual_seed, which would reseed an accelerator's generator for good
+            torch.default_generator.manual_seed(int(keyed))
             image = self.transform(self.split.picture(index))
         return {"image": image, "label": int(self.split.labels[index]), "index": index}
 

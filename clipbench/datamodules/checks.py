@@ -102,4 +102,7 @@ def check_labels(splits: Mapping[str, Split], classes: Sequence[str]) -> list[st
     if not untrained:
         return []
     names = ", ".join(classes[k] for k in sorted(untrained)[:5])
-    return [f"{len(untrained)} classes are evaluated but have no training picture: {names} ..."]
+    what = "1 class is" if len(untrained) == 1 else f"{len(untrained)} classes are"
+    has = "has" if len(untrained) == 1 else "have"
+    more = " ..." if len(untrained) > 5 else ""
+    return [f"{what} evaluated but {has} no training picture: {names}{more}"]

@@ -57,7 +57,7 @@ class Flowers102DataModule(ClassificationDataModule):
     ) -> None:
         super().__init__(root=root, shots=shots, workers=workers)
         self.download = download
-        self.classes = [name.strip() for name in CLASSES.split(",")]
+        self.classes = [" ".join(name.split()) for name in CLASSES.split(",")]
         self.templates = ["a photo of a {}, a type of flower."]
 
     def read_splits(self) -> dict[str, Split]:

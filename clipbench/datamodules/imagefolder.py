@@ -178,7 +178,7 @@ def _prompt_names(folders: Sequence[str], given: Names | str | None) -> list[str
         return [folder.replace("_", " ") for folder in folders]
     names = _from_file(Path(given).expanduser()) if isinstance(given, str) else given
     if isinstance(names, Mapping):
-        named = {str(folder): str(name) for folder, name in names.items()}
+        named = {str(folder): _text(name) for folder, name in names.items()}
         if odd := sorted(named.keys() ^ set(folders)):
             raise Refused(
                 f"dataset.class_names and the class folders differ, first {odd[0]}; name each once",
@@ -190,7 +190,11 @@ def _prompt_names(folders: Sequence[str], given: Names | str | None) -> list[str
             f"dataset.class_names has {len(names)} names for {len(folders)} class folders; give "
             "one for each, in sorted order, or a mapping from folder to name"
         )
-    return [str(name) for name in names]
+    return [_text(name) for name in names]
+
+
+def _text(name: object) -> str:
+    return "" if name is None else str(name)  # an empty name is refused with the others
 
 
 def _from_file(path: Path) -> Names:
