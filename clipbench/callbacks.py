@@ -67,11 +67,18 @@ class Recorder(Callback):
         self.best_outputs: dict[str, torch.Tensor] = {}
         self.train_seconds = 0.0
         self._started = 0.0
+        self._losses: list[torch.Tensor] = []
 
     def on_train_batch_start(self, *args: Any) -> None:
         """The clock of training runs from the first batch of an epoch to its last."""
         if not self._started:
             self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the loss of each batch; the row of the epoch has their mean."""
+        self._losses.append(outputs["loss"].detach())
 
     def _stop_clock(self) -> None:
         if self._started:
@@ -89,26 +96,32 @@ class Recorder(Callback):
             TrainerFn.VALIDATING,
         ):
             return
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        values = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        self.add(trainer.current_epoch + 1 if fitting else 0, values, trainer, pl_module)
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self.add(0, pl_module.values, trainer, pl_module)
+            return
+        loss = float(torch.stack(self._losses).mean())
+        self._losses.clear()
+        values = {"train/loss": loss, **pl_module.values}
+        self.add(trainer.current_epoch + 1, values, trainer, pl_module)
 
     def add(
         self, epoch: int, values: Row, trainer: Trainer, module: ClassificationModule
     ) -> None:
         """Append a row; values are null where the model has no meaningful head yet."""
-        row: Row = {"epoch": epoch, **{k: v for k, v in values.items() if "/" in k}}
+        row: Row = {"epoch": epoch, **values}
         self.curve.append(row)
         score = row.get(self.metric)
         if score is not None and (self.best is None or score > self.best[self.metric]):
             self.best, self.best_outputs = row, module.outputs
             trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt", weights_only=True)
         if epoch and trainer.state.fn == TrainerFn.FITTING:
-            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", weights_only=False)
         write_text(self.folder / "curve.csv", pd.DataFrame(self.curve).to_csv(index=False))
+        known = {k: v for k, v in row.items() if v is not None and k != "epoch"}
         for logger in trainer.loggers:
             # The epoch is the x-axis, so that runs of different batch size lie over each other.
-            logger.log_metrics({k: v for k, v in row.items() if v is not None and k != "epoch"}, epoch)
-        shown = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if v is not None and k != "epoch")
-        console.print(f"epoch {epoch}  {shown or 'no meaningful head before training'}", highlight=False)
+            logger.log_metrics(known, epoch)
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in known.items())
+        shown = shown or "no meaningful head before training"
+        console.print(f"epoch {epoch:2d}  {shown}", highlight=False)
         self.changed()

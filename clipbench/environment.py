@@ -1,9 +1,11 @@
 """What a run ran on: versions, commit, device, memory."""
 
+import logging
 import platform
 import resource
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from typing import Any
 
@@ -46,3 +48,15 @@ def device(used: torch.device) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     name = f"{used.type}, {torch.get_num_threads()} threads"
     return {"peak_memory_bytes": peak, "device": name}
+
+
+def quiet() -> None:
+    """Keep the libraries from saying what this project says itself, or what no user can change."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",  # dataset.workers is the user's to choose
+        ".*number of training batches.*logging interval.*",  # small data is what we are for
+        ".*LeafSpec.*is deprecated.*",  # Lightning 2.6 on torch 2.14
+        ".*Checkpoint directory.*exists.*",
+    ):
+        warnings.filterwarnings("ignore", message)

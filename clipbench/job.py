@@ -123,7 +123,8 @@ class Run:
 
     def train(self) -> None:
         """Everything from the first look at a picture to the sealed record."""
-        for warning in self.data.check():
+        self.data.check()
+        for warning in self.data.warnings:
             self.warn(warning)
         tower: ImageTower = build(self.config["model"])
         strategy: Strategy = build(self.config["strategy"])
@@ -183,15 +184,15 @@ class Run:
             folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True
         )
         module.load_state_dict(best["state_dict"])
-        final = {k: v for k, v in recorder.best.items() if k != "epoch"}
+        final = {k: v for k, v in recorder.best.items() if k.startswith("val/")}
         kept = {"val": recorder.best_outputs}
         for name in self.data.evaluation_splits:
             module.split = name
             for suffix, weights in module.strategy.evaluation_points(module.classifier):
                 if weights is not None:
                     module.classifier.load_state_dict(dict(weights))
-                values = trainer.validate(module, loaders.eval_dataloader(name), verbose=False)
-                final |= {f"{k}{suffix}": v for k, v in values[0].items()}
+                trainer.validate(module, loaders.eval_dataloader(name), verbose=False)
+                final |= {f"{k}{suffix}": v for k, v in module.values.items()}
                 if not suffix:
                     kept[name] = module.outputs
         self.record["final"] = final
@@ -252,6 +253,7 @@ def _parameters(classifier: Classifier) -> dict[str, Any]:
 
 def execute(job: Job) -> Outcome:
     """Run a job to its end, whatever that is; nothing but an interrupt passes through."""
+    environment.quiet()
     run: Run | None = None
     status, error, details = "failed", "", list[str]()
     try:

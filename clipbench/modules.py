@@ -29,7 +29,8 @@ class ClassificationModule(LightningModule):
 
     Attributes:
         split: which split the next evaluation is of; names its metrics.
-        outputs: logits (n, C), labels (n,) and positions (n,) of the last evaluation.
+        outputs: logits (n, C) and labels (n,) of the last evaluation.
+        values: its metrics, ``<split>/<metric>``.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ClassificationModule(LightningModule):
         self.recipe, self.schedule, self.metric_names = recipe, schedule, metrics
         self.split = "val"
         self.outputs: dict[str, Tensor] = {}
+        self.values: dict[str, float] = {}
         self._collected: list[dict[str, Tensor]] = []
 
     def forward(self, batch: Batch) -> Tensor:
@@ -69,7 +71,7 @@ class ClassificationModule(LightningModule):
         loss = F.cross_entropy(self(batch), batch["label"], label_smoothing=smoothing)
         if not torch.isfinite(loss):
             raise self._diverged("loss")
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss_step", loss)
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -103,7 +105,9 @@ class ClassificationModule(LightningModule):
         values = metrics.classification(
             self.outputs["logits"], self.outputs["label"], self.metric_names
         )
-        self.log_dict({f"{self.split}/{k}": v for k, v in values.items()}, logger=False)
+        self.values = {f"{self.split}/{k}": v for k, v in values.items()}
+        # For callbacks that monitor; the recorder writes the loggers, by epoch.
+        self.log_dict(self.values, logger=False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The recipe's optimiser over the strategy's groups, on the run's schedule."""
