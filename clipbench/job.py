@@ -1,6 +1,7 @@
 """One run: config -> datamodule, model -> strategy -> module -> Trainer -> one result.json."""
 
 import hashlib
+import math
 import shutil
 import time
 import traceback
@@ -51,9 +52,9 @@ class Run:
         # The root's axes stand for the recipe's values of the same name.
         root = {k: v for k, v in self.config.items() if k in self.config["recipe"]}
         self.recipe: dict[str, Any] = {**self.config["recipe"], **root}
+        self.strategy: Strategy = build(self.config["strategy"])
         self.schedule = optim.plan(
-            pictures=len(self.data.splits["train"]),
-            batch_size=self.recipe["batch_size"],
+            batches=self._batches() if self.strategy.trains else 0,
             epochs=self.recipe["epochs"],
             warmup=self.recipe["warmup"],
             warmup_steps=self.recipe["warmup_steps"],
@@ -62,6 +63,13 @@ class Run:
         names = (job.choices["model"], job.choices["strategy"], self.key)
         self.folder = paths.outputs() / "runs" / job.choices["dataset"] / "-".join(names)
         self.record: dict[str, Any] = {}
+
+    def _batches(self) -> int:
+        whole = math.ceil(len(self.data.splits["train"]) / self.recipe["batch_size"])
+        limit = self.config["trainer"]["limit_train_batches"]
+        if limit is None:
+            return whole
+        return min(whole, limit) if isinstance(limit, int) else int(whole * limit)
 
     def _key(self) -> str:
         config = {**self.config, "model": {**self.config["model"]}}
@@ -75,6 +83,23 @@ class Run:
         """Whether an earlier command completed this very run; its folder is then left alone."""
         record = results.read(self.folder)
         return record is not None and record["status"] == "completed"
+
+    def guard(self) -> None:
+        """Refuse what cannot give a right number, before any weights are looked for.
+
+        Raises:
+            Refused: for no steps, a warm-up that never ends, or several devices.
+        """
+        if self.config["trainer"]["devices"] not in (1, "1", "auto", [0]):
+            raise Refused("one run uses one device for now; use trainer.devices=1")
+        if self.strategy.trains:
+            allowed = self.config["allow_unfinished_warmup"]
+            guards.warmup(
+                self.schedule,
+                lr=self.recipe["lr"],
+                epochs=self.recipe["epochs"],
+                allowed=allowed,
+            )
 
     def open(self) -> None:
         """Take the folder, emptying what an unfinished run left in it."""
@@ -127,8 +152,8 @@ class Run:
         for warning in self.data.warnings:
             self.warn(warning)
         tower: ImageTower = build(self.config["model"])
-        strategy: Strategy = build(self.config["strategy"])
         seed_everything(self.config["seed"], workers=True, verbose=False)
+        strategy = self.strategy
         classifier = strategy.prepare(tower, Task(self.data.classes, self.data.templates))
         self.data.attach(
             preprocess=tower.preprocess,
@@ -150,8 +175,9 @@ class Run:
         self._epoch_zero(trainer, module, loaders)
         if strategy.trains:
             trainer.fit(module, loaders.train_dataloader(), loaders.eval_dataloader("val"))
-            if trainer.global_step == 0:
-                raise Refused("no training step was taken; give more pictures or epochs")
+            if trainer.global_step != self.schedule.total:
+                taken, planned = trainer.global_step, self.schedule.total
+                raise Refused(f"{taken} steps were taken and {planned} planned; set epochs alone")
         self._finish(trainer, module, loaders)
 
     def _changed(self) -> None:
@@ -261,12 +287,7 @@ def execute(job: Job) -> Outcome:
         found = {"key": run.key, "folder": str(run.folder)}
         if run.completed:
             return Outcome("completed", before=True, **found)
-        guards.warmup(
-            run.schedule,
-            lr=run.recipe["lr"],
-            epochs=run.recipe["epochs"],
-            allowed=job.config["allow_unfinished_warmup"],
-        )
+        run.guard()
         run.open()
         run.train()
         return Outcome("completed", **found)

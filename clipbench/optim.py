@@ -86,18 +86,15 @@ class Schedule:
         return min(1.0, self.total / self.warmup) if self.warmup else 1.0
 
 
-def plan(
-    *, pictures: int, batch_size: int, epochs: int, warmup: float, warmup_steps: int | None
-) -> Schedule:
+def plan(*, batches: int, epochs: int, warmup: float, warmup_steps: int | None) -> Schedule:
     """The schedule of a run, from its size.
 
     Args:
-        pictures: in the train split; the last batch of an epoch may be short.
-        batch_size: over all devices.
+        batches: optimiser steps of an epoch.
         epochs: passes over the train split.
         warmup: as a share of the run, unless ``warmup_steps`` says it literally.
         warmup_steps: optimiser steps.
     """
-    total = epochs * math.ceil(pictures / batch_size)
+    total = epochs * batches
     steps = round(warmup * total) if warmup_steps is None else warmup_steps
     return Schedule(total=total, warmup=steps)

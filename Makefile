@@ -1,0 +1,47 @@
+# `make` alone lists the targets. Each sets up what it needs, in .venv, and is quick when it is there.
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types unit pretrain tables dashboard clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/installed: pyproject.toml
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+install: $(VENV)/installed  ## make .venv with clipbench and all it needs
+
+demo: install  ## two sweeps of clip_tiny and resnet_tiny: table, curves, TensorBoard, in minutes
+	$(PY) -m clipbench.run experiment=demo
+	$(PY) -m clipbench.run experiment=demo_shots
+
+lint: install  ## ruff: style, docstrings, annotations
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: install  ## mypy --strict on the package
+	$(VENV)/bin/mypy
+
+unit: install  ## the tests alone
+	$(VENV)/bin/pytest -q
+
+test: lint types unit  ## lint, types, tests
+
+pretrain: install  ## rebuild the weights of clip_tiny and resnet_tiny
+	$(PY) -m clipbench.run experiment=pretrain_clip_tiny
+	$(PY) -m clipbench.run experiment=pretrain_resnet_tiny
+
+tables: install  ## the table and curves of every sweep under outputs/
+	$(PY) -m clipbench.tables
+
+dashboard: install  ## TensorBoard over outputs/
+	$(PY) -m clipbench.dashboard
+
+clean:  ## remove caches (outputs/ and .venv stay)
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
+	find clipbench tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,49 @@
+"""Shared by all tests: outputs in a folder of their own, the real command line, small models."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from clipbench import paths, schema
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _registered():
+    paths.register()
+    schema.register()
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    """An outputs root of this test's own."""
+    monkeypatch.setenv("CLIPBENCH_OUTPUTS", str(tmp_path / "outputs"))
+    return tmp_path / "outputs"
+
+
+def composed(*overrides):
+    """The resolved config of a command line, as plain data."""
+    with initialize_config_dir(str(paths.CONF), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+
+
+def clipbench(*words, module="run", env=None, timeout=300):
+    """A door, as a user opens it: ``python -m clipbench.<module> ...`` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", f"clipbench.{module}", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+        cwd=Path(paths.ROOT),
+    )
+
+
+# Small enough for a test: two classes' worth of steps, no augmentation, no TensorBoard.
+SMALL = ("dataset.shots=2", "epochs=1", "batch_size=16", "trainer=cpu")
+# A real ResNet, random and tiny, for tests that need none of the embedded weights.
+TINY = ("model=timm", "model.arch=test_resnet", "model.pretrained=null", "model.image_size=32")
