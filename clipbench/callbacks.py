@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 
 from clipbench.modules import ClassificationModule
@@ -89,8 +89,9 @@ class Recorder(Callback):
         """Evaluation has a clock of its own."""
         self._stop_clock()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: ClassificationModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the row of an epoch that has just been evaluated on val."""
+        assert isinstance(pl_module, ClassificationModule)
         if pl_module.split != "val" or trainer.state.fn not in (
             TrainerFn.FITTING,
             TrainerFn.VALIDATING,
@@ -104,9 +105,7 @@ class Recorder(Callback):
         values = {"train/loss": loss, **pl_module.values}
         self.add(trainer.current_epoch + 1, values, trainer, pl_module)
 
-    def add(
-        self, epoch: int, values: Row, trainer: Trainer, module: ClassificationModule
-    ) -> None:
+    def add(self, epoch: int, values: Row, trainer: Trainer, module: ClassificationModule) -> None:
         """Append a row; values are null where the model has no meaningful head yet."""
         row: Row = {"epoch": epoch, **values}
         self.curve.append(row)

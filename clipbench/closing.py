@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from clipbench import paths, results
 from clipbench.errors import SHOWN
@@ -23,7 +24,7 @@ def job(outcome: Outcome) -> None:
     done = " (completed before; nothing was run)" if outcome.before else ""
     cost = record["cost"]
     title = f"{record['model']} on {record['dataset']}, {record['strategy']}{done}"
-    zero = next((row for row in record["curve"] if row["epoch"] == 0), {})
+    zero: dict[str, Any] = next((row for row in record["curve"] if row["epoch"] == 0), {})
     rows = [(name, zero.get(name), value) for name, value in record["final"].items()]
     chosen = record["selection"]["epoch"]
     show(title, ("metric", "epoch 0", f"epoch {chosen} (chosen on val)"), rows)
@@ -74,7 +75,9 @@ def near(word: str, options: Sequence[str]) -> str:
     """``; did you mean ...?`` for the options nearest to a word, or nothing."""
     matches = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
     # A key's last part is what people remember: rot is near dataset.root.
-    matches += [o for o in options if difflib.get_close_matches(word, [o.split(".")[-1]], cutoff=0.75)]
+    matches += [
+        o for o in options if difflib.get_close_matches(word, [o.split(".")[-1]], cutoff=0.75)
+    ]
     unique = list(dict.fromkeys(matches))[:4]
     return f"; did you mean {' or '.join(unique)}?" if unique else ""
 

@@ -6,6 +6,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ class Run:
         self.record: dict[str, Any] = {}
 
     def _batches(self) -> int:
-        whole = math.ceil(len(self.data.splits["train"]) / self.recipe["batch_size"])
-        limit = self.config["trainer"]["limit_train_batches"]
+        whole: int = math.ceil(len(self.data.splits["train"]) / self.recipe["batch_size"])
+        limit: int | float | None = self.config["trainer"]["limit_train_batches"]
         if limit is None:
             return whole
         return min(whole, limit) if isinstance(limit, int) else int(whole * limit)
@@ -105,7 +106,7 @@ class Run:
         """Take the folder, emptying what an unfinished run left in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / ".hydra").mkdir(parents=True)
-        hydra = {"config": self.config, "overrides": self.job.overrides}
+        hydra: dict[str, Any] = {"config": self.config, "overrides": self.job.overrides}
         for name, content in hydra.items():
             OmegaConf.save(OmegaConf.create(content), self.folder / ".hydra" / f"{name}.yaml")
         choices, recipe = self.job.choices, self.recipe
@@ -238,7 +239,8 @@ def _encoder(tower: ImageTower, device: torch.device) -> Any:
     @torch.inference_mode()
     def encode(images: torch.Tensor) -> torch.Tensor:
         tower.to(device).eval()
-        return tower(images.to(device)).float().cpu()
+        features: torch.Tensor = tower(images.to(device))
+        return features.float().cpu()
 
     return encode
 
@@ -284,13 +286,13 @@ def execute(job: Job) -> Outcome:
     status, error, details = "failed", "", list[str]()
     try:
         run = Run(job)
-        found = {"key": run.key, "folder": str(run.folder)}
+        done = Outcome("completed", key=run.key, folder=str(run.folder))
         if run.completed:
-            return Outcome("completed", before=True, **found)
+            return replace(done, before=True)
         run.guard()
         run.open()
         run.train()
-        return Outcome("completed", **found)
+        return done
     except Refused as refused:
         status, error, details = refused.status, str(refused), refused.details
     except KeyboardInterrupt:

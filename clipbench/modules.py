@@ -53,7 +53,8 @@ class ClassificationModule(LightningModule):
         """Logits (B, C) of a batch of pictures, or of features computed before."""
         if "features" in batch:
             return self.classifier.classify(batch["features"])
-        return self.classifier(batch["image"])
+        logits: Tensor = self.classifier(batch["image"])
+        return logits
 
     def train(self, mode: bool = True) -> "ClassificationModule":
         """Train mode, but for the running statistics of frozen blocks."""
@@ -88,9 +89,7 @@ class ClassificationModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect what the metrics of the whole split need."""
-        self._collected.append(
-            {"logits": self(batch).float().cpu(), "label": batch["label"].cpu()}
-        )
+        self._collected.append({"logits": self(batch).float().cpu(), "label": batch["label"].cpu()})
 
     def on_validation_epoch_end(self) -> None:
         """The metrics of the split, over every picture once."""

@@ -12,11 +12,11 @@ Item = TypeVar("Item")
 console = Console(soft_wrap=True)
 
 
-def track(items: Iterable[Item], what: str) -> Iterable[Item]:
+def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:
     """The items, with a progress bar where there is a terminal to draw it on."""
     if not console.is_terminal:
         return items
-    total = len(items) if isinstance(items, Sized) else None
+    total = len(items) if isinstance(items, Sized) else total
     return rich_track(items, what, total=total, console=console, transient=True)
 
 

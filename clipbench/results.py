@@ -93,8 +93,10 @@ def records(outputs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield path.parent, record
 
 
-_COLUMNS = ("key", "status", "model", "dataset", "strategy", "lr", "batch_size", "epochs")
-_COLUMNS += ("freeze_depth", "shots", "seed")
+_COLUMNS = (
+    *("key", "status", "model", "dataset", "strategy", "lr", "batch_size", "epochs"),
+    *("freeze_depth", "seed"),
+)
 
 
 def row(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:

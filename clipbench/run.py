@@ -55,8 +55,8 @@ class Session:
 
         closing.job(outcome)
         if self.sweep is not None:
-            line = {"key": outcome.key, "status": outcome.status, "folder": outcome.folder}
-            line |= {"error": outcome.error, "overrides": overrides}
+            line: dict[str, Any] = {"key": outcome.key, "status": outcome.status}
+            line |= {"folder": outcome.folder, "error": outcome.error, "overrides": overrides}
             with (self.sweep / "jobs.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
 

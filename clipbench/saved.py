@@ -14,7 +14,9 @@ from clipbench.models.base import Classifier, ImageTower, as_head
 from clipbench.transforms import Transform, eval_transform
 
 
-def save(folder: Path, classifier: Classifier, classes: list[str], metadata: dict[str, str]) -> None:
+def save(
+    folder: Path, classifier: Classifier, classes: list[str], metadata: dict[str, str]
+) -> None:
     """Write ``model.safetensors`` and ``head.safetensors``.
 
     The model's file holds what its own library would load: a whole open_clip CLIP, or a ResNet with

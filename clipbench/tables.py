@@ -15,8 +15,10 @@ from clipbench import paths, results
 from clipbench.progress import console, show
 from clipbench.results import write_text
 
-AXES = ("model", "dataset", "strategy", "lr", "batch_size", "epochs", "freeze_depth", "shots")
-AXES += ("seed",)
+AXES = (
+    *("model", "dataset", "strategy", "lr", "batch_size", "epochs"),
+    *("freeze_depth", "shots", "seed"),
+)
 
 
 def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dict[str, Any]]]:
@@ -90,6 +92,7 @@ def draw_curves(runs: Sequence[tuple[Path, dict[str, Any]]], path: Path) -> None
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     frame = pd.DataFrame([results.row(folder, record) for folder, record in runs])
     varying = [a for a in AXES if frame[a].astype(str).nunique() > 1]
@@ -103,10 +106,17 @@ def draw_curves(runs: Sequence[tuple[Path, dict[str, Any]]], path: Path) -> None
         rank = next(i for i, r in enumerate(peers) if r["key"] == record["key"])
         hue = mpl.colormaps[_MAPS[models.index(record["model"]) % len(_MAPS)]]
         color = hue(0.45 + 0.5 * rank / max(1, len(peers) - 1))
-        axes.plot(*zip(*points, strict=True), "o-", ms=3, lw=1.4, color=color, label=label(record, varying))
+        axes.plot(
+            *zip(*points, strict=True),
+            "o-",
+            ms=3,
+            lw=1.4,
+            color=color,
+            label=label(record, varying),
+        )
     axes.set(xlabel="epoch (0: before training)", ylabel=shown[0][1]["selection"]["metric"])
     axes.set_ylim(0, 1.02)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)

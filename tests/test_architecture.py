@@ -16,7 +16,7 @@ FILES = sorted((paths.ROOT / "clipbench").rglob("*.py"))
 
 def test_floors():
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=paths.ROOT)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=paths.ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

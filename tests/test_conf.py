@@ -28,7 +28,7 @@ def targets(node):
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_option_composes_and_binds(group, option):
     config = composed(f"{group}={option}", *NEEDS.get((group, option), []))
-    found = list(targets(config[group] if group in config else config))
+    found = list(targets(config.get(group, config)))
     assert found or group in ("recipe", "logger", "callbacks", "debug", "local")
     for node in found:
         signature = inspect.signature(get_class(node["_target_"]))
