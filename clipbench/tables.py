@@ -127,12 +127,25 @@ def draw_curves(runs: Sequence[tuple[Path, dict[str, Any]]], path: Path) -> None
 _MAPS = ("Blues", "Oranges", "Greens", "Purples", "Reds", "Greys")
 
 
+def as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells of a table as they are read: metrics to four digits, axes as they were typed."""
+    text = frame.astype(object)
+    for column in frame.columns:
+        digits = ".4f" if "/" in column or column == "epoch 0" else "g"
+        text[column] = [
+            "" if pd.isna(v) else format(v, digits) if isinstance(v, float) else str(v)
+            for v in frame[column]
+        ]
+    return text
+
+
 def write_table(frame: pd.DataFrame, stem: Path) -> None:
     """A table as Markdown, CSV and LaTeX (booktabs)."""
-    shown = frame.astype(object).where(frame.notna(), "")
-    write_text(stem.with_suffix(".md"), shown.to_markdown(index=False, floatfmt=".4f") + "\n")
+    shown = as_text(frame)
+    markdown = shown.to_markdown(index=False, disable_numparse=True)
+    write_text(stem.with_suffix(".md"), markdown + "\n")
     write_text(stem.with_suffix(".csv"), frame.to_csv(index=False))
-    styler = shown.style.hide(axis="index").format(precision=4, escape="latex")
+    styler = shown.style.hide(axis="index").format(escape="latex")
     styler = styler.format_index(escape="latex", axis=1)
     write_text(stem.with_suffix(".tex"), styler.to_latex(hrules=True))
 
@@ -158,7 +171,10 @@ def sweep(folder: Path) -> list[Path]:
     write_table(table, stem)
     write_table(cost_table(runs), stem.with_name(f"{stem.name}_cost"))
     draw_curves(runs, stem.with_suffix(".png"))
-    show(f"sweep {folder.name}", [str(c) for c in table.columns], table.values.tolist())
+    metric = runs[0][1]["selection"]["metric"].split("/")[1]
+    hidden = [c for c in table.columns if "/" in c and c.split("/")[1].split("@")[0] != metric]
+    narrow = as_text(table.drop(columns=["data", *hidden]))
+    show(f"sweep {folder.name}", [str(c) for c in narrow.columns], narrow.to_numpy().tolist())
     return [stem.with_suffix(s) for s in (".md", ".csv", ".tex", ".png")]
 
 
