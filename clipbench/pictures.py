@@ -4,15 +4,15 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import track
+
+from clipbench.progress import track
 
 # Pillow opens many more, some through outside programs (EPS by Ghostscript): these are enough.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
@@ -53,17 +53,11 @@ def fault(path: Path) -> str | None:
         return error.strerror or str(error)
 
 
-def faults(paths: Sequence[Path], *, bar: bool = True) -> dict[Path, str]:
+def faults(paths: Sequence[Path]) -> dict[Path, str]:
     """The reason for each file that :func:`fault` finds one for, in the order given."""
-    console = Console(stderr=True)
-    files = track(
-        _each(paths),
-        description=f"Checking {len(paths):,} pictures",
-        total=len(paths),
-        console=console,
-        transient=True,
-        disable=not (bar and len(paths) > LONG_WORK and console.is_terminal),
-    )
+    files: Iterable[tuple[Path, str | None]] = _each(paths)
+    if len(paths) > LONG_WORK:
+        files = track(files, f"checking {len(paths):,} pictures", total=len(paths))
     with warnings.catch_warnings():
         # Without a path a warning helps nobody. This one alone means that pixels are missing.
         warnings.simplefilter("ignore")

@@ -1,6 +1,5 @@
 """What every dataset shares: named splits with fingerprints, and loaders keyed by the seed."""
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from clipbench.datamodules.checks import check_labels, check_names, check_pictures, present
@@ -17,8 +15,6 @@ from clipbench.datamodules.split import Split, carve, few_shot
 from clipbench.transforms import Augment, Preprocess, Transform, eval_transform, train_transform
 
 __all__ = ["ClassificationDataModule", "KeyedSampler", "Pictures", "Split", "carve", "few_shot"]
-
-log = logging.getLogger(__name__)
 
 
 class KeyedSampler(Sampler[tuple[int, int]]):
@@ -78,12 +74,14 @@ class ClassificationDataModule(LightningDataModule, ABC):
         templates: prompts with one ``{}`` for the class name.
         metrics: names of the metrics reported for each split, the one selected on first.
         splits: filled by :meth:`prepare`.
-        warnings: what is not wrong enough to stop a run, for its record.
+        warnings: what is not wrong enough to stop a run, to be said once and kept in its record.
+        published_name: the dataset's name in ``experiments/published/clip_benchmark.csv``.
     """
 
     classes: list[str]
     templates: list[str]
     metrics: Sequence[str] = ("acc", "mean_per_class")
+    published_name: str | None = None
 
     def __init__(
         self, *, root: str | Path = ".", shots: int | None = None, workers: int = 0
@@ -113,8 +111,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             splits["train"] = few_shot(splits["train"], self.shots, seed)
         for name, split in splits.items():
             self.splits[name], warning = present(name, split)
-            if warning:
-                self.warn(warning)
+            self.warnings += [warning] if warning else []
 
     def check(self) -> None:
         """Look for what would spoil the run: names, labels, then every picture, decoded.
@@ -123,14 +120,9 @@ class ClassificationDataModule(LightningDataModule, ABC):
             Refused: with the list of what is wrong.
         """
         check_names(self.classes, self.templates)
-        for warning in check_labels(self.splits, self.classes):
-            self.warn(warning)
-        check_pictures(self.splits, bar=getattr(rank_zero_only, "rank", 0) == 0)
-
-    def warn(self, text: str) -> None:
-        """Say something once, and keep it for the record."""
-        self.warnings.append(text)
-        rank_zero_only(log.warning)(text)
+        found = check_labels(self.splits, self.classes)
+        self.warnings += [warning for warning in found if warning not in self.warnings]
+        check_pictures(self.splits)
 
     def attach(
         self, *, preprocess: Preprocess, augment: Augment, batch_size: int, seed: int

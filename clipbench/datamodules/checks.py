@@ -1,5 +1,6 @@
 """What would spoil a run, found before its first step: absent and bad pictures, wrong labels."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,18 +39,18 @@ def present(name: str, split: Split) -> tuple[Split, str | None]:
 def _absent(paths: Sequence[Path]) -> list[int]:
     # One listing a folder: asking for each of a million files takes minutes on a network disk.
     folders = {path.parent for path in paths}
-    listed = {folder: set(folder.iterdir()) for folder in folders if folder.is_dir()}
+    listed = {folder: set(folder.iterdir()) for folder in folders if os.access(folder, os.R_OK)}
     return [i for i, path in enumerate(paths) if path not in listed.get(path.parent, ())]
 
 
-def check_pictures(splits: Mapping[str, Split], *, bar: bool = True) -> None:
+def check_pictures(splits: Mapping[str, Split]) -> None:
     """Decode every file of every split.
 
     Raises:
         Refused: if any cannot be read, with ``path: reason`` for each of them.
     """
     paths = list(dict.fromkeys(path for split in splits.values() for path in split.paths))
-    bad = faults(paths, bar=bar)
+    bad = faults(paths)
     if bad:
         raise Refused(
             f"{len(bad):,} of {len(paths):,} pictures cannot be read; replace or remove them",

@@ -3,7 +3,9 @@
 import socket
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
+from tarfile import TarError
 from threading import Thread
 
 import numpy as np
@@ -47,6 +49,8 @@ class Flowers102DataModule(ClassificationDataModule):
         workers: processes that decode pictures.
     """
 
+    published_name = "vtab/flowers"
+
     def __init__(
         self,
         *,
@@ -87,7 +91,7 @@ class Flowers102DataModule(ClassificationDataModule):
         socket.setdefaulttimeout(SECONDS)  # torchvision sets none: a stalled server hangs forever
         try:
             Flowers102(self.root, download=True)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, HTTPException, TarError) as error:
             raise Refused(self._missing(f"could not be downloaded ({error})")) from error
         finally:
             socket.setdefaulttimeout(patience)

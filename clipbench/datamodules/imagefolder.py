@@ -63,7 +63,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         _refuse_disagreement(listed)
         if others:
             shown = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
-            self.warn(
+            self.warnings.append(
                 f"{len(others):,} files are not pictures in a class folder, left out: {shown}"
             )
         classes = sorted(listed["train"])

@@ -53,7 +53,8 @@ class Split:
         try:
             return read(source)
         except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error
-            raise Refused(f"{source} can no longer be read ({error}); bring it back") from error
+            reason = getattr(error, "strerror", None) or error  # an OSError's text has the path too
+            raise Refused(f"{source} can no longer be read ({reason}); bring it back") from error
 
     def take(self, index: NDArray[np.int64]) -> "Split":
         """The pictures at some positions, as a split that expects just those."""

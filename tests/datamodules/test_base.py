@@ -1,4 +1,3 @@
-import logging
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -66,14 +65,13 @@ def test_a_picture_absent_from_train_or_val_stops_the_run(splits, name):
     assert refusal.value.details == [f"{path}: not there" for path in lost]
 
 
-def test_a_picture_absent_from_test_is_one_warning(splits, caplog):
+def test_a_picture_absent_from_test_is_one_warning(splits):
     for i in (0, 3, 4):
         splits["test"].pictures[i].unlink()
-    with caplog.at_level(logging.WARNING):
-        data = garden(splits)
+    data = garden(splits)
     data.check()
     assert (data.record()["test"]["n"], data.record()["test"]["expected"]) == (9, 12)
-    assert len(data.warnings) == len(caplog.records) == 1
+    assert len(data.warnings) == 1
     assert "3 of the 12 pictures of test" in data.warnings[0]
     whole = np.setdiff1d(np.arange(12), [0, 3, 4])
     assert data.splits["test"].ids == [splits["test"].ids[i] for i in whole]
@@ -123,10 +121,16 @@ def test_a_picture_lost_amid_training_is_named(splits, workers):
     data.check()
     path = data.splits["val"].pictures[3]
     path.unlink()
-    with pytest.raises(Refused) as refusal:
+    said = ""
+    try:
         list(data.eval_dataloader("val"))
-    assert str(refusal.value).startswith(f"{path} can no longer be read")
-    assert "\n" not in str(refusal.value)
+    except Refused as refusal:
+        said = str(refusal)
+        # The frames of torch's reraise() hold the loader in a cycle, whose collection would wait
+        # 5 s for each worker.
+        refusal.with_traceback(None)
+    assert said.startswith(f"{path} can no longer be read")
+    assert "\n" not in said
 
 
 def test_a_refusal_crosses_a_process_whole():

@@ -1,13 +1,21 @@
+import csv
 import os
 import socket
+import tarfile
 import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import IO
 
 import numpy as np
 import pytest
 from torchvision.datasets import Flowers102
 from torchvision.datasets.utils import calculate_md5
 
+from clipbench import paths
 from clipbench.datamodules import flowers102
 from clipbench.datamodules.flowers102 import Flowers102DataModule
 from clipbench.errors import Refused
@@ -92,6 +100,59 @@ def test_nothing_is_fetched_unless_asked_or_needed(root, tmp_path, monkeypatch):
         Flowers102DataModule(root=tmp_path / "empty", download=False).prepare(0)
 
 
+class Oxford(SimpleHTTPRequestHandler):
+    """Serves a folder; of the archive only what ``whole`` allows."""
+
+    whole = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def copyfile(self, source: IO[bytes], outputfile: IO[bytes]) -> None:
+        content = source.read()
+        cut = not self.whole and self.path.endswith(".tgz")
+        outputfile.write(content[: len(content) // 2] if cut else content)
+
+
+@pytest.fixture
+def oxford(root, tmp_path_factory, monkeypatch) -> Iterator[Path]:
+    """A server with the miniature, to which torchvision's addresses lead."""
+    served = tmp_path_factory.mktemp("served")
+    home = root / "flowers-102"
+    with tarfile.open(served / "102flowers.tgz", "w:gz") as archive:
+        archive.add(home / "jpg", "jpg")
+    for name in ("imagelabels.mat", "setid.mat"):
+        (home / name).rename(served / name)
+    archived = ("102flowers.tgz", calculate_md5(served / "102flowers.tgz"))
+    monkeypatch.setattr(Flowers102, "_file_dict", {**Flowers102._file_dict, "image": archived})
+    handler = partial(Oxford, directory=str(served))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        unreachable(monkeypatch, f"http://127.0.0.1:{server.server_port}/")
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield root
+        server.shutdown()
+        thread.join()
+
+
+def test_an_absent_dataset_is_downloaded(oxford, tmp_path):
+    data = Flowers102DataModule(root=tmp_path / "fresh")
+    data.prepare(0)
+    data.check()
+    assert [len(split) for split in data.splits.values()] == [6, 6, 12]
+    assert data.record().keys() == {"train", "val", "test"}
+
+
+def test_a_download_that_is_cut_off_is_refused_and_tried_again(oxford, tmp_path, monkeypatch):
+    data = Flowers102DataModule(root=tmp_path / "fresh")
+    monkeypatch.setattr(Oxford, "whole", False)
+    with pytest.raises(Refused, match="could not be downloaded"):
+        data.prepare(0)
+    monkeypatch.setattr(Oxford, "whole", True)
+    data.prepare(0)
+    assert len(data.splits["test"]) == 12
+
+
 def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
     def broken(_: object) -> None:
         raise RuntimeError("File not found or corrupted.")
@@ -101,6 +162,16 @@ def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(Refused, match=r"could not be downloaded \(File not found or corrupted"):
         Flowers102DataModule(root=tmp_path).prepare(0)
     assert socket.getdefaulttimeout() is None
+
+
+def test_the_published_zero_shot_numbers_are_of_this_test_split():
+    table = paths.EXPERIMENTS / "published" / "clip_benchmark.csv"
+    rows = list(csv.DictReader(table.open()))
+    name = Flowers102DataModule.published_name
+    found = {row["pretrained"] for row in rows if row["dataset"] == name}
+    assert {"openai", "laion400m_e32"} <= found
+    for path in table.parent.glob("*.csv"):
+        assert {row["verified"] for row in csv.DictReader(path.open())} <= {"yes", "secondhand"}
 
 
 @real_photos
