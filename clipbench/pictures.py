@@ -83,7 +83,7 @@ def _fault_within(content: bytes) -> str | None:
                 image.convert("RGB")
     except UnidentifiedImageError:
         return "not a picture (JPEG, PNG, WebP, BMP, TIFF, GIF or PPM), or its header is damaged"
-    except Exception as error:  # noqa: BLE001 - decoders raise SyntaxError, struct.error, ...
+    except Exception as error:  # decoders have raised SyntaxError, struct.error, ...
         return str(error) or type(error).__name__
     return None
 

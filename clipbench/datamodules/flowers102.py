@@ -1,4 +1,4 @@
-"""Oxford Flowers102 (Nilsback and Zisserman 2008) in its official splits, as torchvision has them."""
+"""Oxford Flowers102 (Nilsback and Zisserman 2008) in its official splits, as in torchvision."""
 
 import socket
 import urllib.error

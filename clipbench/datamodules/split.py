@@ -82,7 +82,7 @@ def _chain(rule: str, earlier: str | None) -> str:
 
 
 def few_shot(split: Split, shots: int, seed: int) -> Split:
-    """The first ``shots`` pictures of each class in a seeded order, so that more shots add to fewer.
+    """The first ``shots`` pictures of each class in a seeded order: more shots add to fewer.
 
     Raises:
         Refused: if ``shots`` is less than one.

@@ -26,7 +26,7 @@ def class_folders(home: Path, classes: Iterable[str], each: int) -> None:
 
 
 def flowers(root: Path, classes: int = 3, sizes: tuple[int, int, int] = (2, 2, 4)) -> None:
-    """Oxford's files, in an order of their own as the real ones are: image n, its class, its split."""
+    """Oxford's files, each image's class and split shuffled as in the real ones."""
     count = classes * sum(sizes)
     labels = np.arange(count) % classes + 1
     split = np.repeat(np.arange(3), [classes * n for n in sizes])
