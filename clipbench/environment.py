@@ -57,6 +57,7 @@ def quiet() -> None:
         ".*does not have many workers.*",  # dataset.workers is the user's to choose
         ".*number of training batches.*logging interval.*",  # small data is what we are for
         ".*LeafSpec.*is deprecated.*",  # Lightning 2.6 on torch 2.14
+        ".*in eval mode at the start of training.*",  # frozen statistics, as intended
         ".*Checkpoint directory.*exists.*",
     ):
         warnings.filterwarnings("ignore", message)

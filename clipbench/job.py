@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 
-from clipbench import environment, guards, optim, paths, predictions, results, saved
+from clipbench import environment, guards, optim, predictions, results, saved
 from clipbench.callbacks import AtomicCheckpointIO, Recorder
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.features import FeatureLoaders
@@ -62,7 +62,7 @@ class Run:
         )
         self.key = self._key()
         names = (job.choices["model"], job.choices["strategy"], self.key)
-        self.folder = paths.outputs() / "runs" / job.choices["dataset"] / "-".join(names)
+        self.folder = job.outputs / "runs" / job.choices["dataset"] / "-".join(names)
         self.record: dict[str, Any] = {}
 
     def _batches(self) -> int:

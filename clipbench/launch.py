@@ -6,7 +6,10 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
+
+from clipbench import paths
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,13 @@ class Job:
         config: the resolved config.
         choices: the option typed for each config group.
         overrides: the command line's own words.
+        outputs: the outputs root; the fork server's environment may be older than this job.
     """
 
     config: dict[str, Any]
     choices: dict[str, str]
     overrides: list[str]
+    outputs: Path = field(default_factory=paths.outputs)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,217 @@
+"""The main path through the real command line, in processes of its own."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clipbench import results
+from clipbench.launch import Job, launch
+from tests.conftest import SMALL, TINY, clipbench, composed
+
+CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
+
+
+def run_here(*overrides, model="timm", strategy="finetune"):
+    """One job through the launcher, which the command line uses, without its start-up time."""
+    choices = {**CHOICES, "model": model, "strategy": strategy}
+    return launch(Job(composed(*overrides, f"strategy={strategy}"), choices, list(overrides)))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A sweep of four jobs, the last two of which ask for a depth that is not there."""
+    outputs = tmp_path_factory.mktemp("sweep")
+    env = {"CLIPBENCH_OUTPUTS": str(outputs)}
+    words = ("-m", *TINY, *SMALL, "freeze_depth=0,99", "lr=1e-3,1e-2", "epochs=2")
+    done = clipbench(*words, env=env)
+    return outputs, env, words, done
+
+
+def test_a_failed_job_neither_loses_nor_stops_the_others(sweep):
+    outputs, _, _, done = sweep
+    assert done.returncode == 1
+    found = {r["status"]: r for _, r in results.records(outputs)}
+    assert set(found) == {"completed", "failed"}
+    assert len(list(results.records(outputs))) == 4
+    assert "freeze_depth=99 is not possible here; use 0..4 or all" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert found["failed"]["error"].startswith("freeze_depth=99")
+
+
+def test_a_sweep_leaves_a_table_and_curves(sweep):
+    outputs, _, _, done = sweep
+    (listed,) = (outputs / "sweeps").glob("*/jobs.jsonl")
+    jobs = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert [j["status"] for j in jobs] == ["completed", "completed", "failed", "failed"]
+    stem = outputs / "tables" / f"sweep_{listed.parent.name}"
+    table = pd.read_csv(stem.with_suffix(".csv"))
+    assert sorted(table["lr"]) == [1e-3, 1e-2]
+    frame = results.load(outputs).set_index("key")
+    for _, line in table.iterrows():
+        assert line["test/acc"] == frame.loc[line["key"], "test/acc"]
+    assert "| 0.001 |" in stem.with_suffix(".md").read_text()
+    assert r"\toprule" in stem.with_suffix(".tex").read_text()
+    assert stem.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+    assert stem.with_name(stem.name + "_cost").with_suffix(".md").is_file()
+    assert str(stem.with_suffix(".md")) in done.stdout
+
+
+def test_what_a_run_leaves(sweep):
+    outputs, *_ = sweep
+    folder, record = next((f, r) for f, r in results.records(outputs) if r["status"] == "completed")
+    assert folder.name == f"timm-finetune-{record['key']}"
+    assert folder.parent.name == "shapes"
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    events = {name for name in names if name.startswith("events.out.tfevents")}
+    assert len(events) == 1
+    assert names - events - {"hparams.yaml"} == {
+        *(".hydra/config.yaml", ".hydra/overrides.yaml", "result.json", "curve.csv"),
+        *("predictions.parquet", "logits.npy", "model.safetensors", "head.safetensors"),
+        *("checkpoints/last.ckpt", "checkpoints/best.ckpt"),
+    }
+    # The surface that people and scripts rely on, frozen.
+    assert list(record) == [
+        *("schema", "key", "status", "error", "model", "dataset", "strategy", "lr"),
+        *("batch_size", "epochs", "freeze_depth", "seed", "config", "versions", "git", "data"),
+        *("steps", "parameters", "curve", "final", "selection", "cost", "warnings"),
+    ]
+    assert record["data"]["test_ood"].keys() == {"n", "expected", "sha256", "rule"}
+    assert record["steps"] == {"total": 6, "warmup": 1, "peak_lr": record["lr"]}
+    assert record["parameters"]["groups"]["head"] == {
+        "parameters": 2328,
+        "trainable": 2328,
+    }  # 97 x 24
+    assert set(record["cost"]) == {
+        *("seconds", "images_per_second", "peak_memory_bytes", "device"),
+    }
+
+
+def test_the_curve_has_a_row_an_epoch_and_nulls_before_a_random_head_is_trained(sweep):
+    outputs, *_ = sweep
+    for folder, record in results.records(outputs):
+        if record["status"] != "completed":
+            continue
+        assert [row["epoch"] for row in record["curve"]] == [0, 1, 2]
+        assert record["curve"][0] == {
+            "epoch": 0,
+            "val/loss": None,
+            "val/acc": None,
+            "val/mean_per_class": None,
+        }
+        curve = pd.read_csv(folder / "curve.csv")
+        assert list(curve["epoch"]) == [0, 1, 2]
+        assert np.isnan(curve["val/acc"][0])
+        scores = [row["val/acc"] for row in record["curve"][1:]]
+        assert record["selection"]["epoch"] == 1 + int(np.argmax(scores))  # earliest on ties
+        assert record["final"]["val/acc"] == max(scores)
+
+
+def test_tensorboard_has_the_curve_by_epoch(sweep):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    outputs, *_ = sweep
+    folder, record = next((f, r) for f, r in results.records(outputs) if r["status"] == "completed")
+    events = EventAccumulator(str(folder)).Reload()
+    scalars = [(e.step, e.value) for e in events.Scalars("val/acc")]
+    rows = [(r["epoch"], r["val/acc"]) for r in record["curve"] if r["val/acc"] is not None]
+    assert scalars == [(epoch, pytest.approx(value)) for epoch, value in rows]
+
+
+def test_predictions_give_the_metrics_again(sweep):
+    outputs, *_ = sweep
+    for folder, record in results.records(outputs):
+        if record["status"] != "completed":
+            continue
+        rows = pd.read_parquet(folder / "predictions.parquet")
+        logits = np.load(folder / "logits.npy")
+        assert len(rows) == len(logits)
+        for split, part in rows.groupby("split"):
+            acc = (part["label"] == part["prediction"]).mean()
+            assert acc == pytest.approx(record["final"][f"{split}/acc"], abs=1e-12)
+            assert len(part) == record["data"][split]["n"] == part["id"].nunique()
+        assert (logits.argmax(1) == rows["prediction"]).all()
+        probability = np.exp(logits - logits.max(1, keepdims=True))
+        probability /= probability.sum(1, keepdims=True)
+        taken = probability[np.arange(len(rows)), rows["label"]]
+        np.testing.assert_allclose(rows["label_probability"], taken, atol=1e-6)
+
+
+def test_the_same_command_again_runs_nothing_that_was_completed(sweep):
+    outputs, env, words, _ = sweep
+    before = {
+        path: path.stat().st_mtime_ns
+        for folder, record in results.records(outputs)
+        if record["status"] == "completed"
+        for path in folder.rglob("*")
+    }
+    again = clipbench(*words, env=env)
+    assert again.returncode == 1  # two jobs fail again
+    assert again.stdout.count("completed before; nothing was run") == 2
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list(results.records(outputs))) == 4
+
+
+def test_tables_are_rebuilt_from_the_records(sweep):
+    outputs, env, *_ = sweep
+    tables = {p: p.read_bytes() for p in (outputs / "tables").glob("sweep_*.md")}
+    for path in tables:
+        path.unlink()
+    assert clipbench(module="tables", env=env).returncode == 0
+    assert {p: p.read_bytes() for p in tables} == tables
+
+
+def test_the_same_seed_twice_gives_the_same_final_bit_for_bit(tmp_path, monkeypatch):
+    finals = []
+    for i in range(2):
+        monkeypatch.setenv("CLIPBENCH_OUTPUTS", str(tmp_path / str(i)))
+        outcome = run_here(*TINY, *SMALL, f"dataset.workers={i}")
+        assert outcome.status == "completed", outcome.error
+        ((folder, record),) = results.records(tmp_path / str(i))
+        weights = (folder / "model.safetensors").read_bytes()
+        finals.append((record["key"], record["final"], record["curve"], weights))
+    assert finals[0] == finals[1]
+
+
+def test_another_seed_is_another_run(outputs):
+    for seed in (0, 1):
+        assert run_here(*TINY, *SMALL, f"seed={seed}").status == "completed"
+    first, second = (record for _, record in results.records(outputs))
+    assert first["final"]["val/loss"] != second["final"]["val/loss"]
+    assert first["data"]["train"]["sha256"] != second["data"]["train"]["sha256"]
+    assert first["data"]["test"] == second["data"]["test"]
+
+
+def test_divergence_has_a_status_and_keeps_its_row(outputs):
+    outcome = run_here(*TINY, *SMALL, "lr=1e30", "trainer.gradient_clip_val=null")
+    assert outcome.status == "diverged"
+    assert "not finite" in outcome.error
+    ((_, record),) = results.records(outputs)
+    assert record["status"] == "diverged"
+    assert record["curve"][0]["epoch"] == 0
+
+
+def test_a_job_that_dies_is_reported_and_its_record_says_interrupted(outputs, monkeypatch):
+    from clipbench import launch as launching
+
+    monkeypatch.setattr(launching, "_work", _killed)
+    outcome = run_here(*TINY, *SMALL)
+    assert outcome.status == "failed"
+    assert "signal 9" in outcome.error
+
+
+def _killed(job, sender):
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_linear_probe_leaves_the_tower_as_it_was(outputs):
+    outcome = run_here(*TINY, *SMALL, "epochs=2", strategy="linear_probe")
+    assert outcome.status == "completed", outcome.error
+    ((_, record),) = results.records(outputs)
+    assert record["parameters"]["trainable"] == record["parameters"]["groups"]["head"]["parameters"]
+    assert len(record["curve"]) == 3
+    assert record["curve"][2]["train/loss"] < record["curve"][1]["train/loss"]
