@@ -1,7 +1,8 @@
 """Pictures in, tensors out: the transforms of a checkpoint's own preprocessing."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from PIL import Image
@@ -31,6 +32,22 @@ class Preprocess:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
+
+    def at(self, size: int | None) -> "Preprocess":
+        """The same at another size, the resize before the crop in proportion; None: as it is."""
+        if size is None:
+            return self
+        return replace(self, size=size, resize=size * self.resize // self.size)
+
+    def to_json(self) -> str:
+        """As text, to be kept in a weight file."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Preprocess":
+        """From what :meth:`to_json` wrote."""
+        told = json.loads(text)
+        return Preprocess(**{**told, "mean": tuple(told["mean"]), "std": tuple(told["std"])})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,16 @@ class ImageTower(nn.Module, ABC):
         feature_dim: D.
         normalized: whether a head reads L2-normalised features, as CLIP's does.
         loaded: where the weights came from (a tag, a file name), or None for random ones.
+        arch: its name in the library that it comes from.
+        has_text: whether it can make a head of text.
     """
 
+    arch: str
     preprocess: Preprocess
     feature_dim: int
     normalized: bool
     loaded: str | None
+    has_text: bool = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -39,8 +43,16 @@ class ImageTower(nn.Module, ABC):
         """
 
     @abstractmethod
+    def native(self, head: nn.Linear) -> nn.Module:
+        """The model as its own library builds it, with the head where it has a place for one."""
+
     def native_state_dict(self, head: nn.Linear) -> dict[str, Tensor]:
         """Weights under the names of the library that the model comes from, to be loaded there."""
+        return self.native(head).state_dict()
+
+    def metadata(self) -> dict[str, str]:
+        """What a weight file should say of itself, for it to be read aright: all text."""
+        return {"arch": self.arch, "preprocess": self.preprocess.to_json()}
 
     def zero_shot_head(self, classes: Sequence[str], templates: Sequence[str]) -> nn.Linear | None:
         """A head made of text, for towers that have a text side; None for those that have not."""

@@ -1,17 +1,20 @@
 """CLIP through open_clip: any of its architectures, its weights, its zero-shot classifier."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from open_clip.convert import convert_state_dict
+from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from torch import Tensor, nn
 
-from clipbench import paths
+from clipbench import paths, weights
 from clipbench.errors import Refused
-from clipbench.models import layers
+from clipbench.models import clip_weights, layers
 from clipbench.models.base import ImageTower, as_head
 from clipbench.transforms import Preprocess
 
@@ -23,33 +26,62 @@ class CLIP(ImageTower):
     """Both towers of a CLIP; features are those of the image tower, before normalisation.
 
     Args:
-        arch: open_clip's name, native QuickGELU names included (``ViT-B-32-quickgelu``).
-        pretrained: an open_clip tag, ``hf-hub:org/name``, a local file, or None for random weights.
+        arch: open_clip's name, native QuickGELU names included (``ViT-B-32-quickgelu``), or
+            ``hf-hub:org/name`` for an architecture of that repository's own.
+        pretrained: an open_clip tag, ``hf-hub:org/name``, a local file, ``assets:`` and the name of
+            a file of this package, or None for random weights.
         image_size: side in pixels, or None for the checkpoint's own; when it is raised, position
             embeddings are interpolated (open_clip's ``resize_pos_embed``).
 
     Raises:
-        Refused: for an unknown name, weights that do not fit, or an activation that disagrees.
+        Refused: for an unknown name, weights that are not to be had or do not fit, or an
+            activation that disagrees with them.
     """
 
     normalized = True
+    has_text = True
 
     def __init__(
         self, *, arch: str, pretrained: str | None = None, image_size: int | None = None
     ) -> None:
         super().__init__()
+        source = clip_weights.find(arch, pretrained)
+        self.arch, self.loaded, self._name = arch, pretrained, source.name
         with _quiet():
             self.model = open_clip.create_model(
-                arch, pretrained=None, pretrained_text=False, force_image_size=image_size
+                source.name,
+                load_weights=False,
+                pretrained_text=False,
+                force_image_size=image_size,
+                force_preprocess_cfg=source.preprocess,
             )
-        self.loaded = None
-        self.arch = arch
         # Frozen until a strategy wants it: fine-tuning as in WiSE-FT trains the image tower alone.
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name.startswith("visual."))
+        config: dict[str, Any] = open_clip.get_model_config(source.name)
+        self.feature_dim = int(config["embed_dim"])
+        self.activation = clip_weights.activation(config)
         self.preprocess = _preprocess(self.model.visual.preprocess_cfg)
-        self.feature_dim = int(
-            self.model.visual(torch.zeros(1, 3, *[self.preprocess.size] * 2)).shape[1]
+        if source.file is not None:
+            self._load(source.file, image_size)
+
+    def _load(self, file: Path, image_size: int | None) -> None:
+        about = weights.metadata(file)
+        if "preprocess" in about:
+            self.preprocess = Preprocess.from_json(about["preprocess"]).at(self.preprocess.size)
+        state = weights.read(file)
+        for key in ("input_resolution", "context_length", "vocab_size"):  # OpenAI's own files
+            state.pop(key, None)
+        # Weights of another network may fail here; load_into() says which tensors differ.
+        with suppress(Exception):
+            state = convert_state_dict(self.model, state)
+            resize_pos_embed(state, self.model)
+            resize_text_pos_embed(state, self.model)
+        for name in ("logit_scale", "logit_bias"):  # a scalar here, one number there
+            if name in state:
+                state[name] = state[name].reshape(getattr(self.model, name).shape)
+        weights.load_into(
+            self.model, state, source=str(file), target=self.arch, guess=clip_weights.looks_like
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -69,25 +101,32 @@ class CLIP(ImageTower):
             *groups, tail = layers.by_timm(visual.trunk)
             return [*groups, [*tail, *visual.head.parameters()]]
         if hasattr(visual, "transformer"):
-            stem = [
-                visual.conv1,
-                visual.class_embedding,
-                visual.positional_embedding,
-                visual.ln_pre,
-            ]
+            embeddings = [visual.class_embedding, visual.positional_embedding]
+            stem = [visual.conv1, *embeddings, visual.ln_pre]
             return layers.by_blocks(visual, stem, visual.transformer.resblocks)
         stem = [getattr(visual, f"{part}{i}") for i in (1, 2, 3) for part in ("conv", "bn")]
         blocks = [b for i in (1, 2, 3, 4) for b in getattr(visual, f"layer{i}")]
         return layers.by_blocks(visual, stem, blocks)
 
-    def native_state_dict(self, head: nn.Linear) -> dict[str, Tensor]:
-        """Both towers and the logit scale under open_clip's names; the head has none there."""
-        state: dict[str, Tensor] = self.model.state_dict()
-        return state
+    def native(self, head: nn.Linear) -> nn.Module:
+        """open_clip's model, both towers and the logit scale; it has no place for a head."""
+        model: nn.Module = self.model
+        return model
+
+    def metadata(self) -> dict[str, str]:
+        """With the activation, which tensors do not show."""
+        return {**super().metadata(), "activation": self.activation}
 
     def tokenizer(self) -> Any:
-        """open_clip's tokenizer for this architecture."""
-        return open_clip.get_tokenizer(self.arch)
+        """open_clip's tokenizer for this architecture: list of B texts to (B, length) integers."""
+        config: Mapping[str, Any] = open_clip.get_model_config(self._name) or {}
+        options = config.get("text_cfg", {}).get("tokenizer_kwargs", {})
+        # A path in a config of this package is relative to its assets, not to where one stands.
+        own = paths.ASSETS / options["bpe_path"] if "bpe_path" in options else None
+        try:
+            return open_clip.get_tokenizer(self._name, **({"bpe_path": str(own)} if own else {}))
+        except Exception as failure:  # a tokenizer of the hub's, and any of its errors
+            raise Refused(f"no tokenizer for {self.arch} ({failure}); it needs the hub") from None
 
     @torch.no_grad()
     def zero_shot_head(self, classes: Sequence[str], templates: Sequence[str]) -> nn.Linear:
@@ -100,23 +139,20 @@ class CLIP(ImageTower):
         Returns:
             A layer (C, D) that reads normalised features.
         """
+        training, scale = self.training, self.model.logit_scale.exp()
+        self.eval()
         weight = open_clip.build_zero_shot_classifier(
-            self.model,
-            self.tokenizer(),
-            classes,
-            templates,
-            device=self.model.logit_scale.device,
+            self.model, self.tokenizer(), classes, templates, device=scale.device
         )
-        return as_head(self.model.logit_scale.exp() * weight.T)
+        self.train(training)
+        return as_head(scale * weight.T)
 
 
-def _preprocess(told: dict[str, Any]) -> Preprocess:
+def _preprocess(told: Mapping[str, Any]) -> Preprocess:
     """open_clip's preprocessing record as ours."""
     height, width = told["size"] if isinstance(told["size"], (tuple, list)) else [told["size"]] * 2
     if height != width or told["resize_mode"] == "longest":
-        raise Refused(
-            "only square pictures, cropped or squashed, are supported; choose another arch"
-        )
+        raise Refused("only square pictures, cropped or squashed, are supported; use another arch")
     return Preprocess(
         size=height,
         resize=height,

@@ -1,26 +1,37 @@
 """ResNets through torchvision, ready for a new head."""
 
+import copy
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
+from clipbench import hub, weights
+from clipbench.errors import Refused
 from clipbench.models import layers
 from clipbench.models.base import ImageTower
 from clipbench.transforms import Preprocess
+
+# Those of torchvision's networks that have layer1 to layer4 and an fc.
+_ARCHS = [n for n in torchvision.models.list_models(torchvision.models) if "resne" in n]
 
 
 class ResNet(ImageTower):
     """A torchvision ResNet without its classifier.
 
     Args:
-        arch: ``resnet50`` or any other torchvision network with ``layer1`` to ``layer4``.
-        pretrained: a torchvision weights name, a local file, or None for random weights.
+        arch: ``resnet50`` or any other ResNet, ResNeXt or Wide ResNet of torchvision's.
+        pretrained: a torchvision weights name (``IMAGENET1K_V2``), a local file, or None for random
+            weights.
         image_size: side in pixels, or None for the checkpoint's own; the resize before the crop
             keeps its proportion.
 
     Raises:
-        Refused: for an unknown name, or weights that do not fit.
+        Refused: for an unknown name, or weights that are not to be had or do not fit.
     """
 
     normalized = False
@@ -29,13 +40,30 @@ class ResNet(ImageTower):
         self, *, arch: str, pretrained: str | None = None, image_size: int | None = None
     ) -> None:
         super().__init__()
+        if arch not in _ARCHS:
+            near = difflib.get_close_matches(arch, _ARCHS, 3) or _ARCHS
+            raise Refused(f"torchvision has no ResNet {arch}; near it: {', '.join(near)}")
+        self.arch, self.loaded = arch, pretrained
+        known = torchvision.models.get_model_weights(arch)
+        file = None if pretrained is None else hub.local(pretrained)
+        chosen = known.DEFAULT
+        if pretrained is not None and file is None:
+            chosen = _named(arch, known, pretrained)
+            # Never by torchvision itself: it unpickles what lies in its cache, unchecked.
+            file = hub.from_url(chosen.url)
         self.model = torchvision.models.get_model(arch, weights=None)
-        self.feature_dim = self.model.fc.in_features
+        self.feature_dim = int(self.model.fc.in_features)
         self.model.fc = nn.Identity()
-        self.loaded = None
-        self.preprocess = _preprocess(
-            torchvision.models.get_model_weights(arch).DEFAULT, image_size
-        )
+        self.preprocess = _preprocess(chosen).at(image_size)
+        if file is not None:
+            self._load(file, image_size)
+
+    def _load(self, file: Path, image_size: int | None) -> None:
+        about = weights.metadata(file)
+        if "preprocess" in about:
+            self.preprocess = Preprocess.from_json(about["preprocess"]).at(image_size)
+        state = {k: v for k, v in weights.read(file).items() if not k.startswith("fc.")}
+        weights.load_into(self.model, state, source=str(file), target=self.arch, guess=looks_like)
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features of shape (B, D)."""
@@ -48,19 +76,37 @@ class ResNet(ImageTower):
         blocks = [block for i in (1, 2, 3, 4) for block in getattr(model, f"layer{i}")]
         return layers.by_blocks(model, [model.conv1, model.bn1], blocks)
 
-    def native_state_dict(self, head: nn.Linear) -> dict[str, Tensor]:
-        """The names of torchvision, with the head as its ``fc``."""
-        state: dict[str, Tensor] = self.model.state_dict()
-        return {**state, "fc.weight": head.weight.detach(), "fc.bias": head.bias.detach()}
+    def native(self, head: nn.Linear) -> nn.Module:
+        """Torchvision's network, with the head as its ``fc``."""
+        model: nn.Module = copy.deepcopy(self.model)
+        model.fc = copy.deepcopy(head)
+        return model
 
 
-def _preprocess(weights: Any, image_size: int | None) -> Preprocess:
-    told = weights.transforms()
+def looks_like(state: Mapping[str, Tensor]) -> str | None:
+    """The ResNet of torchvision's that has these tensors, if there is one."""
+    theirs = {k: v.shape for k, v in state.items() if not k.startswith("fc.")}
+    for arch in map(str, _ARCHS):
+        with torch.device("meta"):
+            model = torchvision.models.get_model(arch, weights=None)
+        if theirs == {k: v.shape for k, v in model.state_dict().items() if k[:3] != "fc."}:
+            return arch
+    return None
+
+
+def _named(arch: str, known: Any, name: str) -> Any:
+    if name not in known.__members__:
+        names = ", ".join(known.__members__)
+        raise Refused(f"model.pretrained={name} is no file, nor weights of {arch}: {names}")
+    return known[name]
+
+
+def _preprocess(chosen: Any) -> Preprocess:
+    told = chosen.transforms()
     (crop,), (resize,) = told.crop_size, told.resize_size
-    size = image_size or crop
     return Preprocess(
-        size=size,
-        resize=round(size * resize / crop),
+        size=crop,
+        resize=resize,
         mean=tuple(told.mean),
         std=tuple(told.std),
         interpolation=told.interpolation.value,

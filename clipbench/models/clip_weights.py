@@ -1,0 +1,158 @@
+"""Which weights an open_clip architecture may be given, and where they are.
+
+The same tensors fit a GELU and a QuickGELU network; under the wrong one they run, and lose several
+points without a word (open_clip #771, #915). So the two must agree before anything is loaded.
+"""
+
+import difflib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from torch import Tensor
+
+from clipbench import hub, weights
+from clipbench.errors import Refused
+
+log = logging.getLogger(__name__)
+_QUICK = "-quickgelu"
+_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a CLIP comes from.
+
+    Attributes:
+        name: what open_clip calls the architecture; ``local-dir:...`` for one from the hub.
+        preprocess: open_clip's preprocessing of these weights, as far as it is known.
+        file: the weights, or None for random ones.
+    """
+
+    name: str
+    preprocess: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+
+
+def activation(config: Mapping[str, Any]) -> str:
+    """``quickgelu`` or ``gelu``, of an open_clip model config or pretrained config."""
+    return "quickgelu" if config.get("quick_gelu") else "gelu"
+
+
+def find(arch: str, pretrained: str | None) -> Source:
+    """Resolve what a config says, and fetch what it takes.
+
+    Raises:
+        Refused: for an unknown name, an activation that disagrees, or weights that are not to be
+            had.
+    """
+    if pretrained is not None and pretrained.startswith(hub.HUB):
+        return _from_hub(arch, pretrained)
+    config = _known(arch)
+    if pretrained is None:
+        return Source(arch)
+    file = hub.local(pretrained)
+    return _from_tag(arch, pretrained) if file is None else _from_file(arch, file, config)
+
+
+def pretrained_config(arch: str, tag: str) -> dict[str, Any]:
+    """open_clip's record of a tag: where its weights are, how pictures are prepared for them.
+
+    Raises:
+        Refused: if the arch has no such tag, or computes another activation than the tag's.
+    """
+    told: dict[str, Any] = open_clip.get_pretrained_cfg(arch, tag)
+    # Native QuickGELU archs list only the tags that were trained so; the others are their twin's.
+    twin = arch.removesuffix(_QUICK) if arch.endswith(_QUICK) else arch + _QUICK
+    told = told or open_clip.get_pretrained_cfg(twin, tag)
+    if not told:
+        tags = open_clip.list_pretrained_tags_by_model(arch)
+        near = difflib.get_close_matches(tag, tags, 3, 0.4) or tags[:5]
+        raise Refused(
+            f"model.pretrained={tag} is neither a file nor a tag of {arch}; near it: "
+            f"{', '.join(near) or 'nothing'}"
+        )
+    if activation(told) != activation(_known(arch)):
+        raise Refused(
+            f"{tag} was trained with {activation(told)}, and {arch} computes the other; "
+            f"use model.arch={twin}"
+        )
+    return told
+
+
+def looks_like(state: Mapping[str, Tensor]) -> str | None:
+    """The open_clip architectures whose towers have the sizes of these tensors."""
+    if "visual.proj" not in state or "text_projection" not in state:
+        return None
+    conv, text = state["visual.conv1.weight"], state["token_embedding.weight"]
+    blocks = {k.split(".")[3] for k in state if k.startswith("visual.transformer.resblocks.")}
+    sizes = {"width": conv.shape[0], "patch_size": conv.shape[-1], "layers": len(blocks)}
+    found = []
+    for name in open_clip.list_models():
+        config: dict[str, Any] = open_clip.get_model_config(name) or {}
+        vision, words = config["vision_cfg"], config["text_cfg"]
+        same = sizes.items() <= vision.items() and words.get("width") == text.shape[1]
+        if same and config["embed_dim"] == state["text_projection"].shape[-1]:
+            found.append(name)
+    return " or ".join(found[:3]) or None
+
+
+def _known(arch: str) -> dict[str, Any]:
+    config: dict[str, Any] | None = None
+    if ":" not in arch:
+        config = open_clip.get_model_config(arch)
+    if config is None:
+        near = difflib.get_close_matches(arch, open_clip.list_models(), 3)
+        raise Refused(f"open_clip knows no arch {arch}; near it: {', '.join(near) or 'nothing'}")
+    return config
+
+
+def _from_tag(arch: str, tag: str) -> Source:
+    told = pretrained_config(arch, tag)
+    repo, _, filename = told["hf_hub"].rpartition("/")
+    if not repo:
+        return Source(arch, told, hub.from_url(told["url"]))
+    names = [filename] if filename else _FILES
+    return Source(arch, told, hub.from_hub(repo, names))
+
+
+def _from_file(arch: str, file: Path, config: Mapping[str, Any]) -> Source:
+    about = weights.metadata(file)
+    told = about.get("activation")
+    if told is None:
+        log.warning(
+            "%s does not say which activation it was trained with; %s computes %s",
+            file,
+            arch,
+            activation(config),
+        )
+    elif told != activation(config):
+        raise Refused(
+            f"{file} was trained with {told} and {arch} computes {activation(config)}; "
+            f"use model.arch={about.get('arch', 'the one it was saved from')}"
+        )
+    return Source(arch, file=file)
+
+
+def _from_hub(arch: str, pretrained: str) -> Source:
+    repo = pretrained.removeprefix(hub.HUB)
+    told = json.loads(hub.from_hub(repo, ["open_clip_config.json"]).read_text())
+    config, preprocess = told["model_cfg"], told.get("preprocess_cfg", {})
+    if arch == pretrained:  # an architecture that only this repository knows
+        folder = hub.from_hub(repo, ["open_clip_config.json"]).parent
+        return Source(f"local-dir:{folder}", preprocess, hub.from_hub(repo, _FILES))
+    if not _same(_known(arch), config):
+        equal = [n for n in open_clip.list_models() if _same(open_clip.get_model_config(n), config)]
+        raise Refused(
+            f"{pretrained} is no {arch}; use model.arch={equal[0] if equal else pretrained}"
+        )
+    return Source(arch, preprocess, hub.from_hub(repo, _FILES))
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    parts = ("embed_dim", "vision_cfg", "text_cfg")
+    return activation(one) == activation(other) and all(one.get(p) == other.get(p) for p in parts)
