@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 
-from clipbench import environment, guards, optim, predictions, results, saved
+from clipbench import environment, guards, hub, optim, predictions, results, saved
 from clipbench.callbacks import AtomicCheckpointIO, Recorder
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.features import FeatureLoaders
@@ -29,13 +29,14 @@ from clipbench.strategies.base import Strategy, Task, layer_names
 
 def weights_identity(pretrained: str | None) -> str | None:
     """A tag as it is; a file by the hash of its content."""
-    if pretrained is None or not Path(pretrained).is_file():
+    try:
+        path = pretrained and hub.local(pretrained)
+    except Refused:  # to be said by the model, after the guards
         return pretrained
-    digest = hashlib.sha256()
-    with Path(pretrained).open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
+    if not path:
+        return pretrained
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Run:

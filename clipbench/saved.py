@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from open_clip import get_tokenizer
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from clipbench import results, schema
+from clipbench import results, schema, weights
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, ImageTower, as_head
 from clipbench.transforms import Transform, eval_transform
@@ -22,12 +20,10 @@ def save(
     The model's file holds what its own library would load: a whole open_clip CLIP, or a ResNet with
     its head. A CLIP has no name for a head, so the head has a file of its own.
     """
-    tensors = classifier.tower.native_state_dict(classifier.head)
-    # safetensors refuses tensors that share memory; CLIP's tied ones must be written apart.
-    whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    save_file(whole, folder / "model.safetensors", metadata)
-    head = {k: v.detach().cpu().contiguous() for k, v in classifier.head.state_dict().items()}
-    save_file(head, folder / "head.safetensors", {"classes": json.dumps(classes)})
+    tower, head = classifier.tower, classifier.head
+    about = {**tower.metadata(), **metadata}
+    weights.save(folder / "model.safetensors", tower.native_state_dict(head), about)
+    weights.save(folder / "head.safetensors", head.state_dict(), {"classes": json.dumps(classes)})
 
 
 def classifier(run: str | Path) -> Classifier:
@@ -46,7 +42,7 @@ def classifier(run: str | Path) -> Classifier:
     tower: ImageTower = schema.build(
         {**record["config"]["model"], "pretrained": str(folder / "model.safetensors")}
     )
-    head = load_file(folder / "head.safetensors")
+    head = weights.read(folder / "head.safetensors")
     return Classifier(tower, as_head(head["weight"], head["bias"]), meaningful=True).eval()
 
 
@@ -61,6 +57,5 @@ def load(run: str | Path) -> tuple[nn.Module, Transform, Any]:
     """
     tuned = classifier(run)
     tower: Any = tuned.tower
-    arch = getattr(tower, "arch", None)
-    tokenizer = get_tokenizer(arch) if tower.has_text else None
+    tokenizer = tower.tokenizer() if tower.has_text else None
     return tower.native(tuned.head), eval_transform(tower.preprocess), tokenizer
