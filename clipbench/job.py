@@ -74,9 +74,9 @@ class Run:
         return min(whole, limit) if isinstance(limit, int) else int(whole * limit)
 
     def _key(self) -> str:
-        config = {**self.config, "model": {**self.config["model"]}}
+        config = {k: v for k, v in self.config.items() if k not in self.strategy.ignores}
         pretrained = weights_identity(config["model"].get("pretrained"))
-        config["model"]["pretrained"] = pretrained
+        config["model"] = {**config["model"], "pretrained": pretrained}
         data = {name: split["sha256"] for name, split in self.data.record().items()}
         return results.key(results.identity(config, data=data))
 
@@ -220,6 +220,8 @@ class Run:
                 if weights is not None:
                     module.classifier.load_state_dict(dict(weights))
                 trainer.validate(module, loaders.eval_dataloader(name), verbose=False)
+                if len(module.outputs["label"]) != len(self.data.splits[name]):
+                    raise Refused(f"not all of {name} was evaluated; unset trainer.limit_*_batches")
                 final |= {f"{k}{suffix}": v for k, v in module.values.items()}
                 if not suffix:
                     kept[name] = module.outputs

@@ -86,3 +86,18 @@ def test_a_kill_while_writing_leaves_the_old_record(tmp_path):
     process.join()
     assert process.exitcode == 9
     assert results.read(tmp_path) == {"schema": results.SCHEMA, "new": False}
+
+
+def test_a_strategy_that_does_not_train_has_one_key_whatever_the_recipe():
+    from clipbench.job import Run
+    from clipbench.launch import Job
+
+    def key(strategy, *overrides):
+        config = composed(*TINY, f"strategy={strategy}", "dataset.shots=2", *overrides)
+        choices = {"model": "timm", "dataset": "shapes", "strategy": strategy}
+        return Run(Job(config, choices, [])).key
+
+    assert key("zero_shot") == key("zero_shot", "lr=7", "epochs=3", "augment=none")
+    assert key("linear_probe") == key("linear_probe", "freeze_depth=2", "augment=none")
+    assert key("linear_probe") != key("linear_probe", "lr=7")
+    assert key("finetune") != key("finetune", "freeze_depth=2")

@@ -56,10 +56,12 @@ class Strategy(ABC):
         trains: False for a strategy that only evaluates.
         reads_features: True where the image tower stays as it is, so that its features are
             computed once and without augmentation.
+        ignores: root keys of a config that cannot change the outcome of this strategy.
     """
 
     trains: bool = True
     reads_features: bool = False
+    ignores: frozenset[str] = frozenset()
 
     @abstractmethod
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
@@ -86,7 +88,10 @@ class Strategy(ABC):
     def evaluation_points(
         self, classifier: Classifier
     ) -> Iterator[tuple[str, Mapping[str, Tensor] | None]]:
-        """What is evaluated on the test splits: a metric suffix and weights, None for those at hand."""
+        """What is evaluated on the test splits: a metric suffix, and weights or None.
+
+        None stands for the weights at hand, those of the chosen epoch.
+        """
         yield "", None
 
 

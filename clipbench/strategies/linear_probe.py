@@ -14,6 +14,7 @@ class LinearProbe(Strategy):
     """
 
     reads_features = True
+    ignores = frozenset({"augment", "freeze_depth"})
 
     def __init__(self, *, head: str = "auto") -> None:
         self.head = head

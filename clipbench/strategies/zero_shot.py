@@ -8,6 +8,12 @@ class ZeroShot(Strategy):
     """Evaluates the zero-shot head; the run is its epoch 0."""
 
     trains = False
+    ignores = frozenset(
+        {
+            *("recipe", "augment", "lr", "batch_size", "epochs", "freeze_depth", "warmup"),
+            *("warmup_steps", "weight_decay", "label_smoothing", "head_lr_factor"),
+        }
+    )
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
         """The zero-shot classifier, all of it frozen.

@@ -1,0 +1,182 @@
+"""What a user gets wrong, through the real command line: the cause and the fix, before any step."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clipbench import results
+from tests.conftest import SMALL, TINY, clipbench
+
+
+class Evil:
+    """A pickle that would make a file if it were executed."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three classes of four pictures in each of train, val and test."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for name in ("cat", "dog", "hen"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                pixels = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{split}{i}.jpg")
+    return tmp_path / "photos"
+
+
+def refused(tmp_path, *words, code=1, env=None, weights="null"):
+    """The lines on stderr of a command that must fail, with no traceback and no step taken."""
+    model = ("model=timm", "model.arch=test_resnet", "model.image_size=32")
+    outputs = {"CLIPBENCH_OUTPUTS": str(tmp_path / "outputs"), **(env or {})}
+    done = clipbench(
+        *model, f"model.pretrained={weights}", "epochs=1", "trainer=cpu", *words, env=outputs
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "epoch  1" not in done.stdout
+    for folder, record in results.records(tmp_path / "outputs"):
+        assert record["status"] == "failed"
+        assert record["curve"] == []
+        assert not (folder / "checkpoints").exists()
+    return done.stderr.strip().splitlines()
+
+
+def test_a_good_folder_runs(photos, tmp_path):
+    done = clipbench(
+        *TINY, *SMALL, "dataset=imagefolder", f"dataset.root={photos}",
+        env={"CLIPBENCH_OUTPUTS": str(tmp_path / "outputs")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("model=clip_vitb23", "clip_vitb32"),
+        ("dataset=flower102", "flowers102"),
+        ("strategy=fine_tune", "finetune"),
+        ("lrr=3", "lr"),
+        ("learn_rate=3", "lr"),
+        ("dataset.rot=3", "dataset.root"),
+        ("trainer.device=2", "trainer.devices"),
+    ],
+)
+def test_an_unknown_option_or_key_names_what_is_near(tmp_path, word, near):
+    first, *_ = refused(tmp_path, word, code=2)
+    assert word.split("=")[0] in first
+    assert near in first.split("did you mean")[1]
+
+
+@pytest.mark.parametrize("word", ["lr=fast", "seed=1.5", "epochs=many", "batch_size=big"])
+def test_a_value_of_the_wrong_type_names_the_key(tmp_path, word):
+    first, *_ = refused(tmp_path, word, code=2)
+    assert word.split("=")[0] in first
+
+
+def test_no_dataset(tmp_path):
+    (line,) = refused(tmp_path, "dataset=imagefolder", f"dataset.root={tmp_path}/nowhere")
+    assert "nowhere" in line
+    assert "dataset.root" in line
+
+
+@pytest.mark.parametrize("fault", ["empty", "missing", "renamed"])
+def test_a_class_folder_that_is_wrong_is_named(photos, tmp_path, fault):
+    folder = photos / "val" / "hen"
+    if fault == "empty":
+        for path in folder.iterdir():
+            path.unlink()
+    elif fault == "missing":
+        shutil.rmtree(folder)
+    else:
+        folder.rename(folder.with_name("rooster"))
+    lines = refused(tmp_path, "dataset=imagefolder", f"dataset.root={photos}")
+    assert "hen" in " ".join(lines)
+    if fault == "renamed":
+        assert "rooster" in " ".join(lines)
+
+
+def test_bad_pictures_are_listed_fifty_at_most_and_the_rest_is_in_a_file(photos, tmp_path):
+    victims = sorted((photos / "train" / "cat").iterdir())
+    content = victims[0].read_bytes()
+    victims[0].write_bytes(content[:-1])
+    victims[1].write_bytes(b"")
+    for i in range(60):
+        (photos / "train" / "dog" / f"text{i}.jpg").write_text("no picture")
+    head, *listed, last = refused(tmp_path, "dataset=imagefolder", f"dataset.root={photos}")
+    assert "62 of 96 pictures cannot be read" in head
+    assert len(listed) == 50
+    assert str(victims[0]) in listed[0]
+    assert "cut off" in listed[0]
+    assert "and 12 more" in last
+    rest = tmp_path / last.split(str(tmp_path) + "/")[1]
+    assert len(rest.read_text().splitlines()) == 62
+
+
+@pytest.fixture
+def weight_file(tmp_path):
+    def make(kind):
+        path = tmp_path / f"{kind}.pt"
+        if kind == "malicious":
+            torch.save({"state_dict": {"w": Evil(tmp_path / "executed")}}, path)
+        elif kind == "raw_pickle":
+            path.write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
+        elif kind == "truncated":
+            torch.save({"w": torch.zeros(1000)}, path)
+            path.write_bytes(path.read_bytes()[:-100])
+        elif kind == "wrong_architecture":
+            torch.save({"visual.conv1.weight": torch.zeros(3, 3)}, path)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "kind", ["malicious", "raw_pickle", "truncated", "wrong_architecture", "missing"]
+)
+def test_a_weight_file_that_is_wrong_is_refused_and_never_executed(tmp_path, weight_file, kind):
+    path = weight_file(kind)
+    lines = refused(
+        tmp_path,
+        "dataset.shots=2",
+        weights=path,
+        env={"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},
+    )
+    assert str(path) in lines[0]
+    assert not (tmp_path / "executed").exists()
+
+
+def test_no_weights_and_no_network(tmp_path):
+    closed = "http://127.0.0.1:9"
+    nowhere = {
+        "HF_ENDPOINT": closed,
+        "HF_HOME": str(tmp_path / "hub"),
+        "TORCH_HOME": str(tmp_path / "torch"),
+        "CLIPBENCH_DATA": str(tmp_path / "data"),
+        **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), closed),
+    }
+    env = {"CLIPBENCH_OUTPUTS": str(tmp_path / "outputs"), **nowhere}
+    done = clipbench("model=clip_vitb32", *SMALL, env=env, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    line, *_ = done.stderr.strip().splitlines()
+    assert "model.pretrained=" in line
+
+
+def test_a_warmup_that_never_ends_is_refused_before_weights_are_looked_for(tmp_path):
+    env = {"CLIPBENCH_OUTPUTS": str(tmp_path / "outputs"), "HF_HUB_OFFLINE": "1"}
+    done = clipbench("model=clip_vitb32", "recipe=wise_ft", "dataset.shots=5", env=env)
+    assert done.returncode == 1
+    assert "warm-up of 500 steps never ends in a run of 10 steps" in done.stderr
+    assert not (tmp_path / "outputs" / "runs").exists()
