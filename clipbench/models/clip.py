@@ -50,6 +50,7 @@ class CLIP(ImageTower):
         with _quiet():
             self.model = open_clip.create_model(
                 source.name,
+                device=torch.get_default_device(),
                 load_weights=False,
                 pretrained_text=False,
                 force_image_size=image_size,

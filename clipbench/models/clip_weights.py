@@ -76,7 +76,8 @@ def pretrained_config(arch: str, tag: str) -> dict[str, Any]:
             f"model.pretrained={tag} is neither a file nor a tag of {arch}; near it: "
             f"{', '.join(near) or 'nothing'}"
         )
-    if activation(told) != activation(_known(arch)):
+    # Without a twin, the arch is the only one that the tag can have been made with.
+    if activation(told) != activation(_known(arch)) and twin in open_clip.list_models():
         raise Refused(
             f"{tag} was trained with {activation(told)}, and {arch} computes the other; "
             f"use model.arch={twin}"

@@ -10,7 +10,7 @@ from torch import nn
 Groups = list[list[nn.Parameter]]
 # For the few timm families that have no table: stages of blocks, or plain stages.
 _USUAL = {
-    "stem": r"^(stem|patch_embed|pos_embed|cls_token|conv1|bn1)",
+    "stem": r"^(?:stem|patch_embed|pos_embed|cls_token|conv1|bn1)",
     "blocks": [
         (r"^\w+\.(\d+)\.(?:downsample|pool)", (0,)),
         (r"^\w+\.(\d+)\.\w+\.(\d+)", None),
