@@ -173,9 +173,7 @@ def _checked(path: Path, digest: str) -> Path:
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if not actual.startswith(digest):
-        raise Refused(
-            f"{path} is damaged or not what its name says (sha256 {actual[:8]}); delete it"
-        )
+        raise Refused(f"{path} is not what its name says (sha256 {actual[:8]}); delete it")
     return path
 
 

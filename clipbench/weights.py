@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,10 +39,8 @@ def read(path: Path) -> State:
     except Refused:
         raise
     except Exception as failure:  # a hostile file can raise anything
-        reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][:200]
-        raise Refused(
-            f"{path} is truncated or not a weight file ({reason}); fetch it again"
-        ) from None
+        reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][:100]
+        raise Refused(f"{path} is cut off or no weight file ({reason}); fetch it again") from None
     state = _unwrapped(content, path)
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -123,16 +122,17 @@ def _unpickle(path: Path) -> Any:
                 "say model.pretrained=openai, else bring its tensors as .safetensors"
             )
     try:
-        with _as_code_says():
+        with _as_code_says(), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as failure:
-        found = re.search(r"(?:GLOBAL|class|function|type) ([\w.]+)", str(failure))
-        if "weights_only" not in str(failure) and "Weights only" not in str(failure):
+        if "weights_only" not in str(failure):
             raise
-        named = f" ({found[1]})" if found else ""
+        found = re.search(r"GLOBAL ([\w.]+)", str(failure))
+        if found is None:  # torch's own text advises to load it without protection
+            raise ValueError("it is not a pickle of tensors") from None
         raise Refused(
-            f"{path} holds code or objects{named}, not weights alone, and was not loaded; bring "
-            "its tensors as .safetensors"
+            f"{path} holds code or objects ({found[1]}), not weights alone, and was not loaded; "
+            "bring its tensors as .safetensors"
         ) from None
 
 
