@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -12,9 +11,7 @@ from torch import Tensor
 from clipbench import metrics, optim
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, freeze_statistics
-from clipbench.strategies.base import Strategy
-
-Batch = dict[str, Any]
+from clipbench.strategies.base import Batch, Strategy, logits
 
 
 class ClassificationModule(LightningModule):
@@ -51,10 +48,7 @@ class ClassificationModule(LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch of pictures, or of features computed before."""
-        if "features" in batch:
-            return self.classifier.classify(batch["features"])
-        logits: Tensor = self.classifier(batch["image"])
-        return logits
+        return logits(self.classifier, batch)
 
     def train(self, mode: bool = True) -> "ClassificationModule":
         """Train mode, but for the running statistics of frozen blocks."""
@@ -63,13 +57,15 @@ class ClassificationModule(LightningModule):
         return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross-entropy, with label smoothing if asked for.
+        """The strategy's loss: cross-entropy, unless it has another.
 
         Raises:
             Refused: with status ``diverged`` if the loss is not finite.
         """
         smoothing = self.recipe["label_smoothing"]
-        loss = F.cross_entropy(self(batch), batch["label"], label_smoothing=smoothing)
+        loss = self.strategy.loss(
+            self.classifier, batch, smoothing=smoothing, step=self.global_step
+        )
         if not torch.isfinite(loss):
             raise self._diverged("loss")
         self.log("train/loss_step", loss)
@@ -86,6 +82,10 @@ class ClassificationModule(LightningModule):
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         cause = f"the {what} is not finite at step {self.global_step} (lr {lr:.3g})"
         return Refused(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
+
+    def on_validation_epoch_start(self) -> None:
+        """Bring a head that follows the text tower up to date."""
+        self.strategy.refresh(self.classifier)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect what the metrics of the whole split need."""

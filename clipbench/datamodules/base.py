@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from clipbench.datamodules.checks import check_labels, check_names, check_pictures, present
 from clipbench.datamodules.split import Split, carve, few_shot
@@ -40,7 +40,7 @@ class KeyedSampler(Sampler[tuple[int, int]]):
 
 
 class Pictures(Dataset[dict[str, Any]]):
-    """A split with its transform: rows ``{"image", "label", "index"}``."""
+    """A split with its transform: rows ``{"image", "label", "index"[, "captions"]}``."""
 
     def __init__(self, split: Split, transform: Transform, seed: int = 0) -> None:
         self.split, self.transform, self.seed = split, transform, seed
@@ -55,7 +55,17 @@ class Pictures(Dataset[dict[str, Any]]):
             # not torch.manual_seed, which would reseed an accelerator's generator for good
             torch.default_generator.manual_seed(int(keyed))
             image = self.transform(self.split.picture(index))
-        return {"image": image, "label": int(self.split.labels[index]), "index": index}
+        row = {"image": image, "label": int(self.split.labels[index]), "index": index}
+        if self.split.captions is not None:
+            row["captions"] = self.split.captions[index]
+        return row
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch: tensors stacked; captions as they are, since pictures may differ in their number."""
+    captions = [row.pop("captions") for row in rows if "captions" in row]
+    batch: dict[str, Any] = default_collate(rows)
+    return {**batch, "captions": captions} if captions else batch
 
 
 class ClassificationDataModule(LightningDataModule, ABC):
@@ -146,6 +156,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             sampler=KeyedSampler(len(split), self.seed),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            collate_fn=collate,
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -158,6 +169,7 @@ class ClassificationDataModule(LightningDataModule, ABC):
             Pictures(self.splits[name], eval_transform(self.preprocess)),
             batch_size=self.batch_size,
             num_workers=self.workers,
+            collate_fn=collate,
         )
 
     def record(self) -> dict[str, dict[str, Any]]:

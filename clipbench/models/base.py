@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,10 @@ class ImageTower(nn.Module, ABC):
     def metadata(self) -> dict[str, str]:
         """What a weight file should say of itself, for it to be read aright: all text."""
         return {"arch": self.arch, "preprocess": self.preprocess.to_json()}
+
+    def tokenizer(self) -> Any:
+        """What turns texts into tokens; None for a tower that has no text side."""
+        return None
 
     def zero_shot_head(self, classes: Sequence[str], templates: Sequence[str]) -> nn.Linear | None:
         """A head made of text, for towers that have a text side; None for those that have not."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipbench.errors import Refused
@@ -18,6 +19,17 @@ class Task:
 
     classes: Sequence[str]
     templates: Sequence[str]
+
+
+Batch = dict[str, Any]
+
+
+def logits(classifier: Classifier, batch: Batch) -> Tensor:
+    """Logits (B, C) of a batch of pictures, or of features computed before."""
+    if "features" in batch:
+        return classifier.classify(batch["features"])
+    scores: Tensor = classifier(batch["image"])
+    return scores
 
 
 def layer_names(blocks: int) -> list[str]:
@@ -66,6 +78,21 @@ class Strategy(ABC):
     @abstractmethod
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
         """The classifier at its start, with ``requires_grad`` set on what trains."""
+
+    def loss(self, classifier: Classifier, batch: Batch, *, smoothing: float, step: int) -> Tensor:
+        """The training loss of a batch: cross-entropy over the classes.
+
+        Args:
+            classifier: in training mode.
+            batch: ``image`` (B, 3, S, S) or ``features`` (B, D), ``label`` (B,), ...
+            smoothing: of the labels.
+            step: of the optimiser, to key what is random.
+        """
+        return F.cross_entropy(logits(classifier, batch), batch["label"], label_smoothing=smoothing)
+
+    def refresh(self, classifier: Classifier) -> None:
+        """Called before each evaluation, for a head that follows something that trains."""
+        return
 
     def param_groups(self, classifier: Classifier, recipe: Mapping[str, Any]) -> list[Group]:
         """Optimiser groups: the image tower's, then the head's with its own learning rate.
