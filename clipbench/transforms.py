@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
-import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.functional import to_tensor
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -72,11 +72,9 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _tensor(preprocess: Preprocess) -> list[Callable[..., object]]:
-    return [
-        v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(preprocess.mean, preprocess.std),
-    ]
+    # v2.ToDtype multiplies by 1/255, which differs in the last bit from what open_clip, timm and
+    # torchvision's own weights divide.
+    return [to_tensor, v2.Normalize(preprocess.mean, preprocess.std)]
 
 
 def _whole_picture(preprocess: Preprocess) -> list[Callable[..., object]]:

@@ -114,7 +114,7 @@ def test_mutants_are_read_or_refused(tmp_path, net, seed):
         assert "\n" not in str(refused)  # noqa: PT017
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit")
 def test_a_torchscript_program_is_refused_with_another_way(tmp_path, net):
     torch.jit.save(torch.jit.trace(net.eval(), torch.zeros(2, 4)), tmp_path / "ViT-B-32.pt")
     with pytest.raises(Refused, match=r"TorchScript.*model\.pretrained=openai"):
