@@ -80,8 +80,10 @@ def build(node: Mapping[str, Any], **extra: Any) -> Any:
         extra: further keyword arguments.
 
     Raises:
-        Refused: if a target is outside the allow-list, or a key is not one of its parameters.
+        Refused: if a target is outside the allow-list, a key is not one of its parameters, or the
+            constructor refuses what it is given.
     """
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     _check(node)
@@ -92,4 +94,9 @@ def build(node: Mapping[str, Any], **extra: Any) -> Any:
     except TypeError as error:
         names = ", ".join(signature.parameters)
         raise Refused(f"{keys['_target_']}: {error}; it takes {names}") from error
-    return instantiate(keys, **extra)
+    try:
+        return instantiate(keys, **extra)
+    except InstantiationException as wrapped:
+        if isinstance(wrapped.__cause__, Refused):
+            raise wrapped.__cause__ from None
+        raise

@@ -40,3 +40,9 @@ def test_a_key_that_the_constructor_does_not_take_is_named():
 def test_recommended_is_not_for_the_constructor():
     node = {"_target_": "clipbench.transforms.Augment", "hflip": 0.5, "recommended": {"lr": 1}}
     assert build(node).hflip == 0.5
+
+
+def test_what_a_constructor_refuses_is_refused_as_it_is():
+    node = {"_target_": "clipbench.models.timm.Timm", "arch": "resnet5"}
+    with pytest.raises(Refused, match="timm knows no arch resnet5"):
+        build(node)
