@@ -7,6 +7,7 @@ hash is checked against it each time, cached or not: torch and torchvision check
 
 import hashlib
 import importlib.metadata
+import json
 import queue
 import re
 import socket
@@ -16,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import torch
@@ -46,7 +48,7 @@ def local(pretrained: str, *, extra: str | None = None) -> Path | None:
         path = paths.ASSETS / pretrained.removeprefix("assets:")
     else:
         path = Path(pretrained).expanduser()
-        if pretrained.startswith(HUB) or not (path.suffix in SUFFIXES or path.is_file()):
+        if pretrained.startswith(HUB) or not (path.suffix in SUFFIXES or "/" in pretrained):
             return None
     if not path.is_file():
         raise Refused(f"there is no weight file {path}; give model.pretrained another, or null")
@@ -115,6 +117,21 @@ def from_url(url: str) -> Path:
         except (OSError, RuntimeError) as failure:
             reason = _first_line(failure)
     raise _absent(filename, reason, f"curl -LO {url}", own / filename)
+
+
+def description(path: Path, key: str) -> dict[str, Any]:
+    """A repository's JSON file, if it tells what is needed.
+
+    Raises:
+        Refused: if it does not.
+    """
+    try:
+        told = json.loads(path.read_text())
+    except (ValueError, OSError):
+        told = None
+    if not isinstance(told, dict) or key not in told:
+        raise Refused(f"{path} does not tell the {key}; is it a repository of another library?")
+    return told
 
 
 def _packaged(package: str, extra: str | None) -> Path:

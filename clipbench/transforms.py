@@ -9,6 +9,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.functional import to_tensor
 
+from clipbench.errors import Refused
+
 Transform = Callable[[Image.Image], Tensor]
 
 
@@ -45,9 +47,16 @@ class Preprocess:
 
     @staticmethod
     def from_json(text: str) -> "Preprocess":
-        """From what :meth:`to_json` wrote."""
-        told = json.loads(text)
-        return Preprocess(**{**told, "mean": tuple(told["mean"]), "std": tuple(told["std"])})
+        """From what :meth:`to_json` wrote.
+
+        Raises:
+            Refused: for any other text.
+        """
+        try:
+            told = json.loads(text)
+            return Preprocess(**{**told, "mean": tuple(told["mean"]), "std": tuple(told["std"])})
+        except (ValueError, TypeError, KeyError) as unknown:
+            raise Refused(f"a weight file's preprocessing is not ours ({unknown})") from None
 
 
 @dataclass(frozen=True, kw_only=True)

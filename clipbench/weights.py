@@ -43,7 +43,9 @@ def read(path: Path) -> State:
         raise Refused(f"{path} is cut off or no weight file ({reason}); fetch it again") from None
     state = _unwrapped(content, path)
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        # 8-bit floats know no isfinite().
+        numbers = tensor.float() if tensor.itemsize == 1 else tensor
+        if tensor.is_floating_point() and not bool(torch.isfinite(numbers).all()):
             raise Refused(f"{path} holds non-finite numbers, in {name}; choose another checkpoint")
     return state
 

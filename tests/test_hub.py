@@ -173,6 +173,18 @@ def test_names_that_are_no_files():
         hub.from_url("https://example.org/net.pth")
 
 
+def test_a_file_in_the_working_folder_is_not_taken_for_a_tag(tmp_path, monkeypatch):
+    (tmp_path / "openai").write_text("a note")
+    monkeypatch.chdir(tmp_path)
+    assert hub.local("openai") is None
+
+
+def test_a_repository_of_another_library_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["CLIPModel"]}')
+    with pytest.raises(Refused, match="does not tell the architecture"):
+        hub.description(tmp_path / "config.json", "architecture")
+
+
 def test_a_package_that_is_not_installed_names_its_extra():
     with pytest.raises(Refused, match=r"pip install 'clipbench\[some_extra\]'"):
         hub.local("pip:no_such_package_at_all", extra="some_extra")

@@ -11,6 +11,7 @@ import torchvision
 from open_clip.transform import image_transform_v2
 from PIL import Image
 
+from clipbench.errors import Refused
 from clipbench.models.clip import CLIP
 from clipbench.models.resnet import ResNet
 from clipbench.models.timm import Timm
@@ -90,6 +91,8 @@ def test_modes_other_than_rgb_are_what_open_clip_makes_of_them():
 def test_preprocessing_survives_a_weight_file_as_text():
     preprocess = Preprocess(224, 256, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear", "squash")
     assert Preprocess.from_json(preprocess.to_json()) == preprocess
+    with pytest.raises(Refused, match="preprocessing is not ours"):
+        Preprocess.from_json('{"size": 224}')
     assert preprocess.at(None) == preprocess
     assert (preprocess.at(160).size, preprocess.at(160).resize) == (160, 182)
 

@@ -79,8 +79,9 @@ class CLIP(ImageTower):
             resize_pos_embed(state, self.model)
             resize_text_pos_embed(state, self.model)
         for name in ("logit_scale", "logit_bias"):  # a scalar here, one number there
-            if name in state:
-                state[name] = state[name].reshape(getattr(self.model, name).shape)
+            own = getattr(self.model, name, None)
+            if own is not None and name in state and state[name].numel() == own.numel():
+                state[name] = state[name].reshape(own.shape)
         weights.load_into(
             self.model, state, source=str(file), target=self.arch, guess=clip_weights.looks_like
         )

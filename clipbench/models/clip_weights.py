@@ -5,7 +5,6 @@ points without a word (open_clip #771, #915). So the two must agree before anyth
 """
 
 import difflib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -87,7 +86,8 @@ def pretrained_config(arch: str, tag: str) -> dict[str, Any]:
 
 def looks_like(state: Mapping[str, Tensor]) -> str | None:
     """The open_clip architectures whose towers have the sizes of these tensors."""
-    if "visual.proj" not in state or "text_projection" not in state:
+    needed = {"visual.conv1.weight", "visual.proj", "token_embedding.weight", "text_projection"}
+    if not needed <= state.keys():
         return None
     conv, text = state["visual.conv1.weight"], state["token_embedding.weight"]
     blocks = {k.split(".")[3] for k in state if k.startswith("visual.transformer.resblocks.")}
@@ -141,11 +141,11 @@ def _from_file(arch: str, file: Path, config: Mapping[str, Any]) -> Source:
 
 def _from_hub(arch: str, pretrained: str) -> Source:
     repo = pretrained.removeprefix(hub.HUB)
-    told = json.loads(hub.from_hub(repo, ["open_clip_config.json"]).read_text())
+    path = hub.from_hub(repo, ["open_clip_config.json"])
+    told = hub.description(path, "model_cfg")
     config, preprocess = told["model_cfg"], told.get("preprocess_cfg", {})
     if arch == pretrained:  # an architecture that only this repository knows
-        folder = hub.from_hub(repo, ["open_clip_config.json"]).parent
-        return Source(f"local-dir:{folder}", preprocess, hub.from_hub(repo, _FILES))
+        return Source(f"local-dir:{path.parent}", preprocess, hub.from_hub(repo, _FILES))
     if not _same(_known(arch), config):
         equal = [n for n in open_clip.list_models() if _same(open_clip.get_model_config(n), config)]
         raise Refused(

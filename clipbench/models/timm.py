@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -111,7 +110,7 @@ def _find(
         return own, None
     if pretrained.startswith(hub.HUB):
         repo = pretrained.removeprefix(hub.HUB)
-        told = json.loads(hub.from_hub(repo, ["config.json"]).read_text())
+        told = hub.description(hub.from_hub(repo, ["config.json"]), "architecture")
         if told["architecture"] != arch.partition(".")[0]:
             raise Refused(f"{pretrained} is no {arch}; use model.arch={told['architecture']}")
         return {**own, **told.get("pretrained_cfg", told)}, hub.from_hub(repo, _FILES)
