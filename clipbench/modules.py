@@ -56,6 +56,10 @@ class ClassificationModule(LightningModule):
         freeze_statistics(self.classifier)
         return self
 
+    def on_train_epoch_start(self) -> None:
+        """Lightning trains modules in whatever mode they come; some libraries leave eval mode."""
+        self.train()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The strategy's loss: cross-entropy, unless it has another.
 

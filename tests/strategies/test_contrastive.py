@@ -84,7 +84,7 @@ def test_the_logit_scale_is_clamped(prepared):
     with torch.no_grad():
         classifier.tower.model.logit_scale.fill_(9.0)
     strategy.loss(classifier, batch(classifier.tower.preprocess.size), smoothing=0.0, step=0)
-    assert float(classifier.tower.model.logit_scale) == pytest.approx(math.log(100))
+    assert classifier.tower.model.logit_scale.item() == pytest.approx(math.log(100))
 
 
 def test_what_it_needs_is_said(prepared):
