@@ -164,6 +164,53 @@ def test_the_hubs_cache_is_used_and_checked_each_time(tmp_path, monkeypatch):
         hub.from_hub("lab/net", ["model.safetensors"])
 
 
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub as its client asks for one file: head, then body, perhaps cut off."""
+
+    content, sent = b"weights" * 999, 1.0
+
+    def do_HEAD(self):
+        found = self.path == "/lab/net/resolve/main/model.safetensors"
+        self.send_response(200 if found else 404)
+        self.send_header("ETag", f'"{hashlib.sha256(self.content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "0123abc")
+        self.send_header("Content-Length", str(len(self.content) if found else 0))
+        if not found:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.end_headers()
+        return found
+
+    def do_GET(self):
+        if self.do_HEAD():
+            self.wfile.write(self.content[: int(len(self.content) * self.sent)])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("sent", [1.0, 0.3])
+def test_a_download_from_the_hub_is_whole_or_refused(tmp_path, monkeypatch, sent):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(Hub, "sent", sent)
+    url = f"http://127.0.0.1:{server.server_port}"
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    names = ["absent.safetensors", "model.safetensors"]
+    if sent == 1.0:
+        path = hub.from_hub("lab/net", names)
+        assert path.read_bytes() == Hub.content
+        server.shutdown()
+        assert hub.from_hub("lab/net", names) == path
+    else:
+        with pytest.raises(Refused, match="cannot be fetched"):
+            hub.from_hub("lab/net", names)
+        assert not list((tmp_path / "hub").rglob("model.safetensors"))
+        server.shutdown()
+
+
 def test_names_that_are_no_files():
     assert hub.local("openai") is None
     assert hub.local("hf-hub:lab/net.pth") is None
