@@ -122,5 +122,5 @@ class Recorder(Callback):
             logger.log_metrics(known, epoch)
         shown = "  ".join(f"{k} {v:.4f}" for k, v in known.items())
         shown = shown or "no meaningful head before training"
-        console.print(f"epoch {epoch:2d}  {shown}", highlight=False)
         self.changed()
+        console.print(f"epoch {epoch:2d}  {shown}", highlight=False)

@@ -1,11 +1,11 @@
 """Each job in a fresh process, so that no run inherits another's seeds, memory or crash."""
 
-import ctypes
 import multiprocessing
+import os
 import signal
-import sys
+import threading
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +50,20 @@ class Outcome:
     before: bool = False
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel to end this process when the one that forked it is gone (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+def _die_with_launcher() -> None:
+    """End this process when the launcher is gone, however it went: nobody waits for its result."""
+    launcher = multiprocessing.parent_process()
+    assert launcher is not None
+
+    def watch() -> None:
+        wait([launcher.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _work(job: Job, sender: Connection) -> None:
-    _die_with_parent()
+    _die_with_launcher()
     from clipbench.job import execute
 
     sender.send(execute(job))

@@ -2,8 +2,6 @@
 
 from clipbench.drawing import SIDE, Scene
 
-# What a caption may name; the position in this tuple is the position in ``aspects()``.
-ASPECTS = ("shape", "fill", "colour", "pair", "full")
 PICTURE = {
     "paper": "a picture",
     "noisy": "a grainy photo",
@@ -47,16 +45,19 @@ def captions(scene: Scene) -> list[str]:
 
 
 def aspects(scene: Scene) -> list[str]:
-    """One caption for each of ASPECTS: the first three name one attribute and nothing else."""
+    """Captions of five kinds, each in several wordings; the first three name one attribute alone.
+
+    Positions 0-2 name the shape, 3-5 the fill, 6-8 the colour, 9-11 fill and shape, 12-16 all
+    three.
+    """
     colour, fill, shape = scene.colour, scene.fill, scene.shape
-    openings = ("", f"{PICTURE[scene.style]} of ", "a picture of ", "a drawing of ")
-    opening, noun = openings[scene.grain % 4], ("shape", "thing", "figure")[scene.grain % 3]
+    openings, nouns = ("", "a picture of ", "a drawing of "), ("shape", "thing", "figure")
     return [
-        opening + article(shape),
-        opening + f"{article(fill)} {noun}",
-        opening + f"{article(colour)} {noun}",
-        opening + f"{article(fill)} {shape}",
-        captions(scene)[scene.grain % 5],
+        *(opening + article(shape) for opening in openings),
+        *(f"{article(fill)} {noun}" for noun in nouns),
+        *(f"{article(colour)} {noun}" for noun in nouns),
+        *(f"{opening}{article(fill)} {shape}" for opening in openings),
+        *captions(scene),
     ]
 
 

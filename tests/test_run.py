@@ -1,12 +1,17 @@
 """The main path through the real command line, in processes of its own."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from clipbench import results
+from clipbench import paths, results
 from clipbench.launch import Job, launch
 from tests.conftest import SMALL, TINY, clipbench, composed
 
@@ -215,3 +220,33 @@ def test_linear_probe_leaves_the_tower_as_it_was(outputs):
     assert record["parameters"]["trainable"] == record["parameters"]["groups"]["head"]["parameters"]
     assert len(record["curve"]) == 3
     assert record["curve"][2]["train/loss"] < record["curve"][1]["train/loss"]
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+def test_when_the_launcher_is_killed_its_worker_is_gone_within_five_seconds(tmp_path):
+    env = {**os.environ, "CLIPBENCH_OUTPUTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "clipbench.run", *TINY, "trainer=cpu", "epochs=500"]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, cwd=paths.ROOT)
+    for line in process.stdout:
+        if line.startswith(b"epoch  1"):
+            break
+    server = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1])
+    family = [server, *map(int, Path(f"/proc/{server}/task/{server}/children").read_text().split())]
+    assert len(family) == 2
+    assert all(map(_alive, family))
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while any(map(_alive, family)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(_alive, family))
+    ((_, record),) = results.records(tmp_path)
+    assert record["status"] == "interrupted"
+    assert [row["epoch"] for row in record["curve"]][:2] == [0, 1]

@@ -44,15 +44,22 @@ class Contrastive(Strategy):
     again before each.
 
     Args:
-        mix: with the k captions of a picture of different kinds, the share of the batches that
-            take each kind; every caption of a batch is then of one kind, so that none contradicts
-            what another leaves unsaid. None takes any caption for each picture.
+        mix: for captions of different kinds, such as "a star" and "a red shape" of one picture:
+            per kind its ``weight`` in the loss and the positions ``of`` its wordings among a
+            picture's captions. A step then has one loss for each kind, every caption of it in one
+            wording, so that no caption contradicts what another leaves unsaid. None takes any one
+            caption for each picture.
         seed: with the step, decides which caption is taken.
     """
 
     ignores = frozenset({"freeze_depth", "label_smoothing", "head_lr_factor"})
 
-    def __init__(self, *, mix: Sequence[float] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        mix: Sequence[Mapping[str, Any]] | None = None,
+        seed: int = 0,
+    ) -> None:
         self.mix, self.seed = mix, seed
         self.task: Task | None = None
         self.tokens: dict[str, Tensor] = {}
@@ -79,38 +86,44 @@ class Contrastive(Strategy):
             decay_all=recipe["decay_all"],
         )
 
-    def captions(self, batch: Batch, step: int) -> list[str]:
-        """One caption for each picture of a batch, a function of (seed, step)."""
+    def captions(self, batch: Batch, step: int) -> list[tuple[float, list[str]]]:
+        """Per kind its weight and one caption for each picture: a function of (seed, step)."""
         rng = np.random.default_rng([self.seed, step])
         if self.mix is None:
-            return [own[rng.integers(len(own))] for own in batch["captions"]]
-        kind = rng.choice(len(self.mix), p=np.asarray(self.mix) / sum(self.mix))
-        return [own[kind] for own in batch["captions"]]
+            return [(1.0, [own[rng.integers(len(own))] for own in batch["captions"]])]
+        wordings = [(kind["weight"], rng.choice(kind["of"])) for kind in self.mix]
+        return [(weight, [own[k] for own in batch["captions"]]) for weight, k in wordings]
 
     def loss(self, classifier: Classifier, batch: Batch, *, smoothing: float, step: int) -> Tensor:
-        """:func:`clip_loss` of the pictures and one caption each.
+        """:func:`clip_loss` of the pictures and one caption each, or its mean over the kinds.
 
         Raises:
             Refused: if the dataset has no captions.
         """
         if "captions" not in batch:
             raise Refused("this dataset has no captions; strategy=contrastive needs them")
-        texts = self.captions(batch, step)
-        different = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        for text in different.keys() - self.tokens.keys():
-            self.tokens[text] = self.tokenizer([text])[0]
-        device = batch["image"].device
-        which = torch.tensor([different[text] for text in texts], device=device)
-        tokens = torch.stack([self.tokens[text] for text in different]).to(device)
+        kinds = self.captions(batch, step)
+        different = {
+            text: i for i, text in enumerate(dict.fromkeys(t for _, k in kinds for t in k))
+        }
         model: Any = classifier.tower.native(classifier.head)
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        return clip_loss(
-            model.encode_image(batch["image"], normalize=True),
-            model.encode_text(tokens, normalize=True)[which],
-            model.logit_scale.exp(),
-            which[:, None] == which[None],
-        )
+        image = model.encode_image(batch["image"], normalize=True)
+        text = model.encode_text(self._tokens(list(different)).to(image.device), normalize=True)
+        loss = torch.zeros((), dtype=image.dtype, device=image.device)
+        for weight, captions in kinds:
+            which = torch.tensor([different[caption] for caption in captions], device=image.device)
+            same = which[:, None] == which[None]
+            loss = loss + weight * clip_loss(image, text[which], model.logit_scale.exp(), same)
+        return loss / sum(weight for weight, _ in kinds)
+
+    def _tokens(self, texts: list[str]) -> Tensor:
+        """Tokens (B, length) of different texts, each tokenised once in a run."""
+        for text in texts:
+            if text not in self.tokens:
+                self.tokens[text] = self.tokenizer([text])[0]
+        return torch.stack([self.tokens[text] for text in texts])
 
     def refresh(self, classifier: Classifier) -> None:
         """Make the head of class names and templates again, with the text tower as it now is."""

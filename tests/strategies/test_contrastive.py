@@ -40,13 +40,14 @@ def test_equal_captions_share_the_target():
 
 @pytest.fixture
 def prepared():
-    strategy = Contrastive(mix=[0.5, 0.5], seed=3)
+    mix = [{"weight": 0.3, "of": [0]}, {"weight": 0.7, "of": [1, 2]}]
+    strategy = Contrastive(mix=mix, seed=3)
     return strategy, strategy.prepare(tower(), TASK)
 
 
 def batch(size, rows=8):
     generator = torch.Generator().manual_seed(0)
-    captions = [[f"a {c}", f"a {c} picture"] for c in TASK.classes]
+    captions = [[f"a {c}", f"a {c} picture", f"{c}!"] for c in TASK.classes]
     return {
         "image": torch.randn(rows, 3, size, size, generator=generator),
         "label": torch.arange(rows) % 3,
@@ -54,16 +55,42 @@ def batch(size, rows=8):
     }
 
 
-def test_captions_of_a_batch_are_of_one_kind_and_keyed_by_the_step(prepared):
+def test_a_kind_has_one_wording_a_step_keyed_by_the_step(prepared):
     strategy, classifier = prepared
     rows = batch(classifier.tower.preprocess.size)
-    kinds = set()
+    wordings = set()
     for step in range(20):
-        texts = strategy.captions(rows, step)
-        assert texts == strategy.captions(rows, step)
-        kinds.add("picture" in texts[0])
-        assert len({"picture" in text for text in texts}) == 1
-    assert kinds == {True, False}
+        kinds = strategy.captions(rows, step)
+        assert kinds == strategy.captions(rows, step)
+        (first, plain), (second, other) = kinds
+        assert (first, second) == (0.3, 0.7)
+        assert plain[0] == "a star"
+        assert len({text.endswith("!") for text in other}) == 1
+        wordings.add(other[0])
+    assert wordings == {"a star picture", "star!"}
+
+
+def test_the_loss_is_the_weighted_mean_over_the_kinds(prepared):
+    strategy, classifier = prepared
+    rows = batch(classifier.tower.preprocess.size)
+    model, tokenizer = classifier.tower.model, classifier.tower.tokenizer()
+    image = F.normalize(model.encode_image(rows["image"]), dim=-1)
+    same = rows["label"][:, None] == rows["label"][None]
+    by_hand = 0.0
+    for weight, texts in strategy.captions(rows, 5):
+        text = F.normalize(model.encode_text(tokenizer(texts)), dim=-1)
+        by_hand += weight * clip_loss(image, text, model.logit_scale.exp(), same)
+    ours = strategy.loss(classifier, rows, smoothing=0.0, step=5)
+    torch.testing.assert_close(ours, by_hand)
+
+
+def test_without_kinds_any_caption_of_a_picture_is_taken():
+    rows = batch(8)
+    strategy = Contrastive()
+    ((weight, texts),) = strategy.captions(rows, 0)
+    assert weight == 1.0
+    assert all(text in own for text, own in zip(texts, rows["captions"], strict=True))
+    assert texts != strategy.captions(rows, 1)[0][1]
 
 
 def test_everything_but_the_head_trains_and_the_head_follows_the_text_tower(prepared):
