@@ -78,7 +78,7 @@ GRID_Y: Field = np.broadcast_to(_ticks[:, None], (SIDE, SIDE)).copy()
 
 
 def coverage(distance: Field) -> Field:
-    """How much of each pixel lies inside, in [0, 1], from a distance in pixels (negative inside)."""
+    """How much of each pixel lies inside, 0 to 1, from a distance in pixels (negative inside)."""
     return np.clip(0.5 - distance, 0.0, 1.0)
 
 
@@ -229,6 +229,6 @@ def fields(scene: Scene) -> tuple[Field, Field]:
     size = np.float32(scene.size)
     distance = SHAPES[scene.shape](s / size, t / size) * size
     if scene.fill == "hollow":
-        half = np.float32(0.095 * scene.size)
+        half = np.float32(0.12 * scene.size)
         return np.abs(distance + half) - half, np.zeros_like(distance)
     return distance, _second_tone(scene, s, t)

@@ -62,8 +62,8 @@ def _paper(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator)
     shadow[4:, 3:] = reach * reach * np.float32(0.30)
     canvas = canvas * (1 - shadow)
     fill = _over(ink * (_LIGHT + np.float32(0.02)), _towards(ink, 1, 0.80), tone)
-    rim = coverage(np.abs(distance + 0.7) - 0.7) * np.float32(0.45)
-    return _over(canvas, _over(fill, ink * np.float32(0.62), rim), coverage(distance))
+    rim = coverage(np.abs(distance + 0.9) - 0.9) * np.float32(0.9)
+    return _over(canvas, _over(fill, ink * np.float32(0.45), rim), coverage(distance))
 
 
 def _noisy(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
