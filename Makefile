@@ -33,8 +33,8 @@ unit: install  ## the tests alone
 test: lint types unit  ## lint, types, tests
 
 pretrain: install  ## rebuild the weights of clip_tiny and resnet_tiny
-	$(PY) -m clipbench.run experiment=pretrain_clip_tiny
-	$(PY) -m clipbench.run experiment=pretrain_resnet_tiny
+	$(PY) -m clipbench.pretrain clip_tiny
+	$(PY) -m clipbench.pretrain resnet_tiny
 
 tables: install  ## the table and curves of every sweep under outputs/
 	$(PY) -m clipbench.tables

@@ -56,6 +56,5 @@ def load(run: str | Path) -> tuple[nn.Module, Transform, Any]:
         The model of its own library, its eval transform, and its tokenizer (None for a ResNet).
     """
     tuned = classifier(run)
-    tower: Any = tuned.tower
-    tokenizer = tower.tokenizer() if tower.has_text else None
-    return tower.native(tuned.head), eval_transform(tower.preprocess), tokenizer
+    tower = tuned.tower
+    return tower.native(tuned.head), eval_transform(tower.preprocess), tower.tokenizer()
