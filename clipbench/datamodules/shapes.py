@@ -1,8 +1,9 @@
 """The embedded procedural world: captioned pictures of shapes, drawn at start in a second.
 
-``python -m clipbench.datamodules.shapes FOLDER`` draws the contact sheets of the README.
+``python -m clipbench.datamodules.shapes`` draws the contact sheets of the README.
 """
 
+import argparse
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from PIL import Image
 
-from clipbench.biscuits import Biscuit, photograph
+from clipbench import paths
+from clipbench.biscuits import DEFECTS, Biscuit, photograph
 from clipbench.datamodules.base import ClassificationDataModule, Split
 from clipbench.drawing import COLOURS, FILLS, SHAPES, SIDE, Scene
 from clipbench.errors import Refused
@@ -220,3 +223,43 @@ class ShapesDataModule(ClassificationDataModule):
 
 def _stack(paint: Callable[..., NDArray[np.uint8]], scenes: Iterable[object]) -> NDArray[np.uint8]:
     return np.stack([paint(scene) for scene in scenes])
+
+
+def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]], gap: int = 4) -> Image.Image:
+    """Pictures of equal size in rows, white between them."""
+    frame = ((gap, 0), (gap, 0), (0, 0))
+    tiles = [[np.pad(tile, frame, constant_values=255) for tile in row] for row in rows]
+    sheet = np.concatenate([np.concatenate(row, axis=1) for row in tiles])
+    return Image.fromarray(np.pad(sheet, ((0, gap), (0, gap), (0, 0)), constant_values=255))
+
+
+def main() -> None:
+    """Draw every class, each shift style, and the production line, to ``experiments/figures``."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", nargs="?", default=paths.EXPERIMENTS / "figures", type=Path)
+    folder: Path = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    classes = OmegaConf.load(paths.CONF / "dataset" / "shapes.yaml").classes
+    pairs = [(c.fill, c.shape) for c in classes]
+    shown = [
+        draw(imagine(LOOKS["things"]["test"], i, *pair, seed=0)) for i, pair in enumerate(pairs)
+    ]
+    rows = [shown[:12], shown[12:]]
+    for number, style in enumerate(SHIFT):
+        look = Look(3, styles=(style,))
+        few = [(i, pairs[(i * 5 + number) % len(pairs)]) for i in range(12)]
+        rows.append([draw(imagine(look, 40 * number + i, *pair, seed=0)) for i, pair in few])
+    contact_sheet(rows).save(folder / "shapes.png", optimize=True)
+    line = [
+        [
+            photograph(inspect(Look(8), 9 * i + j, defect, 0, evening=evening))
+            for i, defect in enumerate(DEFECTS)
+            for j in range(2)
+        ]
+        for evening in (False, True)
+    ]
+    contact_sheet(line).save(folder / "biscuits.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()
