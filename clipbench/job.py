@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import RichProgressBar
 
 from clipbench import environment, guards, hub, optim, predictions, results, saved
 from clipbench.callbacks import AtomicCheckpointIO, Recorder
@@ -255,9 +256,11 @@ def _trainer(config: Mapping[str, Any], folder: Path, recorder: Recorder) -> Tra
     loggers = [
         build(node, save_dir=str(folder)) for node in (config["logger"] or {}).values() if node
     ]
+    # Bars are for a terminal; a log has the line of each epoch.
+    shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
     trainer: Trainer = build(
-        config["trainer"],
-        callbacks=[recorder, *extra],
+        {**config["trainer"], "enable_progress_bar": shown},
+        callbacks=[recorder, *extra, *([RichProgressBar(leave=False)] if shown else [])],
         logger=loggers,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),

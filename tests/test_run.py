@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipbench import paths, results
+from clipbench import guards, paths, results
+from clipbench.job import execute
 from clipbench.launch import Job, launch
 from tests.conftest import SMALL, TINY, clipbench, composed
 
@@ -211,6 +212,25 @@ def _killed(job, sender):
     import signal
 
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("gate", ["on", "off"])
+def test_the_gate_stops_a_run_whose_epoch_0_is_far_below_the_published_number(
+    outputs, monkeypatch, gate
+):
+    monkeypatch.setattr(guards, "published_zero_shot", lambda *asked: 0.9)
+    words = ("model=clip_tiny", "model.pretrained=null", *SMALL, f"gate={gate}")
+    choices = {**CHOICES, "model": "clip_tiny"}
+    outcome = execute(Job(composed(*words), choices, list(words)))
+    ((_, record),) = results.records(outputs)
+    assert record["curve"][0]["val/acc"] < 0.2
+    if gate == "on":
+        assert outcome.status == record["status"] == "failed"
+        assert "names and labels disagree" in outcome.error
+        assert len(record["curve"]) == 1
+    else:
+        assert outcome.status == "completed"
+        assert any("names and labels disagree" in text for text in record["warnings"])
 
 
 def test_linear_probe_leaves_the_tower_as_it_was(outputs):

@@ -172,7 +172,7 @@ def test_running_statistics_of_frozen_blocks_stay_and_of_others_move():
 
 @pytest.mark.parametrize("depth", [-1, 99, "none", 1.5])
 def test_a_depth_that_is_not_there_is_refused(depth):
-    with pytest.raises(Refused, match="use 0..4 or all"):
+    with pytest.raises(Refused, match=r"use 0\.\.4 or all"):
         freeze(resnet(), depth)
 
 
