@@ -1,4 +1,4 @@
-"""Fine-tuning against WiSE-FT worked by hand (ALGORITHMS: its head, loss, trained set, optimiser)."""
+"""Fine-tuning against WiSE-FT worked by hand: its head, loss, trained set and optimiser."""
 
 import copy
 
@@ -103,7 +103,7 @@ def test_five_steps_are_wise_fts_five_steps():
     for (name, ours), theirs in zip(
         clip.model.visual.named_parameters(), mine.visual.parameters(), strict=True
     ):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9, msg=lambda m: f"{name}: {m}")
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9, msg=name)
     torch.testing.assert_close(classifier.head.weight, weight, rtol=0, atol=1e-12)
     torch.testing.assert_close(classifier.head.bias, bias, rtol=0, atol=1e-12)
 
