@@ -91,3 +91,9 @@ def test_the_options_that_people_type_are_frozen():
         *("seed", "lr", "batch_size", "epochs", "freeze_depth", "warmup", "warmup_steps"),
         *("weight_decay", "label_smoothing", "head_lr_factor", "gate"),
     }
+
+
+def test_an_experiment_may_set_the_roots_keys():
+    config = composed("experiment=pretrain_clip_tiny")
+    assert (config["epochs"], config["lr"]) == (2, 3e-4)
+    assert composed("experiment=pretrain_clip_tiny", "epochs=5")["epochs"] == 5
