@@ -28,7 +28,7 @@ types: install  ## mypy --strict on the package
 	$(VENV)/bin/mypy
 
 unit: install  ## the tests alone
-	$(VENV)/bin/pytest -q
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -n auto --dist loadfile
 
 test: lint types unit  ## lint, types, tests
 

@@ -129,7 +129,7 @@ class Run:
             "steps": {
                 "total": self.schedule.total,
                 "warmup": self.schedule.warmup,
-                "peak_lr": recipe["lr"] * self.schedule.peak,
+                "peak_lr": recipe["lr"] * self.schedule.peak if self.schedule.total else 0.0,
             },
             "parameters": {},
             "curve": [],
