@@ -11,14 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import paths, results
+from clipbench import figures, paths, results
 from clipbench.progress import console, show
 from clipbench.results import write_text
-
-AXES = (
-    *("model", "dataset", "strategy", "lr", "batch_size", "epochs"),
-    *("freeze_depth", "shots", "seed"),
-)
 
 
 def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dict[str, Any]]]:
@@ -46,7 +41,9 @@ def result_table(runs: Sequence[tuple[Path, dict[str, Any]]]) -> pd.DataFrame:
     compare only where it is equal.
     """
     frame = pd.DataFrame([results.row(folder, record) for folder, record in runs])
-    varying = [a for a in AXES if frame[a].astype(str).nunique() > 1 or a in ("model", "dataset")]
+    varying = [
+        a for a in figures.AXES if frame[a].astype(str).nunique() > 1 or a in ("model", "dataset")
+    ]
     frame["chosen"] = frame["selection/epoch"]
     frame["data"] = [_data(record) for _, record in runs]
     frame = frame.rename(columns={"epoch0": "epoch 0"})
@@ -77,54 +74,6 @@ def cost_table(runs: Sequence[tuple[Path, dict[str, Any]]]) -> pd.DataFrame:
         for _, record in runs
     ]
     return pd.DataFrame(rows).sort_values(["model", "key"], ignore_index=True)
-
-
-def label(record: dict[str, Any], varying: Sequence[str]) -> str:
-    """A readable name for a run: its model and what else varies in its sweep."""
-    config = {**record, "shots": record["config"]["dataset"].get("shots")}
-    rest = [f"{a}={config[a]}" for a in varying if a not in ("model", "dataset")]
-    return " ".join([record["model"], *rest])
-
-
-def draw_curves(runs: Sequence[tuple[Path, dict[str, Any]]], path: Path) -> None:
-    """Every run's validation metric against the epoch, epoch 0 included, over each other."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import MaxNLocator
-
-    frame = pd.DataFrame([results.row(folder, record) for folder, record in runs])
-    varying = [a for a in AXES if frame[a].astype(str).nunique() > 1]
-    models = sorted(frame["model"].unique())
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    shown = sorted(runs, key=lambda run: label(run[1], varying))
-    for _, record in shown:
-        metric = record["selection"]["metric"]
-        points = [(r["epoch"], r[metric]) for r in record["curve"] if r.get(metric) is not None]
-        peers = [r for _, r in shown if r["model"] == record["model"]]
-        rank = next(i for i, r in enumerate(peers) if r["key"] == record["key"])
-        hue = mpl.colormaps[_MAPS[models.index(record["model"]) % len(_MAPS)]]
-        color = hue(0.45 + 0.5 * rank / max(1, len(peers) - 1))
-        axes.plot(
-            *zip(*points, strict=True),
-            "o-",
-            ms=3,
-            lw=1.4,
-            color=color,
-            label=label(record, varying),
-        )
-    axes.set(xlabel="epoch (0: before training)", ylabel=shown[0][1]["selection"]["metric"])
-    axes.set_ylim(0, 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-
-
-_MAPS = ("Blues", "Oranges", "Greens", "Purples", "Reds", "Greys")
 
 
 def as_text(frame: pd.DataFrame) -> pd.DataFrame:
@@ -170,12 +119,13 @@ def sweep(folder: Path) -> list[Path]:
     table = result_table(runs)
     write_table(table, stem)
     write_table(cost_table(runs), stem.with_name(f"{stem.name}_cost"))
-    draw_curves(runs, stem.with_suffix(".png"))
+    figures.curves(runs, stem.with_suffix(".png"))
+    drawn = figures.by_axis(runs, stem)
     metric = runs[0][1]["selection"]["metric"].split("/")[1]
     hidden = [c for c in table.columns if "/" in c and c.split("/")[1].split("@")[0] != metric]
     narrow = as_text(table.drop(columns=["data", *hidden]))
     show(f"sweep {folder.name}", [str(c) for c in narrow.columns], narrow.to_numpy().tolist())
-    return [stem.with_suffix(s) for s in (".md", ".csv", ".tex", ".png")]
+    return [*(stem.with_suffix(s) for s in (".md", ".csv", ".tex", ".png")), *drawn]
 
 
 def main() -> None:

@@ -95,5 +95,5 @@ def test_the_options_that_people_type_are_frozen():
 
 def test_an_experiment_may_set_the_roots_keys():
     config = composed("experiment=pretrain_clip_tiny")
-    assert (config["epochs"], config["lr"]) == (2, 3e-4)
+    assert (config["epochs"], config["lr"]) == (3, 3e-4)
     assert composed("experiment=pretrain_clip_tiny", "epochs=5")["epochs"] == 5

@@ -1,0 +1,117 @@
+"""Figures from run records: curves over each other, and accuracy against what a sweep varied."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clipbench import results
+
+Runs = Sequence[tuple[Path, dict[str, Any]]]
+
+AXES = (
+    *("model", "dataset", "strategy", "lr", "batch_size", "epochs"),
+    *("freeze_depth", "shots", "seed"),
+)
+_MAPS = ("Blues", "Oranges", "Greens", "Purples", "Reds", "Greys")
+_MARKS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "v"))
+
+
+def _frame(runs: Runs) -> pd.DataFrame:
+    return pd.DataFrame([results.row(folder, record) for folder, record in runs])
+
+
+def _canvas(width: float, height: float) -> tuple[Any, Any]:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylim(0, 1.02)
+    return figure, axes
+
+
+def _save(figure: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _hue(model: int, share: float) -> Any:
+    import matplotlib as mpl
+
+    return mpl.colormaps[_MAPS[model % len(_MAPS)]](0.45 + 0.5 * share)
+
+
+def label(record: Mapping[str, Any], varying: Sequence[str]) -> str:
+    """A readable name for a run: its model and what else varies in its sweep."""
+    config = {**record, "shots": record["config"]["dataset"].get("shots")}
+    rest = [f"{a}={config[a]}" for a in varying if a not in ("model", "dataset")]
+    return " ".join([record["model"], *rest])
+
+
+def curves(runs: Runs, path: Path) -> None:
+    """Every run's validation metric against the epoch, epoch 0 included, over each other."""
+    from matplotlib.ticker import MaxNLocator
+
+    frame = _frame(runs)
+    varying = [a for a in AXES if frame[a].astype(str).nunique() > 1]
+    models = sorted(frame["model"].unique())
+    figure, axes = _canvas(9, 5)
+    shown = sorted(runs, key=lambda run: label(run[1], varying))
+    for _, record in shown:
+        metric = record["selection"]["metric"]
+        points = [(r["epoch"], r[metric]) for r in record["curve"] if r.get(metric) is not None]
+        peers = [r["key"] for _, r in shown if r["model"] == record["model"]]
+        share = peers.index(record["key"]) / max(1, len(peers) - 1)
+        color = _hue(models.index(record["model"]), share)
+        name = label(record, varying)
+        axes.plot(*zip(*points, strict=True), "o-", ms=3, lw=1.4, color=color, label=name)
+    axes.set(xlabel="epoch (0: before training)", ylabel=shown[0][1]["selection"]["metric"])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    _save(figure, path)
+
+
+def by_axis(runs: Runs, stem: Path) -> list[Path]:
+    """For each numeric axis of three values or more, the test metrics of each model against it.
+
+    A point is the mean over the runs that share it; the shift splits are dashed. Epoch 0 of models
+    that have one is a thin line across.
+
+    Returns:
+        The files written, ``<stem>_by_<axis>.png``.
+    """
+    frame = _frame(runs)
+    metric = str(runs[0][1]["selection"]["metric"]).split("/")[1]
+    columns = [str(c) for c in frame]
+    columns = [c for c in columns if c.endswith(f"/{metric}") and not c.startswith("val/")]
+    written = []
+    for axis in ("lr", "batch_size", "epochs", "freeze_depth", "shots"):
+        values = pd.to_numeric(frame[axis], errors="coerce")
+        if values.nunique() < 3:
+            continue
+        figure, axes = _canvas(6.5, 4.2)
+        for i, (model, part) in enumerate(frame.assign(**{axis: values}).groupby("model")):
+            for (line, mark), column in zip(_MARKS, columns, strict=False):
+                mean = part.groupby(axis)[column].mean()
+                look = {"color": _hue(i, 0.6), "ls": line, "marker": mark, "ms": 5}
+                axes.plot(mean.index, mean, label=f"{model}, {column.split('/')[0]}", **look)
+            if part["epoch0"].notna().any():
+                zero, name = part["epoch0"].mean(), f"{model} before training, val"
+                axes.axhline(zero, color=_hue(i, 0.6), lw=0.7, label=name)
+        axes.set(xlabel="pictures a class" if axis == "shots" else axis, ylabel=metric)
+        if axis in ("lr", "shots"):
+            axes.set_xscale("log")
+            axes.set_xticks(sorted(values.dropna().unique()))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
+        axes.legend(fontsize=8, frameon=False)
+        written.append(stem.with_name(f"{stem.name}_by_{axis}.png"))
+        _save(figure, written[-1])
+    return written
