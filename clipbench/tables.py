@@ -123,8 +123,14 @@ def sweep(folder: Path) -> list[Path]:
     drawn = figures.by_axis(runs, stem)
     metric = runs[0][1]["selection"]["metric"].split("/")[1]
     hidden = [c for c in table.columns if "/" in c and c.split("/")[1].split("@")[0] != metric]
-    narrow = as_text(table.drop(columns=["data", *hidden]))
-    show(f"sweep {folder.name}", [str(c) for c in narrow.columns], narrow.to_numpy().tolist())
+    datasets = list(dict.fromkeys(table["dataset"]))
+    alone = ["dataset"] if len(datasets) == 1 else []
+    narrow = as_text(table.drop(columns=["data", *hidden, *alone]))
+    show(
+        f"sweep {folder.name} on {', '.join(datasets)}",
+        [str(c) for c in narrow.columns],
+        narrow.to_numpy().tolist(),
+    )
     return [*(stem.with_suffix(s) for s in (".md", ".csv", ".tex", ".png")), *drawn]
 
 
