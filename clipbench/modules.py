@@ -53,7 +53,7 @@ class ClassificationModule(LightningModule):
     def train(self, mode: bool = True) -> "ClassificationModule":
         """Train mode, but for the running statistics of frozen blocks."""
         super().train(mode)
-        freeze_statistics(self.classifier)
+        freeze_statistics(self.classifier, everywhere=self.strategy.frozen_statistics)
         return self
 
     def on_train_epoch_start(self) -> None:

@@ -104,8 +104,8 @@ def parameter_count(module: nn.Module) -> int:
     return sum(p.numel() for p in set(module.parameters()))
 
 
-def freeze_statistics(module: nn.Module) -> None:
-    """Put every BatchNorm whose own parameters are frozen into eval mode.
+def freeze_statistics(module: nn.Module, *, everywhere: bool = False) -> None:
+    """Put every BatchNorm whose own parameters are frozen, or every one, into eval mode.
 
     A frozen block whose running statistics go on moving is not frozen; called after each
     ``train()``, which puts them back.
@@ -113,7 +113,7 @@ def freeze_statistics(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             affine = [p for p in (part.weight, part.bias) if p is not None]
-            if affine and not any(p.requires_grad for p in affine):
+            if everywhere or (affine and not any(p.requires_grad for p in affine)):
                 part.eval()
 
 

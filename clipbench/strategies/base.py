@@ -68,11 +68,13 @@ class Strategy(ABC):
         trains: False for a strategy that only evaluates.
         reads_features: True where the image tower stays as it is, so that its features are
             computed once and without augmentation.
+        frozen_statistics: whether BatchNorm keeps its running statistics in blocks that train too.
         ignores: root keys of a config that cannot change the outcome of this strategy.
     """
 
     trains: bool = True
     reads_features: bool = False
+    frozen_statistics: bool = False
     ignores: frozenset[str] = frozenset()
 
     @abstractmethod

@@ -14,10 +14,19 @@ class Finetune(Strategy):
     Args:
         freeze_depth: see :func:`clipbench.strategies.base.freeze`.
         head: ``auto``, ``zero_shot`` or ``random``.
+        frozen_statistics: keep BatchNorm's running statistics as pretrained; a zero-shot head was
+            made for features under those, and a small dataset of one style moves them away.
     """
 
-    def __init__(self, *, freeze_depth: int | str = 0, head: str = "auto") -> None:
+    def __init__(
+        self,
+        *,
+        freeze_depth: int | str = 0,
+        head: str = "auto",
+        frozen_statistics: bool = False,
+    ) -> None:
         self.freeze_depth, self.head = freeze_depth, head
+        self.frozen_statistics = frozen_statistics
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
         """The classifier at its start; the head always trains."""

@@ -170,6 +170,18 @@ def test_running_statistics_of_frozen_blocks_stay_and_of_others_move():
         assert torch.equal(old, new) != trains
 
 
+def test_frozen_statistics_stay_in_blocks_that_train():
+    encoder = resnet()
+    strategy = Finetune(frozen_statistics=True)
+    classifier = strategy.prepare(encoder, TASK)
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    recipe = recipe_of("model=clip_tiny", "lr=1e-3")
+    fit(classifier, strategy, recipe, optim.Schedule(5, 0), batches(encoder.preprocess.size))
+    for name, value in encoder.state_dict().items():
+        still = "running" in name or name.endswith("num_batches_tracked")
+        assert torch.equal(value, before[name]) == still, name
+
+
 @pytest.mark.parametrize("depth", [-1, 99, "none", 1.5])
 def test_a_depth_that_is_not_there_is_refused(depth):
     with pytest.raises(Refused, match=r"use 0\.\.4 or all"):
