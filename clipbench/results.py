@@ -19,7 +19,14 @@ _OUTSIDE = {
     "dataset": {"root", "workers"},
     "model": {"recommended"},
     "strategy": {"recommended"},
-    "trainer": {"log_every_n_steps", "enable_progress_bar", "enable_model_summary", "profiler"},
+    # max_epochs is the root's epochs again; a run that takes other steps than planned is refused.
+    "trainer": {
+        "max_epochs",
+        "log_every_n_steps",
+        "enable_progress_bar",
+        "enable_model_summary",
+        "profiler",
+    },
 }
 _ROOT_OUTSIDE = {"logger", "callbacks", "gate", "allow_unfinished_warmup"}
 

@@ -119,7 +119,7 @@ def freeze_statistics(module: nn.Module, *, everywhere: bool = False) -> None:
 
 def as_head(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """A linear layer holding given weights (C, D), with zero bias unless one is given."""
-    head = nn.Linear(weight.shape[1], weight.shape[0])
+    head = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype, device=weight.device)
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.zero_() if bias is None else head.bias.copy_(bias)
