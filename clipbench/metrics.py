@@ -1,11 +1,24 @@
-"""What a set of predictions is worth; every definition is tested against its reference."""
+"""What a set of predictions is worth; every definition is tested against its reference.
 
-from collections.abc import Callable, Sequence
+Two that torchmetrics also has are defined here, since its definitions are others: macro-F1 (it
+counts classes that are predicted and never occur) and the calibration error (it gives confidences
+of exactly 1 a bin of their own, and takes logits within [0, 1] for probabilities).
+"""
 
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_stat_scores
+from torchmetrics.functional.classification import (
+    multiclass_confusion_matrix,
+    multiclass_stat_scores,
+)
+
+BINS = 15  # of the calibration error, as in Guo et al. 2017
 
 
 def _scores(logits: Tensor, labels: Tensor) -> Tensor:
@@ -21,8 +34,21 @@ def loss(logits: Tensor, labels: Tensor) -> float:
 
 
 def acc(logits: Tensor, labels: Tensor) -> float:
-    """Top-1 accuracy: an exact count over n."""
+    """Top-1 accuracy: an exact count over n. On ties the lowest class is the prediction."""
     return int((logits.argmax(1) == labels).sum()) / len(labels)
+
+
+def acc5(logits: Tensor, labels: Tensor) -> float:
+    """Share of pictures whose class is among the five highest; on ties lower classes go first.
+
+    NaN for fewer than six classes, where it says nothing.
+    """
+    if logits.shape[1] < 6:
+        return float("nan")
+    own = logits.gather(1, labels[:, None])
+    lower = torch.arange(logits.shape[1]) < labels[:, None]
+    ahead = (logits > own) | ((logits == own) & lower)
+    return int((ahead.sum(1) < 5).sum()) / len(labels)
 
 
 def mean_per_class(logits: Tensor, labels: Tensor) -> float:
@@ -42,21 +68,143 @@ def macro_f1(logits: Tensor, labels: Tensor) -> float:
     return float(f1[support > 0].mean())
 
 
+def ece(logits: Tensor, labels: Tensor) -> float:
+    """Expected calibration error over 15 equal bins, ((m-1)/15, m/15] (Guo et al. 2017, eq. 3)."""
+    confidence = logits.double().softmax(1).amax(1)
+    inner = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1]
+    bins = torch.bucketize(confidence, inner)
+    correct = (logits.argmax(1) == labels).double()
+    gaps = torch.bincount(bins, weights=correct - confidence, minlength=BINS)
+    return float(gaps.abs().sum()) / len(labels)
+
+
 METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
     "loss": loss,
     "acc": acc,
+    "acc5": acc5,
     "mean_per_class": mean_per_class,
     "macro_f1": macro_f1,
+    "ece": ece,
 }
 
 
-def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, float]:
+def worst_group(logits: Tensor, labels: Tensor, groups: ArrayLike) -> float:
+    """The lowest accuracy of a group, over the groups that have a picture.
+
+    Args:
+        logits: (n, C).
+        labels: (n,).
+        groups: (n,), the group of each picture; -1 leaves it out (WILDS' region "Other").
+
+    Returns:
+        NaN where no picture is in a group.
+    """
+    ids = torch.as_tensor(np.asarray(groups))
+    counted = ids >= 0
+    right = ids[counted & (logits.argmax(1) == labels)]
+    count = torch.bincount(ids[counted])
+    hits = torch.bincount(right, minlength=len(count))
+    present = count > 0
+    shares = hits[present].double() / count[present]
+    return float(shares.min()) if len(shares) else float("nan")
+
+
+def level_acc(logits: Tensor, labels: Tensor, level: Sequence[int] | Sequence[str]) -> float:
+    """Accuracy once label and prediction are both mapped to a coarser level.
+
+    Args:
+        logits: (n, C).
+        labels: (n,).
+        level: the coarser label, or its name, of each of the C classes.
+    """
+    coarse = torch.as_tensor(np.unique(np.asarray(level), return_inverse=True)[1])
+    return int((coarse[logits.argmax(1)] == coarse[labels]).sum()) / len(labels)
+
+
+def classification(
+    logits: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    groups: Mapping[str, ArrayLike] | None = None,
+    levels: Mapping[str, Sequence[int] | Sequence[str]] | None = None,
+) -> dict[str, float]:
     """The named metrics, and the loss, of a whole split.
+
+    What is NaN is left out: ``acc5`` of fewer than six classes, and the worst group where no
+    picture is in one.
+
+    Args:
+        logits: (n, C), n at least 1.
+        labels: (n,), in [0, C).
+        names: entries of :data:`METRICS`, ``acc_worst_<kind>`` for a kind in ``groups``, or
+            ``acc_<level>`` for a level in ``levels``.
+        groups: kind of group -> the group of each picture, (n,), -1 for none that counts.
+        levels: coarser labels: level -> the coarser label, or its name, of each class, (C,).
+
+    Raises:
+        ValueError: for a name that is none of these.
+    """
+    labels = labels.to(torch.int64)
+    values: dict[str, float] = {}
+    for name in ("loss", *names):
+        kind, level = name.removeprefix("acc_worst_"), name.removeprefix("acc_")
+        if name in METRICS:
+            value = METRICS[name](logits, labels)
+        elif kind != name and groups and kind in groups:
+            value = worst_group(logits, labels, groups[kind])
+        elif level != name and levels and level in levels:
+            value = level_acc(logits, labels, levels[level])
+        else:
+            known = f"groups are {sorted(groups or ())}, levels {sorted(levels or ())}"
+            raise ValueError(f"no metric is called {name}; there are {sorted(METRICS)}, {known}")
+        values[name] = value
+    return {name: value for name, value in values.items() if not np.isnan(value)}
+
+
+def confusion(logits: Tensor, labels: Tensor) -> NDArray[np.int64]:
+    """How often each class (row) was taken for each (column): (C, C) counts."""
+    matrix = multiclass_confusion_matrix(logits.argmax(1), labels, num_classes=logits.shape[1])
+    counts: NDArray[np.int64] = matrix.numpy().astype(np.int64)
+    return counts
+
+
+def per_class(
+    logits: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    levels: Mapping[str, Sequence[int] | Sequence[str]] | None = None,
+) -> pd.DataFrame:
+    """A row for each class, in label order; what nothing was measured for is NaN.
 
     Args:
         logits: (n, C).
         labels: (n,), in [0, C).
-        names: entries of :data:`METRICS`.
+        classes: their C names.
+        levels: coarser labels, as in :func:`classification`.
+
+    Returns:
+        Columns ``class``, one for each level, ``n``, ``correct``, ``recall``, ``precision``,
+        ``f1``, ``confused_with`` (the class most often predicted in its place, the lowest on ties;
+        None without errors), ``confused`` (how often), and ``errors_within_<level>``: how many of
+        its errors stay within its own family. The mean recall and F1 of rows with ``n`` above 0
+        are :func:`mean_per_class` and :func:`macro_f1`.
     """
-    logits, labels = logits.float(), labels.to(torch.int64)
-    return {name: METRICS[name](logits, labels) for name in ("loss", *names)}
+    counts = confusion(logits, labels)
+    n, predicted, correct = counts.sum(1), counts.sum(0), counts.diagonal()
+    errors = counts - np.diag(correct)
+    levels = {name: np.asarray(level) for name, level in (levels or {}).items()}
+    within = {
+        f"errors_within_{name}": (errors * (level[:, None] == level)).sum(1)
+        for name, level in levels.items()
+    }
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, and is meant to be
+        ratios = {
+            "recall": correct / n,
+            "precision": correct / predicted,
+            "f1": 2 * correct / (n + predicted),
+        }
+    taken = [classes[row.argmax()] if row.any() else None for row in errors]
+    return pd.DataFrame(
+        {"class": list(classes), **levels, "n": n, "correct": correct, **ratios}
+        | {"confused_with": taken, "confused": errors.max(1), **within}
+    )
