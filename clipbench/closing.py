@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clipbench import paths, results
+from clipbench import config, paths, results
 from clipbench.errors import SHOWN
 from clipbench.launch import Outcome
 from clipbench.progress import console, show
@@ -51,26 +51,6 @@ def _failure(outcome: Outcome) -> None:
         print(f"  and {len(rest)} more, all of them in {path}", file=sys.stderr)
 
 
-def _keys() -> list[str]:
-    """Every key that a config of the defaults has, dotted, and every group."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import DictConfig, OmegaConf
-
-    found: list[str] = []
-
-    def walk(node: object, prefix: str) -> None:
-        if isinstance(node, dict):
-            for key, child in node.items():
-                found.append(f"{prefix}{key}")
-                walk(child, f"{prefix}{key}.")
-
-    with initialize_config_dir(str(paths.CONF), version_base="1.3"):
-        config = compose("config")
-    assert isinstance(config, DictConfig)
-    walk(OmegaConf.to_container(config), "")
-    return [*found, *(p.name for p in paths.CONF.iterdir() if p.is_dir())]
-
-
 def near(word: str, options: Sequence[str]) -> str:
     """``; did you mean ...?`` for the options nearest to a word, or nothing."""
     matches = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
@@ -94,7 +74,7 @@ def config_error(error: Exception, words: Sequence[str]) -> None:
         message += f" (options: {', '.join(options)})" if options else ""
     elif match := re.search(r"Could not override '([^']+)'", text):
         name = match.group(1)
-        message = f"{name} is no key{near(name, _keys())}"
+        message = f"{name} is no key{near(name, config.keys())}"
     elif match := re.search(r"Missing mandatory value: (\S+)", text):
         message = f"{match.group(1)} must be given: {match.group(1)}=..."
     else:

@@ -1,6 +1,7 @@
 """One run: config -> datamodule, model -> strategy -> module -> Trainer -> one result.json."""
 
 import hashlib
+import json
 import math
 import shutil
 import time
@@ -24,6 +25,7 @@ from clipbench.launch import Job, Outcome
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.modules import ClassificationModule
 from clipbench.progress import console
+from clipbench.prompts import Prompts
 from clipbench.schema import build
 from clipbench.strategies.base import Strategy, Task, layer_names
 
@@ -56,6 +58,7 @@ class Run:
         root = {k: v for k, v in self.config.items() if k in self.config["recipe"]}
         self.recipe: dict[str, Any] = {**self.config["recipe"], **root}
         self.strategy: Strategy = build(self.config["strategy"])
+        self.prompts = self._prompts()
         self.schedule = optim.plan(
             batches=self._batches() if self.strategy.trains else 0,
             epochs=self.recipe["epochs"],
@@ -74,12 +77,23 @@ class Run:
             return whole
         return min(whole, limit) if isinstance(limit, int) else int(whole * limit)
 
+    def _prompts(self) -> list[list[str]]:
+        prompts: Prompts = build(self.config["prompts"])
+        if prompts.use == "sampled" and not self.strategy.reads_captions:
+            name = self.job.choices["strategy"]
+            raise Refused(f"strategy={name} reads no text in a step; use prompts.use=ensemble")
+        said = prompts.of(self.data.classes, self.data.templates, self.data.keys)
+        if self.strategy.reads_captions:
+            self.data.caption(said)
+        return said
+
     def _key(self) -> str:
         config = {k: v for k, v in self.config.items() if k not in self.strategy.ignores}
         pretrained = weights_identity(config["model"].get("pretrained"))
         config["model"] = {**config["model"], "pretrained": pretrained}
         data = {name: split["sha256"] for name, split in self.data.record().items()}
-        return results.key(results.identity(config, data=data))
+        said = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
+        return results.key(results.identity(config, data=data, prompts=said))
 
     @property
     def completed(self) -> bool:
@@ -159,7 +173,9 @@ class Run:
         tower.to(memory_format=torch.channels_last)
         seed_everything(self.config["seed"], workers=True, verbose=False)
         strategy = self.strategy
-        classifier = strategy.prepare(tower, Task(self.data.classes, self.data.templates))
+        weights = self.data.class_weights()
+        task = Task(self.data.classes, self.prompts)
+        classifier = strategy.prepare(tower, task)
         self.data.attach(
             preprocess=tower.preprocess,
             augment=build(self.config["augment"]),
@@ -169,7 +185,12 @@ class Run:
         self.record["parameters"] = _parameters(classifier)
         self.write()
         module = ClassificationModule(
-            classifier, strategy, self.recipe, self.schedule, self.data.metrics
+            classifier,
+            strategy,
+            self.recipe,
+            self.schedule,
+            self.data.measure,
+            None if weights is None else torch.from_numpy(weights),
         )
         recorder = Recorder(self.folder, self.record["selection"]["metric"], self._changed)
         self.recorder = recorder

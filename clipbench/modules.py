@@ -1,6 +1,6 @@
 """The LightningModule of a classification run: one step for every split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from clipbench import metrics, optim
+from clipbench import optim
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, freeze_statistics
 from clipbench.strategies.base import Batch, Strategy, logits
@@ -22,7 +22,8 @@ class ClassificationModule(LightningModule):
         strategy: gives the parameter groups.
         recipe: plain data: ``lr``, ``weight_decay``, ``optimizer``, ``label_smoothing``, ...
         schedule: learning rate by optimiser step.
-        metrics: names of the metrics of a split.
+        measure: the metrics of a split, given its name, logits (n, C) and labels (n,).
+        weights: of each class in the loss, (C,), or None.
 
     Attributes:
         split: which split the next evaluation is of; names its metrics.
@@ -36,11 +37,13 @@ class ClassificationModule(LightningModule):
         strategy: Strategy,
         recipe: Mapping[str, Any],
         schedule: optim.Schedule,
-        metrics: Sequence[str],
+        measure: Callable[[str, Tensor, Tensor], dict[str, float]],
+        weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.classifier, self.strategy = classifier, strategy
-        self.recipe, self.schedule, self.metric_names = recipe, schedule, metrics
+        self.recipe, self.schedule = recipe, schedule
+        self.measure, self.weights = measure, weights
         self.split = "val"
         self.outputs: dict[str, Tensor] = {}
         self.values: dict[str, float] = {}
@@ -68,7 +71,11 @@ class ClassificationModule(LightningModule):
         """
         smoothing = self.recipe["label_smoothing"]
         loss = self.strategy.loss(
-            self.classifier, batch, smoothing=smoothing, step=self.global_step
+            self.classifier,
+            batch,
+            smoothing=smoothing,
+            step=self.global_step,
+            weights=self.weights,
         )
         if not torch.isfinite(loss):
             raise self._diverged("loss")
@@ -105,9 +112,7 @@ class ClassificationModule(LightningModule):
         if not torch.isfinite(self.outputs["logits"]).all():
             cause = f"the model gives logits that are not finite on {self.split}"
             raise Refused(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
-        values = metrics.classification(
-            self.outputs["logits"], self.outputs["label"], self.metric_names
-        )
+        values = self.measure(self.split, self.outputs["logits"], self.outputs["label"])
         self.values = {f"{self.split}/{k}": v for k, v in values.items()}
         # For callbacks that monitor; the recorder writes the loggers, by epoch.
         self.log_dict(self.values, logger=False)

@@ -6,6 +6,7 @@ import stat
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -22,10 +23,26 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit, which it only warns of; 0.3 GB on
 MAX_ASPECT = 100  # resizing the short side of a 1 x 5000 strip to 224 would make 250 million pixels
 LONG_WORK = 500  # files; above this a progress bar is shown
 
+
+@dataclass(frozen=True)
+class Member:
+    """A picture inside an uncompressed tar."""
+
+    path: Path
+    offset: int
+    size: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.path}#{self.name}"
+
+
+Source = Path | Member
+
 _known: dict[tuple[Path, int, int], str | None] = {}
 
 
-def read(path: Path) -> Image.Image:
+def read(path: Source, value_range: tuple[float, float] | None = None) -> Image.Image:
     """The picture in a file (of an animation the first frame), decoded, the file closed."""
     with Image.open(path, formats=FORMATS) as image:
         image.load()
@@ -53,7 +70,9 @@ def fault(path: Path) -> str | None:
         return error.strerror or str(error)
 
 
-def faults(paths: Sequence[Path]) -> dict[Path, str]:
+def faults(
+    paths: Sequence[Source], value_range: tuple[float, float] | None = None
+) -> dict[Source, str]:
     """The reason for each file that :func:`fault` finds one for, in the order given."""
     files: Iterable[tuple[Path, str | None]] = _each(paths)
     if len(paths) > LONG_WORK:

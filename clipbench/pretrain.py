@@ -8,16 +8,17 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from clipbench import paths, results, weights
+from clipbench.config import compose
 from clipbench.datamodules.shapes import ShapesDataModule
 from clipbench.drawing import COLOURS, FILLS, SHAPES
 from clipbench.models.base import ImageTower
 from clipbench.progress import console, show
+from clipbench.prompts import fill
 from clipbench.schema import build
 from clipbench.transforms import eval_transform
 
@@ -51,24 +52,10 @@ def zero_shot(tower: ImageTower, data: ShapesDataModule, split: str) -> dict[str
         labels[name] = torch.tensor([values.index(row[name]) for row in truth])
     right = {}
     for name, (values, templates) in asked.items():
-        head = tower.zero_shot_head(values, templates)
+        head = tower.zero_shot_head([[fill(t, v) for t in templates] for v in values])
         assert head is not None
         right[name] = float((head(features).argmax(1) == labels[name]).double().mean())
     return right
-
-
-def composed(*overrides: str) -> dict[str, Any]:
-    """The resolved config of a command line."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from clipbench import schema
-
-    paths.register()
-    schema.register()
-    with initialize_config_dir(str(paths.CONF), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
-    return dict(config)
 
 
 def keep(name: str) -> None:
@@ -99,7 +86,7 @@ def main() -> None:
         command = [sys.executable, "-m", "clipbench.run", f"experiment=pretrain_{asked.model}"]
         subprocess.run(command, check=True)
         keep(asked.model)
-    config = composed(f"model={asked.model}", "dataset=shapes")
+    config = compose(f"model={asked.model}", "dataset=shapes")
     tower: ImageTower = build(config["model"])
     if not tower.has_text:
         return

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-# What cannot change the outcome: where things are, how many decode, what is shown or allowed.
+# What cannot change the outcome: where things are, how many decode, what is shown or allowed. What
+# class names, templates and prompts say is hashed by itself, wherever it comes from.
 _OUTSIDE = {
-    "dataset": {"root", "workers"},
+    "dataset": {"root", "workers", "cache_gb", "class_names", "templates"},
     "model": {"recommended"},
     "strategy": {"recommended"},
     # max_epochs is the root's epochs again; a run that takes other steps than planned is refused.
@@ -28,7 +29,7 @@ _OUTSIDE = {
         "profiler",
     },
 }
-_ROOT_OUTSIDE = {"logger", "callbacks", "gate", "allow_unfinished_warmup"}
+_ROOT_OUTSIDE = {"prompts", "logger", "callbacks", "gate", "allow_unfinished_warmup"}
 
 
 def identity(config: Mapping[str, Any], **content: Any) -> dict[str, Any]:

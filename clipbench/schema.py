@@ -21,6 +21,7 @@ class Root:
 
     model: Any = MISSING
     dataset: Any = MISSING
+    prompts: Any = MISSING
     strategy: Any = MISSING
     recipe: Any = MISSING
     augment: Any = MISSING

@@ -4,14 +4,19 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
-from torchvision.transforms.functional import to_tensor
+from torchvision.transforms.v2 import functional as F
 
 from clipbench.errors import Refused
 
-Transform = Callable[[Image.Image], Tensor]
+Picture = Image.Image | Tensor  # PIL, or uint8 (3, H, W)
+Transform = Callable[[Picture], Tensor]
+
+# What dataset.resize_mode says -> open_clip's names, which weight files hold.
+MODES = {"crop": "shortest", "squash": "squash", "pad": "longest"}
 
 
 @dataclass(frozen=True)
@@ -20,12 +25,12 @@ class Preprocess:
 
     Attributes:
         size: side of the square that the model sees, in pixels.
-        resize: length of the shorter side before the crop, in pixels.
+        resize: length of the side that is resized to before the crop, in pixels.
         mean: per channel, of values in [0, 1].
         std: per channel, of values in [0, 1].
         interpolation: ``bicubic`` or ``bilinear``, antialiased.
         resize_mode: ``shortest`` keeps the aspect ratio and crops, ``squash`` keeps the whole
-            picture and bends it (SigLIP, CLIPA).
+            picture and bends it (SigLIP, CLIPA), ``longest`` keeps both and pads with black.
     """
 
     size: int
@@ -40,6 +45,21 @@ class Preprocess:
         if size is None:
             return self
         return replace(self, size=size, resize=size * self.resize // self.size)
+
+    def with_mode(self, mode: str | None) -> "Preprocess":
+        """The same with ``dataset.resize_mode``; None, or the checkpoint's own: as it is.
+
+        Squash and pad keep the whole picture, so nothing is cut off after the resize, as in
+        ``open_clip.image_transform(resize_mode=...)``.
+
+        Raises:
+            Refused: for a mode other than ``crop``, ``squash`` and ``pad``.
+        """
+        if mode is not None and mode not in MODES:
+            raise Refused(f"dataset.resize_mode={mode} is not known; use crop, squash or pad")
+        if mode is None or MODES[mode] == self.resize_mode:
+            return self
+        return replace(self, resize=self.size, resize_mode=MODES[mode])
 
     def to_json(self) -> str:
         """As text, to be kept in a weight file."""
@@ -74,42 +94,130 @@ class Augment:
     hflip: float = 0.0
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(picture: Picture) -> Picture:
     # As open_clip and torchvision's own folder loader do it: grey is repeated, CMYK and palettes
     # are translated, alpha is dropped. Before the resize: Pillow resizes palettes by nearest pixel.
-    return image if image.mode == "RGB" else image.convert("RGB")
+    if isinstance(picture, Tensor) or picture.mode == "RGB":
+        return picture
+    return picture.convert("RGB")
 
 
-def _tensor(preprocess: Preprocess) -> list[Callable[..., object]]:
-    # v2.ToDtype multiplies by 1/255, which differs in the last bit from what open_clip, timm and
-    # torchvision's own weights divide.
-    return [to_tensor, v2.Normalize(preprocess.mean, preprocess.std)]
+def _bytes(picture: Picture) -> Tensor:
+    pixels: Tensor = picture if isinstance(picture, Tensor) else F.pil_to_tensor(picture)
+    return pixels.contiguous()
 
 
-def _whole_picture(preprocess: Preprocess) -> list[Callable[..., object]]:
-    mode = InterpolationMode(preprocess.interpolation)
-    shorter = preprocess.resize_mode == "shortest"
-    size = preprocess.resize if shorter else [preprocess.resize, preprocess.resize]
-    return [v2.Resize(size, mode, antialias=True), v2.CenterCrop(preprocess.size)]
+@dataclass(frozen=True)
+class Whole:
+    """The picture as evaluation sees it, the same at every look: uint8 (3, S, S).
+
+    From a PIL image it is to the last bit what open_clip, torchvision and timm make of it; from
+    the pixels, uint8 (3, H, W), at most 1 of 255 away.
+    """
+
+    size: int
+    resize: int
+    interpolation: str
+    resize_mode: str
+
+    def __call__(self, picture: Picture) -> Tensor:
+        """Resize to the mode's size, then cut out the centre, padded where that is too small."""
+        picture = _rgb(picture)
+        size: int | list[int] = self.resize  # of the shorter side
+        if self.resize_mode == "squash":
+            size = [self.resize, self.resize]
+        elif self.resize_mode == "longest":
+            height, width = F.get_size(picture)
+            ratio = max(height / self.resize, width / self.resize)
+            size = [max(1, round(height / ratio)), max(1, round(width / ratio))]
+        picture = F.resize(picture, size, InterpolationMode(self.interpolation), antialias=True)
+        return _bytes(F.center_crop(picture, [self.size, self.size]))
 
 
-def eval_transform(preprocess: Preprocess) -> Transform:
-    """Resize, crop the centre, normalise: PIL image to float32 (3, S, S)."""
-    transform: Transform = v2.Compose([_rgb, *_whole_picture(preprocess), *_tensor(preprocess)])
-    return transform
+@dataclass(frozen=True)
+class Varied:
+    """The random part of a training picture: crop and flip, drawn from torch's generator.
+
+    open_clip and WiSE-FT crop a rectangle of any mode's picture in training, so that a model to be
+    evaluated on squashed or padded pictures never trains on one. Here the crop is cut from the
+    square that the mode makes of the whole picture, at its full resolution and resized once:
+    padded pictures are padded first; squashed ones are cropped by a ratio bent likewise.
+    """
+
+    size: int
+    interpolation: str
+    resize_mode: str
+    augment: Augment
+
+    def __call__(self, picture: Picture) -> Tensor:
+        """The picture, or what :class:`Whole` made of it, to uint8 (3, S, S)."""
+        pixels = _bytes(picture if self.augment.scale is None else self._crop(_rgb(picture)))
+        if self.augment.hflip and torch.rand(1) < self.augment.hflip:
+            pixels = pixels.flip(-1)
+        return pixels
+
+    def _crop(self, picture: Picture) -> Picture:
+        height, width = F.get_size(picture)
+        shape = width / height if self.resize_mode == "squash" else 1.0
+        if self.resize_mode == "longest":
+            side = max(height, width)
+            picture = F.center_crop(picture, [side, side])
+        low, high = self.augment.ratio
+        crop = v2.RandomResizedCrop(
+            self.size,
+            self.augment.scale,
+            (low * shape, high * shape),
+            InterpolationMode(self.interpolation),
+            antialias=True,
+        )
+        cropped: Picture = crop(picture)
+        return cropped
 
 
-def train_transform(preprocess: Preprocess, augment: Augment) -> Transform:
+class View:
+    """How a picture becomes what a model sees.
+
+    Args:
+        preprocess: of the checkpoint.
+        augment: of training; None for evaluation.
+
+    Attributes:
+        fixed: the part that is the same at every look, which a cache may hold; None where the
+            picture itself is all there is.
+        varied: the random part; None where there is none.
+    """
+
+    def __init__(self, preprocess: Preprocess, augment: Augment | None = None) -> None:
+        told = preprocess
+        crops = augment is not None and augment.scale is not None
+        self.fixed = (
+            None if crops else Whole(told.size, told.resize, told.interpolation, told.resize_mode)
+        )
+        self.varied = (
+            Varied(told.size, told.interpolation, told.resize_mode, augment)
+            if augment and (crops or augment.hflip)
+            else None
+        )
+        self._mean = torch.tensor(told.mean).view(3, 1, 1)
+        self._std = torch.tensor(told.std).view(3, 1, 1)
+
+    def __call__(self, picture: Picture) -> Tensor:
+        """Picture to float32 (3, S, S)."""
+        return self.finish(picture if self.fixed is None else self.fixed(picture))
+
+    def finish(self, held: Picture) -> Tensor:
+        """From what :attr:`fixed` made, or the picture itself, to normalised float32 (3, S, S)."""
+        pixels = _bytes(held) if self.varied is None else self.varied(held)
+        # Divided, not multiplied by 1/255 as v2.ToDtype does it: the last bit differs from what
+        # open_clip, timm and torchvision's own weights are given.
+        return pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
+
+
+def eval_transform(preprocess: Preprocess) -> View:
+    """Resize, crop the centre, normalise: picture to float32 (3, S, S)."""
+    return View(preprocess)
+
+
+def train_transform(preprocess: Preprocess, augment: Augment) -> View:
     """The training picture: the eval transform, or a random crop and flip in its place."""
-    mode = InterpolationMode(preprocess.interpolation)
-    if augment.scale is None:
-        geometry = _whole_picture(preprocess)
-    else:
-        geometry = [
-            v2.RandomResizedCrop(
-                preprocess.size, augment.scale, augment.ratio, mode, antialias=True
-            )
-        ]
-    flip = v2.RandomHorizontalFlip(augment.hflip)
-    transform: Transform = v2.Compose([_rgb, *geometry, flip, *_tensor(preprocess)])
-    return transform
+    return View(preprocess, augment)

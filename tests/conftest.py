@@ -6,10 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from clipbench import paths, schema
+from clipbench import config, paths, schema
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,10 +23,7 @@ def outputs(tmp_path, monkeypatch):
     return tmp_path / "outputs"
 
 
-def composed(*overrides):
-    """The resolved config of a command line, as plain data."""
-    with initialize_config_dir(str(paths.CONF), version_base="1.3"):
-        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+composed = config.compose
 
 
 def clipbench(*words, module="run", env=None, timeout=300):

@@ -1,92 +1,156 @@
-"""What every dataset shares: named splits with fingerprints, and loaders keyed by the seed."""
+"""What every dataset shares: named splits with fingerprints, looked at before they are used."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clipbench.datamodules.checks import check_labels, check_names, check_pictures, present
+from clipbench import metrics
+from clipbench.datamodules import names
+from clipbench.datamodules.checks import (
+    check_labels,
+    check_names,
+    check_pictures,
+    check_splits,
+    present,
+    readable,
+)
 from clipbench.datamodules.loading import KeyedSampler, Pictures, collate
 from clipbench.datamodules.split import Split, carve, few_shot
+from clipbench.errors import Refused
 from clipbench.transforms import Augment, Preprocess, eval_transform, train_transform
 
-__all__ = ["ClassificationDataModule", "KeyedSampler", "Pictures", "Split", "carve", "few_shot"]
+__all__ = [
+    "CaptionDataModule",
+    "ClassificationDataModule",
+    "DataModule",
+    "Options",
+    "Split",
+    "carve",
+]
 
 
-class ClassificationDataModule(LightningDataModule, ABC):
-    """A dataset of labelled pictures.
+class Options(TypedDict, total=False):
+    """What every dataset takes besides its own keys; see ``conf/dataset/options/pictures.yaml``."""
 
-    A subclass sets ``classes`` and ``templates`` and yields its splits; it needs no model. Before
-    loaders are asked for, :meth:`attach` brings what the model and the recipe decide.
+    workers: int
+    shots: int | None
+    subset: Sequence[str | int] | int | None
+    class_names: names.Names | str | None
+    templates: Sequence[str] | str | None
+    balance: str | None
+    resize_mode: str | None
+    bad_images: str
+    value_range: tuple[float, float] | None
+    decoder: str
+    cache_gb: float
+
+
+ONE_OF: Mapping[str, tuple[str | None, ...]] = {
+    "balance": (None, "sampler", "weights"),
+    "resize_mode": (None, "crop", "squash", "pad"),
+    "bad_images": ("stop", "skip"),
+    "decoder": ("torchvision", "pillow"),
+}
+
+
+class DataModule(LightningDataModule, ABC):
+    """A dataset of pictures in named splits.
+
+    A subclass yields its splits as the official lists have them; what of that is on disk and can
+    be read is found out here. It needs no model: before loaders are asked for, :meth:`attach`
+    brings what the model and the recipe decide.
 
     Args:
         root: the dataset's folder.
-        shots: pictures a class to train on; None for all of them.
-        workers: processes that decode pictures; 0 decodes in the training process.
+        options: see :class:`Options`.
 
     Attributes:
-        classes: class names as prompts use them, in label order.
-        templates: prompts with one ``{}`` for the class name.
-        metrics: names of the metrics reported for each split, the one selected on first.
         splits: filled by :meth:`prepare`.
         warnings: what is not wrong enough to stop a run, to be said once and kept in its record.
-        published_name: the dataset's name in ``experiments/published/clip_benchmark.csv``.
+        published_name: the dataset's name in ``experiments/published/*.csv``.
+
+    Raises:
+        Refused: for an option's value that there is not.
     """
 
-    classes: list[str]
-    templates: list[str]
-    metrics: Sequence[str] = ("acc", "mean_per_class")
     published_name: str | None = None
 
-    def __init__(
-        self, *, root: str | Path = ".", shots: int | None = None, workers: int = 0
-    ) -> None:
+    def __init__(self, *, root: str | Path = ".", **options: Unpack[Options]) -> None:
         super().__init__()
-        self.root, self.shots, self.workers = Path(root).expanduser(), shots, workers
+        given: dict[str, Any] = {**options}
+        for key, known in ONE_OF.items():
+            if given.get(key, known[0]) not in known:
+                shown = ", ".join("null" if k is None else k for k in known)
+                raise Refused(f"no dataset.{key}={given[key]}; there are {shown}")
+        self.root = Path(root).expanduser()
+        self.workers = options.get("workers", 0)
+        self.shots = options.get("shots")
+        self.subset = options.get("subset")
+        self.given_names = options.get("class_names")
+        self.given_templates = options.get("templates")
+        self.balance = options.get("balance")
+        self.resize_mode = options.get("resize_mode")
+        self.bad_images = options.get("bad_images", "stop")
+        self.value_range = options.get("value_range")
+        self.decoder = options.get("decoder", "torchvision")
+        self.cache_gb = options.get("cache_gb", 0.0)
         self.splits: dict[str, Split] = {}
         self.warnings: list[str] = []
 
     @abstractmethod
     def read_splits(self) -> dict[str, Split]:
-        """The splits as they are on disk: ``train``, ``val``, ``test`` and named shifts.
+        """The splits as they should be: ``train``, ``val``, ``test`` and named shifts.
 
         Raises:
-            Refused: if the dataset is not there, or its class folders disagree.
+            Refused: if the dataset is not there, or its lists disagree.
         """
 
     def prepare(self, seed: int) -> None:
-        """Read the splits; the few-shot choice depends on the seed.
+        """Read the splits, and leave out of evaluation what is not on disk.
+
+        Args:
+            seed: of the few-shot choice.
 
         Raises:
             Refused: if the dataset is not there, or pictures of train or val are not on disk.
         """
         self.splits, self.warnings = {}, []
-        splits = self.read_splits()
-        if self.shots is not None:
-            splits["train"] = few_shot(splits["train"], self.shots, seed)
-        for name, split in splits.items():
-            self.splits[name], warning = present(name, split)
+        for name, split in self._arranged(self.read_splits(), seed).items():
+            there, warning = present(name, split)
+            if self.bad_images == "skip":
+                there, bad = readable(name, there, self.value_range)
+                self.warnings += [bad] if bad else []
+            self.splits[name] = there
             self.warnings += [warning] if warning else []
 
+    def _arranged(self, splits: dict[str, Split], seed: int) -> dict[str, Split]:
+        """The splits after the options that choose among their rows."""
+        return splits
+
     def check(self) -> None:
-        """Look for what would spoil the run: names, labels, then every picture, decoded.
+        """Look for what would spoil the run: first the lists, then every picture.
 
         Raises:
             Refused: with the list of what is wrong.
         """
-        check_names(self.classes, self.templates)
-        found = check_labels(self.splits, self.classes)
-        self.warnings += [warning for warning in found if warning not in self.warnings]
-        check_pictures(self.splits)
+        check_splits(self.splits)
+        check_pictures(self.splits, self.value_range)
 
     def attach(
         self, *, preprocess: Preprocess, augment: Augment, batch_size: int, seed: int
     ) -> None:
         """Say how pictures become batches."""
-        self.preprocess, self.augment = preprocess, augment
+        self.preprocess = preprocess.with_mode(self.resize_mode)
+        self.augment = augment
         self.batch_size, self.seed = batch_size, seed
 
     @property
@@ -94,14 +158,18 @@ class ClassificationDataModule(LightningDataModule, ABC):
         """The splits that are read once, at the chosen epoch: all but train and val."""
         return [name for name in self.splits if name not in ("train", "val")]
 
+    def train_sampler(self) -> KeyedSampler:
+        """The order of train: shuffled by (seed, epoch)."""
+        return KeyedSampler(len(self.splits["train"]), self.seed)
+
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Augmented, shuffled by (seed, epoch), the last batch possibly short."""
+        """Augmented, shuffled, the last batch possibly short."""
         split = self.splits["train"]
         pictures = Pictures(split, train_transform(self.preprocess, self.augment), self.seed)
         return DataLoader(
             pictures,
             batch_size=self.batch_size,
-            sampler=KeyedSampler(len(split), self.seed),
+            sampler=self.train_sampler(),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             collate_fn=collate,
@@ -131,3 +199,105 @@ class ClassificationDataModule(LightningDataModule, ABC):
             }
             for name, split in self.splits.items()
         }
+
+
+class CaptionDataModule(DataModule):
+    """Pictures with captions and no classes."""
+
+
+class ClassificationDataModule(DataModule):
+    """A dataset of labelled pictures.
+
+    Attributes:
+        classes: class names as prompts use them, in label order.
+        keys: what the dataset itself calls its classes, where that is something else.
+        templates: prompts with one ``{}`` for the class name, or one ``{a}`` for the name with its
+            indefinite article.
+        name_variants: other sets of names, to be asked for as ``dataset.class_names=<variant>``.
+        metrics: names of the metrics reported for each split, the one selected on first.
+        groups: the names of each kind of group that ``Split.groups`` counts.
+        levels: coarser labels: of each kind the label of every class.
+    """
+
+    classes: list[str]
+    keys: Sequence[str] | None = None
+    templates: list[str]
+    name_variants: Mapping[str, Sequence[str]] = {}
+    metrics: Sequence[str] = ("acc", "mean_per_class")
+    groups: Mapping[str, Sequence[str]] = {}
+    levels: Mapping[str, Sequence[int]] = {}
+
+    def _arranged(self, splits: dict[str, Split], seed: int) -> dict[str, Split]:
+        keys = list(self.keys or self.classes)
+        self.templates = names.templates(self.given_templates, self.templates)
+        self.classes = names.class_names(keys, self.classes, self.given_names, self.name_variants)
+        if self.subset is not None:
+            labels = names.chosen(keys, self.classes, self.subset)
+            splits = {name: split.of_classes(labels) for name, split in splits.items()}
+            self.classes = [self.classes[label] for label in labels]
+            self.keys = [keys[label] for label in labels]
+            self.levels = {k: [of[label] for label in labels] for k, of in self.levels.items()}
+        if self.shots is not None:
+            splits["train"] = few_shot(splits["train"], self.shots, seed)
+        return splits
+
+    def check(self) -> None:
+        """As every dataset, after names, prompts and labels.
+
+        Raises:
+            Refused: with the list of what is wrong.
+        """
+        check_names(self.classes, self.templates)
+        found = check_labels(self.splits, self.classes)
+        self.warnings += [warning for warning in found if warning not in self.warnings]
+        super().check()
+
+    def caption(self, prompts: Sequence[Sequence[str]]) -> None:
+        """Give each picture of train its class's prompts for captions, if it has none."""
+        train = self.splits["train"]
+        if train.captions is None:
+            said = [list(prompts[label]) for label in train.labels.tolist()]
+            self.splits["train"] = replace(train, captions=said)
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """Pictures of each class in train, (C,)."""
+        counted = np.bincount(self.splits["train"].labels, minlength=len(self.classes))
+        return counted.astype(np.int64)
+
+    def class_weights(self) -> NDArray[np.float64] | None:
+        """For ``balance=weights``: n / (C' n_c) of each class, 0 for those never seen; else None.
+
+        C' is the number of classes seen, so that the mean over train is 1 (sklearn's "balanced").
+        """
+        if self.balance != "weights":
+            return None
+        return self._evening()
+
+    def _evening(self) -> NDArray[np.float64]:
+        counts = self.class_counts()
+        seen = counts > 0
+        return np.where(seen, counts.sum() / (seen.sum() * np.maximum(counts, 1)), 0.0)
+
+    def train_sampler(self) -> KeyedSampler:
+        """Shuffled by (seed, epoch); for ``balance=sampler`` drawn so that classes are equal."""
+        train = self.splits["train"]
+        weights = self._evening()[train.labels] if self.balance == "sampler" else None
+        return KeyedSampler(len(train), self.seed, weights)
+
+    def measure(self, name: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """The metrics of a whole split, in its order.
+
+        Args:
+            name: the split's.
+            logits: (n, C).
+            labels: (n,).
+        """
+        split = self.splits[name]
+        if split.among is not None:
+            kept = list(split.among)
+            masked = torch.full_like(logits, -torch.inf)
+            masked[:, kept] = logits[:, kept]
+            logits = masked
+        return metrics.classification(
+            logits, labels, self.metrics, groups=split.groups, levels=self.levels
+        )

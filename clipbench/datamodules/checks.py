@@ -10,7 +10,7 @@ import numpy as np
 
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
-from clipbench.pictures import faults
+from clipbench.pictures import Source, faults
 
 TRAINING = ("train", "val")
 
@@ -24,7 +24,7 @@ def present(name: str, split: Split) -> tuple[Split, str | None]:
     Raises:
         Refused: if any is absent from train or val, or all are from another split.
     """
-    absent = _absent(split.paths)
+    absent = _absent(split.sources)
     if not absent:
         return split, None
     lost = f"{len(absent):,} of the {len(split):,} pictures of {name} are not on disk"
@@ -36,25 +36,49 @@ def present(name: str, split: Split) -> tuple[Split, str | None]:
     return replace(split.take(kept), expected=split.expected), warning
 
 
-def _absent(paths: Sequence[Path]) -> list[int]:
+def _absent(sources: Sequence[Source]) -> list[int]:
     # One listing a folder: asking for each of a million files takes minutes on a network disk.
-    folders = {path.parent for path in paths}
+    files = [source if isinstance(source, Path) else source.path for source in sources]
+    folders = {path.parent for path in files}
     listed = {folder: set(folder.iterdir()) for folder in folders if os.access(folder, os.R_OK)}
-    return [i for i, path in enumerate(paths) if path not in listed.get(path.parent, ())]
+    return [i for i, path in enumerate(files) if path not in listed.get(path.parent, ())]
 
 
-def check_pictures(splits: Mapping[str, Split]) -> None:
-    """Decode every file of every split.
+def readable(
+    name: str, split: Split, value_range: tuple[float, float] | None
+) -> tuple[Split, str | None]:
+    """The pictures of a split that can be read, and the warning that some cannot.
+
+    Raises:
+        Refused: if none can.
+    """
+    bad = faults(split.sources, value_range)
+    if not bad:
+        return split, None
+    kept = [i for i, source in enumerate(split.sources) if source not in bad]
+    details = [f"{source}: {reason}" for source, reason in bad.items()]
+    if not kept:
+        raise Refused(f"no picture of {name} can be read; replace them", details)
+    warning = f"{len(bad):,} of the {len(split):,} pictures of {name} cannot be read and were left"
+    left = replace(split.take(np.array(kept)), expected=split.expected)
+    return left, f"{warning} out, first {details[0]}"
+
+
+def check_pictures(
+    splits: Mapping[str, Split], value_range: tuple[float, float] | None = None
+) -> None:
+    """Look at the header, the size and the end of every file of every split.
 
     Raises:
         Refused: if any cannot be read, with ``path: reason`` for each of them.
     """
-    paths = list(dict.fromkeys(path for split in splits.values() for path in split.paths))
-    bad = faults(paths)
+    sources = list(dict.fromkeys(source for split in splits.values() for source in split.sources))
+    bad = faults(sources, value_range)
     if bad:
         raise Refused(
-            f"{len(bad):,} of {len(paths):,} pictures cannot be read; replace or remove them",
-            [f"{path}: {reason}" for path, reason in bad.items()],
+            f"{len(bad):,} of {len(sources):,} pictures cannot be read; replace or remove them, or "
+            "leave them out with dataset.bad_images=skip",
+            [f"{source}: {reason}" for source, reason in bad.items()],
         )
 
 
@@ -62,42 +86,53 @@ def check_names(classes: Sequence[str], templates: Sequence[str]) -> None:
     """Refuse class names and templates that make no, or the same, prompts.
 
     Raises:
-        Refused: if a name is empty or stands twice, or a template has not exactly one ``{}``.
+        Refused: if a name is empty or stands twice, or a template has not exactly one place for it.
     """
     if len(classes) < 2:
         raise Refused(f"{len(classes)} class is nothing to tell apart; two at least are needed")
     if twice := [name for name, n in Counter(classes).items() if n > 1 or not name.strip()]:
         raise Refused(f"class names stand twice or are empty: {twice}; give each its own name")
-    if not templates or (wrong := [t for t in templates if t.count("{}") != 1]):
+    if not templates or (wrong := [t for t in templates if t.count("{}") + t.count("{a}") != 1]):
         what = f"{wrong} do not have" if templates else "there are none; one must have"
-        raise Refused(f"templates: {what} exactly one {{}} for the class name")
+        raise Refused(f"templates: {what} exactly one {{}} (or {{a}}) for the class name")
+
+
+def check_splits(splits: Mapping[str, Split]) -> None:
+    """Refuse splits that cannot be trained on, or that share pictures.
+
+    Raises:
+        Refused: if there is no train, a split is empty, or a picture of train or val is also in
+            another split.
+    """
+    if "train" not in splits:
+        raise Refused("there is no split named train; a dataset needs one")
+    for name, split in splits.items():
+        if len(split) == 0:
+            raise Refused(f"the split {name} is empty; give it pictures")
+    for name in TRAINING:
+        for other in splits.keys() - {name}:
+            if name in splits and (both := set(splits[name].ids) & set(splits[other].ids)):
+                raise Refused(f"{name} and {other} share {len(both)} pictures", sorted(both))
 
 
 def check_labels(splits: Mapping[str, Split], classes: Sequence[str]) -> list[str]:
-    """Refuse splits whose labels or ids cannot be right.
+    """Refuse labels that have no class.
 
     Returns:
         Warnings: the classes that are evaluated and never trained.
 
     Raises:
-        Refused: if a split is empty, a label has no class, or a picture of train or val is also
-            in another split.
+        Refused: with ``id: label`` for each of them.
     """
     for name, split in splits.items():
-        if len(split) == 0:
-            raise Refused(f"the split {name} is empty; give it pictures")
         wrong = np.flatnonzero((split.labels < 0) | (split.labels >= len(classes)))
         if len(wrong):
             raise Refused(
                 f"{len(wrong)} labels of {name} are outside 0..{len(classes) - 1}; mend the labels",
                 [f"{split.ids[i]}: label {split.labels[i]}" for i in wrong.tolist()],
             )
-    for name in TRAINING:
-        for other in splits.keys() - {name}:
-            if name in splits and (both := set(splits[name].ids) & set(splits[other].ids)):
-                raise Refused(f"{name} and {other} share {len(both)} pictures", sorted(both))
     if "train" not in splits:
-        raise Refused("there is no split named train; a dataset needs one")
+        return []
     trained = set(splits["train"].labels.tolist())
     untrained = {k for split in splits.values() for k in split.labels.tolist()} - trained
     if not untrained:

@@ -3,10 +3,11 @@
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
-from clipbench.datamodules.base import ClassificationDataModule, Split, carve
+from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
 from clipbench.errors import Refused
 
 
@@ -23,8 +24,7 @@ class ELPVDataModule(ClassificationDataModule):
     Args:
         root: folder of the package's ``labels.csv`` and ``images/``; None for the installed one.
         threshold: lowest probability that counts as defective.
-        shots: pictures a class to train on; None for all of them.
-        workers: processes that decode pictures.
+        options: see :class:`clipbench.datamodules.base.Options`.
     """
 
     metrics = ("acc", "mean_per_class")
@@ -34,10 +34,9 @@ class ELPVDataModule(ClassificationDataModule):
         *,
         root: str | Path | None = None,
         threshold: float = 0.5,
-        shots: int | None = None,
-        workers: int = 0,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(root=root or _installed(), shots=shots, workers=workers)
+        super().__init__(root=root or _installed(), **options)
         self.threshold = threshold
         self.classes = ["functional", "defective"]
         self.templates = [

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from clipbench.datamodules.base import ClassificationDataModule, KeyedSampler
+from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.progress import track
 
 
@@ -49,7 +49,7 @@ class FeatureLoaders:
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Shuffled by (seed, epoch), as pictures would be."""
         rows = self.features("train")
-        sampler = KeyedSampler(len(rows), self.data.seed)
+        sampler = self.data.train_sampler()
         return DataLoader(rows, batch_size=self.data.batch_size, sampler=sampler)
 
     def eval_dataloader(self, name: str) -> DataLoader[dict[str, Any]]:

@@ -7,11 +7,12 @@ from http.client import HTTPException
 from pathlib import Path
 from tarfile import TarError
 from threading import Thread
+from typing import Unpack
 
 import numpy as np
 from torchvision.datasets import Flowers102
 
-from clipbench.datamodules.base import ClassificationDataModule, Split
+from clipbench.datamodules.base import ClassificationDataModule, Options, Split
 from clipbench.errors import Refused
 
 # CLIP's prompt names (openai/CLIP data/prompts.md), in label order: image class - 1. torchvision's
@@ -45,8 +46,7 @@ class Flowers102DataModule(ClassificationDataModule):
     Args:
         root: torchvision's root, the folder that holds ``flowers-102``.
         download: fetch the dataset (345 MB, checked by md5) if it is not there.
-        shots: pictures a class to train on; None for all ten.
-        workers: processes that decode pictures.
+        options: see :class:`clipbench.datamodules.base.Options`.
     """
 
     published_name = "vtab/flowers"
@@ -56,10 +56,9 @@ class Flowers102DataModule(ClassificationDataModule):
         *,
         root: str | Path,
         download: bool = True,
-        shots: int | None = None,
-        workers: int = 0,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(root=root, shots=shots, workers=workers)
+        super().__init__(root=root, **options)
         self.download = download
         self.classes = [" ".join(name.split()) for name in CLASSES.split(",")]
         self.templates = ["a photo of a {}, a type of flower."]

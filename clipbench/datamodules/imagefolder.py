@@ -4,16 +4,15 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from clipbench.datamodules.base import ClassificationDataModule, Split, carve
+from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
 from clipbench.errors import Refused
 from clipbench.pictures import EXTENSIONS
 
 VAL_NAMES = ("val", "valid", "validation")
-Names = Mapping[str, str] | Sequence[str]
 
 
 class ImageFolderDataModule(ClassificationDataModule):
@@ -26,30 +25,23 @@ class ImageFolderDataModule(ClassificationDataModule):
 
     Args:
         root: the folder.
-        class_names: names for prompts, by folder or in the folders' sorted order, or a YAML or
-            JSON file with either; None for the folders' names, underscores made spaces.
-        templates: prompts with one ``{}``; None for ``a photo of a {}.``
         test_fraction: share of each class carved as test.
         val_fraction: share of each class of what is left carved as val.
-        shots: pictures a class to train on; None for all of them.
-        workers: processes that decode pictures.
+        options: see :class:`clipbench.datamodules.base.Options`; the key of a class is its folder,
+            its name that folder's with spaces for underscores.
     """
 
     def __init__(
         self,
         *,
         root: str | Path | None = None,
-        class_names: Names | str | None = None,
-        templates: Sequence[str] | None = None,
         test_fraction: float = 0.2,
         val_fraction: float = 0.2,
-        shots: int | None = None,
-        workers: int = 0,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(root=root or "", shots=shots, workers=workers)
+        super().__init__(root=root or "", **options)
         self.given = root is not None
-        self.class_names = class_names
-        self.templates = list(templates or ["a photo of a {}."])
+        self.templates = ["a photo of a {}."]
         self.fractions = {"test": test_fraction, "val": val_fraction}
 
     def read_splits(self) -> dict[str, Split]:
@@ -67,7 +59,8 @@ class ImageFolderDataModule(ClassificationDataModule):
                 f"{len(others):,} files are not pictures in a class folder, left out: {shown}"
             )
         classes = sorted(listed["train"])
-        self.classes = _prompt_names(classes, self.class_names)
+        self.keys = classes
+        self.classes = [folder.replace("_", " ") for folder in classes]
         splits = {name: self._split(classes, pictures) for name, pictures in listed.items()}
         return self._carved(splits, classes)
 
@@ -171,37 +164,3 @@ def _refuse_disagreement(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> N
             "class folders, none empty",
             wrong,
         )
-
-
-def _prompt_names(folders: Sequence[str], given: Names | str | None) -> list[str]:
-    if given is None:
-        return [folder.replace("_", " ") for folder in folders]
-    names = _from_file(Path(given).expanduser()) if isinstance(given, str) else given
-    if isinstance(names, Mapping):
-        named = {str(folder): _text(name) for folder, name in names.items()}
-        if odd := sorted(named.keys() ^ set(folders)):
-            raise Refused(
-                f"dataset.class_names and the class folders differ, first {odd[0]}; name each once",
-                [f"{f}: {'not named' if f in folders else 'no such folder'}" for f in odd],
-            )
-        return [named[folder] for folder in folders]
-    if len(names) != len(folders):
-        raise Refused(
-            f"dataset.class_names has {len(names)} names for {len(folders)} class folders; give "
-            "one for each, in sorted order, or a mapping from folder to name"
-        )
-    return [_text(name) for name in names]
-
-
-def _text(name: object) -> str:
-    return "" if name is None else str(name)  # an empty name is refused with the others
-
-
-def _from_file(path: Path) -> Names:
-    try:
-        names = OmegaConf.load(path)
-    except Exception as error:
-        raise Refused(f"dataset.class_names={path} cannot be read ({error}); mend it") from error
-    if not isinstance(names, (Mapping, Sequence)):
-        raise Refused(f"dataset.class_names={path} holds neither a mapping nor a list; give one")
-    return names

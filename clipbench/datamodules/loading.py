@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from clipbench.datamodules.split import Split
@@ -16,10 +17,16 @@ class KeyedSampler(Sampler[tuple[int, int]]):
 
     It yields ``(epoch, position)``, so that the augmentation of a picture can be keyed by
     (seed, epoch, position) in whichever worker it happens.
+
+    Args:
+        length: of the split, and of an epoch.
+        seed: of the run.
+        weights: how likely each position is drawn, (length,), with replacement; None for each once.
     """
 
-    def __init__(self, length: int, seed: int) -> None:
+    def __init__(self, length: int, seed: int, weights: NDArray[np.float64] | None = None) -> None:
         self.length, self.seed, self.epoch = length, seed, 0
+        self.share = None if weights is None else weights / weights.sum()
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each epoch."""
@@ -29,7 +36,11 @@ class KeyedSampler(Sampler[tuple[int, int]]):
         return self.length
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        if self.share is None:
+            order = rng.permutation(self.length)
+        else:
+            order = rng.choice(self.length, self.length, p=self.share)
         return iter([(self.epoch, int(i)) for i in order])
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from PIL import Image
 
 from clipbench import paths
 from clipbench.biscuits import DEFECTS, Biscuit, photograph
-from clipbench.datamodules.base import ClassificationDataModule, Split
+from clipbench.datamodules.base import ClassificationDataModule, Options, Split
 from clipbench.drawing import COLOURS, FILLS, SHAPES, SIDE, Scene
 from clipbench.errors import Refused
 from clipbench.styles import BACKDROPS, draw
@@ -111,7 +112,7 @@ class Imagined(Split):
 
     scenes: Sequence[Scene] = ()
 
-    def picture(self, index: int) -> Image.Image:
+    def picture(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
         """The picture at a position, drawn anew."""
         return Image.fromarray(draw(self.scenes[index]))
 
@@ -127,8 +128,7 @@ class ShapesDataModule(ClassificationDataModule):
         defects: for ``static``, each class with its pictures in train; other splits in proportion.
         world_seed: the seed of the world, which is not the seed of a run.
         root: not used; there are no files.
-        shots: pictures a class to train on; None for all of them.
-        workers: processes that prepare pictures.
+        options: see :class:`clipbench.datamodules.base.Options`.
 
     Attributes:
         scenes: what each picture shows, by the picture's id.
@@ -146,10 +146,9 @@ class ShapesDataModule(ClassificationDataModule):
         defects: Mapping[str, int],
         world_seed: int = 0,
         root: str | Path = ".",
-        shots: int | None = None,
-        workers: int = 0,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(root=root, shots=shots, workers=workers)
+        super().__init__(root=root, **options)
         if scene not in LOOKS:
             raise Refused(f"no dataset.scene={scene}; there are {', '.join(LOOKS)}")
         everything = list(product(FILLS, SHAPES))

@@ -1,16 +1,15 @@
 """A named split, its fingerprint, and the fixed rules by which one is made from another."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from clipbench.errors import Refused
-from clipbench.pictures import read
+from clipbench.pictures import Source, read
 
 
 @dataclass(frozen=True)
@@ -19,39 +18,43 @@ class Split:
 
     Attributes:
         ids: a stable name for each picture, such as its path below the dataset's root.
-        labels: class index of each picture, int64 (n,).
-        pictures: path of each picture, or the pixels themselves, uint8 (n, H, W, 3).
+        labels: class index of each picture, int64 (n,); -1 throughout where there are no classes.
+        pictures: file of each picture, or the pixels themselves, uint8 (n, H, W, 3).
         expected: how many pictures the split should have; more than n where some are not on disk.
         captions: the captions of each picture, for datasets that have them.
         rule: how the split was made, where its source does not define it.
+        groups: of what kind of group each picture is which, int64 (n,), -1 for none that counts.
+        among: the labels that a prediction chooses from, for a shift set of fewer classes.
     """
 
     ids: Sequence[str]
     labels: NDArray[np.int64]
-    pictures: Sequence[Path] | NDArray[np.uint8]
+    pictures: Sequence[Source] | NDArray[np.uint8]
     expected: int
     captions: Sequence[Sequence[str]] | None = None
     rule: str | None = None
+    groups: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    among: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
-    def paths(self) -> Sequence[Path]:
+    def sources(self) -> Sequence[Source]:
         """The files of the split; none where it holds the pixels themselves."""
         return () if isinstance(self.pictures, np.ndarray) else self.pictures
 
-    def picture(self, index: int) -> Image.Image:
+    def picture(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
         """The picture at a position, decoded, its file closed.
 
         Raises:
             Refused: if the file went away or was damaged after it was checked.
         """
         source = self.pictures[index]
-        if not isinstance(source, Path):
+        if isinstance(source, np.ndarray):
             return Image.fromarray(source)
         try:
-            return read(source)
+            return read(source, value_range)
         except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error
             reason = getattr(error, "strerror", None) or error  # an OSError's text has the path too
             raise Refused(f"{source} can no longer be read ({reason}); bring it back") from error
@@ -67,12 +70,36 @@ class Split:
             if isinstance(pictures, np.ndarray)
             else [pictures[i] for i in index],
             captions=self.captions and [self.captions[i] for i in index],
+            groups={kind: of[index] for kind, of in self.groups.items()},
             expected=len(index),
         )
 
+    def of_classes(self, labels: Sequence[int]) -> "Split":
+        """The pictures of some classes, labelled by their place in that list."""
+        place = {label: i for i, label in enumerate(labels)}
+        kept = self.take(np.flatnonzero(np.isin(self.labels, labels)))
+        rule = f"classes {','.join(map(str, labels))} of the dataset's"
+        return replace(
+            kept,
+            labels=np.array([place[label] for label in kept.labels.tolist()], dtype=np.int64),
+            among=self.among and tuple(place[label] for label in self.among if label in place),
+            rule=_chain(rule, self.rule),
+        )
+
     def fingerprint(self) -> str:
-        """Sha256 over the sorted (id, label) rows: two results compare only if these are equal."""
-        rows = sorted(f"{i}\t{label}\n" for i, label in zip(self.ids, self.labels, strict=True))
+        """Sha256 over the sorted rows: two results compare only if these are equal.
+
+        A row is (id, label), or (id, caption) for each caption where there are no classes.
+        """
+        if self.captions is not None and (self.labels < 0).all():
+            pairs: Iterable[tuple[str, object]] = (
+                (i, caption)
+                for i, own in zip(self.ids, self.captions, strict=True)
+                for caption in own
+            )
+        else:
+            pairs = zip(self.ids, self.labels, strict=True)
+        rows = sorted(f"{i}\t{what}\n" for i, what in pairs)
         return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 

@@ -59,7 +59,7 @@ class ImageTower(nn.Module, ABC):
         """What turns texts into tokens; None for a tower that has no text side."""
         return None
 
-    def zero_shot_head(self, classes: Sequence[str], templates: Sequence[str]) -> nn.Linear | None:
+    def zero_shot_head(self, prompts: Sequence[Sequence[str]]) -> nn.Linear | None:
         """A head made of text, for towers that have a text side; None for those that have not."""
         return None
 

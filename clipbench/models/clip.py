@@ -131,23 +131,32 @@ class CLIP(ImageTower):
             raise Refused(f"no tokenizer for {self.arch} ({failure}); it needs the hub") from None
 
     @torch.no_grad()
-    def zero_shot_head(self, classes: Sequence[str], templates: Sequence[str]) -> nn.Linear:
+    def zero_shot_head(self, prompts: Sequence[Sequence[str]]) -> nn.Linear:
         """Mean text embedding of each class times the logit scale, bias 0 (WiSE-FT's head).
 
         Args:
-            classes: C class names.
-            templates: strings with one ``{}`` each.
+            prompts: texts of each of C classes, one at least.
 
         Returns:
             A layer (C, D) that reads normalised features.
         """
         training, scale = self.training, self.model.logit_scale.exp()
         self.eval()
-        weight = open_clip.build_zero_shot_classifier(
-            self.model, self.tokenizer(), classes, templates, device=scale.device
-        )
+        counts = {len(said) for said in prompts}
+        # open_clip's builder wants as many texts of each class: else class by class.
+        parts = [prompts] if len(counts) == 1 else [[said] for said in prompts]
+        weights = [self._text_classifier(part, scale.device) for part in parts]
         self.train(training)
-        return as_head(scale * weight.T)
+        return as_head(scale * torch.cat(weights, dim=1).T)
+
+    def _text_classifier(self, prompts: Sequence[Sequence[str]], device: torch.device) -> Tensor:
+        """open_clip's zero-shot classifier (D, C) of the same number of texts of each class."""
+        positions = list(map(str, range(len(prompts))))
+        takes = [lambda c, k=k: prompts[int(c)][k] for k in range(len(prompts[0]))]
+        weight: Tensor = open_clip.build_zero_shot_classifier(
+            self.model, self.tokenizer(), positions, takes, device=device
+        )
+        return weight
 
 
 def _preprocess(told: Mapping[str, Any]) -> Preprocess:

@@ -15,10 +15,15 @@ from clipbench.optim import Group, param_groups
 
 @dataclass(frozen=True)
 class Task:
-    """What a dataset asks of a model."""
+    """What a dataset asks of a model.
+
+    Attributes:
+        classes: C names.
+        prompts: texts of each class, one at least.
+    """
 
     classes: Sequence[str]
-    templates: Sequence[str]
+    prompts: Sequence[Sequence[str]]
 
 
 Batch = dict[str, Any]
@@ -68,12 +73,15 @@ class Strategy(ABC):
         trains: False for a strategy that only evaluates.
         reads_features: True where the image tower stays as it is, so that its features are
             computed once and without augmentation.
+        reads_captions: True where each step reads captions: a class's prompts, where the dataset
+            has none.
         frozen_statistics: whether BatchNorm keeps its running statistics in blocks that train too.
         ignores: root keys of a config that cannot change the outcome of this strategy.
     """
 
     trains: bool = True
     reads_features: bool = False
+    reads_captions: bool = False
     frozen_statistics: bool = False
     ignores: frozenset[str] = frozenset()
 
@@ -81,7 +89,15 @@ class Strategy(ABC):
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
         """The classifier at its start, with ``requires_grad`` set on what trains."""
 
-    def loss(self, classifier: Classifier, batch: Batch, *, smoothing: float, step: int) -> Tensor:
+    def loss(
+        self,
+        classifier: Classifier,
+        batch: Batch,
+        *,
+        smoothing: float,
+        step: int,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """The training loss of a batch: cross-entropy over the classes.
 
         Args:
@@ -89,8 +105,17 @@ class Strategy(ABC):
             batch: ``image`` (B, 3, S, S) or ``features`` (B, D), ``label`` (B,), ...
             smoothing: of the labels.
             step: of the optimiser, to key what is random.
+            weights: of each class, (C,), with mean 1 over train; None for equal ones.
         """
-        return F.cross_entropy(logits(classifier, batch), batch["label"], label_smoothing=smoothing)
+        scores, label = logits(classifier, batch), batch["label"]
+        if weights is None:
+            return F.cross_entropy(scores, label, label_smoothing=smoothing)
+        # Over the batch's size, not over its weights: those would make a batch of one class count
+        # as much as any other, whatever the class.
+        weighted = F.cross_entropy(
+            scores, label, weight=weights.to(scores), label_smoothing=smoothing, reduction="sum"
+        )
+        return weighted / len(label)
 
     def refresh(self, classifier: Classifier) -> None:
         """Called before each evaluation, for a head that follows something that trains."""
@@ -129,13 +154,13 @@ def start_head(tower: ImageTower, task: Task, head: str) -> Classifier:
 
     Args:
         tower: the image tower.
-        task: classes and templates for a head made of text.
+        task: classes, and prompts for a head made of text.
         head: ``zero_shot``, ``random``, or ``auto``: made of text where there is a text side.
 
     Raises:
         Refused: if ``zero_shot`` is asked of a model with no text side.
     """
-    made = tower.zero_shot_head(task.classes, task.templates) if head != "random" else None
+    made = tower.zero_shot_head(task.prompts) if head != "random" else None
     if made is not None:
         return Classifier(tower, made, meaningful=True)
     if head == "zero_shot":

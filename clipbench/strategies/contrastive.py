@@ -52,6 +52,7 @@ class Contrastive(Strategy):
         seed: with the step, decides which caption is taken.
     """
 
+    reads_captions = True
     ignores = frozenset({"freeze_depth", "label_smoothing", "head_lr_factor"})
 
     def __init__(
@@ -91,17 +92,28 @@ class Contrastive(Strategy):
         rng = np.random.default_rng([self.seed, step])
         if self.mix is None:
             return [(1.0, [own[rng.integers(len(own))] for own in batch["captions"]])]
+        fewest = min(len(own) for own in batch["captions"])
+        if fewest <= (last := max(k for kind in self.mix for k in kind["of"])):
+            raise Refused(f"a picture has {fewest} captions, strategy.mix reads number {last}")
         wordings = [(kind["weight"], rng.choice(kind["of"])) for kind in self.mix]
         return [(weight, [own[k] for own in batch["captions"]]) for weight, k in wordings]
 
-    def loss(self, classifier: Classifier, batch: Batch, *, smoothing: float, step: int) -> Tensor:
+    def loss(
+        self,
+        classifier: Classifier,
+        batch: Batch,
+        *,
+        smoothing: float,
+        step: int,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """:func:`clip_loss` of the pictures and one caption each, or its mean over the kinds.
 
         Raises:
-            Refused: if the dataset has no captions.
+            Refused: for class weights, which have no meaning here.
         """
-        if "captions" not in batch:
-            raise Refused("this dataset has no captions; strategy=contrastive needs them")
+        if weights is not None:
+            raise Refused("pairs have no class weights; use dataset.balance=sampler")
         kinds = self.captions(batch, step)
         different = {
             text: i for i, text in enumerate(dict.fromkeys(t for _, k in kinds for t in k))
@@ -126,8 +138,8 @@ class Contrastive(Strategy):
         return torch.stack([self.tokens[text] for text in texts])
 
     def refresh(self, classifier: Classifier) -> None:
-        """Make the head of class names and templates again, with the text tower as it now is."""
+        """Make the head of the classes' prompts again, with the text tower as it now is."""
         assert self.task is not None
-        head = classifier.tower.zero_shot_head(self.task.classes, self.task.templates)
+        head = classifier.tower.zero_shot_head(self.task.prompts)
         assert head is not None
         classifier.head.load_state_dict(as_head(head.weight.detach()).state_dict())

@@ -12,6 +12,7 @@ from clipbench import weights
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, random_head
 from clipbench.models.clip import CLIP
+from clipbench.prompts import fill
 
 CLASSES = ["rose", "globe-flower", "king protea", "pink-yellow dahlia?", "bee balm"]
 TEMPLATES = ["a photo of a {}, a type of flower.", "itap of a {}.", "{}"]
@@ -33,7 +34,7 @@ def test_zero_shot_logits_are_open_clips(tmp_path, seed):
     ours = CLIP(arch="tiny-vit-quickgelu").eval()
     with torch.no_grad():
         ours.model.logit_scale.fill_(4.6)
-        head = ours.zero_shot_head(CLASSES, TEMPLATES)
+        head = ours.zero_shot_head([[fill(t, c) for t in TEMPLATES] for c in CLASSES])
         classifier = Classifier(ours, head, meaningful=True).eval()
         logits = classifier(images(32))
     weights.save(tmp_path / "x.safetensors", ours.native_state_dict(head), {})
@@ -54,7 +55,7 @@ def test_zero_shot_logits_are_open_clips(tmp_path, seed):
 
 def test_zero_shot_head_is_the_formula_of_wise_ft(tiny):
     """Each template normalised, the mean, normalised, times the scale (modeling.py)."""
-    head = tiny.zero_shot_head(CLASSES, TEMPLATES)
+    head = tiny.zero_shot_head([[fill(t, c) for t in TEMPLATES] for c in CLASSES])
     rows = []
     with torch.no_grad():
         for name in CLASSES:
@@ -65,7 +66,7 @@ def test_zero_shot_head_is_the_formula_of_wise_ft(tiny):
 
 
 def test_a_head_of_text_leaves_train_mode_as_it_was(tiny):
-    tiny.train().zero_shot_head(CLASSES, TEMPLATES)
+    tiny.train().zero_shot_head([[fill(t, c) for t in TEMPLATES] for c in CLASSES])
     assert tiny.model.training
 
 

@@ -71,8 +71,8 @@ def test_a_hub_name_brings_weights_and_preprocessing(repository, arch):
     with torch.no_grad():
         assert torch.equal(tower(image), repository(image))
         assert torch.equal(
-            tower.zero_shot_head(["a", "b"], ["{}"]).weight,
-            repository.zero_shot_head(["a", "b"], ["{}"]).weight,
+            tower.zero_shot_head([["a"], ["b"]]).weight,
+            repository.zero_shot_head([["a"], ["b"]]).weight,
         )
     assert tower.preprocess.mean == (0.5, 0.5, 0.5)
     assert tower.preprocess.interpolation == "bilinear"

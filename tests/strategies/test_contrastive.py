@@ -117,8 +117,10 @@ def test_the_logit_scale_is_clamped(prepared):
 def test_what_it_needs_is_said(prepared):
     strategy, classifier = prepared
     rows = batch(classifier.tower.preprocess.size)
-    del rows["captions"]
-    with pytest.raises(Refused, match="no captions"):
+    rows["captions"] = [["a star"]] * len(rows["image"])
+    with pytest.raises(Refused, match="has 1 captions.*mix reads"):
         strategy.loss(classifier, rows, smoothing=0.0, step=0)
+    with pytest.raises(Refused, match="no class weights"):
+        strategy.loss(classifier, rows, smoothing=0.0, step=0, weights=torch.ones(2))
     with pytest.raises(Refused, match="no text side"):
-        Contrastive().prepare(resnet(), Task(["a", "b"], ["{}"]))
+        Contrastive().prepare(resnet(), Task(["a", "b"], [["a"], ["b"]]))

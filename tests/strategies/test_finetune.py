@@ -19,7 +19,10 @@ from clipbench.strategies.linear_probe import LinearProbe
 from clipbench.strategies.zero_shot import ZeroShot
 from tests.conftest import composed
 
-TASK = Task(classes=["star", "heart", "cross"], templates=["a {}", "a picture of a {}"])
+TASK = Task(
+    classes=["star", "heart", "cross"],
+    prompts=[[f"a {c}", f"a picture of a {c}"] for c in ("star", "heart", "cross")],
+)
 
 
 def tower(model="clip_tiny", *overrides):
@@ -76,7 +79,7 @@ def test_five_steps_are_wise_fts_five_steps():
     mine = copy.deepcopy(clip.model)
     tokenizer = clip.tokenizer()
     with torch.no_grad():
-        prompts = [[t.format(c) for t in TASK.templates] for c in TASK.classes]
+        prompts = TASK.prompts
         mean = [F.normalize(mine.encode_text(tokenizer(p)), dim=-1).mean(0) for p in prompts]
         weight = mine.logit_scale.exp() * F.normalize(torch.stack(mean), dim=-1)
     weight.requires_grad_(True)

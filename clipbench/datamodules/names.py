@@ -1,0 +1,114 @@
+"""Class names and templates as a user gives them: a variant, a list, a mapping, or a file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from clipbench.errors import Refused
+
+Names = Mapping[str, str] | Sequence[str]
+
+
+def class_names(
+    keys: Sequence[str],
+    default: Sequence[str],
+    given: Names | str | None,
+    variants: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """The names that prompts use, in label order.
+
+    Args:
+        keys: what a mapping names the classes by, such as their folders.
+        default: the dataset's own names.
+        given: one of the variants, a list in label order, a mapping from key to name, or a file
+            that holds either; None for the default.
+        variants: other names that the dataset knows, by what they are called.
+
+    Raises:
+        Refused: if there are more or fewer names than classes, or a key that no class has.
+    """
+    if given is None:
+        return list(default)
+    if isinstance(given, str) and given in variants:
+        return list(variants[given])
+    if isinstance(given, str) and variants and not Path(given).suffix:
+        raise Refused(f"no dataset.class_names={given}; there are {', '.join(variants)}, or a file")
+    names = from_file(given, "dataset.class_names") if isinstance(given, str) else given
+    if isinstance(names, Mapping):
+        named = {str(key): _text(name) for key, name in names.items()}
+        if odd := sorted(named.keys() ^ set(keys)):
+            raise Refused(
+                f"dataset.class_names and the classes differ, first {odd[0]}; name each once",
+                [f"{key}: {'not named' if key in keys else 'no such class'}" for key in odd],
+            )
+        return [named[key] for key in keys]
+    if len(names) != len(keys):
+        raise Refused(
+            f"dataset.class_names has {len(names)} names for {len(keys)} classes; give one for "
+            "each, in label order, or a mapping from class to name"
+        )
+    return [_text(name) for name in names]
+
+
+def templates(given: Sequence[str] | str | None, default: Sequence[str]) -> list[str]:
+    """The templates given, in a file or in a list, else the dataset's own.
+
+    Raises:
+        Refused: if a file holds no list.
+    """
+    if given is None:
+        return list(default)
+    found = from_file(given, "dataset.templates") if isinstance(given, str) else given
+    if isinstance(found, Mapping):
+        raise Refused(f"dataset.templates={given} holds no list; give one of prompts with one {{}}")
+    return [_text(template) for template in found]
+
+
+def from_file(path: str, key: str) -> Any:
+    """What a YAML or JSON file holds: a mapping or a list.
+
+    Args:
+        path: the file.
+        key: the config key that named it, for the message.
+
+    Raises:
+        Refused: if it cannot be read.
+    """
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(Path(path).expanduser()))
+    except Exception as error:
+        raise Refused(f"{key}={path} cannot be read ({error}); mend it") from error
+    if not isinstance(found, (Mapping, list)):
+        raise Refused(f"{key}={path} holds neither a mapping nor a list; give one")
+    return found
+
+
+def chosen(
+    keys: Sequence[str], names: Sequence[str], subset: Sequence[str | int] | int
+) -> list[int]:
+    """The labels of a subset of classes, in the order given.
+
+    Args:
+        keys: what classes are called in the dataset.
+        names: what prompts call them.
+        subset: keys, names or labels; or k for the first k classes.
+
+    Raises:
+        Refused: for a class that is not there, one named twice, or fewer than two.
+    """
+    wanted = list(range(subset)) if isinstance(subset, int) else subset
+    known = {name: label for label, name in enumerate(names)}
+    known |= {key: label for label, key in enumerate(keys)}
+    labels = [item if isinstance(item, int) else known.get(str(item), -1) for item in wanted]
+    wrong = [str(w) for w, k in zip(wanted, labels, strict=True) if not 0 <= k < len(names)]
+    if wrong:
+        raise Refused(f"dataset.subset: no class {wrong[0]}; there are {', '.join(names[:5])} ...")
+    if len(set(labels)) < len(labels) or len(labels) < 2:
+        raise Refused("dataset.subset needs two classes or more, each once")
+    return labels
+
+
+def _text(name: object) -> str:
+    return "" if name is None else str(name)  # an empty name is refused with the others
