@@ -38,16 +38,20 @@ def job(outcome: Outcome) -> None:
 
 
 def _failure(outcome: Outcome) -> None:
+    folder = Path(outcome.folder) if outcome.folder else paths.outputs()
+    refusal(f"{outcome.status}: {outcome.error}", outcome.details, folder)
+
+
+def refusal(summary: str, details: Sequence[str], folder: Path) -> None:
+    """Print a cause and its details; those beyond the first fifty go to a file in ``folder``."""
     sys.stdout.flush()
-    print(f"{outcome.status}: {outcome.error}", file=sys.stderr)
-    for line in outcome.details[:SHOWN]:
+    print(summary, file=sys.stderr)
+    for line in details[:SHOWN]:
         print(f"  {line}", file=sys.stderr)
-    rest = outcome.details[SHOWN:]
-    if rest:
-        folder = Path(outcome.folder) if outcome.folder else paths.outputs()
+    if rest := details[SHOWN:]:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "refused.txt"
-        results.write_text(path, "\n".join(outcome.details) + "\n")
+        results.write_text(path, "\n".join(details) + "\n")
         print(f"  and {len(rest)} more, all of them in {path}", file=sys.stderr)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
@@ -25,6 +24,7 @@ from clipbench.datamodules.checks import (
 )
 from clipbench.datamodules.loading import KeyedSampler, Pictures, collate
 from clipbench.datamodules.split import Split, carve, few_shot
+from clipbench.download import Remote, bring
 from clipbench.errors import Refused
 from clipbench.transforms import Augment, Preprocess, eval_transform, train_transform
 
@@ -62,6 +62,9 @@ ONE_OF: Mapping[str, tuple[str | None, ...]] = {
 }
 
 
+UNASKED = 5e9  # bytes; a run that would fetch more waits to be asked
+
+
 class DataModule(LightningDataModule, ABC):
     """A dataset of pictures in named splits.
 
@@ -77,12 +80,16 @@ class DataModule(LightningDataModule, ABC):
         splits: filled by :meth:`prepare`.
         warnings: what is not wrong enough to stop a run, to be said once and kept in its record.
         published_name: the dataset's name in ``experiments/published/*.csv``.
+        files: what may be fetched for it, below its root.
+        instructions: how to get what may not be fetched.
 
     Raises:
         Refused: for an option's value that there is not.
     """
 
     published_name: str | None = None
+    files: Sequence[Remote] = ()
+    instructions: str = ""
 
     def __init__(self, *, root: str | Path = ".", **options: Unpack[Options]) -> None:
         super().__init__()
@@ -114,8 +121,31 @@ class DataModule(LightningDataModule, ABC):
             Refused: if the dataset is not there, or its lists disagree.
         """
 
+    def fetch(self) -> None:
+        """Bring those files that are not there yet.
+
+        Raises:
+            Refused: naming each file, its address and its place, if one cannot be had.
+        """
+        bring(self.files, self.root)
+
+    def lists(self, seed: int) -> dict[str, Split]:
+        """The splits as they should be, after the options that choose among their rows.
+
+        Args:
+            seed: of the few-shot choice.
+
+        Raises:
+            Refused: if the dataset is not there.
+        """
+        if self.instructions and not self.root.is_dir():
+            raise Refused(f"there is no folder {self.root}: {self.instructions}")
+        return self._arranged(self.read_splits(), seed)
+
     def prepare(self, seed: int) -> None:
         """Read the splits, and leave out of evaluation what is not on disk.
+
+        What is small enough is fetched if it is not there.
 
         Args:
             seed: of the few-shot choice.
@@ -124,7 +154,15 @@ class DataModule(LightningDataModule, ABC):
             Refused: if the dataset is not there, or pictures of train or val are not on disk.
         """
         self.splits, self.warnings = {}, []
-        for name, split in self._arranged(self.read_splits(), seed).items():
+        missing = [file for file in self.files if not file.there(self.root)]
+        size = sum(file.size or 0 for file in missing)
+        if size > UNASKED:
+            raise Refused(
+                f"{', '.join(file.name for file in missing)} ({size / 1e9:.0f} GB) are not in "
+                f"{self.root}; python -m clipbench.data fetch brings them, or set dataset.root"
+            )
+        self.fetch()
+        for name, split in self.lists(seed).items():
             there, warning = present(name, split)
             if self.bad_images == "skip":
                 there, bad = readable(name, there, self.value_range)
@@ -293,11 +331,7 @@ class ClassificationDataModule(DataModule):
             labels: (n,).
         """
         split = self.splits[name]
-        if split.among is not None:
-            kept = list(split.among)
-            masked = torch.full_like(logits, -torch.inf)
-            masked[:, kept] = logits[:, kept]
-            logits = masked
+        scores = metrics.among(logits, split.among)
         return metrics.classification(
-            logits, labels, self.metrics, groups=split.groups, levels=self.levels
+            scores, labels, self.metrics, groups=split.groups, levels=self.levels
         )

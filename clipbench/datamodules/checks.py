@@ -24,19 +24,20 @@ def present(name: str, split: Split) -> tuple[Split, str | None]:
     Raises:
         Refused: if any is absent from train or val, or all are from another split.
     """
-    absent = _absent(split.sources)
-    if not absent:
+    missing = absent(split.sources)
+    if not missing:
         return split, None
-    lost = f"{len(absent):,} of the {len(split):,} pictures of {name} are not on disk"
-    if name in TRAINING or len(absent) == len(split):
-        details = [f"{split.pictures[i]}: not there" for i in absent]
+    lost = f"{len(missing):,} of the {len(split):,} pictures of {name} are not on disk"
+    if name in TRAINING or len(missing) == len(split):
+        details = [f"{split.pictures[i]}: not there" for i in missing]
         raise Refused(f"{lost}; bring them, or set dataset.root to a whole copy", details)
-    kept = np.setdiff1d(np.arange(len(split)), absent)
+    kept = np.setdiff1d(np.arange(len(split)), missing)
     warning = f"{lost}: its results are of {len(kept):,}, not to be set beside the whole split"
     return replace(split.take(kept), expected=split.expected), warning
 
 
-def _absent(sources: Sequence[Source]) -> list[int]:
+def absent(sources: Sequence[Source]) -> list[int]:
+    """The positions of those whose file is not on disk."""
     # One listing a folder: asking for each of a million files takes minutes on a network disk.
     files = [source if isinstance(source, Path) else source.path for source in sources]
     folders = {path.parent for path in files}

@@ -1,0 +1,166 @@
+"""What there is of a dataset, and what is wrong with it, found without training on it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clipbench import paths
+from clipbench.datamodules.base import ClassificationDataModule, DataModule
+from clipbench.datamodules.checks import (
+    TRAINING,
+    absent,
+    check_labels,
+    check_names,
+    check_splits,
+)
+from clipbench.datamodules.split import Split
+from clipbench.errors import Refused
+from clipbench.pictures import survey
+
+UNEVEN = 10  # times as many pictures of the largest class as of the smallest: worth a word
+
+
+@dataclass
+class Audit:
+    """What was found.
+
+    Attributes:
+        rows: per split its ``n`` on disk, ``expected`` by the lists, ``published``, ``sha256``, ...
+        faults: what stops a run, each with its lines of detail.
+        warnings: what does not.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def published(dataset: str, scheme: str | None = None) -> pd.DataFrame:
+    """The published counts of a dataset: columns split, n, captions, classes, source, verified.
+
+    Args:
+        dataset: the option typed.
+        scheme: which of its split schemes, for datasets that have several.
+    """
+    table = pd.read_csv(paths.EXPERIMENTS / "datasets.csv", dtype=str, keep_default_na=False)
+    return table[(table["dataset"] == dataset) & table["scheme"].isin(["", scheme or ""])]
+
+
+def audit(data: DataModule, name: str, cache: Path) -> Audit:
+    """Look at everything: lists against the published counts, every file decoded, duplicates.
+
+    Args:
+        data: a datamodule that need not be prepared.
+        name: the option typed.
+        cache: the manifest of an earlier look, so that only what changed is decoded again.
+
+    Raises:
+        Refused: if the dataset is not there at all.
+    """
+    found = Audit()
+    lists = data.lists(seed=0)
+    there = {}
+    for split_name, split in lists.items():
+        missing = absent(split.sources)
+        there[split_name] = split.take(np.setdiff1d(np.arange(len(split)), missing))
+        if missing:
+            lost = f"{len(missing):,} of the {len(split):,} pictures of {split_name} not on disk"
+            if split_name in TRAINING or len(missing) == len(split):
+                lines = [f"{split.pictures[i]}: not there" for i in missing]
+                found.faults[lost] = lines
+            else:
+                found.warnings.append(f"{lost}: a result on the rest is not on {split_name}")
+    found.rows = _rows(lists, there, published(name, getattr(data, "scheme", None)), found)
+    found.warnings += data.warnings
+    _lists(data, there, found)
+    _files(there, cache, data.value_range, found)
+    return found
+
+
+def _rows(
+    lists: Mapping[str, Split], there: Mapping[str, Split], known: pd.DataFrame, found: Audit
+) -> list[dict[str, Any]]:
+    counts = {split: int(n) for split, n in zip(known["split"], known["n"], strict=True)}
+    for name in counts.keys() & lists.keys():
+        if counts[name] != len(lists[name]):
+            found.warnings.append(
+                f"{name} lists {len(lists[name]):,} pictures, {counts[name]:,} are published: "
+                "not the same split"
+            )
+    return [
+        {
+            "split": name,
+            "n": len(there[name]),
+            "expected": len(split),
+            "published": counts.get(name),
+            "captions": split.captions and sum(map(len, split.captions)),
+            "sha256": there[name].fingerprint(),
+            "rule": split.rule,
+        }
+        for name, split in lists.items()
+    ]
+
+
+def _lists(data: DataModule, there: dict[str, Split], found: Audit) -> None:
+    """Names, labels, shared ids, and how unequal the classes are."""
+    checks = [lambda: check_splits(there)]
+    if isinstance(data, ClassificationDataModule):
+        checks.append(lambda: check_names(data.classes, data.templates))
+        checks.append(lambda: found.warnings.extend(check_labels(there, data.classes)))
+    for check in checks:
+        try:
+            check()
+        except Refused as fault:
+            found.faults[str(fault)] = fault.details
+    if isinstance(data, ClassificationDataModule) and "train" in there:
+        counts = np.bincount(there["train"].labels.clip(0), minlength=len(data.classes))
+        seen = counts[counts > 0]
+        if len(seen) and seen.max() > UNEVEN * seen.min():
+            largest, smallest = (data.classes[i] for i in (counts.argmax(), _least(counts)))
+            found.warnings.append(
+                f"classes are unequal: {seen.max():,} of {largest}, {seen.min():,} of {smallest} in"
+                " train; see dataset.balance"
+            )
+
+
+def _least(counts: Any) -> int:
+    return int(np.where(counts > 0, counts, counts.max() + 1).argmin())
+
+
+def _files(
+    there: Mapping[str, Split], cache: Path, value_range: tuple[float, float] | None, found: Audit
+) -> None:
+    """Every file decoded, and bytes that stand twice."""
+    sources = list(dict.fromkeys(s for split in there.values() for s in split.sources))
+    manifest = survey(sources, cache, value_range)
+    bad = manifest[manifest["reason"].notna()]
+    if len(bad):
+        lines = [f"{p}: {why}" for p, why in zip(bad["path"], bad["reason"], strict=True)]
+        found.faults[f"{len(bad):,} of {len(sources):,} pictures cannot be read"] = lines
+    if (changed := manifest[manifest["changed"].fillna(False).astype(bool)])["path"].size:
+        first = changed["path"].iloc[0]
+        found.warnings.append(f"{len(changed):,} files changed since the last check, first {first}")
+    digests = dict(zip(manifest["path"], manifest["sha256"], strict=True))
+    hashed = {name: _digests(split, digests) for name, split in there.items()}
+    for name, other in ((a, b) for a in TRAINING for b in hashed if a in hashed and b != a):
+        if (other, name) == TRAINING:
+            continue  # said already, the other way round
+        if both := hashed[name].keys() & hashed[other].keys():
+            pair = min((hashed[name][d], hashed[other][d]) for d in both)
+            found.warnings.append(
+                f"{len(both):,} pictures stand byte for byte in {name} and in {other}, such as "
+                f"{pair[0]} and {pair[1]}"
+            )
+
+
+def _digests(split: Split, of: Mapping[str, str]) -> dict[str, str]:
+    """The digest of each picture's bytes, or pixels, with its id."""
+    if isinstance(split.pictures, np.ndarray):
+        pixels = (hashlib.sha256(picture.tobytes()).hexdigest() for picture in split.pictures)
+        return dict(zip(pixels, split.ids, strict=False))
+    return {of[str(s)]: i for s, i in zip(split.pictures, split.ids, strict=True) if str(s) in of}

@@ -1,0 +1,98 @@
+"""What is there of a dataset, what is wrong with it, and how to get it.
+
+Run: python -m clipbench.data check dataset=flowers102
+     python -m clipbench.data fetch dataset=flowers102
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from clipbench import closing, config, paths, results
+from clipbench.errors import SHOWN, Refused
+from clipbench.progress import console, show
+
+if TYPE_CHECKING:
+    from clipbench.audit import Audit
+    from clipbench.datamodules.base import DataModule
+
+USAGE = "usage: python -m clipbench.data check|fetch dataset=NAME [dataset.root=FOLDER ...]"
+
+
+def named(words: list[str]) -> str:
+    """The dataset that a command line names."""
+    overrides = OverridesParser.create().parse_overrides(words)
+    return next((str(o.value()) for o in overrides if o.key_or_group == "dataset"), "")
+
+
+def fetch(data: "DataModule", name: str) -> int:
+    """Fetch what may be fetched; for the rest say the steps."""
+    if not data.files:
+        print(data.instructions or f"{name} has nothing to fetch", file=sys.stderr)
+        return 1 if data.instructions else 0
+    data.fetch()
+    console.print(f"{name} is in {data.root}; python -m clipbench.data check dataset={name}")
+    return 0
+
+
+def check(data: "DataModule", name: str) -> int:
+    """Say what was found, and keep it as ``data/<dataset>.json`` under the outputs root."""
+    from clipbench.audit import audit
+
+    kept = paths.outputs() / "data"
+    kept.mkdir(parents=True, exist_ok=True)
+    found = audit(data, name, kept / f"{name}.parquet")
+    report = {"dataset": name, "splits": found.rows, "faults": found.faults}
+    results.write_text(
+        kept / f"{name}.json", json.dumps({**report, "warnings": found.warnings}, indent=1) + "\n"
+    )
+    _say(found, name, kept / f"{name}.json")
+    return 1 if found.faults else 0
+
+
+def _say(found: "Audit", name: str, report: Path) -> None:
+    columns = ("split", "n", "expected", "published", "captions", "sha256")
+    rows = [[row[c] if c != "sha256" else row[c][:12] for c in columns] for row in found.rows]
+    show(name, columns, rows)
+    for row in found.rows:
+        if row["rule"]:
+            console.print(f"{row['split']}: {row['rule']}", highlight=False)
+    for warning in found.warnings:
+        console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+    for fault, details in found.faults.items():
+        console.print(f"[red]fault:[/] {fault}", highlight=False)
+        for line in details[:SHOWN]:
+            console.print(f"  {line}", highlight=False, markup=False)
+        if len(details) > SHOWN:
+            console.print(f"  and {len(details) - SHOWN} more, all of them in {report}")
+    if not found.faults:
+        console.print("nothing that stops a run")
+
+
+def main() -> None:
+    """Build the datamodule that is asked for, and look at it or fetch it."""
+    door, *words = sys.argv[1:] or [""]
+    doors = {"check": check, "fetch": fetch}
+    if door not in doors or not any(word.startswith("dataset=") for word in words):
+        print(USAGE, file=sys.stderr)
+        sys.exit(0 if door in ("-h", "--help") else 2)
+    try:
+        node = config.compose(*words)["dataset"]
+        from clipbench.schema import build
+
+        sys.exit(doors[door](build(node), named(words)))
+    except (HydraException, OmegaConfBaseException) as error:
+        closing.config_error(error, words)
+        sys.exit(2)
+    except Refused as refused:
+        closing.refusal(f"refused: {refused}", refused.details, paths.outputs() / "data")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
