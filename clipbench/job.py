@@ -250,7 +250,7 @@ class Run:
                 if not suffix:
                     kept[name] = module.outputs
         self.record["final"] = final
-        predictions.write(folder, {name: self.data.splits[name] for name in kept}, kept)
+        predictions.write(folder, self.data, kept)
         saved.save(folder, module.classifier, list(self.data.classes), {"clipbench": self.key})
         trained = len(self.data.splits["train"]) * max(row["epoch"] for row in recorder.curve)
         self.record["cost"] = {

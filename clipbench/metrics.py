@@ -161,6 +161,20 @@ def classification(
     return {name: value for name, value in values.items() if not np.isnan(value)}
 
 
+def among(logits: Tensor, labels: Sequence[int] | None) -> Tensor:
+    """Logits that choose among some classes only: those of the others are -inf.
+
+    Args:
+        logits: (n, C).
+        labels: the classes of a shift set that has fewer than were trained; None for all.
+    """
+    if labels is None:
+        return logits
+    masked = torch.full_like(logits, -torch.inf)
+    masked[:, list(labels)] = logits[:, list(labels)]
+    return masked
+
+
 def confusion(logits: Tensor, labels: Tensor) -> NDArray[np.int64]:
     """How often each class (row) was taken for each (column): (C, C) counts."""
     matrix = multiclass_confusion_matrix(logits.argmax(1), labels, num_classes=logits.shape[1])
@@ -183,19 +197,19 @@ def per_class(
         levels: coarser labels, as in :func:`classification`.
 
     Returns:
-        Columns ``class``, one for each level, ``n``, ``correct``, ``recall``, ``precision``,
-        ``f1``, ``confused_with`` (the class most often predicted in its place, the lowest on ties;
-        None without errors), ``confused`` (how often), and ``errors_within_<level>``: how many of
-        its errors stay within its own family. The mean recall and F1 of rows with ``n`` above 0
-        are :func:`mean_per_class` and :func:`macro_f1`.
+        Columns ``label``, ``class``, one for each level, ``n``, ``correct``, ``recall``,
+        ``precision``, ``f1``, ``confused_with`` (the class most often predicted in its place, the
+        lowest on ties; None without errors), ``confused`` (how often), and
+        ``errors_within_<level>``: how many of its errors stay within its own family. The mean
+        recall and F1 of rows with ``n`` above 0 are :func:`mean_per_class` and :func:`macro_f1`.
     """
     counts = confusion(logits, labels)
     n, predicted, correct = counts.sum(1), counts.sum(0), counts.diagonal()
     errors = counts - np.diag(correct)
-    levels = {name: np.asarray(level) for name, level in (levels or {}).items()}
+    coarser = {name: np.asarray(level) for name, level in (levels or {}).items()}
     within = {
         f"errors_within_{name}": (errors * (level[:, None] == level)).sum(1)
-        for name, level in levels.items()
+        for name, level in coarser.items()
     }
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, and is meant to be
         ratios = {
@@ -203,8 +217,15 @@ def per_class(
             "precision": correct / predicted,
             "f1": 2 * correct / (n + predicted),
         }
-    taken = [classes[row.argmax()] if row.any() else None for row in errors]
+    taken = [classes[int(row.argmax())] if row.any() else None for row in errors]
     return pd.DataFrame(
-        {"class": list(classes), **levels, "n": n, "correct": correct, **ratios}
+        {
+            "label": range(len(classes)),
+            "class": list(classes),
+            **coarser,
+            "n": n,
+            "correct": correct,
+            **ratios,
+        }
         | {"confused_with": taken, "confused": errors.max(1), **within}
     )

@@ -169,6 +169,20 @@ def test_worst_group_of_a_group_without_a_hit_and_of_no_group():
     assert list(got) == ["loss"]
 
 
+def test_a_shift_set_of_fewer_classes_chooses_among_them():
+    logits, labels = random_case(4)
+    kept = [1, 2, 5]
+    part = torch.isin(labels, torch.tensor(kept))
+    logits, labels = logits[part], labels[part]
+    got = metrics.classification(metrics.among(logits, kept), labels, ["acc", "ece", "macro_f1"])
+    narrow = metrics.classification(
+        logits[:, kept], torch.searchsorted(torch.tensor(kept), labels), ["acc", "ece", "macro_f1"]
+    )
+    assert got == {name: pytest.approx(value, abs=1e-12) for name, value in narrow.items()}
+    assert got["acc"] > metrics.acc(logits, labels)
+    assert metrics.among(logits, None) is logits
+
+
 FAMILY = ["a", "a", "b", "b", "b", "c", "c"]
 
 
@@ -227,6 +241,7 @@ def test_the_table_says_what_a_class_is_confused_with_and_what_stays_in_its_fami
     table = metrics.per_class(one_hot(predicted, 4), torch.tensor(labels), classes, levels)
     expected = pd.DataFrame(
         {
+            "label": [0, 1, 2, 3],
             "class": classes,
             "family": levels["family"],
             "maker": levels["maker"],

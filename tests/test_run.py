@@ -74,7 +74,8 @@ def test_what_a_run_leaves(sweep):
     assert len(events) == 1
     assert names - events - {"hparams.yaml"} == {
         *(".hydra/config.yaml", ".hydra/overrides.yaml", "result.json", "curve.csv"),
-        *("predictions.parquet", "logits.npy", "model.safetensors", "head.safetensors"),
+        *("predictions.parquet", "logits.npy", "per_class.csv", "confusion.npz"),
+        *("model.safetensors", "head.safetensors"),
         *("checkpoints/last.ckpt", "checkpoints/best.ckpt"),
     }
     # The surface that people and scripts rely on, frozen.

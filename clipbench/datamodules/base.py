@@ -25,6 +25,7 @@ from clipbench.datamodules.checks import (
 from clipbench.datamodules.loading import KeyedSampler, Pictures, collate
 from clipbench.datamodules.split import Split, carve, few_shot
 from clipbench.download import Remote, bring
+from clipbench.download import Remote, bring
 from clipbench.errors import Refused
 from clipbench.transforms import Augment, Preprocess, eval_transform, train_transform
 
@@ -142,8 +143,16 @@ class DataModule(LightningDataModule, ABC):
             raise Refused(f"there is no folder {self.root}: {self.instructions}")
         return self._arranged(self.read_splits(), seed)
 
+    def fetch(self) -> None:
+        """Bring those of its files that may be fetched and are not there yet.
+
+        Raises:
+            Refused: if one cannot be had, within half a minute where there is no network.
+        """
+        bring(self.files, self.root)
+
     def prepare(self, seed: int) -> None:
-        """Read the splits, and leave out of evaluation what is not on disk.
+        """Read the splits, fetched if need be, and leave out of evaluation what is not on disk.
 
         What is small enough is fetched if it is not there.
 
