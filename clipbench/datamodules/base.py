@@ -143,16 +143,8 @@ class DataModule(LightningDataModule, ABC):
             raise Refused(f"there is no folder {self.root}: {self.instructions}")
         return self._arranged(self.read_splits(), seed)
 
-    def fetch(self) -> None:
-        """Bring those of its files that may be fetched and are not there yet.
-
-        Raises:
-            Refused: if one cannot be had, within half a minute where there is no network.
-        """
-        bring(self.files, self.root)
-
     def prepare(self, seed: int) -> None:
-        """Read the splits, fetched if need be, and leave out of evaluation what is not on disk.
+        """Read the splits, and leave out of evaluation what is not on disk.
 
         What is small enough is fetched if it is not there.
 
