@@ -25,7 +25,6 @@ from clipbench.datamodules.checks import (
 from clipbench.datamodules.loading import KeyedSampler, Pictures, collate
 from clipbench.datamodules.split import Split, carve, few_shot
 from clipbench.download import Remote, bring
-from clipbench.download import Remote, bring
 from clipbench.errors import Refused
 from clipbench.transforms import Augment, Preprocess, eval_transform, train_transform
 
