@@ -102,10 +102,9 @@ def test_all_bad_pictures_are_listed_before_the_first_step(splits):
     data = garden(splits)
     with pytest.raises(Refused, match="2 of 48 pictures cannot be read") as refusal:
         data.check()
-    assert refusal.value.details == [
-        f"{broken[0]}: cut off: the PNG end chunk is missing",
-        f"{broken[1]}: empty, 0 bytes",
-    ]
+    first, second = refusal.value.details
+    assert first.startswith(f"{broken[0]}: cut off: the PNG end chunk is missing")
+    assert second.startswith(f"{broken[1]}: empty, 0 bytes")
 
 
 def test_pixels_in_memory_need_no_check(splits):
