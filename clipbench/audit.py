@@ -118,7 +118,7 @@ def _lists(data: DataModule, there: dict[str, Split], found: Audit) -> None:
     """Names, labels, shared ids, and how unequal the classes are."""
     checks = [lambda: check_splits(there)]
     if isinstance(data, ClassificationDataModule):
-        checks.append(lambda: check_names(data.classes, data.templates))
+        checks.append(lambda: check_names(data.classes, data.templates, data.homonyms))
         checks.append(lambda: found.warnings.extend(check_labels(there, data.classes)))
     for check in checks:
         try:

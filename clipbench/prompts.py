@@ -13,9 +13,13 @@ USES = ("ensemble", "one", "sampled")
 
 
 def fill(template: str, name: str) -> str:
-    """A template with the class name for ``{}``, or with the name and its article for ``{a}``."""
+    """A template with the class name for ``{}``, or with the name and its article for ``{a}``.
+
+    With its article a name is said in words, as WiSE-FT does: underscores become spaces.
+    """
     article = "an" if name[:1].lower() in tuple("aeiou") else "a"
-    return template.replace("{a}", f"{article} {name}").replace("{}", name)
+    said = name.replace("_", " ")
+    return template.replace("{a}", f"{article} {said}").replace("{}", name)
 
 
 class Prompts:

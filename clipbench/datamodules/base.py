@@ -1,7 +1,7 @@
 """What every dataset shares: named splits with fingerprints, looked at before they are used."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -252,6 +252,7 @@ class ClassificationDataModule(DataModule):
         templates: prompts with one ``{}`` for the class name, or one ``{a}`` for the name with its
             indefinite article.
         name_variants: other sets of names, to be asked for as ``dataset.class_names=<variant>``.
+        homonyms: names that several classes bear in the dataset's own list.
         metrics: names of the metrics reported for each split, the one selected on first.
         groups: the names of each kind of group that ``Split.groups`` counts.
         levels: coarser labels: of each kind the label of every class.
@@ -261,6 +262,7 @@ class ClassificationDataModule(DataModule):
     keys: Sequence[str] | None = None
     templates: list[str]
     name_variants: Mapping[str, Sequence[str]] = {}
+    homonyms: Collection[str] = ()
     metrics: Sequence[str] = ("acc", "mean_per_class")
     groups: Mapping[str, Sequence[str]] = {}
     levels: Mapping[str, Sequence[int]] = {}
@@ -285,7 +287,7 @@ class ClassificationDataModule(DataModule):
         Raises:
             Refused: with the list of what is wrong.
         """
-        check_names(self.classes, self.templates)
+        check_names(self.classes, self.templates, self.homonyms)
         found = check_labels(self.splits, self.classes)
         self.warnings += [warning for warning in found if warning not in self.warnings]
         super().check()

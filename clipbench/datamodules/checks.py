@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,15 +83,23 @@ def check_pictures(
         )
 
 
-def check_names(classes: Sequence[str], templates: Sequence[str]) -> None:
+def check_names(
+    classes: Sequence[str], templates: Sequence[str], homonyms: Collection[str] = ()
+) -> None:
     """Refuse class names and templates that make no, or the same, prompts.
+
+    Args:
+        classes: their names.
+        templates: with one place for the name.
+        homonyms: names that may stand twice, since they do so in the dataset's own list.
 
     Raises:
         Refused: if a name is empty or stands twice, or a template has not exactly one place for it.
     """
     if len(classes) < 2:
         raise Refused(f"{len(classes)} class is nothing to tell apart; two at least are needed")
-    if twice := [name for name, n in Counter(classes).items() if n > 1 or not name.strip()]:
+    counts = Counter(classes)
+    if twice := [c for c in counts if (counts[c] > 1 and c not in homonyms) or not c.strip()]:
         raise Refused(f"class names stand twice or are empty: {twice}; give each its own name")
     if not templates or (wrong := [t for t in templates if t.count("{}") + t.count("{a}") != 1]):
         what = f"{wrong} do not have" if templates else "there are none; one must have"
