@@ -69,9 +69,14 @@ def _plain(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file as :func:`write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the new one, never a part."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".tmp-", delete=False) as file:
-        file.write(text)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     # NamedTemporaryFile makes private files; a record is for every reader the folder allows.
