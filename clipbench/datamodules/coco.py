@@ -1,0 +1,139 @@
+"""MS-COCO captions (Chen et al. 2015), by Karpathy's splits or the official ones.
+
+The pictures of 2014 and of 2017 are the same 123,287, otherwise divided and named: a picture's id
+here is its name of 2017, wherever it lies.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Unpack
+
+from clipbench.datamodules import annotations
+from clipbench.datamodules.annotations import Captions, find, remote, split_of
+from clipbench.datamodules.base import CaptionDataModule, Options, Split, carve
+from clipbench.download import Remote
+from clipbench.errors import Refused
+
+_ZIPS = "http://images.cocodataset.org"
+_NAME = len("000000397133.jpg")  # how COCO_val2014_000000397133.jpg ends, and all there is in 2017
+_FOLDERS = ("train2017", "val2017", "train2014", "val2014")
+# md5 as in PaddleDetection's download script, sizes as in public listings of the files.
+_PICTURES = (
+    Remote(
+        f"{_ZIPS}/zips/train2017.zip",
+        "train2017.zip",
+        size=19_336_861_798,
+        md5="cced6f7f71b7629ddf16f17bbcfab6b2",
+        unpack=".",
+        makes=("train2017",),
+    ),
+    Remote(
+        f"{_ZIPS}/zips/val2017.zip",
+        "val2017.zip",
+        size=815_585_330,
+        md5="442b8da7639aecaf257c1dceb8ba8c80",
+        unpack=".",
+        makes=("val2017",),
+    ),
+)
+_ANNOTATIONS = {
+    year: Remote(
+        f"{_ZIPS}/annotations/annotations_trainval{year}.zip",
+        f"annotations_trainval{year}.zip",
+        size=size,
+        md5=md5,
+        unpack=".",
+        makes=(f"annotations/captions_train{year}.json", f"annotations/captions_val{year}.json"),
+    )
+    for year, size, md5 in (
+        (2017, 252_907_541, "f4bbac642086de4f52a3fdda2de5fa2c"),
+        (2014, None, "0a379cfc70b0e71301e0f377548639bd"),  # as mlverse/torchvision states it
+    )
+}
+
+
+class COCODataModule(CaptionDataModule):
+    """Photos with five captions or more each.
+
+    - ``karpathy``: 113,287 / 5,000 / 5,000, where train has the 30,504 of his ``restval``, too;
+    - ``official``: captions of the test pictures were never given out, so val2017 (or val2014) is
+      the test split, and val is carved from train by the fixed rule;
+    - ``clip_benchmark``: the files that CLIP_benchmark reads, for evaluation alone.
+
+    Args:
+        root: the folder that holds ``annotations/``, ``train2017/`` and ``val2017/`` (or 2014's).
+        scheme: ``karpathy``, ``official`` or ``clip_benchmark``.
+        year: of the official annotations, 2017 or 2014.
+        val_fraction: share of the official train that is carved as val.
+        options: see :class:`clipbench.datamodules.base.Options`.
+    """
+
+    published_name = "mscoco_captions"
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        scheme: str = "karpathy",
+        year: int = 2017,
+        val_fraction: float = 0.05,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(root=root, **options)
+        if year not in _ANNOTATIONS:
+            raise Refused(f"no dataset.year={year}; there are 2017 and 2014")
+        schemes: dict[str, tuple[Callable[[], dict[str, Split]], Sequence[Remote]]] = {
+            "karpathy": (self._karpathy, [remote("dataset_coco.json")]),
+            "official": (self._official, [_ANNOTATIONS[year]]),
+            "clip_benchmark": (self._clip_benchmark, [remote("coco_test_karpathy.json")]),
+        }
+        if scheme not in schemes:
+            raise Refused(f"no dataset.scheme={scheme}; there are {', '.join(schemes)}")
+        if not 0 < val_fraction < 1:
+            raise Refused(f"dataset.val_fraction={val_fraction} is not between 0 and 1")
+        self.captions, annotated = schemes[scheme]
+        self.year, self.val_fraction = year, val_fraction
+        homes = [home.name for home in self._homes() if home.is_dir()]
+        pictures = [] if "val2014" in homes else [p for p in _PICTURES if p.makes[0] not in homes]
+        self.files = (*pictures, *annotated)
+
+    def _homes(self) -> list[Path]:
+        return [home / name for home in (self.root / "images", self.root) for name in _FOLDERS]
+
+    def read_splits(self) -> dict[str, Split]:
+        """The scheme's splits.
+
+        Raises:
+            Refused: if the scheme's files are not there, or are damaged.
+        """
+        files = (path for home in self._homes() if home.is_dir() for path in home.iterdir())
+        self.where = {path.name[-_NAME:]: path for path in files}
+        return self.captions()
+
+    def _split(self, captions: Captions, folder: str, rule: str | None = None) -> Split:
+        own = {name[-_NAME:]: texts for name, texts in captions.items()}
+        absent = self.root / folder
+        return split_of(own, lambda name: self.where.get(name, absent / name), rule)
+
+    def _karpathy(self) -> dict[str, Split]:
+        path = find(self.root, "dataset_coco.json")
+        rule = {"train": "Karpathy's train and restval"}
+        return {
+            name: self._split(captions, "train2017", rule.get(name))
+            for name, captions in annotations.karpathy(path).items()
+        }
+
+    def _official(self) -> dict[str, Split]:
+        train, val = (
+            find(self.root, f"annotations/captions_{part}{self.year}.json")
+            for part in ("train", "val")
+        )
+        whole = self._split(annotations.coco(train), f"train{self.year}")
+        trained, carved = carve(whole, self.val_fraction, of="annotation file")
+        rule = f"val{self.year}: the test captions are not public"
+        test = self._split(annotations.coco(val), f"val{self.year}", rule)
+        return {"train": trained, "val": carved, "test": test}
+
+    def _clip_benchmark(self) -> dict[str, Split]:
+        read = annotations.evaluation(self.root, "coco_{}_karpathy.json")
+        return {name: self._split(captions, "val2014") for name, captions in read.items()}

@@ -1,0 +1,171 @@
+"""Flickr8k (Hodosh et al. 2013) and Flickr30k (Young et al. 2014): photos with five captions each.
+
+Three schemes, whose numbers are not to be set beside each other: ``karpathy``, the published one;
+``official``, by the lists that came with the captions; ``clip_benchmark``, from the annotation
+files that CLIP_benchmark reads, for evaluation alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+
+from clipbench.datamodules import annotations
+from clipbench.datamodules.annotations import Captions, by_lists, find, remote, split_of
+from clipbench.datamodules.base import CaptionDataModule, Options, Split
+from clipbench.download import Remote
+from clipbench.errors import Refused
+
+_FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
+# The lists of Flickr30k Entities at a commit; sizes and sums are those of the files in it.
+_ENTITIES = (
+    "https://raw.githubusercontent.com/BryanPlummer/flickr30k_entities/"
+    "68b3d6f12d1d710f96233f6bd2b6de799d6f4e5b"
+)
+_LISTS = {
+    "train.txt": (320344, "7fac836ec29afdbda7396fe5473c4156908d60d248cae75892f5a94f08016516"),
+    "val.txt": (10758, "764e1d2b2bae38bde75f8edda435a7ad20d404e83b77233934844f6a7dbccd9a"),
+    "test.txt": (10733, "58c576ebf3af64f346cc3e2ede7eb66523ab172b45c8b42414daa9f2914047e1"),
+}
+
+
+class FlickrDataModule(CaptionDataModule):
+    """Photos in one folder, their captions in another file.
+
+    Args:
+        root: the dataset's folder.
+        scheme: ``karpathy``, ``official`` or ``clip_benchmark``.
+        options: see :class:`clipbench.datamodules.base.Options`.
+
+    Attributes:
+        folders: what the photos' folder is called, here or there; they may be in root itself.
+        photos: where the photos may be fetched, for those that may.
+        texts: what the official captions' file is called, and how it is read.
+        listed: the official file of each split's names.
+        official: what may be fetched of those two.
+    """
+
+    published_name: str
+    folders: Sequence[str]
+    photos: Sequence[Remote] = ()
+    texts: Mapping[str, Callable[[Path], Captions]]
+    listed: Mapping[str, str]
+    official: Sequence[Remote]
+
+    def __init__(
+        self, *, root: str | Path, scheme: str = "karpathy", **options: Unpack[Options]
+    ) -> None:
+        super().__init__(root=root, **options)
+        karpathy = f"dataset_{self.published_name}.json"
+        benchmark = f"{self.published_name}_test_karpathy.txt"
+        schemes: dict[str, tuple[Callable[[], dict[str, Captions]], Sequence[Remote]]] = {
+            "karpathy": (self._karpathy, [remote(karpathy)]),
+            "official": (self._official, self.official),
+            "clip_benchmark": (self._clip_benchmark, [remote(benchmark)]),
+        }
+        if scheme not in schemes:
+            raise Refused(f"no dataset.scheme={scheme}; there are {', '.join(schemes)}")
+        self.captions, wanted = schemes[scheme]
+        home = self._home()
+        there = [replace(file, makes=(str(home),)) for file in self.photos if home]
+        if self.photos or home:  # without the photos their captions are of no use
+            self.files = (*(there or self.photos), *wanted)
+
+    def _home(self) -> Path | None:
+        homes = [self.root / folder for folder in self.folders]
+        if next(self.root.glob("*.jpg"), None):
+            homes.append(self.root)  # as CLIP_benchmark has them
+        return next((home for home in homes if home.is_dir()), None)
+
+    def read_splits(self) -> dict[str, Split]:
+        """The scheme's splits, each in the order of its file.
+
+        Raises:
+            Refused: if the scheme's files are not there, or are damaged.
+        """
+        if self._home() is None and self.instructions:
+            raise Refused(f"no photos are in {self.root}: {self.instructions}")
+        return {name: split_of(own, self._photo) for name, own in self.captions().items()}
+
+    def _photo(self, name: str) -> Path:
+        return (self._home() or self.root / self.folders[0]) / name
+
+    def _karpathy(self) -> dict[str, Captions]:
+        return annotations.karpathy(find(self.root, f"dataset_{self.published_name}.json"))
+
+    def _official(self) -> dict[str, Captions]:
+        text = find(self.root, *self.texts)
+        captions = self.texts[text.relative_to(self.root).as_posix()](text)
+        lists = {split: find(self.root, path) for split, path in self.listed.items()}
+        splits, warnings = by_lists(captions, lists, self._photo)
+        self.warnings += warnings
+        return splits
+
+    def _clip_benchmark(self) -> dict[str, Captions]:
+        return annotations.evaluation(self.root, f"{self.published_name}_{{}}_karpathy.txt")
+
+
+class Flickr8kDataModule(FlickrDataModule):
+    """8,000 photos: 6,000 to train on, 1,000 to validate, 1,000 to test, in either scheme."""
+
+    published_name = "flickr8k"
+    folders = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images")  # [sic]; Kaggle's is the last
+    texts: Mapping[str, Callable[[Path], Captions]] = {
+        "Flickr8k_text/Flickr8k.token.txt": annotations.token
+    }
+    listed: Mapping[str, str] = {
+        "train": "Flickr8k_text/Flickr_8k.trainImages.txt",
+        "val": "Flickr8k_text/Flickr_8k.devImages.txt",
+        "test": "Flickr8k_text/Flickr_8k.testImages.txt",
+    }
+    # The authors' own server is gone. md5 as mlverse/torchvision states it; nobody states a size.
+    photos = (
+        Remote(
+            f"{_FLICKR8K}/Flickr8k_Dataset.zip",
+            "Flickr8k_Dataset.zip",
+            md5="f18a1e2920de5bd84dae7cf08ec78978",
+            unpack=".",
+            makes=("Flicker8k_Dataset",),
+        ),
+    )
+    official = (
+        Remote(
+            f"{_FLICKR8K}/Flickr8k_text.zip",
+            "Flickr8k_text.zip",
+            md5="bf6c1abcb8e4a833b7f922104de18627",
+            unpack="Flickr8k_text",
+            makes=(*texts, *listed.values()),
+        ),
+    )
+
+
+class Flickr30kDataModule(FlickrDataModule):
+    """31,014 photos in Karpathy's splits, 29,000 / 1,014 / 1,000.
+
+    The authors gave no splits to their 31,783 photos; ``official`` are those of Flickr30k Entities
+    (Plummer et al. 2015), 29,783 / 1,000 / 1,000.
+    """
+
+    published_name = "flickr30k"
+    folders = (
+        "flickr30k-images",
+        "flickr30k_images/flickr30k_images",
+        "flickr30k_images",
+        "Images",
+    )
+    texts: Mapping[str, Callable[[Path], Captions]] = {
+        "results_20130124.token": annotations.token,
+        "results.csv": annotations.results,  # Kaggle's, here or there
+        "flickr30k_images/results.csv": annotations.results,
+    }
+    listed: Mapping[str, str] = {name: f"{name}.txt" for name in ("train", "val", "test")}
+    official = tuple(
+        Remote(f"{_ENTITIES}/{name}", name, size=size, sha256=sha256)
+        for name, (size, sha256) in _LISTS.items()
+    )
+    instructions = (
+        "fill in the form https://forms.illinois.edu/sec/229675 (it is on "
+        "https://shannon.cs.illinois.edu/DenotationGraph/), wait for the mail, and unpack what it "
+        "links to there: the photos into flickr30k-images/, and for dataset.scheme=official the "
+        "captions as results_20130124.token; the other annotation files are fetched then"
+    )
