@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
-from clipbench import optim
+from clipbench import metrics, optim
 from clipbench.errors import Refused
 from clipbench.modules import ClassificationModule
 from clipbench.schema import build
@@ -46,7 +46,10 @@ def batches(size, count=5, seed=1):
 
 
 def fit(classifier, strategy, recipe, schedule, rows):
-    module = ClassificationModule(classifier, strategy, recipe, schedule, ["acc"])
+    def measure(split, logits, labels):
+        return metrics.classification(logits, labels, ["acc"])
+
+    module = ClassificationModule(classifier, strategy, recipe, schedule, measure)
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
