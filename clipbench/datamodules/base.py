@@ -196,6 +196,11 @@ class DataModule(LightningDataModule, ABC):
         """The splits that are read once, at the chosen epoch: all but train and val."""
         return [name for name in self.splits if name not in ("train", "val")]
 
+    @property
+    def _reading(self) -> dict[str, Any]:
+        keys = ("decoder", "value_range", "cache_gb")
+        return {key: getattr(self, key) for key in keys}
+
     def train_sampler(self) -> KeyedSampler:
         """The order of train: shuffled by (seed, epoch)."""
         return KeyedSampler(len(self.splits["train"]), self.seed)
@@ -203,7 +208,8 @@ class DataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Augmented, shuffled, the last batch possibly short."""
         split = self.splits["train"]
-        pictures = Pictures(split, train_transform(self.preprocess, self.augment), self.seed)
+        view = train_transform(self.preprocess, self.augment)
+        pictures = Pictures(split, view, self.seed, **self._reading)
         return DataLoader(
             pictures,
             batch_size=self.batch_size,
@@ -220,7 +226,7 @@ class DataModule(LightningDataModule, ABC):
     def eval_dataloader(self, name: str) -> DataLoader[dict[str, Any]]:
         """A split as it is, every picture once."""
         return DataLoader(
-            Pictures(self.splits[name], eval_transform(self.preprocess)),
+            Pictures(self.splits[name], eval_transform(self.preprocess), **self._reading),
             batch_size=self.batch_size,
             num_workers=self.workers,
             collate_fn=collate,

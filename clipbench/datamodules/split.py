@@ -1,15 +1,18 @@
 """A named split, its fingerprint, and the fixed rules by which one is made from another."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from clipbench.errors import Refused
-from clipbench.pictures import Source, read
+from clipbench.pictures import Source, pixels, read
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Split:
         return () if isinstance(self.pictures, np.ndarray) else self.pictures
 
     def picture(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
-        """The picture at a position, decoded, its file closed.
+        """The picture at a position, decoded by Pillow, its file closed.
 
         Raises:
             Refused: if the file went away or was damaged after it was checked.
@@ -53,11 +56,20 @@ class Split:
         source = self.pictures[index]
         if isinstance(source, np.ndarray):
             return Image.fromarray(source)
-        try:
+        with _named(source):
             return read(source, value_range)
-        except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error
-            reason = getattr(error, "strerror", None) or error  # an OSError's text has the path too
-            raise Refused(f"{source} can no longer be read ({reason}); bring it back") from error
+
+    def pixels(self, index: int, value_range: tuple[float, float] | None = None) -> Tensor:
+        """The same picture as uint8 (3, H, W), from its file by the quickest decoder.
+
+        Raises:
+            Refused: if the file went away or was damaged after it was checked.
+        """
+        source = self.pictures[index]
+        if isinstance(source, np.ndarray):
+            return torch.from_numpy(source).permute(2, 0, 1)
+        with _named(source):
+            return pixels(source, value_range)
 
     def take(self, index: NDArray[np.int64]) -> "Split":
         """The pictures at some positions, as a split that expects just those."""
@@ -101,6 +113,16 @@ class Split:
             pairs = zip(self.ids, self.labels, strict=True)
         rows = sorted(f"{i}\t{what}\n" for i, what in pairs)
         return hashlib.sha256("".join(rows).encode()).hexdigest()
+
+
+@contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Whatever a decoder raises (OSError, SyntaxError, struct.error), said of its file."""
+    try:
+        yield
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or error  # an OSError's text has the path too
+        raise Refused(f"{source} can no longer be read ({reason}); bring it back") from error
 
 
 def _chain(rule: str, earlier: str | None) -> str:
