@@ -60,6 +60,9 @@ def _untar(archive: Path, into: Path) -> None:
                 raise _refusal(archive, f"{member.name}: {error}") from error
             except KeyError:
                 raise _refusal(archive, f"{member.name}, a link to nothing") from None
+        # tarfile takes a cut within or before a header for the end, which is a block of zeros.
+        if tar.fileobj is None or tar.fileobj.tell() != tar.offset + tarfile.BLOCKSIZE:
+            raise EOFError("it is cut off")
 
 
 def _unzip(archive: Path, into: Path) -> None:

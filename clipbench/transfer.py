@@ -84,7 +84,8 @@ def _transfer(url: str, part: Path, size: int | None, checked: bool) -> None:
         if start > have or (start and version and _version(answer.headers) != version):
             out.truncate(0)
             raise ConnectionError(f"asked from byte {have} on, it sends another part")
-        out.truncate(start)
+        if length(part) != start:
+            out.truncate(start)
         _room(part, start, size or total)
         tag(part).write_text(_version(answer.headers))
         _copy(answer, out, part.stem, start, total)
