@@ -1,0 +1,228 @@
+"""Anyone's own pictures and captions, from a CSV, TSV or JSONL file."""
+
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Unpack
+
+from clipbench.datamodules import rows
+from clipbench.datamodules.annotations import split_of
+from clipbench.datamodules.base import CaptionDataModule, Options, Split, carve
+from clipbench.errors import Refused
+
+CONTEXT = 77  # tokens that a CLIP reads, its two marks included; open_clip cuts off what is over
+PATH_KEYS = (
+    *("image", "path", "filepath", "file_path", "filename", "file_name", "file"),
+    *("image_path", "image_file", "image_name", "img", "img_path"),
+)
+CAPTION_KEYS = (
+    *("caption", "captions", "text", "title", "sentence", "sentences", "comment", "description"),
+)
+_SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
+    ("val", "valid", "validation", "dev"), "val"
+)
+
+
+class CaptionsDataModule(CaptionDataModule):
+    """Pictures with captions, a row of a file for each caption.
+
+    Captions are kept to the letter. A faulty row is refused, never left out.
+
+    Args:
+        file: the CSV, TSV or JSONL file; in JSONL a caption may be a list of them.
+        root: the folder that its paths begin in; None for the file's own.
+        path_key: the column of paths; None for the one whose name says so.
+        caption_key: the column of captions; None for the one whose name says so.
+        split_key: the column with train, val, test or test_<name>; None for ``split``, if any.
+        test_fraction: share of the pictures carved as test, where there is none.
+        val_fraction: share of what is left carved as val, where there is none.
+        options: see :class:`clipbench.datamodules.base.Options`.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: str | Path | None = None,
+        root: str | Path | None = None,
+        path_key: str | None = None,
+        caption_key: str | None = None,
+        split_key: str | None = None,
+        test_fraction: float = 0.2,
+        val_fraction: float = 0.2,
+        **options: Unpack[Options],
+    ) -> None:
+        if file is None:
+            raise Refused("dataset.file is not set; name yours: dataset.file=/my/captions.csv")
+        self.file = Path(file).expanduser()
+        super().__init__(root=root or self.file.parent, **options)
+        self.keys = {"path": path_key, "caption": caption_key, "split": split_key}
+        self.fractions = {"test": test_fraction, "val": val_fraction}
+
+    def read_splits(self) -> dict[str, Split]:
+        """The splits that the file names, then those carved from train.
+
+        Raises:
+            Refused: if the file cannot be read, or with ``file:line: reason`` of each faulty row.
+        """
+        table = rows.read(self.file)
+        gathered = Gathered(self.file.name, self.root.absolute(), list(table.wrong))
+        columns = self._columns(table.columns)
+        for line, cells in table.rows:
+            gathered.add(line, *(cells.get(column, "") for column in columns))
+        if gathered.wrong:
+            raise Refused(
+                f"{len(gathered.wrong):,} rows of {self.file} are faulty, first "
+                f"{gathered.wrong[0]}; mend or remove them",
+                gathered.wrong,
+            )
+        if not gathered.captions:
+            raise Refused(f"{self.file} has no rows; give it one for each caption")
+        self.warnings += table.warnings + gathered.report()
+        return carved(gathered.splits(), self.fractions)
+
+    def _columns(self, columns: Sequence[str]) -> list[str]:
+        known = {"path": PATH_KEYS, "caption": CAPTION_KEYS, "split": ("split",)}
+        return [self._column(columns, what, names) for what, names in known.items()]
+
+    def _column(self, columns: Sequence[str], what: str, known: Sequence[str]) -> str:
+        given = self.keys[what]
+        if given is not None:
+            if given in columns:
+                return given
+            near = get_close_matches(given, columns, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(columns)}"
+            raise Refused(f"dataset.{what}_key={given} is no column of {self.file}; {hint}")
+        found = [column for column in columns if column.strip().lower() in known]
+        if len(found) == 1 or (what == "split" and not found):
+            return found[0] if found else ""
+        those = " or ".join(found) if found else f"one of {', '.join(columns)}"
+        raise Refused(
+            f"{self.file}: is the {what} in {those}? say which, dataset.{what}_key={{a column}}"
+        )
+
+
+@dataclass
+class Gathered:
+    """Captions by picture, gathered from rows.
+
+    Attributes:
+        file: the file's name, for what is said of it.
+        root: the folder that paths begin in.
+        wrong: ``file:line: reason`` of each faulty row.
+        captions: of each picture.
+        owner: the split of each picture.
+    """
+
+    file: str
+    root: Path
+    wrong: list[str]
+    captions: dict[str, list[str]] = field(default_factory=dict)
+    owner: dict[str, str] = field(default_factory=dict)
+
+    def add(self, line: int, path: Any, caption: Any, split: Any) -> None:
+        """Take in a row, or say what is wrong with it."""
+        texts = caption if isinstance(caption, list) else [caption]
+        name = self._name(path) if isinstance(path, str) else ""
+        own = _split_name(split)
+        if reason := self._reason(name, texts, split, own):
+            self.wrong.append(f"{self.file}:{line}: {reason}")
+            return
+        self.captions.setdefault(name, []).extend(texts)
+        self.owner[name] = own
+
+    def _reason(self, name: str, texts: Sequence[Any], split: Any, own: str) -> str | None:
+        if not name:
+            return "no path"
+        if "://" in name:
+            return f"{name} is no file; fetch it first"
+        if not texts or any(not isinstance(text, str) or not text.strip() for text in texts):
+            return f"no caption of {name}"
+        if not own:
+            return f"split {split!r} is none of train, val, test and test_<name>"
+        if (before := self.owner.get(name, own)) != own:
+            return f"{name} is in {own}, and in {before} above"
+        return None
+
+    def _name(self, path: str) -> str:
+        path = path.strip()
+        if not path or "://" in path:
+            return path
+        if "\\" in path and "/" not in path:
+            path = path.replace("\\", "/")  # written on Windows
+        name = posixpath.normpath(path)
+        home = self.root.as_posix() + "/"
+        return name.removeprefix(home) if name.startswith(home) else name
+
+    def report(self) -> list[str]:
+        """What is odd and yet no fault."""
+        twice = {
+            name: count - len(set(own))
+            for name, own in self.captions.items()
+            if (count := len(own)) > len(set(own))
+        }
+        each = sorted(len(own) for own in self.captions.values())
+        texts = [text for own in self.captions.values() for text in own]
+        broken = sum("\n" in text for text in texts)
+        told = {
+            f"{sum(twice.values()):,} captions stand twice at their picture, first at "
+            f"{next(iter(twice), '')}; kept": bool(twice),
+            f"pictures have {each[0]} to {each[-1]} captions": each[0] != each[-1],
+            f"{broken:,} captions go over several lines": broken > 0,
+        }
+        return [f"{self.file}: {what}" for what, so in told.items() if so] + too_long(texts)
+
+    def splits(self) -> dict[str, Split]:
+        """The splits, pictures in the order in which they first stand."""
+        by_split: dict[str, dict[str, list[str]]] = {}
+        for name, own in self.captions.items():
+            by_split.setdefault(self.owner[name], {})[name] = own
+        return {name: split_of(own, self.root.joinpath) for name, own in by_split.items()}
+
+
+def _split_name(given: Any) -> str:
+    """A split's name as ours; empty if it is none."""
+    name = str(given).strip().lower() if given != "" else "train"
+    return name if re.fullmatch(r"test_\w+", name) else _SPLITS.get(name, "")
+
+
+def too_long(captions: Sequence[str]) -> list[str]:
+    """The warning that captions have more tokens than a CLIP reads, or none."""
+    from open_clip import SimpleTokenizer  # takes seconds, and short captions need none
+
+    # a token is a byte at least
+    long = [text for text in captions if len(text.encode()) > CONTEXT - 2]
+    tokenizer = SimpleTokenizer() if long else None
+    counts = [len(tokenizer.encode(text)) + 2 for text in long] if tokenizer else []
+    over = [count for count in counts if count > CONTEXT]
+    if not over:
+        return []
+    return [
+        f"{len(over):,} captions have more than {CONTEXT} tokens, up to {max(over):,}: a CLIP "
+        f"reads the first {CONTEXT}"
+    ]
+
+
+def carved(splits: Mapping[str, Split], fractions: Mapping[str, float]) -> dict[str, Split]:
+    """Splits with what is missing carved from train, picture by picture, in order.
+
+    Args:
+        splits: as they are; without train nothing is carved.
+        fractions: of each split that there should be the share to carve if it is missing.
+
+    Raises:
+        Refused: if a fraction is out of range, or too few pictures are left to train on.
+    """
+    whole = dict(splits)
+    for name, fraction in fractions.items():
+        if name not in whole and "train" in whole:
+            if not 0 < fraction < 1:
+                raise Refused(f"dataset.{name}_fraction={fraction} is not between 0 and 1")
+            whole["train"], whole[name] = carve(whole["train"], fraction, of="caption file")
+    if "train" in whole and not len(whole["train"]):
+        raise Refused("too few pictures to share between train, val and test; add some")
+    order = ("train", "val", "test")
+    named = [name for name in order if name in whole]
+    return {name: whole[name] for name in (*named, *sorted(whole.keys() - set(order)))}
