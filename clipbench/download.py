@@ -33,7 +33,7 @@ class Remote:
         md5: hex digest; None where nobody states it.
         sha256: hex digest; None where nobody states it.
         unpack: of a tar or zip, the folder below the root to unpack it in, ``.`` for the root
-            itself; the archive is deleted then. None: the file itself is what is wanted.
+            itself; a fetched archive is deleted then. None: the file itself is what is wanted.
         makes: what is below the root afterwards. While all of it is there nothing is fetched.
             Empty for the file itself.
     """
@@ -102,9 +102,10 @@ def fetch(
 
 def _bring(file: Remote, root: Path) -> None:
     target = root / file.name
-    if target.exists():
-        if wrong := _wrong(file, target):
-            raise Failed(f"{target} is there, but {wrong}: delete it")
+    brought = target.exists()
+    if brought:
+        if amiss := wrong(file, target):
+            raise Failed(f"{target} is there, but {amiss}: delete it")
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         _fetch(file, target)
@@ -112,7 +113,8 @@ def _bring(file: Remote, root: Path) -> None:
         extract(target, root / file.unpack)
         if not file.there(root):
             raise Failed(f"{target.name} does not hold {', '.join(file.makes)}")
-        target.unlink()
+        if not brought:  # what somebody put there stays
+            target.unlink()
 
 
 def _fetch(file: Remote, target: Path) -> None:
@@ -120,21 +122,21 @@ def _fetch(file: Remote, target: Path) -> None:
     resumed = length(part) > 0
     checked = bool(file.md5 or file.sha256)
     receive(file.url, part, file.size, checked)
-    wrong = _wrong(file, part)
-    if wrong and resumed:  # the beginning may have been of another file: once more from nothing
+    amiss = wrong(file, part)
+    if amiss and resumed:  # the beginning may have been of another file: once more from nothing
         part.unlink()
         receive(file.url, part, file.size, checked)
-        wrong = _wrong(file, part)
-    if wrong:
+        amiss = wrong(file, part)
+    if amiss:
         part.unlink()
-        raise Failed(f"{urlsplit(file.url).netloc} sends another file, {wrong}")
+        raise Failed(f"{urlsplit(file.url).netloc} sends another file, {amiss}")
     part.replace(target)
     tag(part).unlink(missing_ok=True)
     _settle(target.parent)
 
 
-def _wrong(file: Remote, path: Path) -> str | None:
-    """In what a file on disk is not the one that was meant."""
+def wrong(file: Remote, path: Path) -> str | None:
+    """In what a file on disk is not the one that was meant; None if it is."""
     if file.size not in (None, length(path)):
         return f"{length(path):,} bytes, not {file.size:,}"
     for kind, expected in (("md5", file.md5), ("sha256", file.sha256)):

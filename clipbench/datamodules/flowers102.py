@@ -1,19 +1,13 @@
 """Oxford Flowers102 (Nilsback and Zisserman 2008) in its official splits, as in torchvision."""
 
-import socket
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
-from tarfile import TarError
-from threading import Thread
-from typing import Unpack
+from typing import ClassVar, Unpack
 
-import numpy as np
-from torchvision.datasets import Flowers102
+from torchvision import datasets
 
-from clipbench.datamodules.base import ClassificationDataModule, Options, Split
-from clipbench.errors import Refused
+from clipbench.datamodules.base import Options
+from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule
+from clipbench.download import Remote
 
 # CLIP's prompt names (openai/CLIP data/prompts.md), in label order: image class - 1. torchvision's
 # own differ in three: globe-flower, "pink-yellow dahlia?" and ball moss (here: air plant). FLYP's
@@ -35,89 +29,42 @@ frangipani, clematis, hibiscus, columbine, desert-rose, tree mallow, magnolia, c
 watercress, canna lily, hippeastrum, bee balm, air plant, foxglove, bougainvillea, camellia,
 mallow, mexican petunia, bromelia, blanket flower, trumpet creeper, blackberry lily
 """
-SECONDS = 20  # how long to wait for the server; a name server alone may take half of it
+OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 
 
-class Flowers102DataModule(ClassificationDataModule):
+class Flowers102DataModule(TorchvisionDataModule):
     """102 kinds of flowers: 1,020 photos to train on, 1,020 to validate, 6,149 to test.
 
     Not comparable with the split of CoOp and its followers, which trains on four times as much.
 
     Args:
         root: torchvision's root, the folder that holds ``flowers-102``.
-        download: fetch the dataset (345 MB, checked by md5) if it is not there.
         options: see :class:`clipbench.datamodules.base.Options`.
     """
 
+    source, home = datasets.Flowers102, "flowers-102"
+    parts: ClassVar[Parts] = {name: {"split": name} for name in ("train", "val", "test")}
     published_name = "vtab/flowers"
+    # md5s as in torchvision, sizes as in tensorflow/datasets url_checksums/oxford_flowers102.txt
+    files = (
+        Remote(
+            f"{OXFORD}102flowers.tgz",
+            "flowers-102/102flowers.tgz",
+            size=344_862_509,
+            md5="52808999861908f626f3c1f4e79d11fa",
+            unpack="flowers-102",
+            makes=("flowers-102/jpg",),
+        ),
+        *(
+            Remote(f"{OXFORD}{name}", f"flowers-102/{name}", size=size, md5=md5)
+            for name, size, md5 in (
+                ("imagelabels.mat", 502, "e0620be6f572b9609742df49c70aed4d"),
+                ("setid.mat", 14_989, "a5357ecc9cb78c4bef273ce3793fc85c"),
+            )
+        ),
+    )
 
-    def __init__(
-        self,
-        *,
-        root: str | Path,
-        download: bool = True,
-        **options: Unpack[Options],
-    ) -> None:
+    def __init__(self, *, root: str | Path, **options: Unpack[Options]) -> None:
         super().__init__(root=root, **options)
-        self.download = download
         self.classes = [" ".join(name.split()) for name in CLASSES.split(",")]
         self.templates = ["a photo of a {}, a type of flower."]
-
-    def read_splits(self) -> dict[str, Split]:
-        """The three official splits, row for row as torchvision's ``Flowers102``."""
-        needed = ("jpg", "imagelabels.mat", "setid.mat")
-        if self.download and not all((self.root / "flowers-102" / n).exists() for n in needed):
-            self._fetch()
-        try:
-            return {name: self._read(name) for name in ("train", "val", "test")}
-        except (RuntimeError, OSError) as error:
-            raise Refused(self._missing("is not there, or its .mat files are damaged")) from error
-
-    def _read(self, name: str) -> Split:
-        official = Flowers102(self.root, split=name)
-        paths = official._image_files
-        return Split(
-            ids=[path.relative_to(self.root).as_posix() for path in paths],
-            labels=np.array(official._labels, dtype=np.int64),
-            pictures=paths,
-            expected=len(paths),
-        )
-
-    def _fetch(self) -> None:
-        if not _answers(Flowers102._download_url_prefix, SECONDS):
-            raise Refused(self._missing("is not there and cannot be downloaded"))
-        patience = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(SECONDS)  # torchvision sets none: a stalled server hangs forever
-        try:
-            Flowers102(self.root, download=True)
-        except (RuntimeError, OSError, HTTPException, TarError) as error:
-            raise Refused(self._missing(f"could not be downloaded ({error})")) from error
-        finally:
-            socket.setdefaulttimeout(patience)
-
-    def _missing(self, what: str) -> str:
-        names = ", ".join(name for name, _ in Flowers102._file_dict.values())
-        return (
-            f"flowers102 {what}; get {names} from {Flowers102._download_url_prefix} into "
-            f"{self.root / 'flowers-102'} and unpack the archive there (it makes jpg/), or set "
-            "dataset.root"
-        )
-
-
-def _answers(url: str, seconds: float) -> bool:
-    """Whether a server answers in time; in a thread, as a name look-up cannot be timed out."""
-    answered: list[bool] = []
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(url, timeout=seconds):
-                answered.append(True)
-        except urllib.error.HTTPError:
-            answered.append(True)  # if only to say that folders are not listed
-        except OSError:
-            pass
-
-    thread = Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return bool(answered)

@@ -1,24 +1,20 @@
 import csv
 import os
-import socket
 import tarfile
 import time
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
-from threading import Thread
-from typing import IO
 
 import numpy as np
 import pytest
 from torchvision.datasets import Flowers102
 from torchvision.datasets.utils import calculate_md5
 
-from clipbench import paths
-from clipbench.datamodules import flowers102
+from clipbench import paths, transfer
 from clipbench.datamodules.flowers102 import Flowers102DataModule
 from clipbench.errors import Refused
+from tests.servers import Site, serving
 
 from .folders import flowers
 
@@ -63,105 +59,84 @@ def test_names_are_clips_in_label_order(root):
     assert data.templates == ["a photo of a {}, a type of flower."]
 
 
-def test_other_metadata_than_the_official_is_refused(root):
+def test_other_metadata_than_the_official_is_refused(root, monkeypatch):
+    known(monkeypatch, "http://127.0.0.1:9", home=root / "flowers-102")
     (root / "flowers-102" / "setid.mat").write_bytes(b"another split")
-    with pytest.raises(Refused, match=r"setid\.mat"):
+    with pytest.raises(Refused, match=r"setid\.mat is not the official file, 13 bytes"):
         Flowers102DataModule(root=root).prepare(0)
 
 
-def unreachable(monkeypatch, url: str) -> None:
-    monkeypatch.setattr(Flowers102, "_download_url_prefix", url)
+def known(monkeypatch, url: str, archive: Path | None = None, home: Path | None = None) -> None:
+    """Have the miniature's own sums for the official ones, and its files at another address."""
+    files = []
+    for file in Flowers102DataModule.files:
+        name = file.name.rpartition("/")[2]
+        path = archive if file.unpack else home and home / name
+        sums = {"size": path.stat().st_size, "md5": calculate_md5(path)} if path else {}
+        files.append(replace(file, url=f"{url}/{name}", **sums))
+    monkeypatch.setattr(Flowers102DataModule, "files", tuple(files))
+
+
+def test_addresses_and_sums_are_torchvisions():
+    prefix = Flowers102._download_url_prefix
+    theirs = {prefix + name: md5 for name, md5 in Flowers102._file_dict.values()}
+    assert {file.url: file.md5 for file in Flowers102DataModule.files} == theirs
 
 
 def test_no_network_names_files_address_and_folder(tmp_path, monkeypatch):
-    unreachable(monkeypatch, "http://127.0.0.1:9/flowers/")
+    known(monkeypatch, "http://127.0.0.1:9/flowers")
+    started = time.monotonic()
     with pytest.raises(Refused) as refusal:
         Flowers102DataModule(root=tmp_path).prepare(0)
+    assert time.monotonic() - started < 5
     wanted = "102flowers.tgz imagelabels.mat setid.mat http://127.0.0.1:9/flowers/ dataset.root"
-    for text in [*wanted.split(), str(tmp_path / "flowers-102")]:
+    for text in [*wanted.split(), str(tmp_path)]:
         assert text in str(refusal.value)
-    assert not list(tmp_path.iterdir())
+    assert "\n" not in str(refusal.value)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_server_that_never_answers_is_not_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(flowers102, "SECONDS", 0.3)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        unreachable(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}/")
-        started = time.monotonic()
-        with pytest.raises(Refused, match="cannot be downloaded"):
-            Flowers102DataModule(root=tmp_path).prepare(0)
-        assert time.monotonic() - started < 5
-
-
-def test_nothing_is_fetched_unless_asked_or_needed(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(Flowers102, "download", lambda _: pytest.fail("fetched"))
+def test_nothing_is_fetched_that_is_there(root, monkeypatch):
+    known(monkeypatch, "http://127.0.0.1:9/flowers")
     Flowers102DataModule(root=root).prepare(0)
-    with pytest.raises(Refused, match="is not there"):
-        Flowers102DataModule(root=tmp_path / "empty", download=False).prepare(0)
-
-
-class Oxford(SimpleHTTPRequestHandler):
-    """Serves a folder; of the archive only what ``whole`` allows."""
-
-    whole = True
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def copyfile(self, source: IO[bytes], outputfile: IO[bytes]) -> None:
-        content = source.read()
-        cut = not self.whole and self.path.endswith(".tgz")
-        outputfile.write(content[: len(content) // 2] if cut else content)
 
 
 @pytest.fixture
-def oxford(root, tmp_path_factory, monkeypatch) -> Iterator[Path]:
-    """A server with the miniature, to which torchvision's addresses lead."""
-    served = tmp_path_factory.mktemp("served")
+def oxford(root, tmp_path_factory, monkeypatch) -> Iterator[Site]:
+    """A server with the miniature, whose sums are taken for the official ones."""
     home = root / "flowers-102"
-    with tarfile.open(served / "102flowers.tgz", "w:gz") as archive:
-        archive.add(home / "jpg", "jpg")
-    for name in ("imagelabels.mat", "setid.mat"):
-        (home / name).rename(served / name)
-    archived = ("102flowers.tgz", calculate_md5(served / "102flowers.tgz"))
-    monkeypatch.setattr(Flowers102, "_file_dict", {**Flowers102._file_dict, "image": archived})
-    handler = partial(Oxford, directory=str(served))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        unreachable(monkeypatch, f"http://127.0.0.1:{server.server_port}/")
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield root
-        server.shutdown()
-        thread.join()
+    archive = tmp_path_factory.mktemp("served") / "102flowers.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(home / "jpg", "jpg")
+    files = {f"/{name}": (home / name).read_bytes() for name in ("imagelabels.mat", "setid.mat")}
+    with serving(Site({**files, "/102flowers.tgz": archive.read_bytes()})) as site:
+        known(monkeypatch, site.url, archive, home)
+        monkeypatch.setattr(transfer, "_PAUSE", 0.001)
+        yield site
 
 
-def test_an_absent_dataset_is_downloaded(oxford, tmp_path):
+def test_an_absent_dataset_is_downloaded(oxford, root, tmp_path):
     data = Flowers102DataModule(root=tmp_path / "fresh")
     data.prepare(0)
     data.check()
     assert [len(split) for split in data.splits.values()] == [6, 6, 12]
     assert data.record().keys() == {"train", "val", "test"}
+    assert sorted(path.name for path in (tmp_path / "fresh" / "flowers-102").iterdir()) == [
+        *("imagelabels.mat", "jpg", "setid.mat"),
+    ]
 
 
-def test_a_download_that_is_cut_off_is_refused_and_tried_again(oxford, tmp_path, monkeypatch):
+def test_a_download_that_is_cut_off_is_refused_and_gone_on_with(oxford, tmp_path):
     data = Flowers102DataModule(root=tmp_path / "fresh")
-    monkeypatch.setattr(Oxford, "whole", False)
-    with pytest.raises(Refused, match="could not be downloaded"):
+    oxford.cut, oxford.ranges = 1000, False
+    with pytest.raises(Refused, match=r"cannot be fetched \(cut off at 1,000 of"):
         data.prepare(0)
-    monkeypatch.setattr(Oxford, "whole", True)
+    assert not (tmp_path / "fresh" / "flowers-102" / "jpg").exists()
+    oxford.cut, oxford.ranges = None, True
+    oxford.seen.clear()
     data.prepare(0)
+    assert oxford.seen[0] == "bytes=1000-"
     assert len(data.splits["test"]) == 12
-
-
-def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
-    def broken(_: object) -> None:
-        raise RuntimeError("File not found or corrupted.")
-
-    monkeypatch.setattr(flowers102, "_answers", lambda *_: True)
-    monkeypatch.setattr(Flowers102, "download", broken)
-    with pytest.raises(Refused, match=r"could not be downloaded \(File not found or corrupted"):
-        Flowers102DataModule(root=tmp_path).prepare(0)
-    assert socket.getdefaulttimeout() is None
 
 
 def test_the_published_zero_shot_numbers_are_of_this_test_split():

@@ -1,0 +1,41 @@
+"""CIFAR-10, the one dataset that is held as pixels."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from torchvision import datasets
+
+from clipbench.datamodules.base import Split
+from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule
+from clipbench.download import Remote
+
+
+class CIFAR10DataModule(TorchvisionDataModule):
+    """CIFAR-10: 50,000 and 10,000 pictures of 32 x 32 in ten classes (Krizhevsky 2009).
+
+    Its files are pickles; torchvision opens them only after their md5.
+    """
+
+    source, known, home = datasets.CIFAR10, "cifar10", "cifar-10-batches-py"
+    parts: ClassVar[Parts] = {"train": {"train": True}, "test": {"train": False}}
+    published_name = "vtab/cifar10"
+    files = (
+        Remote(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            "cifar-10-python.tar.gz",
+            size=170_498_071,
+            md5="c58f30108f718f92721af3b95e74349a",
+            unpack=".",
+            makes=("cifar-10-batches-py",),
+        ),
+    )
+
+    def split(self, name: str, official: Any) -> Split:
+        """The pixels themselves; an id is the row in torchvision's order."""
+        count = len(official.targets)
+        return Split(
+            ids=[f"{name}/{row:05d}" for row in range(count)],
+            labels=np.array(official.targets, dtype=np.int64),
+            pictures=official.data,
+            expected=count,
+        )

@@ -1,0 +1,102 @@
+"""FGVC-Aircraft (Maji et al. 2013) in its official splits, as in torchvision."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Unpack
+
+from torchvision import datasets
+
+from clipbench.datamodules.base import Options, Split
+from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule, listed
+from clipbench.download import Remote
+from clipbench.errors import Refused
+
+CLASSES: Mapping[str, int] = {"variant": 100, "family": 70, "manufacturer": 41}
+
+
+class FGVCAircraftDataModule(TorchvisionDataModule):
+    """10,000 photos of aircraft: 3,334 to train on, 3,333 to validate, 3,333 to test.
+
+    The names of variants are CLIP's too (openai/CLIP data/prompts.md): they are raw, "707-320"
+    without its Boeing.
+
+    Args:
+        root: torchvision's root, the folder that holds ``fgvc-aircraft-2013b``.
+        level: ``variant``, ``family`` or ``manufacturer``: 100, 70 or 41 classes.
+        options: see :class:`clipbench.datamodules.base.Options`.
+
+    Raises:
+        Refused: for a level that there is not.
+    """
+
+    source, home = datasets.FGVCAircraft, "fgvc-aircraft-2013b"
+    metrics = ("mean_per_class", "acc")  # as CLIP reports it
+    published_name = "fgvc_aircraft"
+    parts: ClassVar[Parts] = {name: {"split": name} for name in ("train", "val", "test")}
+    # torchvision has no md5; this one is that of R's torchvision, NEVIS'22 and others
+    files = (
+        Remote(
+            "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/"
+            "fgvc-aircraft-2013b.tar.gz",
+            "fgvc-aircraft-2013b.tar.gz",
+            size=2_753_340_328,
+            md5="d4acdd33327262359767eeaa97a4f732",
+            unpack=".",
+            makes=("fgvc-aircraft-2013b/data",),
+        ),
+    )
+
+    def __init__(
+        self, *, root: str | Path, level: str = "variant", **options: Unpack[Options]
+    ) -> None:
+        super().__init__(root=root, **options)
+        if level not in CLASSES:
+            raise Refused(f"no dataset.level={level}; there are {', '.join(CLASSES)}")
+        self.level = level
+        self.templates = [
+            "a photo of a {}, a type of aircraft.",
+            "a photo of the {}, a type of aircraft.",
+        ]
+
+    def official(self, **which: Any) -> Any:
+        """Torchvision's own dataset of a split, at this level unless another is named."""
+        found = super().official(**{"annotation_level": self.level, **which})
+        if (count := len(found.classes)) != CLASSES[found._annotation_level]:
+            raise Refused(
+                f"{self.root / self.home} lists {count} classes of {found._annotation_level}, "
+                f"not {CLASSES[found._annotation_level]}: {self._remedy()}"
+            )
+        return found
+
+    def read_splits(self) -> dict[str, Split]:
+        """The three official splits, row for row as torchvision's ``FGVCAircraft``.
+
+        Raises:
+            Refused: if a list is absent, damaged or not of the 2013b release.
+        """
+        self.classes = list(self.official(split="train").classes)
+        own = self._labels(self.level)
+        coarser = list(CLASSES)[list(CLASSES).index(self.level) + 1 :]
+        self.levels = {level: self._rolled_up(own, level) for level in coarser}
+        return super().read_splits()
+
+    def _labels(self, level: str) -> dict[Path, int]:
+        """The label of every picture at a level."""
+        found = (self.official(split=name, annotation_level=level) for name in self.parts)
+        lists = [listed(official) for official in found]
+        return {
+            path: label
+            for files, labels in lists
+            for path, label in zip(files, labels, strict=True)
+        }
+
+    def _rolled_up(self, own: Mapping[Path, int], level: str) -> list[int]:
+        """The label that each class has at a coarser level."""
+        above = self._labels(level)
+        pairs = sorted({(label, above[path]) for path, label in own.items() if path in above})
+        if [label for label, _ in pairs] != list(range(len(self.classes))):
+            raise Refused(
+                f"the lists of {self.level} and {level} in {self.root / self.home} disagree: "
+                f"{self._remedy()}"
+            )
+        return [coarse for _, coarse in pairs]

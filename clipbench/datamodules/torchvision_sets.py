@@ -1,0 +1,200 @@
+"""Datasets read by torchvision's own classes: file lists, labels and splits; nothing is decoded."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Unpack
+
+import numpy as np
+from omegaconf import OmegaConf
+from torchvision import datasets
+
+from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
+from clipbench.download import Remote, wrong
+from clipbench.errors import Refused
+
+VAL_FRACTION = 0.1  # of train, for a dataset that publishes no validation split
+NAMES = Path(__file__).with_name("clip_names.yaml")
+Parts = Mapping[str, Mapping[str, Any]]
+
+
+class TorchvisionDataModule(ClassificationDataModule):
+    """A dataset that torchvision reads, in torchvision's rows, splits and label order.
+
+    Where there is no official val, a tenth of each class of train is carved off by its ids.
+
+    Args:
+        root: torchvision's root, which holds the dataset's folder.
+        options: see :class:`clipbench.datamodules.base.Options`.
+
+    Attributes:
+        source: torchvision's class.
+        parts: of each split the arguments that choose it.
+        home: the dataset's folder below the root.
+        known: its key in ``clip_names.yaml``; None where a subclass sets classes and templates.
+
+    Raises:
+        Refused: for an option's value that there is not.
+    """
+
+    source: Callable[..., Any]
+    parts: ClassVar[Parts]
+    home: str
+    known: str | None = None
+
+    def __init__(self, *, root: str | Path, **options: Unpack[Options]) -> None:
+        super().__init__(root=root, **options)
+        if self.known is not None:
+            every: Any = OmegaConf.to_container(OmegaConf.load(NAMES))
+            said = every[self.known]
+            named = said["classes"]
+            self.keys = list(named)
+            self.classes = list(named.values()) if isinstance(named, dict) else named
+            self.templates = said["templates"]
+
+    def read_splits(self) -> dict[str, Split]:
+        """The official splits, row for row as torchvision has them.
+
+        Raises:
+            Refused: if a list is absent or damaged, or names other classes than the official.
+        """
+        splits = {
+            name: self.split(name, self.official(**which)) for name, which in self.parts.items()
+        }
+        if "val" not in splits:
+            splits["train"], splits["val"] = carve(splits["train"], VAL_FRACTION)
+        return {name: splits[name] for name in ("train", "val", "test")}
+
+    def official(self, **which: Any) -> Any:
+        """Torchvision's own dataset of the split that some arguments choose."""
+        try:
+            found = type(self).source(self.root, **which)
+        except (RuntimeError, OSError, KeyError, ValueError, IndexError) as error:
+            raise Refused(f"{self._culprit(error)}: {self._remedy()}") from error
+        if self.known is not None:
+            self._same_classes(found.classes)
+        return found
+
+    def split(self, name: str, official: Any) -> Split:
+        """One of torchvision's datasets as a split."""
+        paths, labels = listed(official)
+        return Split(
+            ids=[path.relative_to(self.root).as_posix() for path in paths],
+            labels=np.array(labels, dtype=np.int64),
+            pictures=paths,
+            expected=len(paths),
+        )
+
+    def _culprit(self, error: Exception) -> str:
+        for file in self.files:
+            path = self.root / file.name
+            if file.unpack is None and path.is_file() and (amiss := wrong(file, path)):
+                return f"{path} is not the official file, {amiss}"
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return f"{self.root / self.home} is absent or damaged ({reason})"
+
+    def _remedy(self) -> str:
+        return self.instructions or "delete it, and it is fetched again"
+
+    def _same_classes(self, found: Sequence[str]) -> None:
+        ours, theirs = ([_plain(name) for name in names] for names in (self.keys or (), found))
+        if ours != theirs:
+            odd = sorted(set(ours) ^ set(theirs)) or ["their order"]
+            raise Refused(
+                f"the lists in {self.root / self.home} do not have the {len(ours)} official "
+                f"classes: {odd[0]} differs; bring the original lists",
+                odd,
+            )
+
+
+def listed(official: Any) -> tuple[list[Path], list[int]]:
+    """The files and labels of one of torchvision's datasets, which agree on no name for them."""
+    for name in ("_image_files", "_images"):
+        if hasattr(official, name):
+            return [Path(path) for path in getattr(official, name)], list(official._labels)
+    samples = official._samples if hasattr(official, "_samples") else official.samples
+    return [Path(path) for path, _ in samples], [int(label) for _, label in samples]
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").casefold()
+
+
+# Addresses and md5s below are torchvision's, sizes those of tensorflow/datasets url_checksums/.
+
+
+class DTDDataModule(TorchvisionDataModule):
+    """Describable Textures, partition 1 of its ten: 1,880 / 1,880 / 1,880 (Cimpoi et al. 2014)."""
+
+    source, known, home = datasets.DTD, "dtd", "dtd"
+    parts: ClassVar[Parts] = {
+        name: {"split": name, "partition": 1} for name in ("train", "val", "test")
+    }
+    published_name = "vtab/dtd"
+    files = (
+        Remote(
+            "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
+            "dtd/dtd-r1.0.1.tar.gz",
+            size=625_239_812,
+            md5="fff73e5086ae6bdbea199a49dfb8a4c1",
+            unpack="dtd",
+            makes=("dtd/dtd",),
+        ),
+    )
+
+
+class OxfordPetsDataModule(TorchvisionDataModule):
+    """Oxford-IIIT Pet: 3,680 trainval and 3,669 test photos of 37 breeds (Parkhi et al. 2012)."""
+
+    source, known, home = datasets.OxfordIIITPet, "oxford_pets", "oxford-iiit-pet"
+    parts: ClassVar[Parts] = {"train": {"split": "trainval"}, "test": {"split": "test"}}
+    metrics = ("mean_per_class", "acc")  # as CLIP reports it
+    published_name = "vtab/pets"
+    files = tuple(
+        Remote(
+            f"https://www.robots.ox.ac.uk/~vgg/data/pets/data/{name}.tar.gz",
+            f"oxford-iiit-pet/{name}.tar.gz",
+            size=size,
+            md5=md5,
+            unpack="oxford-iiit-pet",
+            makes=(f"oxford-iiit-pet/{name}",),
+        )
+        for name, size, md5 in (
+            ("images", 791_918_971, "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+            ("annotations", 19_173_078, "95a8c909bbe2e81eed6a22bccdf3f68f"),
+        )
+    )
+
+
+class StanfordCarsDataModule(TorchvisionDataModule):
+    """Stanford Cars: 8,144 and 8,041 photos of 196 models by year (Krause et al. 2013)."""
+
+    source, known, home = datasets.StanfordCars, "stanford_cars", "stanford_cars"
+    parts: ClassVar[Parts] = {"train": {"split": "train"}, "test": {"split": "test"}}
+    published_name = "cars"
+    # As collected in github.com/pytorch/vision/issues/7545
+    instructions = (
+        "Stanford no longer serves it. Into its folder stanford_cars/ bring: cars_train/ and "
+        "cars_test/ with 00001.jpg ... in them (kaggle.com/datasets/jessicali9530/"
+        "stanford-cars-dataset, whose folders are nested once too often), devkit/ from "
+        "github.com/pytorch/vision/files/11644847/car_devkit.tgz, and "
+        "cars_test_annos_withlabels.mat, linked in github.com/pytorch/vision/issues/7545; "
+        "then set dataset.root to the folder above stanford_cars/"
+    )
+
+
+class Food101DataModule(TorchvisionDataModule):
+    """Food-101: 750 training and 250 test photos of each of 101 dishes (Bossard et al. 2014)."""
+
+    source, known, home = datasets.Food101, "food101", "food-101"
+    parts: ClassVar[Parts] = {"train": {"split": "train"}, "test": {"split": "test"}}
+    published_name = "food101"
+    files = (
+        Remote(
+            "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
+            "food-101.tar.gz",
+            size=4_996_278_331,
+            md5="85eeb15f3717b99a5da872d97d918f87",
+            unpack=".",
+            makes=("food-101/meta", "food-101/images"),
+        ),
+    )
