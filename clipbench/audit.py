@@ -31,11 +31,15 @@ class Audit:
 
     Attributes:
         rows: per split its ``n`` on disk, ``expected`` by the lists, ``published``, ``sha256``, ...
+        sums: splits joined by ``+`` with the sum that is published.
+        classes: how many there are, and how many are published; None where none are.
         faults: what stops a run, each with its lines of detail.
         warnings: what does not.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, int] = field(default_factory=dict)
+    classes: tuple[int | None, int | None] = (None, None)
     faults: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -90,6 +94,11 @@ def audit(data: DataModule, name: str, cache: Path) -> Audit:
                 found.warnings.append(f"{lost}: a result on the rest is not on {split_name}")
     known = published(name, getattr(data, "scheme", None))
     found.rows = _rows(lists, there, known)
+    sums = known[known["split"].str.contains("+", regex=False)]
+    found.sums = dict(zip(sums["split"], sums["n"].astype(int), strict=True))
+    if isinstance(data, ClassificationDataModule):
+        told = known["classes"][known["classes"] != ""]
+        found.classes = (len(data.classes), int(told.iloc[0]) if len(told) else None)
     found.warnings += [*data.warnings, *_compare(lists, known)]
     _lists(data, there, found)
     _files(there, cache, data.value_range, found)

@@ -6,6 +6,7 @@ Run: python -m clipbench.data check dataset=flowers102
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,10 +48,8 @@ def check(data: "DataModule", name: str) -> int:
     kept = paths.outputs() / "data"
     kept.mkdir(parents=True, exist_ok=True)
     found = audit(data, name, kept / f"{name}.parquet")
-    report = {"dataset": name, "splits": found.rows, "faults": found.faults}
-    results.write_text(
-        kept / f"{name}.json", json.dumps({**report, "warnings": found.warnings}, indent=1) + "\n"
-    )
+    report = json.dumps({"dataset": name, **asdict(found)}, indent=1)
+    results.write_text(kept / f"{name}.json", report + "\n")
     _say(found, name, kept / f"{name}.json")
     return 1 if found.faults else 0
 
@@ -59,6 +58,11 @@ def _say(found: "Audit", name: str, report: Path) -> None:
     columns = ("split", "n", "expected", "published", "captions", "sha256")
     rows = [[row[c] if c != "sha256" else row[c][:12] for c in columns] for row in found.rows]
     show(name, columns, rows)
+    of, known = found.classes
+    if of is not None:
+        console.print(f"{of} classes" + (f", {known} published" if known else ""), highlight=False)
+    for splits, n in found.sums.items():
+        console.print(f"{splits}: {n:,} published", highlight=False)
     for row in found.rows:
         if row["rule"]:
             console.print(f"{row['split']}: {row['rule']}", highlight=False)
