@@ -18,7 +18,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
     """10,000 photos of aircraft: 3,334 to train on, 3,333 to validate, 3,333 to test.
 
     The names of variants are CLIP's too (openai/CLIP data/prompts.md): they are raw, "707-320"
-    without its Boeing.
+    without its Boeing. Mean per class comes first, as CLIP reports it.
 
     Args:
         root: torchvision's root, the folder that holds ``fgvc-aircraft-2013b``.
@@ -30,7 +30,6 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
     """
 
     source, home = datasets.FGVCAircraft, "fgvc-aircraft-2013b"
-    metrics = ("mean_per_class", "acc")  # as CLIP reports it
     published_name = "fgvc_aircraft"
     parts: ClassVar[Parts] = {name: {"split": name} for name in ("train", "val", "test")}
     # torchvision has no md5; this one is that of R's torchvision, NEVIS'22 and others
@@ -53,6 +52,8 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
         if level not in CLASSES:
             raise Refused(f"no dataset.level={level}; there are {', '.join(CLASSES)}")
         self.level = level
+        self.coarser = list(CLASSES)[list(CLASSES).index(level) + 1 :]
+        self.metrics = ("mean_per_class", "acc", *(f"acc_{above}" for above in self.coarser))
         self.templates = [
             "a photo of a {}, a type of aircraft.",
             "a photo of the {}, a type of aircraft.",
@@ -76,8 +77,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
         """
         self.classes = list(self.official(split="train").classes)
         own = self._labels(self.level)
-        coarser = list(CLASSES)[list(CLASSES).index(self.level) + 1 :]
-        self.levels = {level: self._rolled_up(own, level) for level in coarser}
+        self.levels = {level: self._rolled_up(own, level) for level in self.coarser}
         return super().read_splits()
 
     def _labels(self, level: str) -> dict[Path, int]:

@@ -139,7 +139,7 @@ def test_cars_say_how_to_bring_them(tmp_path):
 
 
 def test_a_damaged_list_is_refused_in_one_line(tmp_path):
-    official.food(tmp_path)
+    official.food(tmp_path, each=(1, 1))
     (tmp_path / "food-101" / "meta" / "test.json").write_text("{")
     with pytest.raises(Refused, match=r"food-101 is absent or damaged \(Expecting"):
         Food101DataModule(root=tmp_path).prepare(0)
