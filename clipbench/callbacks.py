@@ -120,7 +120,8 @@ class Recorder(Callback):
         for logger in trainer.loggers:
             # The epoch is the x-axis, so that runs of different batch size lie over each other.
             logger.log_metrics(known, epoch)
-        shown = "  ".join(f"{k} {v:.4f}" for k, v in known.items())
+        told = ("train/loss", "val/loss", "val/acc", self.metric)
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in known.items() if k in told)
         shown = shown or "no meaningful head before training"
         self.changed()
         console.print(f"epoch {epoch:2d}  {shown}", highlight=False)

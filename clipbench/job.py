@@ -214,7 +214,7 @@ class Run:
 
     def _epoch_zero(self, trainer: Trainer, module: ClassificationModule, loaders: Any) -> None:
         if not module.classifier.meaningful:
-            names = ("loss", *self.data.metrics)
+            names = ("loss", *self.data.measured)
             self.recorder.add(0, {f"val/{name}": None for name in names}, trainer, module)
             return
         trainer.validate(module, loaders.eval_dataloader("val"), verbose=False)

@@ -27,10 +27,12 @@ def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dic
 
 
 def _metrics(frame: pd.DataFrame) -> list[str]:
-    """The metrics that each run has, without the losses; val first, then test, then the shifts."""
+    """Accuracy, worst groups, and what runs were selected by; val first, then test, then shifts."""
     names = [c for c in frame.columns if "/" in c and not c.startswith(("selection/", "cost/"))]
     order = {"val": 0, "test": 1}
-    kept = [c for c in names if not c.split("@")[0].endswith("/loss")]
+    chosen = {metric.split("/")[1] for metric in frame["selection/metric"]}
+    bare = {c: c.split("@")[0].split("/")[1] for c in names}
+    kept = [c for c in names if bare[c] in {"acc", *chosen} or bare[c].startswith("acc_worst_")]
     return sorted(kept, key=lambda c: (order.get(c.split("/")[0], 2), c))
 
 

@@ -62,6 +62,7 @@ ONE_OF: Mapping[str, tuple[str | None, ...]] = {
 }
 
 
+ANY = ("acc", "mean_per_class", "macro_f1", "acc5", "ece")
 UNASKED = 5e9  # bytes; a run that would fetch more waits to be asked
 
 
@@ -259,7 +260,7 @@ class ClassificationDataModule(DataModule):
             indefinite article.
         name_variants: other sets of names, to be asked for as ``dataset.class_names=<variant>``.
         homonyms: names that several classes bear in the dataset's own list.
-        metrics: names of the metrics reported for each split, the one selected on first.
+        metrics: what its literature reports, the one selected on first; see :attr:`measured`.
         groups: the names of each kind of group that ``Split.groups`` counts.
         levels: coarser labels: of each kind the label of every class.
     """
@@ -269,7 +270,7 @@ class ClassificationDataModule(DataModule):
     templates: list[str]
     name_variants: Mapping[str, Sequence[str]] = {}
     homonyms: Collection[str] = ()
-    metrics: Sequence[str] = ("acc", "mean_per_class")
+    metrics: Sequence[str] = ("acc",)
     groups: Mapping[str, Sequence[str]] = {}
     levels: Mapping[str, Sequence[int]] = {}
 
@@ -330,6 +331,12 @@ class ClassificationDataModule(DataModule):
         weights = self._evening()[train.labels] if self.balance == "sampler" else None
         return KeyedSampler(len(train), self.seed, weights)
 
+    @property
+    def measured(self) -> list[str]:
+        """Every metric of a split: the dataset's own, then what is worth knowing of any."""
+        few = {"acc5"} if len(self.classes) < 6 else set()
+        return [name for name in dict.fromkeys([*self.metrics, *ANY]) if name not in few]
+
     def measure(self, name: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """The metrics of a whole split, in its order.
 
@@ -341,5 +348,5 @@ class ClassificationDataModule(DataModule):
         split = self.splits[name]
         scores = metrics.among(logits, split.among)
         return metrics.classification(
-            scores, labels, self.metrics, groups=split.groups, levels=self.levels
+            scores, labels, self.measured, groups=split.groups, levels=self.levels
         )

@@ -27,8 +27,6 @@ class ELPVDataModule(ClassificationDataModule):
         options: see :class:`clipbench.datamodules.base.Options`.
     """
 
-    metrics = ("acc", "mean_per_class")
-
     def __init__(
         self,
         *,
