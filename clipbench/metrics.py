@@ -161,16 +161,22 @@ def classification(
     return {name: value for name, value in values.items() if not np.isnan(value)}
 
 
-def among(logits: Tensor, labels: Sequence[int] | None) -> Tensor:
+def among(logits: Tensor, labels: Sequence[int] | Mapping[int, Sequence[int]] | None) -> Tensor:
     """Logits that choose among some classes only: those of the others are -inf.
 
     Args:
         logits: (n, C).
-        labels: the classes of a shift set that has fewer than were trained; None for all.
+        labels: the classes of a shift set that has fewer than were trained; or of each the classes
+            that count as it, of which the highest logit is taken, as WiSE-FT does for ObjectNet;
+            None for all.
     """
     if labels is None:
         return logits
     masked = torch.full_like(logits, -torch.inf)
+    if isinstance(labels, Mapping):
+        for label, same in labels.items():
+            masked[:, label] = logits[:, list(same)].amax(1)
+        return masked
     masked[:, list(labels)] = logits[:, list(labels)]
     return masked
 

@@ -81,7 +81,11 @@ class Pictures(Dataset[dict[str, Any]]):
                 split.sources,
                 view.fixed,
                 self._fixed,
-                reading={"exact": self.exact, "value_range": value_range and list(value_range)},
+                reading={
+                    "exact": self.exact,
+                    "value_range": value_range and list(value_range),
+                    "border": split.border,
+                },
                 limit_gb=cache_gb,
                 folder=paths.outputs() / "cache",
             )

@@ -27,7 +27,9 @@ class Split:
         captions: the captions of each picture, for datasets that have them.
         rule: how the split was made, where its source does not define it.
         groups: of what kind of group each picture is which, int64 (n,), -1 for none that counts.
-        among: the labels that a prediction chooses from, for a shift set of fewer classes.
+        among: the labels that a prediction chooses from, for a shift set of fewer classes; or of
+            each such label the classes, itself one of them, that count as it.
+        border: pixels cut off every side of a picture, which belong to its frame.
     """
 
     ids: Sequence[str]
@@ -37,7 +39,8 @@ class Split:
     captions: Sequence[Sequence[str]] | None = None
     rule: str | None = None
     groups: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    among: tuple[int, ...] | None = None
+    among: tuple[int, ...] | Mapping[int, tuple[int, ...]] | None = None
+    border: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,7 +60,11 @@ class Split:
         if isinstance(source, np.ndarray):
             return Image.fromarray(source)
         with _named(source):
-            return read(source, value_range)
+            image = read(source, value_range)
+        if self.border:
+            frame = self.border
+            return image.crop((frame, frame, image.width - frame, image.height - frame))
+        return image
 
     def pixels(self, index: int, value_range: tuple[float, float] | None = None) -> Tensor:
         """The same picture as uint8 (3, H, W), from its file by the quickest decoder.
@@ -69,7 +76,10 @@ class Split:
         if isinstance(source, np.ndarray):
             return torch.from_numpy(source).permute(2, 0, 1)
         with _named(source):
-            return pixels(source, value_range)
+            whole = pixels(source, value_range)
+        if self.border:
+            return whole[:, self.border : -self.border, self.border : -self.border]
+        return whole
 
     def take(self, index: NDArray[np.int64]) -> "Split":
         """The pictures at some positions, as a split that expects just those."""
@@ -94,7 +104,7 @@ class Split:
         return replace(
             kept,
             labels=np.array([place[label] for label in kept.labels.tolist()], dtype=np.int64),
-            among=self.among and tuple(place[label] for label in self.among if label in place),
+            among=_placed(self.among, place),
             rule=_chain(rule, self.rule),
         )
 
@@ -123,6 +133,19 @@ def _named(source: Source) -> Iterator[None]:
     except Exception as error:
         reason = getattr(error, "strerror", None) or error  # an OSError's text has the path too
         raise Refused(f"{source} can no longer be read ({reason}); bring it back") from error
+
+
+def _placed(
+    among: tuple[int, ...] | Mapping[int, tuple[int, ...]] | None, place: Mapping[int, int]
+) -> tuple[int, ...] | Mapping[int, tuple[int, ...]] | None:
+    """The labels that a prediction chooses from, each by its place in a subset of the classes."""
+    if isinstance(among, Mapping):
+        return {
+            place[label]: tuple(place[k] for k in same if k in place)
+            for label, same in among.items()
+            if label in place
+        }
+    return among and tuple(place[label] for label in among if label in place)
 
 
 def _chain(rule: str, earlier: str | None) -> str:
