@@ -36,6 +36,7 @@ class Root:
     warmup: float = MISSING
     warmup_steps: int | None = None
     weight_decay: float = MISSING
+    layer_decay: float = MISSING
     label_smoothing: float = MISSING
     head_lr_factor: float = MISSING
     allow_unfinished_warmup: bool = False

@@ -2,11 +2,36 @@
 
 import math
 
+import open_clip
 import pytest
+import timm
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from clipbench import optim
+from clipbench.schema import build
+from clipbench.strategies.base import Task
+from clipbench.strategies.contrastive import Contrastive
+from clipbench.strategies.finetune import Finetune
+from tests.conftest import composed
+
+TASK = Task(["star", "heart"], [["a star"], ["a heart"]])
+
+
+def tower(*overrides):
+    torch.manual_seed(0)
+    return build(composed("model.pretrained=null", *overrides)["model"])
+
+
+def recipe_of(*overrides):
+    config = composed(*overrides)
+    root = {k: v for k, v in config.items() if k in config["recipe"]}
+    return {**config["recipe"], **root}
+
+
+def rates(groups):
+    return {id(p): group["lr"] for group in groups for p in group["params"]}
 
 
 def wise_ft_lr(base, step, warmup, steps):
@@ -74,3 +99,119 @@ def test_decay_rule():
     assert len(without["params"]) == 4  # two embeddings, the norm's two; not the frozen bias
     (single,) = optim.param_groups(net.named_parameters(), decay_all=True, **common)
     assert len(single["params"]) == 5
+
+
+@pytest.mark.parametrize("arch", ["test_vit", "test_resnet", "test_efficientnet", "test_convnext"])
+def test_layer_wise_rates_are_timms_for_every_parameter(arch):
+    encoder = tower("model=timm", f"model.arch={arch}", "model.image_size=null")
+    recipe = recipe_of("model=timm", "lr=0.5", "layer_decay=0.6", "head_lr_factor=1")
+    classifier = Finetune().prepare(encoder, TASK)
+    ours = rates(Finetune().param_groups(classifier, recipe))
+
+    whole = timm.create_model(arch, num_classes=2)
+    names = {id(p): n for n, p in whole.named_parameters()}
+    theirs = {
+        names[id(p)]: group["lr_scale"]
+        for group in param_groups_layer_decay(whole, layer_decay=0.6)
+        for p in group["params"]
+    }
+    assert len(set(theirs.values())) > 3
+    for name, parameter in encoder.model.named_parameters():
+        # The one exception: ConvNeXt's last norm, which timm counts as the head, is a tail here.
+        scale = 0.6 if name.startswith("head.norm") else theirs[name]
+        assert ours[id(parameter)] == pytest.approx(0.5 * scale), name
+    for parameter in classifier.head.parameters():
+        assert ours[id(parameter)] == 0.5
+    assert len(ours) == len(list(classifier.parameters()))
+
+
+def test_ft_clips_numbers_for_b16():
+    """ALGORITHMS C3: twelve blocks at 0.6; block 11 has 0.6, the embeddings 0.6^13 = 1.3e-3."""
+    layers = [[nn.Parameter(torch.zeros(2, 2))] for _ in range(14)]
+    scales = [scale for _, scale in optim.layer_scales(layers, 0.6).values()]
+    assert scales[0] == pytest.approx(1.306e-3, rel=1e-3)
+    assert scales[1] == pytest.approx(0.6**12)
+    assert scales[12] == scales[13] == pytest.approx(0.6)  # the last block, and the final norm
+    encoder = tower("model=clip_vitb16")
+    groups = Finetune().param_groups(
+        Finetune().prepare(encoder, TASK), recipe_of("model=clip_vitb16", "layer_decay=0.6")
+    )
+    ours = rates(groups)
+    visual = encoder.model.visual
+    for part, power in [
+        (visual.conv1.weight, 13),
+        (visual.positional_embedding, 13),
+        (visual.transformer.resblocks[0].ln_1.weight, 12),
+        (visual.transformer.resblocks[11].mlp.c_fc.weight, 1),
+        (visual.ln_post.bias, 1),
+        (visual.proj, 1),
+    ]:
+        assert ours[id(part)] == pytest.approx(3e-5 * 0.6**power)
+    names = {group["name"] for group in groups}
+    assert {"image tower, layer 0", "image tower, layer 12, no decay", "head"} <= names
+
+
+def test_timms_helper_does_nothing_on_an_open_clip_tower_and_ours_does():
+    """STYLE 5.1: no group_matcher there, so that timm calls everything the head."""
+    visual = open_clip.create_model("ViT-B-32", pretrained=None).visual
+    theirs = param_groups_layer_decay(visual, layer_decay=0.75)
+    assert {group["lr_scale"] for group in theirs} == {1.0}
+    encoder = tower("model=clip_tiny")
+    assert {g["lr_scale"] for g in param_groups_layer_decay(encoder.model.visual)} == {1.0}
+    classifier = Finetune().prepare(encoder, TASK)
+    ours = Finetune().param_groups(classifier, recipe_of("layer_decay=0.75", "lr=1"))
+    found = sorted({group["lr"] for group in ours if group["name"].startswith("image")})
+    blocks = len(encoder.layers()) - 2
+    assert found == pytest.approx([0.75**k for k in range(blocks + 1, 0, -1)])
+
+
+def test_the_schedule_keeps_the_ratios_of_layer_wise_rates():
+    """STYLE 5.2: torch's optimisers read ``lr`` alone, and its schedulers keep its ratios."""
+    classifier = Finetune().prepare(tower("model=clip_tiny"), TASK)
+    recipe = recipe_of("layer_decay=0.5", "lr=0.1")
+    optimizer = optim.optimizer(
+        Finetune().param_groups(classifier, recipe),
+        name="adamw",
+        betas=(0.9, 0.99),
+        eps=1e-8,
+        momentum=0.9,
+    )
+    start = [group["lr"] for group in optimizer.param_groups]
+    assert len(set(start)) > 3
+    schedule = optim.Schedule(total=8, warmup=3)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
+    for step in range(8):
+        now = [group["lr"] for group in optimizer.param_groups]
+        assert now == pytest.approx([lr * schedule.factor(step) for lr in start])
+        optimizer.step()
+        scheduler.step()
+
+
+def test_without_layer_wise_decay_there_are_two_groups_a_part():
+    classifier = Finetune().prepare(tower("model=clip_tiny"), TASK)
+    groups = Finetune().param_groups(classifier, recipe_of("lr=0.1"))
+    assert [g["name"] for g in groups] == [
+        *("image tower", "image tower, no decay", "head", "head, no decay"),
+    ]
+    assert {g["lr"] for g in groups} == {0.1}
+
+
+def test_towers_have_rates_and_decays_of_their_own_and_the_logit_scale_none():
+    encoder = tower("model=clip_tiny")
+    classifier = Contrastive().prepare(encoder, TASK)
+    recipe = recipe_of("lr=0.1", "weight_decay=0.2") | {
+        "text_lr_factor": 0.5,
+        "text_weight_decay": 0.3,
+        "decay_all": True,
+    }
+    groups = {g["name"]: g for g in Contrastive().param_groups(classifier, recipe)}
+    assert set(groups) == {"image tower", "text tower", "logit scale, no decay"}
+    assert (groups["image tower"]["lr"], groups["image tower"]["weight_decay"]) == (0.1, 0.2)
+    assert (groups["text tower"]["lr"], groups["text tower"]["weight_decay"]) == (0.05, 0.3)
+    scale = groups["logit scale, no decay"]
+    assert [id(p) for p in scale["params"]] == [id(encoder.model.logit_scale)]
+    assert scale["weight_decay"] == 0
+    counted = sum(len(g["params"]) for g in groups.values())
+    assert counted == len(list(encoder.parameters()))
+    as_one = Contrastive().param_groups(classifier, recipe_of("lr=0.1", "weight_decay=0.2"))
+    assert {g["weight_decay"] for g in as_one} == {0.2, 0.0}

@@ -122,21 +122,43 @@ class Strategy(ABC):
         return
 
     def param_groups(self, classifier: Classifier, recipe: Mapping[str, Any]) -> list[Group]:
-        """Optimiser groups: the image tower's, then the head's with its own learning rate.
+        """Optimiser groups: of the image tower, the text tower, the logit scale, the head.
+
+        Only what trains is in them. The image tower has layer-wise learning rates; the text tower
+        and the head have factors and the text tower a weight decay of their own; the logit scale
+        never decays.
 
         Args:
             classifier: as :meth:`prepare` left it.
-            recipe: ``lr``, ``head_lr_factor``, ``weight_decay`` and ``decay_all``.
+            recipe: ``lr``, ``head_lr_factor``, ``text_lr_factor``, ``weight_decay``,
+                ``text_weight_decay`` (None: as the rest), ``decay_all`` and ``layer_decay``.
         """
-        decay = {"weight_decay": recipe["weight_decay"], "decay_all": recipe["decay_all"]}
-        parts: list[tuple[str, nn.Module, float]] = [
-            ("image tower", classifier.tower, recipe["lr"]),
-            ("head", classifier.head, recipe["lr"] * recipe["head_lr_factor"]),
-        ]
+        layers = classifier.tower.layers()
+        image = {id(p) for layer in layers for p in layer}
+        parts: dict[str, list[tuple[str, nn.Parameter]]] = {
+            "image tower": [],
+            "text tower": [],
+            "logit scale": [],
+            "head": list(classifier.head.named_parameters()),
+        }
+        for name, parameter in classifier.tower.named_parameters():
+            scale = name.endswith(("logit_scale", "logit_bias"))
+            part = "logit scale" if scale else "text tower"
+            parts["image tower" if id(parameter) in image else part].append((name, parameter))
+        lr, decay, text_decay = (recipe[k] for k in ("lr", "weight_decay", "text_weight_decay"))
+        if text_decay is None:
+            text_decay = decay
+        own: dict[str, dict[str, Any]] = {
+            "image tower": {"layers": layers, "layer_decay": recipe["layer_decay"]},
+            "text tower": {"lr": lr * recipe["text_lr_factor"], "weight_decay": text_decay},
+            "logit scale": {"decay_all": False},
+            "head": {"lr": lr * recipe["head_lr_factor"]},
+        }
+        common = {"lr": lr, "weight_decay": decay, "decay_all": recipe["decay_all"]}
         return [
             group
-            for name, part, lr in parts
-            for group in param_groups(part.named_parameters(), name=name, lr=lr, **decay)
+            for name, named in parts.items()
+            for group in param_groups(named, name=name, **(common | own[name]))
         ]
 
     def evaluation_points(

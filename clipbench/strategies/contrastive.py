@@ -11,7 +11,6 @@ from torch import Tensor
 
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, ImageTower, as_head
-from clipbench.optim import Group, param_groups
 from clipbench.strategies.base import Batch, Strategy, Task, start_head
 
 MAX_LOGIT_SCALE = math.log(100)  # open_clip and CLIP clamp to it after each step
@@ -76,16 +75,6 @@ class Contrastive(Strategy):
         classifier.head.requires_grad_(False)
         self.task, self.tokenizer = task, tower.tokenizer()
         return classifier
-
-    def param_groups(self, classifier: Classifier, recipe: Mapping[str, Any]) -> list[Group]:
-        """Everything but the head, in a group with weight decay and one without."""
-        return param_groups(
-            classifier.tower.named_parameters(),
-            name="both towers",
-            lr=recipe["lr"],
-            weight_decay=recipe["weight_decay"],
-            decay_all=recipe["decay_all"],
-        )
 
     def captions(self, batch: Batch, step: int) -> list[tuple[float, list[str]]]:
         """Per kind its weight and one caption for each picture: a function of (seed, step)."""
