@@ -21,6 +21,9 @@ Captions = dict[str, list[str]]
 KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 BENCHMARK = "https://github.com/mehdidc/retrieval_annotations/releases/download/1.0.0"
 
+_SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
+    ("val", "valid", "validation", "dev"), "val"
+)
 # The fourth split of his COCO, what is left of val2014, is everybody's training data.
 _KARPATHY = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
@@ -74,6 +77,12 @@ def decode(path: Path) -> tuple[str, str | None]:
         guessed = f"{path} is not UTF-8: read as {encoding}, which may be wrong; save it as UTF-8"
         return text, None if encoding == marked else guessed
     raise Refused(f"{path} is no text (bytes of zero, or a broken {marked}); save it as UTF-8")
+
+
+def split_name(given: str) -> str:
+    """A split's name as ours, whatever it is called; empty if it is none."""
+    name = given.strip().lower()
+    return name if re.fullmatch(r"test_\w+", name) else _SPLITS.get(name, "")
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -1,15 +1,14 @@
-"""Anyone's own pictures and captions, from a CSV, TSV or JSONL file."""
+"""Anyone's own pictures and captions, from a CSV, TSV or JSONL file or from webdataset shards."""
 
 import posixpath
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Unpack
 
-from clipbench.datamodules import rows
-from clipbench.datamodules.annotations import split_of
+from clipbench.datamodules import rows, shards
+from clipbench.datamodules.annotations import split_name, split_of
 from clipbench.datamodules.base import CaptionDataModule, Options, Split, carve
 from clipbench.errors import Refused
 
@@ -21,9 +20,6 @@ PATH_KEYS = (
 CAPTION_KEYS = (
     *("caption", "captions", "text", "title", "sentence", "sentences", "comment", "description"),
 )
-_SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
-    ("val", "valid", "validation", "dev"), "val"
-)
 
 
 class CaptionsDataModule(CaptionDataModule):
@@ -32,7 +28,8 @@ class CaptionsDataModule(CaptionDataModule):
     Captions are kept to the letter. A faulty row is refused, never left out.
 
     Args:
-        file: the CSV, TSV or JSONL file; in JSONL a caption may be a list of them.
+        file: the CSV, TSV or JSONL file; in JSONL a caption may be a list of them. Or webdataset
+            shards: a tar, a pattern ``train-{000..099}.tar``, or a folder of them.
         root: the folder that its paths begin in; None for the file's own.
         path_key: the column of paths; None for the one whose name says so.
         caption_key: the column of captions; None for the one whose name says so.
@@ -67,6 +64,8 @@ class CaptionsDataModule(CaptionDataModule):
         Raises:
             Refused: if the file cannot be read, or with ``file:line: reason`` of each faulty row.
         """
+        if shards.meant(self.file):
+            return self._shards()
         table = rows.read(self.file)
         gathered = Gathered(self.file.name, self.root.absolute(), list(table.wrong))
         columns = self._columns(table.columns)
@@ -80,8 +79,14 @@ class CaptionsDataModule(CaptionDataModule):
             )
         if not gathered.captions:
             raise Refused(f"{self.file} has no rows; give it one for each caption")
-        self.warnings += table.warnings + gathered.report()
+        self.warnings += table.warnings + report(self.file.name, gathered.captions)
         return carved(gathered.splits(), self.fractions)
+
+    def _shards(self) -> dict[str, Split]:
+        splits, warnings = shards.captioned(self.file)
+        own = {i: c for s in splits.values() for i, c in zip(s.ids, s.captions or (), strict=True)}
+        self.warnings += warnings + report(self.file.name, own)
+        return carved(splits, self.fractions)
 
     def _columns(self, columns: Sequence[str]) -> list[str]:
         known = {"path": PATH_KEYS, "caption": CAPTION_KEYS, "split": ("split",)}
@@ -126,7 +131,7 @@ class Gathered:
         """Take in a row, or say what is wrong with it."""
         texts = caption if isinstance(caption, list) else [caption]
         name = self._name(path) if isinstance(path, str) else ""
-        own = _split_name(split)
+        own = split_name(str(split)) if split != "" else "train"
         if reason := self._reason(name, texts, split, own):
             self.wrong.append(f"{self.file}:{line}: {reason}")
             return
@@ -156,24 +161,6 @@ class Gathered:
         home = self.root.as_posix() + "/"
         return name.removeprefix(home) if name.startswith(home) else name
 
-    def report(self) -> list[str]:
-        """What is odd and yet no fault."""
-        twice = {
-            name: count - len(set(own))
-            for name, own in self.captions.items()
-            if (count := len(own)) > len(set(own))
-        }
-        each = sorted(len(own) for own in self.captions.values())
-        texts = [text for own in self.captions.values() for text in own]
-        broken = sum("\n" in text for text in texts)
-        told = {
-            f"{sum(twice.values()):,} captions stand twice at their picture, first at "
-            f"{next(iter(twice), '')}; kept": bool(twice),
-            f"pictures have {each[0]} to {each[-1]} captions": each[0] != each[-1],
-            f"{broken:,} captions go over several lines": broken > 0,
-        }
-        return [f"{self.file}: {what}" for what, so in told.items() if so] + too_long(texts)
-
     def splits(self) -> dict[str, Split]:
         """The splits, pictures in the order in which they first stand."""
         by_split: dict[str, dict[str, list[str]]] = {}
@@ -182,10 +169,25 @@ class Gathered:
         return {name: split_of(own, self.root.joinpath) for name, own in by_split.items()}
 
 
-def _split_name(given: Any) -> str:
-    """A split's name as ours; empty if it is none."""
-    name = str(given).strip().lower() if given != "" else "train"
-    return name if re.fullmatch(r"test_\w+", name) else _SPLITS.get(name, "")
+def report(file: str, captions: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is odd about captions and yet no fault.
+
+    Args:
+        file: where they are from.
+        captions: of each picture.
+    """
+    twice = {name: len(own) - len(set(own)) for name, own in captions.items()}
+    first = next((name for name, count in twice.items() if count), "")
+    each = sorted(len(own) for own in captions.values())
+    texts = [text for own in captions.values() for text in own]
+    broken = sum("\n" in text for text in texts)
+    told = {
+        f"{sum(twice.values()):,} captions stand twice at their picture, first at {first}; "
+        "kept": bool(first),
+        f"pictures have {each[0]} to {each[-1]} captions": each[0] != each[-1],
+        f"{broken:,} captions go over several lines": broken > 0,
+    }
+    return [f"{file}: {what}" for what, so in told.items() if so] + too_long(texts)
 
 
 def too_long(captions: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Unpack
 
 import numpy as np
 
+from clipbench.datamodules import shards
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
 from clipbench.errors import Refused
 from clipbench.pictures import EXTENSIONS
@@ -23,8 +24,10 @@ class ImageFolderDataModule(ClassificationDataModule):
     no folder for is carved from train, first test, then val, by :func:`carve`, whose rule depends
     only on the file names. Label ids are those of train's sorted class folders, in every split.
 
+    Or webdataset shards with a label to each picture, see :mod:`clipbench.datamodules.shards`.
+
     Args:
-        root: the folder.
+        root: the folder, or a pattern of shards such as ``train-{000..099}.tar``.
         test_fraction: share of each class carved as test.
         val_fraction: share of each class of what is left carved as val.
         options: see :class:`clipbench.datamodules.base.Options`; the key of a class is its folder,
@@ -48,6 +51,10 @@ class ImageFolderDataModule(ClassificationDataModule):
         """The splits that have folders, then those carved from train."""
         if not self.given:
             raise Refused("dataset.root is not set; name your folder: dataset.root=/my/pictures")
+        if shards.meant(self.root):
+            self.classes, splits, warnings = shards.labelled(self.root)
+            self.warnings += warnings
+            return self._carved(splits, self.classes)
         if not self.root.is_dir():
             raise Refused(f"dataset.root={self.root} is not a folder; set it to your pictures'")
         folders, files = _walk(self.root)
