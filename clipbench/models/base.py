@@ -43,6 +43,18 @@ class ImageTower(nn.Module, ABC):
         need nothing else.
         """
 
+    def text_layers(self) -> list[list[nn.Parameter]]:
+        """The same of the text tower: embeddings, blocks, the rest; none where there is no text."""
+        return []
+
+    def scales(self) -> list[nn.Parameter]:
+        """What cosines of two towers are multiplied by, or moved by; none where there is no text."""
+        return []
+
+    def penultimate(self) -> None:
+        """From now on, give the features that a last projection would read, if there is one."""
+        return
+
     @abstractmethod
     def native(self, head: nn.Linear) -> nn.Module:
         """The model as its own library builds it, with the head where it has a place for one."""
@@ -93,6 +105,21 @@ class Classifier(nn.Module):
         """Logits (B, C) of pictures (B, 3, S, S)."""
         return self.classify(self.tower(images))
 
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """All that may train, by layer: the image tower's, the text tower's, the rest, the head."""
+        named = dict(zip(layer_names(self.tower.layers()), self.tower.layers(), strict=True))
+        text = self.tower.text_layers()
+        named |= {f"text {n}": p for n, p in zip(layer_names(text), text, strict=True)}
+        if scales := self.tower.scales():
+            named["logit scale"] = scales
+        return {**named, "head": list(self.head.parameters())}
+
+
+def layer_names(layers: Sequence[Sequence[nn.Parameter]]) -> list[str]:
+    """Names for the groups of ``ImageTower.layers()``, in the record and in messages."""
+    blocks = [f"block {i}" for i in range(1, len(layers) - 1)]
+    return ["stem", *blocks, "tail"] if layers else []
+
 
 def random_head(tower: ImageTower, classes: int) -> nn.Linear:
     """A new head with torch's own initialisation (the source blog's ``fc = Linear(2048, C)``)."""
@@ -105,16 +132,16 @@ def parameter_count(module: nn.Module) -> int:
 
 
 def freeze_statistics(module: nn.Module, *, everywhere: bool = False) -> None:
-    """Put every BatchNorm whose own parameters are frozen, or every one, into eval mode.
+    """Put what is frozen into eval mode, and every BatchNorm too if asked.
 
-    A frozen block whose running statistics go on moving is not frozen; called after each
-    ``train()``, which puts them back.
+    A frozen block whose running statistics go on moving, or that drops some of its paths, is not
+    frozen; called after each ``train()``, which puts them back.
     """
     for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            affine = [p for p in (part.weight, part.bias) if p is not None]
-            if everywhere or (affine and not any(p.requires_grad for p in affine)):
-                part.eval()
+        own = [p.requires_grad for p in part.parameters()]
+        normalises = isinstance(part, nn.modules.batchnorm._BatchNorm)
+        if (own and not any(own)) or (everywhere and normalises):
+            part.eval()
 
 
 def as_head(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from clipbench import paths, weights
 from clipbench.errors import Refused
 from clipbench.models import clip_weights, layers
-from clipbench.models.base import ImageTower, as_head
+from clipbench.models.two_towers import TwoTowers, fold_attention
 from clipbench.transforms import Preprocess
 
 if (paths.ASSETS / "model_configs").is_dir():
     open_clip.add_model_config(paths.ASSETS / "model_configs")
 
 
-class CLIP(ImageTower):
+class CLIP(TwoTowers):
     """Both towers of a CLIP; features are those of the image tower, before normalisation.
 
     Args:
@@ -38,15 +38,13 @@ class CLIP(ImageTower):
             activation that disagrees with them.
     """
 
-    normalized = True
-    has_text = True
-
     def __init__(
         self, *, arch: str, pretrained: str | None = None, image_size: int | None = None
     ) -> None:
         super().__init__()
         source = clip_weights.find(arch, pretrained)
         self.arch, self.loaded, self._name = arch, pretrained, source.name
+        self._projects = True
         with _quiet():
             self.model = open_clip.create_model(
                 source.name,
@@ -59,6 +57,7 @@ class CLIP(ImageTower):
         # Frozen until a strategy wants it: fine-tuning as in WiSE-FT trains the image tower alone.
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name.startswith("visual."))
+        fold_attention(self.model)
         config: dict[str, Any] = open_clip.get_model_config(source.name)
         self.feature_dim = int(config["embed_dim"])
         self.activation = clip_weights.activation(config)
@@ -88,8 +87,22 @@ class CLIP(ImageTower):
 
     def forward(self, images: Tensor) -> Tensor:
         """Image features, not normalised, of shape (B, D)."""
-        features: Tensor = self.model.encode_image(images)
+        features: Tensor
+        if self._projects:
+            features = self.model.encode_image(images)
+        else:
+            features = _before_projection(self.model.visual, images)
         return features
+
+    def penultimate(self) -> None:
+        """From now on, features before the projection; an attention pool is a ResNet's pooling."""
+        visual = self.model.visual
+        self._projects, self.normalized = False, False
+        if hasattr(visual, "trunk") and not hasattr(visual.head, "pool"):
+            self.feature_dim = int(getattr(visual.trunk, "head_hidden_size", 0))
+            self.feature_dim = self.feature_dim or int(visual.trunk.num_features)
+        elif getattr(visual, "proj", None) is not None:
+            self.feature_dim = int(visual.proj.shape[0])
 
     def trained(self) -> nn.Module:
         """The image tower alone."""
@@ -105,15 +118,17 @@ class CLIP(ImageTower):
         if hasattr(visual, "transformer"):
             embeddings = [visual.class_embedding, visual.positional_embedding]
             stem = [visual.conv1, *embeddings, visual.ln_pre]
-            return layers.by_blocks(visual, stem, visual.transformer.resblocks)
+            return layers.by_blocks(visual.parameters(), stem, visual.transformer.resblocks)
         stem = [getattr(visual, f"{part}{i}") for i in (1, 2, 3) for part in ("conv", "bn")]
         blocks = [b for i in (1, 2, 3, 4) for b in getattr(visual, f"layer{i}")]
-        return layers.by_blocks(visual, stem, blocks)
+        return layers.by_blocks(visual.parameters(), stem, blocks)
 
-    def native(self, head: nn.Linear) -> nn.Module:
-        """open_clip's model, both towers and the logit scale; it has no place for a head."""
-        model: nn.Module = self.model
-        return model
+    def text_layers(self) -> list[list[nn.Parameter]]:
+        """Embeddings, each block, then final norm and projection; of a hub's tower all at once."""
+        text = getattr(self.model, "text", self.model)
+        named = text.named_parameters()
+        own = [p for n, p in named if not n.startswith(("visual.", "text_decoder.", "logit_"))]
+        return layers.of_text(text, own)
 
     def metadata(self) -> dict[str, str]:
         """With the activation, which tensors do not show."""
@@ -130,33 +145,24 @@ class CLIP(ImageTower):
         except Exception as failure:  # a tokenizer of the hub's, and any of its errors
             raise Refused(f"no tokenizer for {self.arch} ({failure}); it needs the hub") from None
 
-    @torch.no_grad()
-    def zero_shot_head(self, prompts: Sequence[Sequence[str]]) -> nn.Linear:
-        """Mean text embedding of each class times the logit scale, bias 0 (WiSE-FT's head).
 
-        Args:
-            prompts: texts of each of C classes, one at least.
-
-        Returns:
-            A layer (C, D) that reads normalised features.
-        """
-        training, scale = self.training, self.model.logit_scale.exp()
-        self.eval()
-        counts = {len(said) for said in prompts}
-        # open_clip's builder wants as many texts of each class: else class by class.
-        parts = [prompts] if len(counts) == 1 else [[said] for said in prompts]
-        weights = [self._text_classifier(part, scale.device) for part in parts]
-        self.train(training)
-        return as_head(scale * torch.cat(weights, dim=1).T)
-
-    def _text_classifier(self, prompts: Sequence[Sequence[str]], device: torch.device) -> Tensor:
-        """open_clip's zero-shot classifier (D, C) of the same number of texts of each class."""
-        positions = list(map(str, range(len(prompts))))
-        takes = [lambda c, k=k: prompts[int(c)][k] for k in range(len(prompts[0]))]
-        weight: Tensor = open_clip.build_zero_shot_classifier(
-            self.model, self.tokenizer(), positions, takes, device=device
-        )
-        return weight
+def _before_projection(visual: Any, images: Tensor) -> Tensor:
+    """Pooled features of an open_clip image tower, as its projection reads them."""
+    features: Tensor
+    if hasattr(visual, "trunk"):
+        features = visual.trunk.forward_head(visual.trunk.forward_features(images), pre_logits=True)
+        for name, part in visual.head.named_children():
+            features = part(features) if name not in ("proj", "mlp") else features
+        return features
+    if not hasattr(visual, "proj"):
+        features = visual(images)
+        return features
+    projection, visual.proj = visual.proj, None
+    try:
+        features = visual(images)
+    finally:
+        visual.proj = projection
+    return features
 
 
 def _preprocess(told: Mapping[str, Any]) -> Preprocess:

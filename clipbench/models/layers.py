@@ -21,12 +21,14 @@ _MERGED_INTO_LAST_BLOCK = 99999
 
 
 def by_blocks(
-    module: nn.Module, stem: Sequence[nn.Module | nn.Parameter], blocks: Iterable[nn.Module]
+    own: Iterable[nn.Parameter],
+    stem: Sequence[nn.Module | nn.Parameter],
+    blocks: Iterable[nn.Module],
 ) -> Groups:
     """The stem, one group for each block, and all that is left over as the tail.
 
     Args:
-        module: the whole network; every one of its parameters is in exactly one group.
+        own: all parameters of the network; each is in exactly one group.
         stem: modules and single parameters before the first block.
         blocks: in the order in which a picture passes them.
     """
@@ -35,7 +37,23 @@ def by_blocks(
     ]
     groups = [first, *(list(block.parameters()) for block in blocks)]
     taken = {id(p) for group in groups for p in group}
-    return [*groups, [p for p in module.parameters() if id(p) not in taken]]
+    return [*groups, [p for p in own if id(p) not in taken]]
+
+
+def of_text(text: Any, own: Sequence[nn.Parameter]) -> Groups:
+    """Groups of an open_clip text tower: embeddings, each block, final norm and projection.
+
+    A tower from the hub, which open_clip only wraps, has no blocks that it names: one group.
+
+    Args:
+        text: the tower, or the CLIP whose attributes are its parts.
+        own: its parameters.
+    """
+    blocks = getattr(getattr(text, "transformer", None), "resblocks", None)
+    if blocks is None:
+        return [list(own), []]
+    added = [text.positional_embedding, getattr(text, "cls_emb", None)]
+    return by_blocks(own, [text.token_embedding, *(p for p in added if p is not None)], blocks)
 
 
 def by_timm(module: nn.Module) -> Groups:

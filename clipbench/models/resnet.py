@@ -74,7 +74,7 @@ class ResNet(ImageTower):
         """conv1 and bn1, each residual block (16 in ResNet50), and an empty tail."""
         model = self.model
         blocks = [block for i in (1, 2, 3, 4) for block in getattr(model, f"layer{i}")]
-        return layers.by_blocks(model, [model.conv1, model.bn1], blocks)
+        return layers.by_blocks(model.parameters(), [model.conv1, model.bn1], blocks)
 
     def native(self, head: nn.Linear) -> nn.Module:
         """Torchvision's network, with the head as its ``fc``."""
