@@ -12,11 +12,13 @@ from typing import IO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageCms, TiffImagePlugin
 from PIL.ContainerIO import ContainerIO
 from PIL.ImageFile import ImageFile
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2.functional import pil_to_tensor
+
+from clipbench.endings import tiff_parts
 
 # Pillow opens many more, some through outside programs (EPS by Ghostscript): these are enough.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
@@ -26,7 +28,13 @@ MAX_ASPECT = 100  # resizing the short side of a 1 x 5000 strip to 224 would mak
 
 Range = tuple[float, float]
 
-_ORIENTATION = 0x0112
+# TIFF's numbers for what its tags tell
+ORIENTATION = 274
+BITS = 258
+PHOTOMETRIC = 262
+COMPRESSION = 259
+JPEG_TABLES = 347
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -136,6 +144,14 @@ def jpeg_pixels(found: bytes) -> torch.Tensor:
     return tensor
 
 
+def jpegs_within(image: Image.Image, found: bytes) -> Iterator[bytes]:
+    """The strips or tiles of a TIFF compressed as JPEG, each as a JPEG of its own."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(COMPRESSION) == 7:
+        tables = image.tag_v2.get(JPEG_TABLES, b"\xff\xd8\xff\xd9")
+        for start, length in tiff_parts(image):
+            yield tables[:-2] + found[start + 2 : start + length]
+
+
 def unfit(image: Image.Image, value_range: Range | None = None) -> str | None:
     """Why a picture is refused by its header, before any memory is taken for its pixels."""
     short, long = sorted(image.size)
@@ -164,6 +180,8 @@ def decode(file: IO[bytes], value_range: Range | None = None) -> Image.Image:
             seen = _from_sixteen_grey(image)
         elif image.has_transparency_data:
             seen = _on_white(image.convert("RGBA"))
+        elif image.mode == "LAB":
+            seen = _from_lab(image)
         else:
             seen = image.convert("RGB")
         turn = _TURNS.get(orientation(image))
@@ -173,7 +191,7 @@ def decode(file: IO[bytes], value_range: Range | None = None) -> Image.Image:
 def orientation(image: Image.Image) -> int:
     """EXIF's number for how the camera was held, 1 to 8; 1 where nothing, or nonsense, is said."""
     try:
-        held = image.getexif().get(_ORIENTATION, 1)
+        held = image.getexif().get(ORIENTATION, 1)
     except Exception:  # a damaged EXIF block says nothing of the pixels, and viewers pass it over
         return 1
     return held if held in _TURNS else 1
@@ -193,6 +211,14 @@ def _on_white(rgba: Image.Image) -> Image.Image:
     return ground
 
 
+def _from_lab(image: Image.Image) -> Image.Image:
+    # convert("RGB") is LittleCMS too, but by a coarse table: off by up to 6 of 255.
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    exact = ImageCms.Flags.NOOPTIMIZE
+    transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB", flags=exact)
+    return transform.apply(image)
+
+
 def _ranged(image: Image.Image, value_range: Range) -> Image.Image:
     low, high = value_range
     scaled = (np.asarray(image, np.float64) - low) * (255 / (high - low))
@@ -204,10 +230,10 @@ def _ranged(image: Image.Image, value_range: Range) -> Image.Image:
 def _from_sixteen_grey(image: Image.Image) -> Image.Image:
     """Grey of 16 (or, in TIFF, 12) bits, each value to the nearest of 8 bits."""
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
+    bits = tags.get(BITS, (16,))[0]
     values = np.asarray(image).clip(0, 65535)
     shown = np.rint(np.arange(65536) * (255 / (2**bits - 1))).clip(0, 255).astype(np.uint8)
-    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # 0 is white
+    if tags.get(PHOTOMETRIC) == 0:  # 0 is white
         shown = 255 - shown
     grey = shown[values]
     if "transparency" in image.info:  # PNG: one value is transparent

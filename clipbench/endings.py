@@ -103,10 +103,15 @@ def _bmp(image: ImageFile, file: IO[bytes], size: int) -> str | None:
 
 
 def _tiff(image: Any, _: IO[bytes], size: int) -> str | None:
+    end = max((start + length for start, length in tiff_parts(image)), default=0)
+    return "a part of the TIFF lies behind its end" if end > size else None
+
+
+def tiff_parts(image: Any) -> list[tuple[int, int]]:
+    """Where each strip or tile of a TIFF begins, and how many bytes it is."""
     tags = image.tag_v2
     starts, lengths = (324, 325) if 324 in tags else (273, 279)  # of tiles, of strips
-    ends = map(sum, zip(tags.get(starts, ()), tags.get(lengths, ()), strict=False))
-    return "a part of the TIFF lies behind its end" if max(ends, default=0) > size else None
+    return list(zip(tags.get(starts, ()), tags.get(lengths, ()), strict=False))
 
 
 def _ppm(image: ImageFile, _: IO[bytes], size: int) -> str | None:

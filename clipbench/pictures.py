@@ -6,6 +6,7 @@ still decode, is not found by either look below: only a stored hash tells, see :
 """
 
 import hashlib
+import logging
 import os
 import stat
 import tempfile
@@ -33,6 +34,7 @@ from clipbench.decoding import (
     content,
     decode,
     jpeg_pixels,
+    jpegs_within,
     opened,
     orientation,
     pixels,
@@ -58,6 +60,7 @@ __all__ = [
 ]
 
 MAX_BYTES = 2**30
+CUT_HEADER = "Truncated File Read"  # what Pillow says of one, as a warning or an error
 LONG_WORK = 500  # files; above this a progress bar is shown
 
 BLOCK = 256  # files looked at before the next are taken up
@@ -105,6 +108,8 @@ def _said(look: Callable[[], str | None]) -> str | None:
         return f"over {MAX_PIXELS:,} pixels; make it smaller"
     except Exception as error:  # decoders have raised SyntaxError, struct.error, ...
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if CUT_HEADER in said:
+            return "cut off: a part of the header is missing; bring the file again"
         return said if ";" in said else f"{said}; replace it"
 
 
@@ -131,8 +136,14 @@ def _unwarned() -> Iterator[None]:
     with warnings.catch_warnings():
         # Without a path a warning helps nobody. This one alone means that pixels are missing.
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("error", message="Truncated File Read")
-        yield
+        warnings.filterwarnings("error", message=CUT_HEADER)
+        logger = logging.getLogger("PIL")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def _pool() -> ThreadPoolExecutor:
@@ -286,6 +297,9 @@ def _decoded_size(image: Image.Image, found: bytes, value_range: Range | None) -
         with suppress(RuntimeError):  # Pillow has the last word
             height, width = jpeg_pixels(found).shape[1:]
             return (height, width) if orientation(image) > 4 else (width, height)
+    for part in jpegs_within(image, found):
+        with suppress(RuntimeError):
+            jpeg_pixels(part)
     return decode(BytesIO(found), value_range).size
 
 
@@ -305,7 +319,8 @@ def _frame(rows: Iterable[Row]) -> "pd.DataFrame":
     import pandas as pd
 
     whole = dict.fromkeys(("size", "mtime_ns", "width", "height"), "Int64")
-    return pd.DataFrame(list(rows), columns=Row._fields).astype(whole)
+    frame = pd.DataFrame(list(rows), columns=Row._fields, dtype=object)  # None stays None
+    return frame.astype({**whole, "changed": bool})
 
 
 def _write_manifest(cache: Path, rows: Iterable[Row]) -> None:
