@@ -1,7 +1,8 @@
 """What there is of a dataset, and what is wrong with it, found without training on it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,18 +124,25 @@ def _rows(
     ]
 
 
+@contextmanager
+def _noting(found: Audit) -> Iterator[None]:
+    try:
+        yield
+    except Refused as fault:
+        found.faults[str(fault)] = fault.details
+
+
 def _lists(data: DataModule, there: dict[str, Split], found: Audit) -> None:
     """Names, labels, shared ids, and how unequal the classes are."""
-    checks = [lambda: check_splits(there)]
-    if isinstance(data, ClassificationDataModule):
-        checks.append(lambda: check_names(data.classes, data.templates, data.homonyms))
-        checks.append(lambda: found.warnings.extend(check_labels(there, data.classes)))
-    for check in checks:
-        try:
-            check()
-        except Refused as fault:
-            found.faults[str(fault)] = fault.details
-    if isinstance(data, ClassificationDataModule) and "train" in there:
+    with _noting(found):
+        check_splits(there)
+    if not isinstance(data, ClassificationDataModule):
+        return
+    with _noting(found):
+        check_names(data.classes, data.templates, data.homonyms)
+    with _noting(found):
+        found.warnings += check_labels(there, data.classes)
+    if "train" in there:
         counts = np.bincount(there["train"].labels.clip(0), minlength=len(data.classes))
         seen = counts[counts > 0]
         if len(seen) and seen.max() > UNEVEN * seen.min():
