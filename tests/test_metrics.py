@@ -132,6 +132,13 @@ def test_calibration_error_is_guos(spread):
     assert metrics.ece(logits, labels) == pytest.approx(ece_by_hand(logits, labels), abs=1e-12)
 
 
+def test_a_confidence_on_the_edge_of_two_bins_is_in_the_lower():
+    third, less = [1 / 3, 1 / 3, 1 / 3, 0], [0.3, 0.25, 0.25, 0.2]  # 1/3 is 5/15
+    logits, labels = torch.tensor([third, less], dtype=torch.float64).log(), torch.tensor([0, 1])
+    assert logits.softmax(1)[0, 0] == 5 / 15
+    assert metrics.ece(logits, labels) == pytest.approx(abs(1 - (1 / 3 + 0.3)) / 2)
+
+
 def test_calibration_error_is_torchmetrics_within_open_bins_only():
     logits, labels = random_case(1)
     theirs = multiclass_calibration_error(logits.softmax(1), labels, 7, n_bins=15)

@@ -85,11 +85,13 @@ class FMoWDataModule(ClassificationDataModule):
             "region": self._regions(rows["country_code"]),
             "year": np.where((year >= 2002) & (year <= 2017), year - 2002, -1).astype(np.int64),
         }
-        files = [f"images/rgb_img_{row}.png" for row in rows.index]
-        whole = Split(
-            files, labels, [self.root / file for file in files], len(files), groups=groups
-        )
-        return {name: whole.take(np.flatnonzero(mask)) for name, mask in taken.items()}
+        splits = {}
+        for name, mask in taken.items():
+            files = [f"images/rgb_img_{row}.png" for row in rows.index[mask]]
+            pictures = [self.root / file for file in files]
+            own = {kind: ids[mask] for kind, ids in groups.items()}
+            splits[name] = Split(files, labels[mask], pictures, len(files), groups=own)
+        return splits
 
     def _times(self, stamps: "pd.Series[str]") -> "pd.Series[pd.Timestamp]":
         # Some have fractions of a second, some have not; all are UTC.
