@@ -1,11 +1,9 @@
 """Oxford Flowers102 (Nilsback and Zisserman 2008) in its official splits, as in torchvision."""
 
-from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import ClassVar
 
 from torchvision import datasets
 
-from clipbench.datamodules.base import Options
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule
 from clipbench.download import Remote
 
@@ -64,7 +62,7 @@ class Flowers102DataModule(TorchvisionDataModule):
         ),
     )
 
-    def __init__(self, *, root: str | Path, **options: Unpack[Options]) -> None:
-        super().__init__(root=root, **options)
-        self.classes = [" ".join(name.split()) for name in CLASSES.split(",")]
+    def name_classes(self) -> None:
+        """Set the names of its classes and its template."""
+        self.keys = self.classes = [" ".join(name.split()) for name in CLASSES.split(",")]
         self.templates = ["a photo of a {}, a type of flower."]

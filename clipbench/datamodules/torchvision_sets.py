@@ -43,6 +43,10 @@ class TorchvisionDataModule(ClassificationDataModule):
 
     def __init__(self, *, root: str | Path, **options: Unpack[Options]) -> None:
         super().__init__(root=root, **options)
+        self.name_classes()
+
+    def name_classes(self) -> None:
+        """Set the names of its classes and its templates, or set them again before an option."""
         if self.known is not None:
             every: Any = OmegaConf.to_container(OmegaConf.load(NAMES))
             said = every[self.known]
@@ -57,6 +61,7 @@ class TorchvisionDataModule(ClassificationDataModule):
         Raises:
             Refused: if a list is absent or damaged, or names other classes than the official.
         """
+        self.name_classes()
         splits = {
             name: self.split(name, self.official(**which)) for name, which in self.parts.items()
         }

@@ -1,0 +1,198 @@
+"""ImageNet (ILSVRC2012) in class folders, and its shift sets where their folders are there."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Unpack, cast
+
+import numpy as np
+import open_clip
+from omegaconf import OmegaConf
+from timm.data.imagenet_info import ImageNetInfo
+
+from clipbench.datamodules import names
+from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
+from clipbench.errors import Refused
+from clipbench.pictures import EXTENSIONS
+
+# In label order, which is sorted order.
+WNIDS: Sequence[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
+SHARES = Path(__file__).with_name("imagenet_shifts.yaml")
+# Model soups (Wortsman et al. 2022) hold out 2 % of train too, by a list of their own.
+VAL_FRACTION = 0.02
+TRAIN, VAL = 1_281_167, 50_000  # pictures, Russakovsky et al. 2015
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A set that is only evaluated on.
+
+    Attributes:
+        folders: where its class folders may be, below the folder of the shift sets.
+        n: its pictures, of ObjectNet those of the classes it shares with ImageNet.
+        numbered: whether its class folders are called 0 .. 999.
+        border: pixels that frame each picture.
+    """
+
+    folders: tuple[str, ...]
+    n: int
+    numbered: bool = False
+    border: int = 0
+
+
+SHIFTS = {
+    "test_v2": Shift(("imagenetv2-matched-frequency-format-val",), 10_000, numbered=True),
+    "test_r": Shift(("imagenet-r",), 30_000),
+    "test_a": Shift(("imagenet-a",), 7_500),
+    "test_sketch": Shift(("sketch", "imagenet-sketch"), 50_889),
+    # objectnet.dev: each picture has a red frame of two pixels, to be cut off before use
+    "test_objectnet": Shift(("objectnet-1.0/images",), 18_574, border=2),
+}
+
+
+class ImageNetDataModule(ClassificationDataModule):
+    """1,000 classes: 1,281,167 photos to train on; the official val, 50,000, is the test split.
+
+    The names are open_clip's, in which "missile" and "sunglasses" stand for two classes each. On a
+    shift set of fewer classes a prediction chooses among those only; where several classes are one
+    class of ObjectNet, the highest of them counts (WiSE-FT, src/datasets/objectnet.py).
+
+    Args:
+        root: holds ``train/<wnid>/`` and ``val/<wnid>/``.
+        shifts: holds the folders of the shift sets; None for the folder above the root.
+        options: see :class:`clipbench.datamodules.base.Options`. With ``subset`` the folders of
+            the other classes need not be there.
+
+    Raises:
+        Refused: for an option's value that there is not.
+    """
+
+    metrics = ("acc",)
+    homonyms = ("missile", "sunglasses")
+    published_name = "imagenet1k"
+    instructions = (
+        "register at image-net.org and download ILSVRC2012_img_train.tar and "
+        "ILSVRC2012_img_val.tar; unpack the tar of each class into train/<wnid>/, and move the "
+        "pictures of val into val/<wnid>/ (soumith/imagenetloader.torch's valprep.sh, or "
+        "torchvision.datasets.ImageNet(root, split='val') which does both given "
+        "ILSVRC2012_devkit_t12.tar.gz); set dataset.root to the folder of train/ and val/. Shift "
+        "sets go beside it, or into dataset.shifts: imagenetv2-matched-frequency-format-val/ "
+        "(huggingface.co/datasets/vaishaal/ImageNetV2), imagenet-r/ and imagenet-a/ "
+        "(people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar, imagenet-a.tar), sketch/ "
+        "(github.com/HaohanWang/ImageNet-Sketch), objectnet-1.0/ (objectnet.dev)"
+    )
+
+    def __init__(
+        self, *, root: str | Path, shifts: str | Path | None = None, **options: Unpack[Options]
+    ) -> None:
+        super().__init__(root=root, **options)
+        self.shifts = Path(shifts).expanduser() if shifts is not None else self.root.parent
+        self._name()
+        self.templates = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
+
+    def read_splits(self) -> dict[str, Split]:
+        """Train and a fiftieth of it as val, the official val as test, and what shifts there are.
+
+        Raises:
+            Refused: if a class folder is absent, or train has not all of its pictures.
+        """
+        self._name()
+        wanted: Sequence[int] = range(1000)
+        if self.subset is not None:
+            wanted = names.chosen(self.keys or (), self.classes, self.subset)
+        labels = {WNIDS[label]: label for label in sorted(wanted)}
+        train = self._official("train", labels, TRAIN)
+        if len(train) < train.expected:
+            raise Refused(
+                f"{self.root / 'train'} holds {len(train):,} of {TRAIN:,} pictures; bring the rest"
+            )
+        train, val = carve(train, VAL_FRACTION)
+        splits = {"train": train, "val": val, "test": self._official("val", labels, VAL)}
+        for name, shift in SHIFTS.items():
+            if (found := self._shift(name, shift, set(wanted))) is not None:
+                splits[name] = found
+        for name, split in splits.items():
+            if len(split) < split.expected:
+                self.warnings.append(
+                    f"{split.expected - len(split):,} of the {split.expected:,} pictures of {name} "
+                    f"are not on disk: its results are not to be set beside the whole split"
+                )
+        return splits
+
+    def _name(self) -> None:
+        self.keys = list(WNIDS)
+        self.classes = list(open_clip.IMAGENET_CLASSNAMES)
+
+    def _official(self, part: str, labels: Mapping[str, int], n: int) -> Split:
+        home = self.root / part
+        missing = [wnid for wnid in labels if not (home / wnid).is_dir()]
+        if missing:
+            raise Refused(
+                f"{home} lacks {len(missing):,} of {len(labels):,} class folders, first "
+                f"{missing[0]}: {self.instructions}",
+                [f"{home / wnid}: not there" for wnid in missing],
+            )
+        return self._listed(home, labels, self.root, n)
+
+    def _shift(self, name: str, shift: Shift, wanted: set[int]) -> Split | None:
+        """A shift set, if its folder is there and has pictures of the classes that are wanted."""
+        home = next((p for f in shift.folders if (p := self.shifts / f).is_dir()), None)
+        if home is None:
+            return None
+        same = classes_of(name)
+        labels = {str(k): k for k in range(1000)} if shift.numbered else same
+        labels = {folder: label for folder, label in labels.items() if label in wanted}
+        split = self._listed(home, labels, self.shifts, shift.n)
+        if len(split) == 0:
+            return None
+        if name == "test_objectnet":
+            rule = f"its {len(labels)} classes that ImageNet has, {shift.border} pixels cut off"
+            return replace(split, among=merged(), border=shift.border, rule=rule)
+        whole = len(same) == len(WNIDS)
+        return split if whole else replace(split, among=tuple(sorted(same.values())))
+
+    def _listed(self, home: Path, labels: Mapping[str, int], above: Path, n: int) -> Split:
+        """The pictures of class folders, in ImageFolder's order."""
+        files = [
+            (home / folder / name, labels[folder])
+            for folder in sorted(labels)
+            for name in sorted(_pictures(home / folder))
+        ]
+        return Split(
+            ids=[path.relative_to(above).as_posix() for path, _ in files],
+            labels=np.array([label for _, label in files], dtype=np.int64),
+            pictures=[path for path, _ in files],
+            expected=len(files) if self.subset is not None else max(n, len(files)),
+        )
+
+
+@cache
+def _shares() -> Mapping[str, Any]:
+    """The wnids of each shift set that has fewer classes, of ObjectNet by its folders."""
+    listed: Any = OmegaConf.to_container(OmegaConf.load(SHARES))
+    return cast(Mapping[str, Any], listed)
+
+
+def classes_of(name: str) -> dict[str, int]:
+    """The class folders of a shift set, and the label of each; by default all of ImageNet's."""
+    order = {wnid: label for label, wnid in enumerate(WNIDS)}
+    folders = _shares().get(name, WNIDS)
+    if isinstance(folders, Mapping):
+        return {folder: order[wnids[0]] for folder, wnids in folders.items()}
+    return {wnid: order[wnid] for wnid in folders}
+
+
+def merged() -> dict[int, tuple[int, ...]]:
+    """Of each label of ObjectNet the classes of ImageNet that count as it."""
+    order = {wnid: label for label, wnid in enumerate(WNIDS)}
+    same = [[order[wnid] for wnid in wnids] for wnids in _shares()["test_objectnet"].values()]
+    return {labels[0]: tuple(labels) for labels in same}
+
+
+def _pictures(folder: Path) -> Iterable[str]:
+    if not folder.is_dir():
+        return ()
+    with os.scandir(folder) as entries:
+        return [e.name for e in entries if Path(e.name).suffix.lower() in EXTENSIONS]
