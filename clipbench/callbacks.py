@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
 from clipbench.modules import ClassificationModule
@@ -45,6 +46,37 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return loaded
 
 
+class EMA(WeightAveraging):
+    """The exponential moving average of the weights, and of BatchNorm's statistics.
+
+    With w_t the weights after step t: e_1 = w_1, e_t = decay * e_(t-1) + (1 - decay) * w_t. What
+    is evaluated, chosen and saved is e, while training goes on with w.
+
+    Args:
+        decay: see :func:`clipbench.optim.ema_decay`.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(averaged: Any, current: Any, count: Any) -> None:
+            for old, new in zip(averaged, current, strict=True):
+                if old.is_floating_point():
+                    # Unlike a sum of products, this leaves what is frozen as it is, to the bit.
+                    old.lerp_(new, 1 - decay)
+                else:
+                    old.copy_(new)
+
+        super().__init__(multi_avg_fn=average)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average in the model, and swap no more.
+
+        Lightning would put the last epoch's average in place of the chosen one, which is loaded
+        for the test splits.
+        """
+        super().on_train_end(trainer, pl_module)
+        self._average_model = None
+
+
 class Recorder(Callback):
     """Keeps the curve: a row an epoch, row 0 before any step.
 
@@ -58,6 +90,7 @@ class Recorder(Callback):
         best: the chosen row, or None before any row has a metric.
         best_outputs: the module's outputs on val at the chosen epoch.
         train_seconds: spent in training epochs, evaluation left out.
+        pictures: how many were trained on, each as often as it was seen.
     """
 
     def __init__(self, folder: Path, metric: str, changed: Callable[[], None]) -> None:
@@ -65,7 +98,7 @@ class Recorder(Callback):
         self.curve: list[Row] = []
         self.best: Row | None = None
         self.best_outputs: dict[str, torch.Tensor] = {}
-        self.train_seconds = 0.0
+        self.train_seconds, self.pictures = 0.0, 0
         self._started = 0.0
         self._losses: list[torch.Tensor] = []
 
@@ -79,6 +112,7 @@ class Recorder(Callback):
     ) -> None:
         """Keep the loss of each batch; the row of the epoch has their mean."""
         self._losses.append(outputs["loss"].detach())
+        self.pictures += len(batch["label"])
 
     def _stop_clock(self) -> None:
         if self._started:
@@ -112,7 +146,10 @@ class Recorder(Callback):
         score = row.get(self.metric)
         if score is not None and (self.best is None or score > self.best[self.metric]):
             self.best, self.best_outputs = row, module.outputs
-            trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt", weights_only=True)
+            # Lightning asks callbacks what to save for whole checkpoints only, and an average of
+            # the weights, which was evaluated, is a callback's.
+            alone = not any(isinstance(c, EMA) for c in trainer.callbacks)  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt", weights_only=alone)
         if epoch and trainer.state.fn == TrainerFn.FITTING:
             trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", weights_only=False)
         write_text(self.folder / "curve.csv", pd.DataFrame(self.curve).to_csv(index=False))

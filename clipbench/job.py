@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import RichProgressBar
 
 from clipbench import environment, guards, hub, optim, predictions, results, saved
-from clipbench.callbacks import AtomicCheckpointIO, Recorder
+from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.features import FeatureLoaders
 from clipbench.errors import Refused
@@ -64,7 +64,12 @@ class Run:
             epochs=self.recipe["epochs"],
             warmup=self.recipe["warmup"],
             warmup_steps=self.recipe["warmup_steps"],
+            steps=self.recipe["steps"],
+            floor=self.recipe["min_lr"] / self.recipe["lr"] if self.recipe["lr"] else 0.0,
         )
+        if self.recipe["steps"] is not None and self.strategy.trains:
+            # The last of them may be a part of one.
+            self.recipe["epochs"] = math.ceil(self.recipe["steps"] / max(1, self._batches()))
         self.key = self._key()
         names = (job.choices["model"], job.choices["strategy"], self.key)
         self.folder = job.outputs / "runs" / job.choices["dataset"] / "-".join(names)
@@ -89,6 +94,8 @@ class Run:
 
     def _key(self) -> str:
         config = {k: v for k, v in self.config.items() if k not in self.strategy.ignores}
+        if config.get("steps") is not None:
+            config.pop("epochs", None)
         pretrained = weights_identity(config["model"].get("pretrained"))
         config["model"] = {**config["model"], "pretrained": pretrained}
         data = {name: split["sha256"] for name, split in self.data.record().items()}
@@ -171,6 +178,8 @@ class Run:
         tower: ImageTower = build(self.config["model"])
         # Convolutions are a third faster so on CPUs, and faster on GPUs; nothing else changes.
         tower.to(memory_format=torch.channels_last)
+        if self.config["grad_checkpointing"]:
+            tower.set_grad_checkpointing()
         seed_everything(self.config["seed"], workers=True, verbose=False)
         strategy = self.strategy
         weights = self.data.class_weights()
@@ -194,7 +203,9 @@ class Run:
         )
         recorder = Recorder(self.folder, self.record["selection"]["metric"], self._changed)
         self.recorder = recorder
-        trainer = _trainer(self.config, self.folder, recorder)
+        decay = optim.ema_decay(self.recipe["ema"], self.schedule.total)
+        averages = [] if decay is None or not strategy.trains else [EMA(decay)]
+        trainer = _trainer(self.config, self.folder, [recorder, *averages])
         loaders: Any = self.data
         if strategy.reads_features:
             loaders = FeatureLoaders(self.data, _encoder(tower, trainer.strategy.root_device))
@@ -252,7 +263,7 @@ class Run:
         self.record["final"] = final
         predictions.write(folder, self.data, kept)
         saved.save(folder, module.classifier, list(self.data.classes), {"clipbench": self.key})
-        trained = len(self.data.splits["train"]) * max(row["epoch"] for row in recorder.curve)
+        trained = recorder.pictures
         self.record["cost"] = {
             "seconds": time.perf_counter() - self.started,
             "images_per_second": trained / recorder.train_seconds if trained else None,
@@ -272,16 +283,18 @@ def _encoder(tower: ImageTower, device: torch.device) -> Any:
     return encode
 
 
-def _trainer(config: Mapping[str, Any], folder: Path, recorder: Recorder) -> Trainer:
+def _trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Trainer:
     extra = [build(node) for node in (config["callbacks"] or {}).values() if node]
     loggers = [
         build(node, save_dir=str(folder)) for node in (config["logger"] or {}).values() if node
     ]
+    steps = config["steps"]
+    length = {} if steps is None else {"max_epochs": -1, "max_steps": steps}
     # Bars are for a terminal; a log has the line of each epoch.
     shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
     trainer: Trainer = build(
-        {**config["trainer"], "enable_progress_bar": shown},
-        callbacks=[recorder, *extra, *([RichProgressBar(leave=False)] if shown else [])],
+        {**config["trainer"], "enable_progress_bar": shown, **length},
+        callbacks=[*own, *extra, *([RichProgressBar(leave=False)] if shown else [])],
         logger=loggers,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),

@@ -8,7 +8,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from clipbench import optim
+from clipbench import accumulation, optim
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, freeze_statistics
 from clipbench.strategies.base import Batch, Strategy, logits
@@ -20,7 +20,8 @@ class ClassificationModule(LightningModule):
     Args:
         classifier: as the strategy prepared it.
         strategy: gives the parameter groups.
-        recipe: plain data: ``lr``, ``weight_decay``, ``optimizer``, ``label_smoothing``, ...
+        recipe: plain data: ``lr``, ``weight_decay``, ``optimizer``, ``label_smoothing``,
+            ``micro_batch``, ...
         schedule: learning rate by optimiser step.
         measure: the metrics of a split, given its name, logits (n, C) and labels (n,).
         weights: of each class in the loss, (C,), or None.
@@ -48,6 +49,12 @@ class ClassificationModule(LightningModule):
         self.outputs: dict[str, Tensor] = {}
         self.values: dict[str, float] = {}
         self._collected: list[dict[str, Tensor]] = []
+        self._micro_batch: int | None = recipe["micro_batch"]
+        strategy.micro_batch = self._micro_batch
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For the copy that an average of the weights is kept in: without the data."""
+        return {**super().__getstate__(), "measure": None}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch of pictures, or of features computed before."""
@@ -64,23 +71,40 @@ class ClassificationModule(LightningModule):
         self.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The strategy's loss: cross-entropy, unless it has another.
+        """The strategy's loss of a batch: cross-entropy, unless it has another.
+
+        With ``micro_batch`` the gradient is collected part by part. All parts but the last are
+        carried back here, the last by the Trainer; each counts by its rows, so that the sum is the
+        gradient of the whole batch. (Not so with BatchNorm in training: it normalises each part
+        by itself.)
 
         Raises:
             Refused: with status ``diverged`` if the loss is not finite.
         """
-        smoothing = self.recipe["label_smoothing"]
-        loss = self.strategy.loss(
-            self.classifier,
-            batch,
-            smoothing=smoothing,
-            step=self.global_step,
-            weights=self.weights,
-        )
-        if not torch.isfinite(loss):
+        self.zero_grad()
+        whole, rows = torch.zeros(()), len(batch["label"])
+        for part in accumulation.parts(batch, None if self.strategy.pairs else self._micro_batch):
+            if whole.requires_grad:
+                self.trainer.strategy.backward(whole, None)
+            loss = self.strategy.loss(
+                self.classifier,
+                part,
+                smoothing=self.recipe["label_smoothing"],
+                step=self.global_step,
+                weights=self.weights,
+            )
+            whole = whole.detach().to(loss) + loss * (len(part["label"]) / rows)
+        if not torch.isfinite(whole):
             raise self._diverged("loss")
-        self.log("train/loss_step", loss)
-        return loss
+        self.log("train/loss_step", whole)
+        return whole
+
+    def optimizer_zero_grad(self, *args: Any) -> None:
+        """Nothing: this comes after :meth:`training_step`, which starts from none itself."""
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Evaluate after the last of a number of steps, though it be in the midst of an epoch."""
+        self.trainer.should_stop |= self.global_step == self.trainer.max_steps
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop before a step that would spread a gradient that is not finite."""

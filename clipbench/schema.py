@@ -31,14 +31,18 @@ class Root:
     seed: int = 0
     lr: float = MISSING
     batch_size: int = MISSING
+    micro_batch: int | None = None
     epochs: int = MISSING
+    steps: int | None = None
     freeze_depth: Any = 0
     warmup: float = MISSING
     warmup_steps: int | None = None
     weight_decay: float = MISSING
     layer_decay: float = MISSING
+    ema: Any = None
     label_smoothing: float = MISSING
     head_lr_factor: float = MISSING
+    grad_checkpointing: bool = False
     allow_unfinished_warmup: bool = False
     gate: bool = True
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipbench.errors import Refused
 from clipbench.transforms import Preprocess
 
 
@@ -48,7 +49,7 @@ class ImageTower(nn.Module, ABC):
         return []
 
     def scales(self) -> list[nn.Parameter]:
-        """What cosines of two towers are multiplied by, or moved by; none where there is no text."""
+        """What scales the cosines of two towers, or moves them; none where there is no text."""
         return []
 
     def penultimate(self) -> None:
@@ -74,6 +75,21 @@ class ImageTower(nn.Module, ABC):
     def zero_shot_head(self, prompts: Sequence[Sequence[str]]) -> nn.Linear | None:
         """A head made of text, for towers that have a text side; None for those that have not."""
         return None
+
+    def set_grad_checkpointing(self) -> None:
+        """Keep no activations within blocks: compute them again in the backward pass.
+
+        open_clip's and timm's own way, of either tower; a BatchNorm in training sees each batch
+        twice.
+
+        Raises:
+            Refused: where the image tower has none.
+        """
+        for part in self.modules():
+            if hasattr(part, "grad_checkpointing"):  # what their set_grad_checkpointing() sets
+                part.grad_checkpointing = True
+        if not any(hasattr(part, "grad_checkpointing") for part in self.trained().modules()):
+            raise Refused(f"{self.arch} has no gradient checkpointing; use micro_batch=... instead")
 
     def trained(self) -> nn.Module:
         """The part that the head reads and that training may change (for CLIP: no text tower)."""

@@ -76,6 +76,10 @@ class Strategy(ABC):
         reads_captions: True where each step reads captions: a class's prompts, where the dataset
             has none.
         frozen_statistics: whether BatchNorm keeps its running statistics in blocks that train too.
+        pairs: True where the loss is of all pairs in a batch, no mean over its rows: it is then
+            given whole batches, and keeps to ``micro_batch`` by
+            :func:`clipbench.accumulation.encoded`.
+        micro_batch: how many rows' activations may be in memory at once; None for a batch's.
         ignores: root keys of a config that cannot change the outcome of this strategy.
     """
 
@@ -83,6 +87,8 @@ class Strategy(ABC):
     reads_features: bool = False
     reads_captions: bool = False
     frozen_statistics: bool = False
+    pairs: bool = False
+    micro_batch: int | None = None
     ignores: frozenset[str] = frozenset()
 
     @abstractmethod
@@ -141,10 +147,10 @@ class Strategy(ABC):
             "logit scale": [],
             "head": list(classifier.head.named_parameters()),
         }
+        scales = {id(p) for p in classifier.tower.scales()}
         for name, parameter in classifier.tower.named_parameters():
-            scale = name.endswith(("logit_scale", "logit_bias"))
-            part = "logit scale" if scale else "text tower"
-            parts["image tower" if id(parameter) in image else part].append((name, parameter))
+            other = "logit scale" if id(parameter) in scales else "text tower"
+            parts["image tower" if id(parameter) in image else other].append((name, parameter))
         lr, decay, text_decay = (recipe[k] for k in ("lr", "weight_decay", "text_weight_decay"))
         if text_decay is None:
             text_decay = decay
