@@ -35,6 +35,8 @@ PHOTOMETRIC = 262
 COMPRESSION = 259
 JPEG_TABLES = 347
 
+SIXTEEN_BIT_COLOUR = re.compile(r"RGBA?;16[BLN]|LA;16B")  # as Pillow names it
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -170,16 +172,19 @@ def decode(file: IO[bytes], value_range: Range | None = None) -> Image.Image:
     with Image.open(file, formats=FORMATS) as image:
         if reason := unfit(image, value_range):
             raise ValueError(reason)
-        sixteen = _sixteen_bit_colour(image)
+        layout = _layout(image)
         image.load()
-        if sixteen:
-            seen = _from_sixteen(image, _both_bytes(file, sixteen))
+        if layout in ("L;2", "L;4") and "transparency" in image.info:
+            # Pillow spreads such a PNG's values over 0 to 255, but not the one that is transparent.
+            image.info["transparency"] *= 85 if layout == "L;2" else 17
+        if SIXTEEN_BIT_COLOUR.fullmatch(layout):
+            seen = _from_sixteen(image, _both_bytes(file, layout))
         elif _unscaled(image) and value_range is not None:
             seen = _ranged(image, value_range)
         elif image.mode == "I" or image.mode.startswith("I;16"):
             seen = _from_sixteen_grey(image)
         elif image.has_transparency_data:
-            seen = _on_white(image.convert("RGBA"))
+            seen = _on_white(image)
         elif image.mode == "LAB":
             seen = _from_lab(image)
         else:
@@ -205,7 +210,10 @@ def _unscaled(image: Image.Image) -> bool:
     return image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM"))
 
 
-def _on_white(rgba: Image.Image) -> Image.Image:
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    if image.format == "BMP" and rgba.getchannel("A").getextrema() == (0, 0):
+        return rgba.convert("RGB")  # as browsers do: many programs leave a BMP's alpha empty
     ground = Image.new("RGB", rgba.size, "white")
     ground.paste(rgba, mask=rgba)
     return ground
@@ -241,21 +249,20 @@ def _from_sixteen_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
-def _sixteen_bit_colour(image: ImageFile) -> str | None:
-    """Pillow's name for how 16-bit colour lies in the file, or None where it is not that.
+def _layout(image: ImageFile) -> str:
+    """Pillow's name for how the pixels of a PNG or TIFF lie in the file; empty for all others."""
+    for tile in image.tile if image.format in ("PNG", "TIFF") else ():
+        layout = tile.args[0] if isinstance(tile.args, tuple) else tile.args
+        return layout if isinstance(layout, str) else ""
+    return ""
+
+
+def _both_bytes(file: IO[bytes], layout: str) -> NDArray[np.uint16]:
+    """16-bit colour in full, (H, W, 2 to 4): the file is decoded for its high and its low bytes.
 
     Pillow keeps the high byte only. On its own that is within 1/255, but no longer once an alpha
     of which the low byte is lost too is laid on white.
     """
-    for tile in image.tile if image.format in ("PNG", "TIFF") else ():
-        layout = tile.args[0] if isinstance(tile.args, tuple) else tile.args
-        if isinstance(layout, str) and re.fullmatch(r"(RGBA?;16[BLN])|LA;16B", layout):
-            return layout
-    return None
-
-
-def _both_bytes(file: IO[bytes], layout: str) -> NDArray[np.uint16]:
-    """16-bit colour in full, (H, W, 2 to 4): the file is decoded for its high and its low bytes."""
     if layout == "LA;16B":  # two 16-bit values are as long as RGBA, and are filtered alike
         high_l, low_l, high_a, low_a = np.moveaxis(_decoded_as(file, "RGBA"), -1, 0)
         return np.stack([_joined(high_l, low_l), _joined(high_a, low_a)], -1)

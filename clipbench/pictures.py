@@ -297,10 +297,12 @@ def _decoded_size(image: Image.Image, found: bytes, value_range: Range | None) -
         with suppress(RuntimeError):  # Pillow has the last word
             height, width = jpeg_pixels(found).shape[1:]
             return (height, width) if orientation(image) > 4 else (width, height)
+    size = decode(BytesIO(found), value_range).size
     for part in jpegs_within(image, found):
-        with suppress(RuntimeError):
-            jpeg_pixels(part)
-    return decode(BytesIO(found), value_range).size
+        with suppress(Exception), Image.open(BytesIO(part), formats=("JPEG",)) as inner:
+            if inner.width * inner.height <= MAX_PIXELS:  # it need not be as the TIFF says
+                jpeg_pixels(part)
+    return size
 
 
 def _manifest(cache: Path | None) -> dict[str, Row]:
@@ -326,5 +328,7 @@ def _frame(rows: Iterable[Row]) -> "pd.DataFrame":
 def _write_manifest(cache: Path, rows: Iterable[Row]) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
     buffer = BytesIO()
-    _frame(rows).to_parquet(buffer, index=False)
+    # A path that is no UTF-8 cannot be kept in parquet: such a file is read again each time.
+    kept = (row for row in rows if row.path.encode(errors="ignore").decode() == row.path)
+    _frame(kept).to_parquet(buffer, index=False)
     results.write_bytes(cache, buffer.getvalue())

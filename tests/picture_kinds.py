@@ -164,6 +164,10 @@ def _good_png():
     for bits in (1, 2, 4):
         few = grey >> (8 - bits)
         rows[f"png grey {bits} bits"] = png(few, 0, bits), three(eight(few, 2**bits - 1))
+        key, opaque = chunk(b"tRNS", struct.pack(">H", 1)), (few != 1)[..., None]
+        rows[f"png grey {bits} bits, one transparent"] = (
+            png(few, 0, bits, before=key), np.where(opaque, rows[f"png grey {bits} bits"][1], 255),
+        )  # fmt: skip
     rows["png grey"] = png(grey, 0), three(grey)
     rows["png interlaced"] = png(rgb, 2, interlaced=True), rgb
     rows["png 16-bit grey"] = png(deep[..., 0], 0, 16), three(eight(deep[..., 0], 65535))
@@ -368,7 +372,14 @@ def _good_tiff():
 
 def _good_bmp():
     rng, rgb = np.random.default_rng(3), photo()
-    bgr = rgb[..., ::-1]
+    bgr, alpha = rgb[..., ::-1], rgb[..., 1]
+
+    def with_alpha(alpha):
+        data = np.dstack([bgr, alpha])[::-1].tobytes()
+        masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(52)
+        head = struct.pack("<IiiHHIIiiII", 108, W, H, 1, 32, 3, len(data), 0, 0, 0, 0)
+        return b"BM" + struct.pack("<IHHI", 122 + len(data), 0, 0, 122) + head + masks + data
+
     index, palette = rng.integers(0, 16, (H, W)).astype(np.uint8), rng.integers(0, 256, (16, 3))
     table = np.hstack([palette[:, ::-1], np.zeros((16, 1))]).astype(np.uint8).tobytes()
     fives = rgb >> 3
@@ -382,6 +393,8 @@ def _good_bmp():
         "bmp 32 bits": (
             bmp([np.insert(row, 3, 0, axis=-1).tobytes() for row in bgr[::-1]], 32), rgb,
         ),
+        "bmp alpha": (with_alpha(alpha), on_white(rgb, alpha / 255)),
+        "bmp alpha left empty": (with_alpha(np.zeros_like(alpha)), rgb),
         "bmp 16 bits": (bmp([row.tobytes() for row in words[::-1]], 16), eight(fives, 31)),
         "bmp palette": (
             bmp([row.tobytes() for row in index[::-1]], 8, palette=table), palette[index],
@@ -624,7 +637,11 @@ def _bad_tiff():
         "tiff 32-bit integer, no range": (grey_tiff(grey.astype(np.int32), sample=2), unset),
         "tiff signed, no range": (grey_tiff(grey.astype(np.int16), sample=2), unset),
     }  # fmt: skip
+    frame = _frame(inside)
     full = {
+        "tiff with a jpeg bomb in it": (
+            _edited(inside, frame + 5, b"\xff\xdc\xff\xdc"), "replace",
+        ),
         "tiff too few bytes in its strip": (
             tiff(rgb.tobytes()[:900], {**tags, 273: (4, [8]), 279: (4, [900])}), "replace",
         ),

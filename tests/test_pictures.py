@@ -193,7 +193,7 @@ def test_bombs_take_no_memory(written):
         return next(int(x.split()[1]) for x in status.open() if x.startswith(kind))
 
     before = kilobytes("VmRSS:")
-    assert len(faults(paths)) == len(paths)
+    assert len(faults(paths)) == len(paths) - 1  # within a TIFF only decoding shows it
     assert survey(paths)["reason"].notna().all()
     for path in paths:
         for way in (read, pixels):
@@ -383,6 +383,14 @@ def test_the_survey_of_nothing(tmp_path):
     columns = "path size mtime_ns sha256 width height mode reason changed"
     assert list(found) == columns.split()
     assert len(found) == 0
+
+
+def test_a_name_that_is_no_text(tmp_path, written, reads):
+    path = written(PLAIN, os.fsdecode(b"\xff.jpg"))
+    for _ in range(2):
+        assert survey([path], tmp_path / "manifest.parquet")["reason"][0] is None
+    assert len(reads) == 2
+    assert faults([path]) == {}
 
 
 # pictures inside tar files
