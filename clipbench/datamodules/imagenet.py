@@ -31,13 +31,13 @@ class Shift:
 
     Attributes:
         folders: where its class folders may be, below the folder of the shift sets.
-        n: its pictures, of ObjectNet those of the classes it shares with ImageNet.
+        n: its pictures as published; None where that is not what its download holds.
         numbered: whether its class folders are called 0 .. 999.
         border: pixels that frame each picture.
     """
 
     folders: tuple[str, ...]
-    n: int
+    n: int | None
     numbered: bool = False
     border: int = 0
 
@@ -46,9 +46,9 @@ SHIFTS = {
     "test_v2": Shift(("imagenetv2-matched-frequency-format-val",), 10_000, numbered=True),
     "test_r": Shift(("imagenet-r",), 30_000),
     "test_a": Shift(("imagenet-a",), 7_500),
-    "test_sketch": Shift(("sketch", "imagenet-sketch"), 50_889),
-    # objectnet.dev: each picture has a red frame of two pixels, to be cut off before use
-    "test_objectnet": Shift(("objectnet-1.0/images",), 18_574, border=2),
+    "test_sketch": Shift(("sketch", "imagenet-sketch"), None),
+    # Each picture has a red frame; WiSE-FT (src/datasets/objectnet.py) cuts two pixels off.
+    "test_objectnet": Shift(("objectnet-1.0/images",), None, border=2),
 }
 
 
@@ -153,7 +153,7 @@ class ImageNetDataModule(ClassificationDataModule):
         whole = len(same) == len(WNIDS)
         return split if whole else replace(split, among=tuple(sorted(same.values())))
 
-    def _listed(self, home: Path, labels: Mapping[str, int], above: Path, n: int) -> Split:
+    def _listed(self, home: Path, labels: Mapping[str, int], above: Path, n: int | None) -> Split:
         """The pictures of class folders, in ImageFolder's order."""
         files = [
             (home / folder / name, labels[folder])
@@ -164,7 +164,7 @@ class ImageNetDataModule(ClassificationDataModule):
             ids=[path.relative_to(above).as_posix() for path, _ in files],
             labels=np.array([label for _, label in files], dtype=np.int64),
             pictures=[path for path, _ in files],
-            expected=len(files) if self.subset is not None else max(n, len(files)),
+            expected=len(files) if self.subset is not None else max(n or 0, len(files)),
         )
 
 

@@ -1,8 +1,9 @@
 """Datasets read by torchvision's own classes: file lists, labels and splits; nothing is decoded."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, Unpack, cast
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -48,12 +49,11 @@ class TorchvisionDataModule(ClassificationDataModule):
     def name_classes(self) -> None:
         """Set the names of its classes and its templates, or set them again before an option."""
         if self.known is not None:
-            every: Any = OmegaConf.to_container(OmegaConf.load(NAMES))
-            said = every[self.known]
+            said = _said()[self.known]
             named = said["classes"]
             self.keys = list(named)
-            self.classes = list(named.values()) if isinstance(named, dict) else named
-            self.templates = said["templates"]
+            self.classes = list(named.values()) if isinstance(named, dict) else list(named)
+            self.templates = list(said["templates"])
 
     def read_splits(self) -> dict[str, Split]:
         """The official splits, row for row as torchvision has them.
@@ -109,6 +109,13 @@ class TorchvisionDataModule(ClassificationDataModule):
                 f"classes: {odd[0]} differs; bring the original lists",
                 odd,
             )
+
+
+@cache
+def _said() -> dict[str, dict[str, Any]]:
+    """What CLIP calls the classes of each dataset, and its templates."""
+    every: Any = OmegaConf.to_container(OmegaConf.load(NAMES))
+    return cast(dict[str, dict[str, Any]], every)
 
 
 def listed(official: Any) -> tuple[list[Path], list[int]]:
