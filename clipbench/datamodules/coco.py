@@ -92,7 +92,7 @@ class COCODataModule(CaptionDataModule):
         if not 0 < val_fraction < 1:
             raise Refused(f"dataset.val_fraction={val_fraction} is not between 0 and 1")
         self.captions, annotated = schemes[scheme]
-        self.year, self.val_fraction = year, val_fraction
+        self.scheme, self.year, self.val_fraction = scheme, year, val_fraction
         homes = [home.name for home in self._homes() if home.is_dir()]
         pictures = [] if "val2014" in homes else [p for p in _PICTURES if p.makes[0] not in homes]
         self.files = (*pictures, *annotated)

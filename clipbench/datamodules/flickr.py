@@ -65,6 +65,7 @@ class FlickrDataModule(CaptionDataModule):
         }
         if scheme not in schemes:
             raise Refused(f"no dataset.scheme={scheme}; there are {', '.join(schemes)}")
+        self.scheme = scheme
         self.captions, wanted = schemes[scheme]
         home = self._home()
         there = [replace(file, makes=(str(home),)) for file in self.photos if home]

@@ -62,9 +62,9 @@ def files(where: Path) -> dict[str, list[Path]]:
                 "them, or name those that there are",
                 [f"{path}: not there" for path in absent],
             )
-    # The folder says it only among others: one shard may lie in a folder of any name.
-    told = {path.parent for path in found} if len({path.parent for path in found}) > 1 else set()
-    told -= {where}
+    told = {path.parent for path in found} - {where}
+    if not where.is_dir() and len(told) == 1:
+        told = set()  # a pattern's one folder may have any name, test_project among them
     by_split: dict[str, list[Path]] = {}
     for path in found:
         name = split_name(re.split("[-.]", path.name)[0])

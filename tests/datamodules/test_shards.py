@@ -379,9 +379,12 @@ def test_shards_that_are_not_there(tmp_path):
         images(tmp_path / "set")
     with pytest.raises(Refused, match="holds no samples"):
         images(tmp_path / "set" / "more.tar")
-    write(tmp_path / "only" / "test-0.tar", [sample(tmp_path, 0)])
-    with pytest.raises(Refused, match="has shards of test, none of train"):
-        images(tmp_path / "only")
+    for name in ("only/test-0.tar", "folder/test/0.tar"):
+        path = write(tmp_path / name, [sample(tmp_path, 0)])
+        with pytest.raises(Refused, match="has shards of test, none of train"):
+            images(tmp_path / name.split("/")[0])
+        assert set(captions(tmp_path / name.split("/")[0]).splits) == {"test"}
+    assert files(path) == {"": [path]}
 
 
 def test_a_folder_of_classes_is_no_folder_of_shards(tmp_path):
