@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
+from clipbench import resampling
 from clipbench.errors import Refused
 
 Picture = Image.Image | Tensor  # PIL, or uint8 (3, H, W)
@@ -107,6 +108,17 @@ def _bytes(picture: Picture) -> Tensor:
     return pixels.contiguous()
 
 
+def _resize(
+    picture: Picture, size: tuple[int, int], interpolation: str, window: tuple[int, int, int, int]
+) -> Picture:
+    """A window (top, left, height, width) of the picture resized, antialiased."""
+    if isinstance(picture, Tensor):
+        return resampling.resize(picture, size, interpolation, window)
+    mode = InterpolationMode(interpolation)
+    resized: Image.Image = F.resize(picture, list(size), mode, antialias=True)
+    return resized if window == (0, 0, *size) else F.crop(resized, *window)
+
+
 @dataclass(frozen=True)
 class Whole:
     """The picture as evaluation sees it, the same at every look: uint8 (3, S, S).
@@ -123,15 +135,20 @@ class Whole:
     def __call__(self, picture: Picture) -> Tensor:
         """Resize to the mode's size, then cut out the centre, padded where that is too small."""
         picture = _rgb(picture)
-        size: int | list[int] = self.resize  # of the shorter side
+        height, width = self._resized(*F.get_size(picture))
+        rows, columns = min(height, self.size), min(width, self.size)
+        window = (round((height - rows) / 2), round((width - columns) / 2), rows, columns)
+        seen = _resize(picture, (height, width), self.interpolation, window)
+        return _bytes(F.center_crop(seen, [self.size, self.size]))
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
         if self.resize_mode == "squash":
-            size = [self.resize, self.resize]
-        elif self.resize_mode == "longest":
-            height, width = F.get_size(picture)
+            return self.resize, self.resize
+        if self.resize_mode == "longest":  # as open_clip rounds
             ratio = max(height / self.resize, width / self.resize)
-            size = [max(1, round(height / ratio)), max(1, round(width / ratio))]
-        picture = F.resize(picture, size, InterpolationMode(self.interpolation), antialias=True)
-        return _bytes(F.center_crop(picture, [self.size, self.size]))
+            return max(1, round(height / ratio)), max(1, round(width / ratio))
+        longer = int(self.resize * max(height, width) / min(height, width))  # as torchvision does
+        return (longer, self.resize) if height > width else (self.resize, longer)
 
 
 @dataclass(frozen=True)
@@ -162,16 +179,10 @@ class Varied:
         if self.resize_mode == "longest":
             side = max(height, width)
             picture = F.center_crop(picture, [side, side])
-        low, high = self.augment.ratio
-        crop = v2.RandomResizedCrop(
-            self.size,
-            self.augment.scale,
-            (low * shape, high * shape),
-            InterpolationMode(self.interpolation),
-            antialias=True,
-        )
-        cropped: Picture = crop(picture)
-        return cropped
+        ratio = [side * shape for side in self.augment.ratio]
+        box = RandomResizedCrop.get_params(picture, self.augment.scale, ratio)
+        size = (self.size, self.size)
+        return _resize(F.crop(picture, *box), size, self.interpolation, (0, 0, *size))
 
 
 class View:

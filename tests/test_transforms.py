@@ -1,8 +1,10 @@
 """A hundred real photos, prepared as the library that a checkpoint comes from prepares them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import timm
@@ -10,7 +12,11 @@ import torch
 import torchvision
 from open_clip.transform import image_transform_v2
 from PIL import Image
+from sklearn.datasets import load_sample_images
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
 
+from clipbench import pictures
 from clipbench.errors import Refused
 from clipbench.models.clip import CLIP
 from clipbench.models.resnet import ResNet
@@ -57,13 +63,18 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def photos():
+def photo_paths():
     root = Path(os.environ.get("CLIPBENCH_DATA", "")) / "flowers102" / "flowers-102" / "jpg"
     if "CLIPBENCH_DATA" not in os.environ or not root.is_dir():
         pytest.skip("needs real photos: set CLIPBENCH_DATA")
     found = sorted(root.glob("*.jpg"))[::20][:100]
     assert len(found) == 100
-    return [Image.open(path).convert("RGB") for path in found]
+    return found
+
+
+@pytest.fixture(scope="module")
+def photos(photo_paths):
+    return [Image.open(path).convert("RGB") for path in photo_paths]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -107,3 +118,136 @@ def test_training_pictures_are_crops_of_the_asked_size():
     one, two = crop(image), crop(image)
     assert one.shape == two.shape == (3, 48, 48)
     assert not torch.equal(one, two)
+
+
+# resize modes
+
+SHAPES = [(640, 427), (427, 640), (500, 333), (224, 224), (300, 225), (97, 61), (40, 399), (500, 9)]
+MODES = {"crop": "shortest", "squash": "squash", "pad": "longest"}
+PLAIN = Preprocess(size=224, resize=224, mean=(0.48, 0.45, 0.40), std=(0.26, 0.27, 0.28))
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """scikit-learn's two sample photos, bent to shapes that photos and scans have."""
+    pair = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    return [photo.resize(shape, Image.Resampling.LANCZOS) for photo in pair for shape in SHAPES]
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("mode", MODES)
+def test_each_resize_mode_is_open_clips_own_to_the_last_bit(samples, mode, interpolation):
+    preprocess = replace(PLAIN, interpolation=interpolation).with_mode(mode)
+    told = {"mean": PLAIN.mean, "std": PLAIN.std, "interpolation": interpolation}
+    theirs = open_clip.image_transform(224, is_train=False, resize_mode=MODES[mode], **told)
+    ours = eval_transform(preprocess)
+    assert preprocess.resize_mode == MODES[mode]
+    for photo in samples:
+        assert torch.equal(ours(photo), theirs(photo))
+
+
+def test_a_strip_that_pads_to_less_than_a_pixel_keeps_one():
+    strip = Image.new("RGB", (5000, 2), "white")
+    fixed = eval_transform(replace(PLAIN, resize_mode="longest")).fixed(strip)
+    assert fixed.shape == (3, 224, 224)
+    assert (fixed.amax((0, 2)) > 0).sum() == 1
+
+
+def test_squash_and_pad_keep_the_whole_picture_of_a_checkpoint_that_crops_after_its_resize():
+    own = replace(PLAIN, size=224, resize=256)
+    assert own.with_mode(None) == own.with_mode("crop") == own
+    for mode in ("squash", "pad"):
+        assert (own.with_mode(mode).size, own.with_mode(mode).resize) == (224, 224)
+    siglip = replace(own, resize_mode="squash")
+    assert siglip.with_mode("squash") == siglip
+    with pytest.raises(Refused, match="resize_mode=longest is not known; use crop, squash or pad"):
+        own.with_mode("longest")
+
+
+# from the pixels
+
+VIEWS = {mode: eval_transform(PLAIN.with_mode(mode)) for mode in MODES}
+VIEWS["resize 256, bilinear"] = eval_transform(replace(PLAIN, resize=256, interpolation="bilinear"))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_from_pixels_no_value_is_more_than_1_of_255_away(samples, view):
+    fixed = VIEWS[view].fixed
+    for photo in samples:
+        exact, quick = fixed(photo), fixed(F.pil_to_tensor(photo))
+        assert quick.dtype == torch.uint8
+        assert quick.is_contiguous()
+        assert (exact.int() - quick.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_real_photos_decoded_the_quick_way_are_at_most_1_of_255_away(photo_paths, view):
+    fixed = VIEWS[view].fixed
+    for path in photo_paths[::3]:
+        exact, quick = fixed(pictures.read(path)), fixed(pictures.pixels(path))
+        assert (exact.int() - quick.int()).abs().max() <= 1
+
+
+def test_what_is_held_between_gives_the_same_picture(samples):
+    for view in VIEWS.values():
+        for photo in samples[:3]:
+            assert torch.equal(view.finish(view.fixed(photo)), view(photo))
+    flipped = train_transform(PLAIN, Augment(hflip=1.0))
+    held = flipped.fixed(samples[0])
+    assert torch.equal(flipped.finish(held), eval_transform(PLAIN)(samples[0]).flip(-1))
+    assert torch.equal(flipped.finish(held), flipped.finish(held)), "what is held was changed"
+
+
+# the random crop
+
+
+def test_the_random_crop_is_torchvisions_own(samples):
+    augment = Augment(scale=(0.3, 1.0), hflip=0.5)
+    ours = train_transform(PLAIN, augment)
+    reference = v2.Compose(
+        [
+            v2.RandomResizedCrop(224, (0.3, 1.0), interpolation=InterpolationMode.BICUBIC),
+            v2.RandomHorizontalFlip(0.5),
+        ]
+    )
+    assert ours.fixed is None
+    for seed, photo in enumerate(samples):
+        torch.manual_seed(seed)
+        cut = F.pil_to_tensor(reference(photo))
+        torch.manual_seed(seed)
+        assert torch.equal(ours.varied(photo), cut)
+        torch.manual_seed(seed)
+        quick = ours.varied(F.pil_to_tensor(photo))
+        assert (quick.int() - cut.int()).abs().max() <= 1
+
+
+def ramps(width, height):
+    """Red says how far right, green how far down, blue that it is a picture and no padding."""
+    x = torch.linspace(0, 255, width).expand(height, width)
+    y = torch.linspace(0, 255, height).view(-1, 1).expand(height, width)
+    return torch.stack([x, y, torch.full_like(x, 255)]).round().to(torch.uint8)
+
+
+@pytest.mark.parametrize("mode", ["squash", "pad"])
+def test_under_squash_and_pad_the_crop_is_of_the_whole_square(mode):
+    preprocess = replace(PLAIN, size=64, resize=64, interpolation="bilinear").with_mode(mode)
+    picture = ramps(400, 100)
+    whole = train_transform(preprocess, Augment(scale=(1.0, 1.0), ratio=(1.0, 1.0)))
+    apart = (whole.varied(picture).int() - eval_transform(preprocess).fixed(picture).int()).abs()
+    # where padding comes before the resize, not after it, the picture's edge is blended with it
+    inner = apart[:, 26:38] if mode == "pad" else apart
+    assert inner.max() <= 4
+    crop = train_transform(preprocess, Augment(scale=(0.4, 0.6), ratio=(0.8, 1.25)))
+    seen = []
+    for seed in range(30):
+        torch.manual_seed(seed)
+        pixels = crop.varied(picture).float()
+        inside = pixels[2] == 255
+        across, down = (np.ptp(pixels[k][inside].numpy()) / 255 for k in (0, 1))
+        seen.append((across, down, bool((pixels[2] == 0).any())))
+    if mode == "squash":
+        assert all(0.38 <= a * d <= 0.62 and 0.77 <= a / d <= 1.3 for a, d, _ in seen)
+        assert not any(padded for _, _, padded in seen)
+    else:
+        assert all(0.5 < a < 0.9 for a, _, _ in seen)
+        assert all(padded for _, _, padded in seen)
