@@ -6,13 +6,14 @@ to the letter, blanks at its end included; only line ends are taken off.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clipbench.datamodules.split import Split
+from clipbench.datamodules.texts import lines, whole
 from clipbench.download import Remote
 from clipbench.errors import Refused
 
@@ -21,9 +22,6 @@ Captions = dict[str, list[str]]
 KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 BENCHMARK = "https://github.com/mehdidc/retrieval_annotations/releases/download/1.0.0"
 
-_SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
-    ("val", "valid", "validation", "dev"), "val"
-)
 # The fourth split of his COCO, what is left of val2014, is everybody's training data.
 _KARPATHY = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
@@ -51,47 +49,6 @@ def find(root: Path, *names: str) -> Path:
     )
 
 
-def decode(path: Path) -> tuple[str, str | None]:
-    """A text file, and the warning that its encoding had to be guessed.
-
-    UTF-8, and whatever a byte order mark says; else Windows-1252, which reads Latin-1 as well.
-
-    Raises:
-        Refused: if it cannot be read, or holds no text.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise Refused(f"{path} cannot be read ({error.strerror or error}); mend it") from error
-    # the mark of UTF-32 begins with that of UTF-16
-    marks = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32"}
-    marks |= {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-    marked = next((kind for mark, kind in marks.items() if content.startswith(mark)), "utf-8-sig")
-    for encoding in (marked, *(("cp1252", "latin-1") if marked == "utf-8-sig" else ())):
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" in text:
-            break
-        guessed = f"{path} is not UTF-8: read as {encoding}, which may be wrong; save it as UTF-8"
-        return text, None if encoding == marked else guessed
-    raise Refused(f"{path} is no text (bytes of zero, or a broken {marked}); save it as UTF-8")
-
-
-def split_name(given: str) -> str:
-    """A split's name as ours, whatever it is called; empty if it is none."""
-    name = given.strip().lower()
-    return name if re.fullmatch(r"test_\w+", name) else _SPLITS.get(name, "")
-
-
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, ends taken off and nothing else; empty ones left out."""
-    for number, line in enumerate(re.split("\r\n|\n|\r", decode(path)[0]), 1):
-        if line.strip():
-            yield number, line
-
-
 def load(path: Path, kind: str) -> Any:
     """A JSON file.
 
@@ -99,7 +56,7 @@ def load(path: Path, kind: str) -> Any:
         Refused: if it is damaged.
     """
     try:
-        return json.loads(decode(path)[0])
+        return json.loads(whole(path))
     except ValueError as error:
         raise Refused(f"{path} is no whole {kind} ({error}); fetch it again") from error
 
@@ -115,12 +72,12 @@ def karpathy(path: Path) -> dict[str, Captions]:
     try:
         for picture in load(path, "Karpathy json")["images"]:
             name, texts = picture["filename"], [text["raw"] for text in picture["sentences"]]
-            if not texts or any(name in captions for captions in splits.values()):
-                wrong.append(f"{name}: {'stands twice' if texts else 'has no caption'}")
+            if any(name in captions for captions in splits.values()):
+                wrong.append(f"{name}: stands twice")
             splits[_KARPATHY[picture["split"]]][name] = texts
     except (KeyError, TypeError) as error:
         raise Refused(f"{path} is not of Karpathy's form ({error!r}); fetch it again") from error
-    _refuse(path, wrong)
+    _refuse(path, wrong + [fault for captions in splits.values() for fault in _bare(captions)])
     return {name: captions for name, captions in splits.items() if captions}
 
 
@@ -138,8 +95,14 @@ def coco(path: Path) -> Captions:
             captions[names[annotation["image_id"]]].append(annotation["caption"])
     except (KeyError, TypeError) as error:
         raise Refused(f"{path} is not of COCO's form ({error!r}); fetch it again") from error
-    _refuse(path, [f"{name}: has no caption" for name, own in captions.items() if not own])
+    _refuse(path, _bare(captions))
     return captions
+
+
+def _bare(captions: Captions) -> list[str]:
+    """What is wrong with pictures that have no caption, or one that is no text."""
+    bare = (n for n, own in captions.items() if not own or not all(isinstance(c, str) for c in own))
+    return [f"{name}: has no caption" for name in bare]
 
 
 def evaluation(root: Path, form: str) -> dict[str, Captions]:
@@ -267,8 +230,3 @@ def split_of(
         captions=list(captions.values()),
         rule=rule,
     )
-
-
-def renamed(captions: Mapping[str, list[str]], name: Callable[[str], str]) -> Captions:
-    """The same captions under other names."""
-    return {name(old): own for old, own in captions.items()}

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from clipbench.datamodules import rows, shards
-from clipbench.datamodules.annotations import split_name, split_of
+from clipbench.datamodules.annotations import split_of
 from clipbench.datamodules.base import CaptionDataModule, Options, Split, carve
+from clipbench.datamodules.texts import split_name
 from clipbench.errors import Refused
 
 CONTEXT = 77  # tokens that a CLIP reads, its two marks included; open_clip cuts off what is over

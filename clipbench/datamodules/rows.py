@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipbench.datamodules.annotations import decode
+from clipbench.datamodules.texts import decode
 from clipbench.errors import Refused
 from clipbench.pictures import EXTENSIONS
 

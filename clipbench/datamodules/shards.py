@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clipbench.datamodules.annotations import lines, split_name
 from clipbench.datamodules.split import Split
 from clipbench.datamodules.tar_index import Sample, index
+from clipbench.datamodules.texts import lines, split_name
 from clipbench.errors import Refused
 from clipbench.pictures import Member
 from clipbench.progress import track

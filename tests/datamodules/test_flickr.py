@@ -190,11 +190,16 @@ def test_a_header_that_is_missing_costs_no_caption(tmp_path):
         ('{"pictures": []}', "not of Karpathy's form"),
         ('{"images": [{"filename": "1.jpg", "split": "new", "sentences": [{"raw": "a"}]}]}', "new"),
         ('{"images": [{"filename": "1.jpg", "split": "val", "sentences": []}]}', "has no caption"),
+        (
+            '{"images": [{"filename": "1.jpg", "split": "val", "sentences": [{"raw": null}]}]}',
+            "has no caption",
+        ),
+        ('{"images": "caf\xe9"}', "is not UTF-8"),
     ],
 )
 def test_a_damaged_karpathy_json(tmp_path, text, message):
     photos(tmp_path / "Images")
-    (tmp_path / "dataset_flickr8k.json").write_text(text)
+    (tmp_path / "dataset_flickr8k.json").write_text(text, encoding="latin-1")
     with pytest.raises(Refused, match=message):
         Flickr8kDataModule(root=tmp_path).prepare(0)
 
