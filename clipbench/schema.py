@@ -35,6 +35,7 @@ class Root:
     epochs: int = MISSING
     steps: int | None = None
     freeze_depth: Any = 0
+    text_freeze_depth: Any = 0
     warmup: float = MISSING
     warmup_steps: int | None = None
     weight_decay: float = MISSING

@@ -86,9 +86,13 @@ def test_the_options_that_people_type_are_frozen():
     datasets = {option for group, option in OPTIONS if group == "dataset"}
     assert datasets == {"shapes", "flowers102", "imagefolder", "elpv"}
     strategies = {option for group, option in OPTIONS if group == "strategy"}
-    assert {"finetune", "linear_probe", "zero_shot"} <= strategies
+    assert {
+        *("finetune", "zero_shot", "linear_probe", "lp_ft", "image_only", "text_only", "flyp"),
+        *("ce_text", "contrastive", "lit"),
+    } <= strategies
     assert set(OmegaConf.load(paths.CONF / "config.yaml")) >= {
         *("seed", "lr", "batch_size", "epochs", "freeze_depth", "warmup", "warmup_steps"),
+        "text_freeze_depth",
         *("weight_decay", "label_smoothing", "head_lr_factor", "gate"),
     }
 
