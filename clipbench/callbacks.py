@@ -91,6 +91,7 @@ class Recorder(Callback):
         best_outputs: the module's outputs on val at the chosen epoch.
         train_seconds: spent in training epochs, evaluation left out.
         pictures: how many were trained on, each as often as it was seen.
+        epoch: of the row that an evaluation outside of training adds.
     """
 
     def __init__(self, folder: Path, metric: str, changed: Callable[[], None]) -> None:
@@ -98,7 +99,7 @@ class Recorder(Callback):
         self.curve: list[Row] = []
         self.best: Row | None = None
         self.best_outputs: dict[str, torch.Tensor] = {}
-        self.train_seconds, self.pictures = 0.0, 0
+        self.train_seconds, self.pictures, self.epoch = 0.0, 0, 0
         self._started = 0.0
         self._losses: list[torch.Tensor] = []
 
@@ -132,7 +133,7 @@ class Recorder(Callback):
         ):
             return
         if trainer.state.fn == TrainerFn.VALIDATING:
-            self.add(0, pl_module.values, trainer, pl_module)
+            self.add(self.epoch, pl_module.values, trainer, pl_module)
             return
         loss = float(torch.stack(self._losses).mean())
         self._losses.clear()

@@ -22,12 +22,12 @@ from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.features import FeatureLoaders
 from clipbench.errors import Refused
 from clipbench.launch import Job, Outcome
-from clipbench.models.base import Classifier, ImageTower
+from clipbench.models.base import ImageTower
 from clipbench.modules import ClassificationModule
 from clipbench.progress import console
 from clipbench.prompts import Prompts
 from clipbench.schema import build
-from clipbench.strategies.base import Strategy, Task, layer_names
+from clipbench.strategies.base import Strategy, Task
 
 
 def weights_identity(pretrained: str | None) -> str | None:
@@ -52,7 +52,13 @@ class Run:
     def __init__(self, job: Job) -> None:
         self.job, self.config = job, job.config
         self.started = time.perf_counter()
-        self.data: ClassificationDataModule = build(self.config["dataset"])
+        data = build(self.config["dataset"])
+        if not isinstance(data, ClassificationDataModule):
+            name = job.choices["dataset"]
+            raise Refused(
+                f"{name} has captions and no classes to tell apart; choose another dataset"
+            )
+        self.data = data
         self.data.prepare(self.config["seed"])
         # The root's axes stand for the recipe's values of the same name.
         root = {k: v for k, v in self.config.items() if k in self.config["recipe"]}
@@ -191,7 +197,7 @@ class Run:
             batch_size=self.recipe["batch_size"],
             seed=self.config["seed"],
         )
-        self.record["parameters"] = _parameters(classifier)
+        self.record["parameters"] = classifier.counts()
         self.write()
         module = ClassificationModule(
             classifier,
@@ -206,11 +212,16 @@ class Run:
         decay = optim.ema_decay(self.recipe["ema"], self.schedule.total)
         averages = [] if decay is None or not strategy.trains else [EMA(decay)]
         trainer = _trainer(self.config, self.folder, [recorder, *averages])
-        loaders: Any = self.data
-        if strategy.reads_features:
-            loaders = FeatureLoaders(self.data, _encoder(tower, trainer.strategy.root_device))
+        encoded = FeatureLoaders(self.data, _encoder(tower, trainer.strategy.root_device))
+        loaders: Any = encoded if strategy.reads_features else self.data
+        if strategy.fits_head == "start":
+            strategy.fit_head(classifier, encoded.tensors, module.weights)
         self._epoch_zero(trainer, module, loaders)
-        if strategy.trains:
+        if strategy.fits_head == "run":
+            strategy.fit_head(classifier, encoded.tensors, module.weights)
+            recorder.epoch = 1
+            trainer.validate(module, loaders.eval_dataloader("val"), verbose=False)
+        elif strategy.trains:
             trainer.fit(module, loaders.train_dataloader(), loaders.eval_dataloader("val"))
             if trainer.global_step != self.schedule.total:
                 taken, planned = trainer.global_step, self.schedule.total
@@ -229,6 +240,8 @@ class Run:
             self.recorder.add(0, {f"val/{name}": None for name in names}, trainer, module)
             return
         trainer.validate(module, loaders.eval_dataloader("val"), verbose=False)
+        if self.strategy.fits_head == "start":
+            return
         model = self.config["model"]
         tower = module.classifier.tower
         reference = guards.published_zero_shot(
@@ -300,25 +313,6 @@ def _trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Tr
         default_root_dir=str(folder),
     )
     return trainer
-
-
-def _parameters(classifier: Classifier) -> dict[str, Any]:
-    """Counts of the whole classifier, and of each layer with how much of it trains."""
-    layers = classifier.tower.layers()
-    named = dict(zip(layer_names(len(layers) - 2), layers, strict=True))
-    named["head"] = list(classifier.head.parameters())
-    everything = set(classifier.parameters())
-    return {
-        "total": sum(p.numel() for p in everything),
-        "trainable": sum(p.numel() for p in everything if p.requires_grad),
-        "groups": {
-            name: {
-                "parameters": sum(p.numel() for p in group),
-                "trainable": sum(p.numel() for p in group if p.requires_grad),
-            }
-            for name, group in named.items()
-        },
-    }
 
 
 def execute(job: Job) -> Outcome:

@@ -68,6 +68,7 @@ class ClassificationModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Lightning trains modules in whatever mode they come; some libraries leave eval mode."""
+        self.strategy.begin_epoch(self.classifier, self.current_epoch)
         self.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -8,7 +8,8 @@ from torch import nn
 
 from clipbench import results, schema, weights
 from clipbench.errors import Refused
-from clipbench.models.base import Classifier, ImageTower, as_head
+from clipbench.models.base import Classifier, as_head
+from clipbench.strategies.base import Strategy
 from clipbench.transforms import Transform, eval_transform
 
 
@@ -39,9 +40,8 @@ def classifier(run: str | Path) -> Classifier:
     record = results.read(folder)
     if record is None or record["status"] != "completed":
         raise Refused(f"{folder} holds no completed run; give a folder that has a result.json")
-    tower: ImageTower = schema.build(
-        {**record["config"]["model"], "pretrained": str(folder / "model.safetensors")}
-    )
+    strategy: Strategy = schema.build(record["config"]["strategy"])
+    tower = strategy.restored(record["config"]["model"], str(folder / "model.safetensors"))
     head = weights.read(folder / "head.safetensors")
     return Classifier(tower, as_head(head["weight"], head["bias"]), meaningful=True).eval()
 

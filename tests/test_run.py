@@ -14,6 +14,7 @@ import pytest
 from clipbench import guards, paths, results
 from clipbench.job import execute
 from clipbench.launch import Job, launch
+from clipbench.schema import build
 from tests.conftest import SMALL, TINY, clipbench, composed
 
 CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
@@ -235,7 +236,8 @@ def test_the_gate_stops_a_run_whose_epoch_0_is_far_below_the_published_number(
 
 
 def test_linear_probe_leaves_the_tower_as_it_was(outputs):
-    outcome = run_here(*TINY, *SMALL, "epochs=2", strategy="linear_probe")
+    words = (*TINY, *SMALL, "epochs=2", "strategy.solver=sgd")
+    outcome = run_here(*words, strategy="linear_probe")
     assert outcome.status == "completed", outcome.error
     ((_, record),) = results.records(outputs)
     assert record["parameters"]["trainable"] == record["parameters"]["groups"]["head"]["parameters"]
@@ -271,3 +273,50 @@ def test_when_the_launcher_is_killed_its_worker_is_gone_within_five_seconds(tmp_
     ((_, record),) = results.records(tmp_path)
     assert record["status"] == "interrupted"
     assert [row["epoch"] for row in record["curve"]][:2] == [0, 1]
+
+
+def test_what_is_said_of_a_class_is_part_of_a_run(tmp_path, monkeypatch, outputs):
+    bank = tmp_path / "bank.json"
+    data = build(composed("dataset=shapes")["dataset"])
+    words = ("model=clip_tiny", *SMALL, "dataset.subset=3", "trainer.limit_train_batches=1")
+    keys = []
+    for text in ("a {}", "a big {}"):
+        bank.write_text(json.dumps({name: [text.format(name)] for name in data.classes}))
+        done = run_here(*words, "prompts=file", f"prompts.file={bank}", model="clip_tiny")
+        assert done.status == "completed", done.error
+        keys.append(done.key)
+    assert keys[0] != keys[1]
+    record = results.read(Path(done.folder))
+    assert record["data"]["test"]["n"] == 120
+    moved = tmp_path / "elsewhere.json"
+    bank.rename(moved)
+    again = run_here(*words, "prompts=file", f"prompts.file={moved}", model="clip_tiny")
+    assert again.before
+    assert again.key == keys[1]
+
+
+def test_prompts_are_captions_for_a_strategy_that_reads_them(outputs):
+    words = ("model=clip_tiny", *SMALL, "dataset.subset=3", "prompts.use=sampled")
+    refused = run_here(*words, model="clip_tiny")
+    assert refused.status == "failed"
+    assert refused.error.endswith("reads no text in a step; use prompts.use=ensemble")
+    done = run_here(*words, model="clip_tiny", strategy="contrastive")
+    assert done.status == "completed", done.error
+
+
+def test_class_weights_change_a_run_and_pairs_have_none(outputs):
+    words = (*TINY, *SMALL, "dataset.scene=static", "dataset.shots=null", "epochs=1")
+    words += ("trainer.limit_train_batches=2",)
+    finals = []
+    for balance in ("null", "weights", "sampler"):
+        done = run_here(*words, f"dataset.balance={balance}")
+        assert done.status == "completed", done.error
+        finals.append(results.read(Path(done.folder))["final"]["test/loss"])
+    assert len(set(finals)) == 3
+
+
+def test_captions_alone_are_nothing_to_classify(tmp_path, outputs):
+    file = tmp_path / "captions.csv"
+    file.write_text("image,caption\na.jpg,a rose\n")
+    done = run_here(*TINY, *SMALL, "dataset=captions", f"dataset.file={file}")
+    assert done.error.endswith("has captions and no classes to tell apart; choose another dataset")

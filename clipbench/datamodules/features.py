@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from clipbench.datamodules.base import ClassificationDataModule
+from clipbench.errors import Refused
 from clipbench.progress import track
 
 
@@ -45,6 +46,17 @@ class FeatureLoaders:
             features, labels = zip(*parts, strict=True)
             self.encoded[split] = Features(torch.cat(features), torch.cat(labels))
         return self.encoded[split]
+
+    def tensors(self, split: str) -> tuple[Tensor, Tensor]:
+        """The features (n, D) and labels (n,) of a split, for a fit that reads them whole.
+
+        Raises:
+            Refused: where classes should be drawn evenly, which a fit cannot.
+        """
+        if self.data.balance == "sampler":
+            raise Refused("a fitted head draws no pictures; use dataset.balance=weights")
+        rows = self.features(split)
+        return rows.features, rows.labels
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Shuffled by (seed, epoch), as pictures would be."""

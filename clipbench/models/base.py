@@ -130,6 +130,21 @@ class Classifier(nn.Module):
             named["logit scale"] = scales
         return {**named, "head": list(self.head.parameters())}
 
+    def counts(self) -> dict[str, Any]:
+        """Counts of all parameters, of those that train, and of both in each of the groups."""
+        everything = set(self.parameters())
+        return {
+            "total": sum(p.numel() for p in everything),
+            "trainable": sum(p.numel() for p in everything if p.requires_grad),
+            "groups": {
+                name: {
+                    "parameters": sum(p.numel() for p in group),
+                    "trainable": sum(p.numel() for p in group if p.requires_grad),
+                }
+                for name, group in self.groups().items()
+            },
+        }
+
 
 def layer_names(layers: Sequence[Sequence[nn.Parameter]]) -> list[str]:
     """Names for the groups of ``ImageTower.layers()``, in the record and in messages."""

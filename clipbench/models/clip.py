@@ -1,7 +1,7 @@
 """CLIP through open_clip: any of its architectures, its weights, its zero-shot classifier."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any

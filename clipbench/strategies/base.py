@@ -1,7 +1,7 @@
 """A strategy turns a model into a classifier, says what of it trains, and what to evaluate."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, ImageTower, random_head
-from clipbench.optim import Group, param_groups
+from clipbench.optim import Group, Layers, param_groups
+from clipbench.schema import build
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Task:
 
 
 Batch = dict[str, Any]
+HEADS = ("auto", "zero_shot", "random", "lp")
 
 
 def logits(classifier: Classifier, batch: Batch) -> Tensor:
@@ -37,40 +39,70 @@ def logits(classifier: Classifier, batch: Batch) -> Tensor:
     return scores
 
 
-def layer_names(blocks: int) -> list[str]:
-    """Names for the groups of ``ImageTower.layers()``, in the record and in messages."""
-    return ["stem", *(f"block {i + 1}" for i in range(blocks)), "tail"]
-
-
-def freeze(tower: ImageTower, depth: int | str) -> None:
-    """Freeze the first part of an image tower, and everything that is no part of it.
+def left(layers: Layers, depth: int | str, key: str) -> list[nn.Parameter]:
+    """The parameters that a freezing depth leaves to train.
 
     Args:
-        tower: its text side and logit scale, if it has them, are frozen whatever the depth.
+        layers: L + 2 groups, input to output; or none at all.
         depth: 0 freezes nothing; k >= 1 the stem and the first k blocks; L, the number of blocks,
             leaves the final norm and projection; ``all`` leaves nothing.
+        key: what the config calls the depth.
 
     Raises:
         Refused: if the depth is neither ``all`` nor in 0..L.
     """
-    layers = tower.layers()
     blocks = len(layers) - 2
     if depth == "all":
         frozen = len(layers)
     elif isinstance(depth, int) and 0 <= depth <= blocks:
         frozen = depth + 1 if depth else 0
     else:
-        raise Refused(f"freeze_depth={depth} is not possible here; use 0..{blocks} or all")
+        raise Refused(f"{key}={depth} is not possible here; use 0..{blocks} or all")
+    return [parameter for layer in layers[frozen:] for parameter in layer]
+
+
+def freeze(tower: ImageTower, depth: int | str, text_depth: int | str = "all") -> None:
+    """Freeze the first part of an image tower and of its text side, and all that is in neither.
+
+    What is frozen costs no backward pass: no picture and none of its parameters asks for a
+    gradient, so torch records nothing before the first layer that trains.
+
+    Args:
+        tower: its logit scale, if it has one, is frozen whatever the depths.
+        depth: see :func:`left`.
+        text_depth: the same of the text tower.
+
+    Raises:
+        Refused: for a depth that there is not.
+    """
+    image = left(tower.layers(), depth, "freeze_depth")
+    text = left(tower.text_layers(), text_depth, "text_freeze_depth")
     tower.requires_grad_(False)
-    for parameter in (p for layer in layers[frozen:] for p in layer):
+    for parameter in [*image, *text]:
         parameter.requires_grad_(True)
+
+
+def cross_entropy(
+    scores: Tensor, label: Tensor, *, smoothing: float, weights: Tensor | None
+) -> Tensor:
+    """Cross-entropy of logits (B, C), its classes weighted by (C,) or not."""
+    if weights is None:
+        return F.cross_entropy(scores, label, label_smoothing=smoothing)
+    # Over the batch's size, not over its weights: those would make a batch of one class count
+    # as much as any other, whatever the class.
+    weighted = F.cross_entropy(
+        scores, label, weight=weights.to(scores), label_smoothing=smoothing, reduction="sum"
+    )
+    return weighted / len(label)
 
 
 class Strategy(ABC):
     """One way of tuning.
 
     Attributes:
-        trains: False for a strategy that only evaluates.
+        trains: False for a strategy that takes no optimiser steps.
+        fits_head: ``start`` where a head is fitted on frozen features before epoch 0, ``run``
+            where that is all there is, and epoch 1; None where none is.
         reads_features: True where the image tower stays as it is, so that its features are
             computed once and without augmentation.
         reads_captions: True where each step reads captions: a class's prompts, where the dataset
@@ -84,6 +116,7 @@ class Strategy(ABC):
     """
 
     trains: bool = True
+    fits_head: str | None = None
     reads_features: bool = False
     reads_captions: bool = False
     frozen_statistics: bool = False
@@ -94,6 +127,36 @@ class Strategy(ABC):
     @abstractmethod
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
         """The classifier at its start, with ``requires_grad`` set on what trains."""
+
+    def fit_head(
+        self,
+        classifier: Classifier,
+        features: Callable[[str], tuple[Tensor, Tensor]],
+        weights: Tensor | None = None,
+    ) -> None:
+        """Fit the head, where :attr:`fits_head` says when.
+
+        Args:
+            classifier: its head is replaced in place.
+            features: the tower's (n, D) and the labels (n,) of a split by name, without
+                augmentation.
+            weights: of each class, (C,), with mean 1 over train; None for equal ones.
+        """
+        raise NotImplementedError(f"{type(self).__name__} fits no head")
+
+    def begin_epoch(self, classifier: Classifier, epoch: int) -> None:
+        """Called before each epoch of training, the first of which is 0."""
+        return
+
+    def restored(self, model: Mapping[str, Any], file: str) -> ImageTower:
+        """The tower of a run of this strategy, from its weight file.
+
+        Args:
+            model: the run's config of its model.
+            file: ``model.safetensors``.
+        """
+        tower: ImageTower = build({**model, "pretrained": file})
+        return tower
 
     def loss(
         self,
@@ -113,15 +176,8 @@ class Strategy(ABC):
             step: of the optimiser, to key what is random.
             weights: of each class, (C,), with mean 1 over train; None for equal ones.
         """
-        scores, label = logits(classifier, batch), batch["label"]
-        if weights is None:
-            return F.cross_entropy(scores, label, label_smoothing=smoothing)
-        # Over the batch's size, not over its weights: those would make a batch of one class count
-        # as much as any other, whatever the class.
-        weighted = F.cross_entropy(
-            scores, label, weight=weights.to(scores), label_smoothing=smoothing, reduction="sum"
-        )
-        return weighted / len(label)
+        scores = logits(classifier, batch)
+        return cross_entropy(scores, batch["label"], smoothing=smoothing, weights=weights)
 
     def refresh(self, classifier: Classifier) -> None:
         """Called before each evaluation, for a head that follows something that trains."""
@@ -183,14 +239,22 @@ def start_head(tower: ImageTower, task: Task, head: str) -> Classifier:
     Args:
         tower: the image tower.
         task: classes, and prompts for a head made of text.
-        head: ``zero_shot``, ``random``, or ``auto``: made of text where there is a text side.
+        head: ``zero_shot``, ``random``, ``auto``: made of text where there is a text side, or
+            ``lp``: to be fitted on frozen features before epoch 0, and random until then.
 
     Raises:
-        Refused: if ``zero_shot`` is asked of a model with no text side.
+        Refused: for another head, or if ``zero_shot`` is asked of a model with no text side.
     """
+    if head not in HEADS:
+        raise Refused(f"no strategy.head={head}; there are {', '.join(HEADS)}")
+    if head == "lp":
+        return Classifier(tower, random_head(tower, len(task.classes)), meaningful=True)
     made = tower.zero_shot_head(task.prompts) if head != "random" else None
     if made is not None:
         return Classifier(tower, made, meaningful=True)
     if head == "zero_shot":
-        raise Refused("this model has no text side to make a head of; use strategy=finetune")
+        raise Refused(
+            "this model has no text side to make a head of; use strategy=finetune, or lit, which "
+            "gives it one"
+        )
     return Classifier(tower, random_head(tower, len(task.classes)), meaningful=False)

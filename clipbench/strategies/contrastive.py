@@ -1,6 +1,5 @@
-"""Both towers of a CLIP trained on pictures and captions, with the CLIP loss."""
+"""A CLIP trained on pictures and captions with the CLIP loss: both towers, or one, or parts."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,23 +9,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipbench.errors import Refused
-from clipbench.models.base import Classifier, ImageTower, as_head
-from clipbench.strategies.base import Batch, Strategy, Task, start_head
+from clipbench.models.base import Classifier
+from clipbench.strategies.base import Batch
+from clipbench.strategies.live_text import LiveText
 
-MAX_LOGIT_SCALE = math.log(100)  # open_clip and CLIP clamp to it after each step
+Kinds = Sequence[tuple[float, Sequence[str]]]
 
 
 def clip_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """The symmetric CLIP loss, in which equal captions are positives of each other.
+    """The symmetric CLIP loss, in which pairs that are the same are positives of each other.
 
-    With all captions different it is open_clip's ClipLoss. Otherwise each row's target is uniform
-    over the columns that have its own caption: a true pair is never pushed apart.
+    With the identity it is open_clip's ClipLoss. Otherwise each row's target is uniform over the
+    columns that are the same: a true pair is never pushed apart.
 
     Args:
         image: normalised features (B, D).
         text: normalised features (B, D), the caption of each picture.
         scale: exp of the logit scale.
-        same: boolean (B, B), where captions are equal; its diagonal is True.
+        same: boolean (B, B), its diagonal True.
 
     Returns:
         Mean of both directions' cross-entropies.
@@ -36,11 +36,10 @@ def clip_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tenso
     return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
 
 
-class Contrastive(Strategy):
-    """Image tower, text tower and logit scale train on captions; the head follows the text tower.
+class Contrastive(LiveText):
+    """The CLIP loss of pictures and captions, one caption a picture in each step.
 
-    Each step takes one caption a picture. Evaluation is zero-shot: the head is made of class names
-    again before each.
+    The depths make it the guide's full, image-only, text-only and partial fine-tuning.
 
     Args:
         mix: for captions of different kinds, such as "a star" and "a red shape" of one picture:
@@ -48,35 +47,38 @@ class Contrastive(Strategy):
             picture's captions. A step then has one loss for each kind, every caption of it in one
             wording, so that no caption contradicts what another leaves unsaid. None takes any one
             caption for each picture.
+        duplicates: what pictures of equal captions are to each other: ``positives``, or
+            ``negatives`` as in CLIP's and open_clip's loss.
+        freeze_depth: of the image tower.
+        text_freeze_depth: of the text tower.
+        clamp: see :class:`~clipbench.strategies.live_text.LiveText`.
         seed: with the step, decides which caption is taken.
+
+    Raises:
+        Refused: for another word about duplicates.
     """
 
     reads_captions = True
-    ignores = frozenset({"freeze_depth", "label_smoothing", "head_lr_factor"})
+    ignores = LiveText.ignores | {"label_smoothing"}
 
     def __init__(
         self,
         *,
         mix: Sequence[Mapping[str, Any]] | None = None,
+        duplicates: str = "positives",
+        freeze_depth: int | str = 0,
+        text_freeze_depth: int | str = 0,
+        clamp: bool = True,
         seed: int = 0,
     ) -> None:
-        self.mix, self.seed = mix, seed
-        self.task: Task | None = None
-        self.tokens: dict[str, Tensor] = {}
+        super().__init__(
+            freeze_depth=freeze_depth, text_freeze_depth=text_freeze_depth, clamp=clamp, seed=seed
+        )
+        if duplicates not in ("positives", "negatives"):
+            raise Refused(f"no strategy.duplicates={duplicates}; use positives or negatives")
+        self.mix, self.duplicates = mix, duplicates
 
-    def prepare(self, tower: ImageTower, task: Task) -> Classifier:
-        """The whole CLIP, trainable, with a head that is made of text and does not train.
-
-        Raises:
-            Refused: if the model has no text side.
-        """
-        classifier = start_head(tower, task, "zero_shot")
-        classifier.requires_grad_(True)
-        classifier.head.requires_grad_(False)
-        self.task, self.tokenizer = task, tower.tokenizer()
-        return classifier
-
-    def captions(self, batch: Batch, step: int) -> list[tuple[float, list[str]]]:
+    def captions(self, batch: Batch, step: int) -> Kinds:
         """Per kind its weight and one caption for each picture: a function of (seed, step)."""
         rng = np.random.default_rng([self.seed, step])
         if self.mix is None:
@@ -86,6 +88,10 @@ class Contrastive(Strategy):
             raise Refused(f"a picture has {fewest} captions, strategy.mix reads number {last}")
         wordings = [(kind["weight"], rng.choice(kind["of"])) for kind in self.mix]
         return [(weight, [own[k] for own in batch["captions"]]) for weight, k in wordings]
+
+    def meanings(self, batch: Batch, captions: Sequence[str]) -> Sequence[Any]:
+        """What each pair of a batch means: pairs that mean the same are duplicates."""
+        return captions
 
     def loss(
         self,
@@ -104,31 +110,21 @@ class Contrastive(Strategy):
         if weights is not None:
             raise Refused("pairs have no class weights; use dataset.balance=sampler")
         kinds = self.captions(batch, step)
-        different = {
-            text: i for i, text in enumerate(dict.fromkeys(t for _, k in kinds for t in k))
-        }
-        model: Any = classifier.tower.native(classifier.head)
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        image = model.encode_image(batch["image"], normalize=True)
-        text = model.encode_text(self._tokens(list(different)).to(image.device), normalize=True)
+        scale = self.scale(classifier)
+        image = self.image_features(classifier, batch["image"])
+        different = list(dict.fromkeys(text for _, captions in kinds for text in captions))
+        text = self.text_features(classifier, different)
+        place = {caption: i for i, caption in enumerate(different)}
         loss = torch.zeros((), dtype=image.dtype, device=image.device)
         for weight, captions in kinds:
-            which = torch.tensor([different[caption] for caption in captions], device=image.device)
-            same = which[:, None] == which[None]
-            loss = loss + weight * clip_loss(image, text[which], model.logit_scale.exp(), same)
+            own = text[torch.tensor([place[c] for c in captions], device=text.device)]
+            same = self._same(self.meanings(batch, captions)).to(image.device)
+            loss = loss + weight * clip_loss(image, own, scale, same)
         return loss / sum(weight for weight, _ in kinds)
 
-    def _tokens(self, texts: list[str]) -> Tensor:
-        """Tokens (B, length) of different texts, each tokenised once in a run."""
-        for text in texts:
-            if text not in self.tokens:
-                self.tokens[text] = self.tokenizer([text])[0]
-        return torch.stack([self.tokens[text] for text in texts])
-
-    def refresh(self, classifier: Classifier) -> None:
-        """Make the head of the classes' prompts again, with the text tower as it now is."""
-        assert self.task is not None
-        head = classifier.tower.zero_shot_head(self.task.prompts)
-        assert head is not None
-        classifier.head.load_state_dict(as_head(head.weight.detach()).state_dict())
+    def _same(self, meanings: Sequence[Any]) -> Tensor:
+        if self.duplicates == "negatives":
+            return torch.eye(len(meanings), dtype=torch.bool)
+        number = {meaning: i for i, meaning in enumerate(dict.fromkeys(meanings))}
+        which = torch.tensor([number[meaning] for meaning in meanings])
+        return which[:, None] == which[None]

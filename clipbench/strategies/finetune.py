@@ -1,7 +1,13 @@
 """Fine-tuning: for a CLIP as WiSE-FT does it, for a ResNet with a new head (CLI: the default)."""
 
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from clipbench.errors import Refused
 from clipbench.models.base import Classifier, ImageTower
-from clipbench.strategies.base import Strategy, Task, freeze, start_head
+from clipbench.strategies import probe
+from clipbench.strategies.base import Strategy, Task, freeze, left, start_head
 
 
 class Finetune(Strategy):
@@ -9,14 +15,22 @@ class Finetune(Strategy):
 
     A CLIP starts from the zero-shot head, its logit scale baked in; the text tower and the logit
     scale get no gradient (WiSE-FT, src/models/finetune.py). A model without text starts from a
-    random head.
+    random head. With ``head=lp`` it is LP-FT (Kumar et al. 2022): first the head alone, fitted on
+    frozen features as :class:`~clipbench.strategies.linear_probe.LinearProbe` does.
 
     Args:
-        freeze_depth: see :func:`clipbench.strategies.base.freeze`.
-        head: ``auto``, ``zero_shot`` or ``random``.
+        freeze_depth: see :func:`clipbench.strategies.base.left`.
+        head: ``auto``, ``zero_shot``, ``random`` or ``lp``.
         frozen_statistics: keep BatchNorm's running statistics as pretrained; a zero-shot head was
             made for features under those, and a small dataset of one style moves them away.
+        stages: staged unfreezing, ``[[2, 8], [4, 0]]``: once 2 epochs are over the freezing depth
+            is 8, after 4 it is 0; before the first stage it is ``freeze_depth``.
+
+    Raises:
+        Refused: for stages that do not follow each other.
     """
+
+    ignores = frozenset({"text_freeze_depth"})
 
     def __init__(
         self,
@@ -24,12 +38,46 @@ class Finetune(Strategy):
         freeze_depth: int | str = 0,
         head: str = "auto",
         frozen_statistics: bool = False,
+        stages: Sequence[tuple[int, int | str]] | None = None,
     ) -> None:
         self.freeze_depth, self.head = freeze_depth, head
         self.frozen_statistics = frozen_statistics
+        self.fits_head = "start" if head == "lp" else None
+        self.stages = [(0, freeze_depth), *((epoch, depth) for epoch, depth in stages or [])]
+        epochs = [epoch for epoch, _ in self.stages[1:]]
+        if epochs != sorted(set(epochs)) or any(epoch < 0 for epoch in epochs):
+            raise Refused(f"strategy.stages={stages}: epochs must rise, as in [[2,8],[4,0]]")
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
-        """The classifier at its start; the head always trains."""
+        """The classifier at its start: what trains at any stage has ``requires_grad``."""
         classifier = start_head(tower, task, self.head)
-        freeze(tower, self.freeze_depth)
+        layers = tower.layers()
+        most = max(
+            (depth for _, depth in self.stages),
+            key=lambda depth: len(left(layers, depth, "freeze_depth")),
+        )
+        freeze(tower, most)
         return classifier
+
+    def fit_head(
+        self,
+        classifier: Classifier,
+        features: Callable[[str], tuple[Tensor, Tensor]],
+        weights: Tensor | None = None,
+    ) -> None:
+        """A head fitted on the features of train, its strength chosen on val."""
+        probe.fit_head(classifier, features, weights)
+
+    def begin_epoch(self, classifier: Classifier, epoch: int) -> None:
+        """Freeze as deep as this epoch's stage says.
+
+        All that ever trains is in the optimiser from the start; what has no gradient is left alone
+        by it, weight decay included.
+        """
+        if len(self.stages) == 1:
+            return
+        depth = [depth for start, depth in self.stages if start <= epoch][-1]
+        freeze(classifier.tower, depth)
+        for parameter in classifier.tower.parameters():
+            if not parameter.requires_grad:
+                parameter.grad = None

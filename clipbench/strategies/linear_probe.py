@@ -1,26 +1,117 @@
 """A head trained on the features of a frozen image tower."""
 
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipbench.errors import Refused
 from clipbench.models.base import Classifier, ImageTower
+from clipbench.strategies import probe
 from clipbench.strategies.base import Strategy, Task, freeze, start_head
+
+# With L-BFGS nothing is drawn, stepped or scheduled.
+_STEPS = {
+    *("recipe", "lr", "batch_size", "epochs", "steps", "warmup", "warmup_steps", "weight_decay"),
+    *("label_smoothing", "head_lr_factor", "layer_decay", "ema"),
+}
 
 
 class LinearProbe(Strategy):
     """Only the head trains, on features computed once without augmentation.
 
-    WiSE-FT's ``--freeze-encoder`` (src/models/finetune.py); CLIP's features are L2-normalised.
+    ``lbfgs`` is CLIP's protocol (see :mod:`clipbench.strategies.probe`): there is no learning rate
+    to get wrong, and the run has two rows, its start and the fitted head. ``sgd`` takes the
+    recipe's optimiser and steps, as WiSE-FT's ``--freeze-encoder`` does (src/models/finetune.py).
 
     Args:
+        solver: ``lbfgs`` or ``sgd``.
+        features: what of a CLIP the head reads: ``projected``, L2-normalised, as its zero-shot head
+            and every other strategy here do, or ``penultimate``, those before the projection, as
+            they are, as CLIP's own probe. Other models have but one kind.
+        refit: evaluate on the test splits a head fitted on train and val together, as CLIP does;
+            the score on val remains that of the head fitted on train alone.
         head: where it starts: ``auto``, ``zero_shot`` or ``random``.
+
+    Raises:
+        Refused: for another word, or ``refit`` without L-BFGS.
     """
 
     reads_features = True
-    ignores = frozenset({"augment", "freeze_depth"})
 
-    def __init__(self, *, head: str = "auto") -> None:
-        self.head = head
+    def __init__(
+        self,
+        *,
+        solver: str = "lbfgs",
+        features: str = "projected",
+        refit: bool = False,
+        head: str = "auto",
+    ) -> None:
+        if solver not in ("lbfgs", "sgd"):
+            raise Refused(f"no strategy.solver={solver}; use lbfgs or sgd")
+        if features not in ("projected", "penultimate"):
+            raise Refused(f"no strategy.features={features}; use projected or penultimate")
+        if refit and solver == "sgd":
+            raise Refused("strategy.refit=true goes with strategy.solver=lbfgs")
+        if head == "lp":
+            raise Refused("a linear probe is itself what head=lp fits; use strategy.head=auto")
+        self.features, self.refit, self.head = features, refit, head
+        self.trains = solver == "sgd"
+        self.fits_head = "run" if solver == "lbfgs" else None
+        self.ignores = frozenset({"augment", "freeze_depth", "text_freeze_depth"}) | (
+            frozenset() if self.trains else frozenset(_STEPS)
+        )
+        self.fitted: Tensor = torch.empty(0)
+        self.refitted: dict[str, Tensor] | None = None
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
-        """The classifier with its image tower frozen."""
-        classifier = start_head(tower, task, self.head)
+        """The classifier with its image tower frozen.
+
+        Raises:
+            Refused: for a head of text that should read features before the projection.
+        """
+        if self.features == "penultimate" and tower.has_text:
+            if self.head == "zero_shot":
+                raise Refused("a head of text reads strategy.features=projected")
+            tower.penultimate()
+            classifier = start_head(tower, task, "random")
+        else:
+            classifier = start_head(tower, task, self.head)
         freeze(tower, "all")
         return classifier
+
+    def restored(self, model: Mapping[str, Any], file: str) -> ImageTower:
+        """The tower, giving the features that its head reads."""
+        tower = super().restored(model, file)
+        if self.features == "penultimate":
+            tower.penultimate()
+        return tower
+
+    def fit_head(
+        self,
+        classifier: Classifier,
+        features: Callable[[str], tuple[Tensor, Tensor]],
+        weights: Tensor | None = None,
+    ) -> None:
+        """The head fitted on train, its strength chosen on val; and on both, if so asked."""
+        c = probe.fit_head(classifier, features, weights)
+        own = copy.deepcopy(classifier.head)
+        self.fitted = own.weight.detach().cpu()
+        if self.refit:
+            probe.set_head(classifier, [features("train"), features("val")], c, weights)
+            again = copy.deepcopy(classifier.head.state_dict())
+            self.refitted = {f"head.{name}": value for name, value in again.items()}
+            classifier.head.load_state_dict(own.state_dict())
+
+    def evaluation_points(
+        self, classifier: Classifier
+    ) -> Iterator[tuple[str, Mapping[str, Tensor] | None]]:
+        """The head at hand, or the one fitted on train and val together."""
+        # The start may have been better on val, and is then what is chosen.
+        chosen = torch.equal(classifier.head.weight.detach().cpu(), self.fitted)
+        if self.refitted is None or not chosen:
+            yield "", None
+            return
+        yield "", {**classifier.state_dict(), **self.refitted}

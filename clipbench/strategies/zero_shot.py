@@ -12,6 +12,7 @@ class ZeroShot(Strategy):
         {
             *("recipe", "augment", "lr", "batch_size", "epochs", "freeze_depth", "warmup"),
             *("warmup_steps", "weight_decay", "label_smoothing", "head_lr_factor"),
+            "text_freeze_depth",
         }
     )
 

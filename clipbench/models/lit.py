@@ -1,0 +1,137 @@
+"""LiT: any image tower as it is, and a text tower of our own beside it (Zhai et al. 2022).
+
+As in the paper's own code (big_vision, configs/proj/image_text/lit_coco.py) the image tower gets
+no projection, the text tower is projected to the image features' width, and cosines are multiplied
+by 10 at the start.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transformer import TextTransformer
+from torch import Tensor, nn
+
+from clipbench import paths, weights
+from clipbench.errors import Refused
+from clipbench.models import layers
+from clipbench.models.base import ImageTower
+from clipbench.models.two_towers import TwoTowers, fold_attention
+from clipbench.transforms import Preprocess
+
+START_SCALE = 10.0
+# Byte pairs: ours, learnt for clip_tiny, makes a small file; CLIP's own knows the world's words.
+VOCABULARIES: Mapping[str, Mapping[str, Any]] = {
+    "small": {"bpe_path": str(paths.ASSETS / "bpe_4096.txt.gz")},
+    "clip": {},
+}
+
+
+class Pair(nn.Module):
+    """Two towers under the names that open_clip gives theirs."""
+
+    def __init__(self, visual: nn.Module, text: nn.Module) -> None:
+        super().__init__()
+        self.visual, self.text = visual, text
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
+
+    def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
+        """Image features (B, D)."""
+        features: Tensor = self.visual(images)
+        return F.normalize(features, dim=-1) if normalize else features
+
+    def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
+        """Text features (B, D)."""
+        features: Tensor = self.text(tokens)
+        return F.normalize(features, dim=-1) if normalize else features
+
+
+class LiT(TwoTowers):
+    """An image tower with a new text tower.
+
+    Args:
+        image: any tower; of a CLIP its image tower alone.
+        width: of the text transformer.
+        layers: its blocks.
+        heads: of its attention.
+        context_length: tokens of a text; longer ones are cut.
+        vocabulary: ``small``, 4,096 byte pairs, or ``clip``, its 49,408.
+
+    Raises:
+        Refused: for another vocabulary, or a width that heads do not divide.
+    """
+
+    def __init__(
+        self,
+        image: ImageTower,
+        *,
+        width: int = 256,
+        layers: int = 4,
+        heads: int = 4,
+        context_length: int = 32,
+        vocabulary: str = "small",
+    ) -> None:
+        super().__init__()
+        if vocabulary not in VOCABULARIES:
+            raise Refused(
+                f"no strategy.text.vocabulary={vocabulary}; use {' or '.join(VOCABULARIES)}"
+            )
+        if width % heads:
+            raise Refused(f"{heads} heads do not divide a width of {width}; change strategy.text")
+        self.vocabulary, self.context_length = vocabulary, context_length
+        text = TextTransformer(
+            context_length=context_length,
+            vocab_size=self.tokenizer().vocab_size,
+            width=width,
+            heads=heads,
+            layers=layers,
+            output_dim=image.feature_dim,
+        )
+        fold_attention(text)
+        self.model = Pair(image.trained(), text)
+        self._image = (image,)  # in a tuple, so that what of a CLIP is not used is no part of this
+        self.arch, self.loaded = image.arch, image.loaded
+        self.preprocess, self.feature_dim = image.preprocess, image.feature_dim
+
+    def load(self, file: str) -> None:
+        """Take both towers from a file that a run left.
+
+        Raises:
+            Refused: if it is of another model.
+        """
+        weights.load_into(self.model, weights.read(file), source=file, target=f"LiT of {self.arch}")
+        self.preprocess = Preprocess.from_json(weights.metadata(file)["preprocess"])
+        self.loaded = file
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Image features, not normalised, of shape (B, D)."""
+        features: Tensor = self.model.encode_image(images)
+        return features
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Those of the image tower."""
+        return self._image[0].layers()
+
+    def text_layers(self) -> list[list[nn.Parameter]]:
+        """Embeddings, blocks, final norm and projection."""
+        text = self.model.text
+        return layers.of_text(text, list(text.parameters()))
+
+    def trained(self) -> nn.Module:
+        """The image tower alone."""
+        visual: nn.Module = self.model.visual
+        return visual
+
+    def metadata(self) -> dict[str, str]:
+        """The image tower's, and what reads the texts."""
+        text = {"context_length": self.context_length, "vocabulary": self.vocabulary}
+        return {**self._image[0].metadata(), "lit": json.dumps(text)}
+
+    def tokenizer(self) -> Any:
+        """open_clip's, over the vocabulary: list of B texts to (B, context_length) integers."""
+        options = VOCABULARIES[self.vocabulary]
+        return SimpleTokenizer(**options, context_length=self.context_length)

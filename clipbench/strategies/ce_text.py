@@ -1,0 +1,49 @@
+"""Cross-entropy over the classes through a text tower that trains (FLYP's ablation)."""
+
+import numpy as np
+from torch import Tensor
+
+from clipbench.models.base import Classifier, ImageTower
+from clipbench.strategies.base import Batch, Task, cross_entropy
+from clipbench.strategies.live_text import LiveText, need_classes
+
+
+class CEText(LiveText):
+    """Each step encodes one prompt of every class and takes their cosines for logits.
+
+    No pair of a batch is a false negative, at the cost of C texts a step; ``micro_batch`` bounds
+    how many of them are in memory (locuslab/FLYP, src/models/ce_ablation.py).
+    """
+
+    reads_captions = True
+
+    def prepare(self, tower: ImageTower, task: Task) -> Classifier:
+        """As of every strategy with a live text tower.
+
+        Raises:
+            Refused: for a dataset without classes.
+        """
+        need_classes(task)
+        return super().prepare(tower, task)
+
+    def texts(self, step: int) -> list[str]:
+        """One prompt of each class: a function of (seed, step)."""
+        assert self.task is not None
+        rng = np.random.default_rng([self.seed, step])
+        return [own[rng.integers(len(own))] for own in self.task.prompts]
+
+    def loss(
+        self,
+        classifier: Classifier,
+        batch: Batch,
+        *,
+        smoothing: float,
+        step: int,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """Cross-entropy of scaled cosines (B, C) with the texts of this step."""
+        scale = self.scale(classifier)
+        image = self.image_features(classifier, batch["image"])
+        text = self.text_features(classifier, self.texts(step))
+        scores = scale * image @ text.T
+        return cross_entropy(scores, batch["label"], smoothing=smoothing, weights=weights)

@@ -1,0 +1,46 @@
+"""LiT: a locked image tower of any kind, and a text tower from scratch (Zhai et al. 2022)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clipbench.models.base import Classifier, ImageTower
+from clipbench.models.lit import LiT as Model
+from clipbench.schema import build
+from clipbench.strategies.base import Task
+from clipbench.strategies.contrastive import Contrastive
+
+
+class LiT(Contrastive):
+    """The CLIP loss on captions; only the new text tower and the logit scale train.
+
+    Args:
+        text: arguments of the text tower, see :class:`clipbench.models.lit.LiT`.
+        mix: of captions, and the rest: see :class:`~clipbench.strategies.contrastive.Contrastive`.
+        duplicates: what pictures of equal captions are to each other.
+        clamp: the logit scale.
+        seed: with the step, decides which caption is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        text: Mapping[str, Any],
+        mix: Sequence[Mapping[str, Any]] | None = None,
+        duplicates: str = "positives",
+        clamp: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(mix=mix, duplicates=duplicates, freeze_depth="all", clamp=clamp, seed=seed)
+        self.text = text
+
+    def prepare(self, tower: ImageTower, task: Task) -> Classifier:
+        """The tower with a text tower beside it; its head says nothing before training."""
+        classifier = super().prepare(Model(tower, **self.text), task)
+        classifier.meaningful = False
+        return classifier
+
+    def restored(self, model: Mapping[str, Any], file: str) -> ImageTower:
+        """Both towers, from their one file."""
+        tower = Model(build({**model, "pretrained": None}), **self.text)
+        tower.load(file)
+        return tower

@@ -1,0 +1,110 @@
+"""Strategies that read texts in each step: the text tower is alive, and the head follows it."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipbench.accumulation import encoded
+from clipbench.errors import Refused
+from clipbench.models.base import Classifier, ImageTower, as_head
+from clipbench.models.two_towers import TwoTowers
+from clipbench.strategies.base import Strategy, Task, freeze, start_head
+
+MAX_LOGIT_SCALE = math.log(100)  # open_clip and CLIP clamp to it after each step
+
+
+class LiveText(Strategy):
+    """Image tower, text tower and logit scale train; the head is made of text before evaluations.
+
+    Args:
+        freeze_depth: of the image tower, see :func:`clipbench.strategies.base.left`.
+        text_freeze_depth: of the text tower.
+        clamp: keep the logit scale's exponential within 1..100, as CLIP and open_clip do.
+        seed: with the step, decides which texts are read.
+    """
+
+    pairs = True
+    # The first two are in the strategy's own config, where it reads them.
+    ignores = frozenset({"freeze_depth", "text_freeze_depth", "head_lr_factor"})
+
+    def __init__(
+        self,
+        *,
+        freeze_depth: int | str = 0,
+        text_freeze_depth: int | str = 0,
+        clamp: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.freeze_depth, self.text_freeze_depth = freeze_depth, text_freeze_depth
+        self.clamp, self.seed = clamp, seed
+        self.task: Task | None = None
+        self.tokens: dict[str, Tensor] = {}
+
+    def prepare(self, tower: ImageTower, task: Task) -> Classifier:
+        """Both towers as far as they train, with a head that is made of text and does not train.
+
+        Raises:
+            Refused: if the model has no text side, or nothing is left to train.
+        """
+        classifier = start_head(tower, task, "zero_shot")
+        freeze(tower, self.freeze_depth, self.text_freeze_depth)
+        if not any(parameter.requires_grad for parameter in tower.parameters()):
+            raise Refused(
+                "freeze_depth=all and text_freeze_depth=all leave nothing to train; use "
+                "strategy=zero_shot or linear_probe"
+            )
+        _two(classifier).logit_scale.requires_grad_(True)
+        classifier.head.requires_grad_(False)
+        self.task, self.tokenizer = task, tower.tokenizer()
+        return classifier
+
+    def scale(self, classifier: Classifier) -> Tensor:
+        """What cosines are multiplied by, after the clamp."""
+        logit_scale = _two(classifier).logit_scale
+        if self.clamp:
+            with torch.no_grad():
+                logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        return logit_scale.exp()
+
+    def image_features(self, classifier: Classifier, images: Tensor) -> Tensor:
+        """Normalised features (B, D) of pictures, in parts of the micro-batch."""
+        return encoded(partial(_normalised, classifier.tower), images, self.micro_batch)
+
+    def text_features(self, classifier: Classifier, texts: Sequence[str]) -> Tensor:
+        """Normalised features (n, D) of different texts, in parts of the micro-batch."""
+        tower = _two(classifier)
+        tokens = self._tokens(texts).to(tower.logit_scale.device)
+        return encoded(partial(_normalised, tower.encode_text), tokens, self.micro_batch)
+
+    def _tokens(self, texts: Sequence[str]) -> Tensor:
+        """Tokens (n, length) of texts, each tokenised once in a run."""
+        for text in texts:
+            if text not in self.tokens:
+                self.tokens[text] = self.tokenizer([text])[0]
+        return torch.stack([self.tokens[text] for text in texts])
+
+    def refresh(self, classifier: Classifier) -> None:
+        """Make the head of the classes' prompts again, with the text tower as it now is."""
+        assert self.task is not None
+        head = classifier.tower.zero_shot_head(self.task.prompts)
+        assert head is not None
+        classifier.head.load_state_dict(as_head(head.weight.detach()).state_dict())
+
+
+def need_classes(task: Task) -> None:
+    """Refuse a dataset that has captions alone."""
+    if not task.classes:
+        raise Refused("this dataset has captions and no classes; use strategy=contrastive")
+
+
+def _two(classifier: Classifier) -> TwoTowers:
+    assert isinstance(classifier.tower, TwoTowers)  # start_head refuses others
+    return classifier.tower
+
+
+def _normalised(encode: ImageTower | partial[Tensor], rows: Tensor) -> Tensor:
+    return F.normalize(encode(rows), dim=-1)
