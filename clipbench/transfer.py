@@ -18,7 +18,6 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from rich import progress
 from rich.filesize import decimal
 
-from clipbench import __version__
 from clipbench.progress import console
 
 ANSWER, STALL = 20.0, 20.0  # seconds until a server answers; between two pieces of a file
@@ -75,7 +74,7 @@ def _transfer(url: str, part: Path, size: int | None, checked: bool) -> None:
     # Without the server's tag only a checksum could tell that two ends don't fit together.
     if not (version or checked) or have > (size or have):
         have = 0
-    headers = {"User-Agent": f"clipbench/{__version__}", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": "clipbench", "Accept-Encoding": "identity"}
     if have:
         headers |= {"Range": f"bytes={have}-"} | ({"If-Range": version} if version else {})
     with _open(Request(url, headers=headers)) as answer, part.open("ab") as out:

@@ -1,6 +1,7 @@
 """ImageNet and its shift sets on miniatures of some classes, against torchvision and timm."""
 
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from torchvision.datasets import ImageFolder
 from clipbench import metrics
 from clipbench.datamodules import imagenet
 from clipbench.datamodules.imagenet import SHIFTS, WNIDS, ImageNetDataModule, classes_of, merged
+from clipbench.datamodules.loading import Pictures
 from clipbench.errors import Refused
-from tests.datamodules.folders import draw
+from clipbench.transforms import eval_transform
+from tests.datamodules.folders import TINY, draw
 
 # goldfish and great white shark (in R), two alarm clocks (one class of ObjectNet, one of them
 # in A), sundial (in A), sunglasses
@@ -154,6 +157,20 @@ def test_the_frame_of_objectnet_is_cut_off(data):
     assert np.array_equal(np.asarray(split.picture(0)), whole[2:-2, 2:-2])
     assert np.array_equal(split.pixels(0).permute(1, 2, 0).numpy(), whole[2:-2, 2:-2])
     assert data.splits["test"].picture(0).size == (24, 20)
+
+
+def test_a_cache_of_decoded_pictures_knows_the_frame(data, outputs):
+    framed = data.splits["test_objectnet"]
+    view = eval_transform(TINY)
+    for split in (framed, replace(framed, border=0)):
+        kept = Pictures(split, view, cache_gb=0.1)
+        assert kept.kept is not None
+        for i in range(len(split)):
+            assert torch.equal(kept[i]["image"], Pictures(split, view)[i]["image"])
+    assert not torch.equal(
+        Pictures(framed, view, cache_gb=0.1)[0]["image"],
+        Pictures(replace(framed, border=0), view, cache_gb=0.1)[0]["image"],
+    )
 
 
 def test_shifts_may_be_elsewhere_or_nowhere(root, tmp_path):
