@@ -188,4 +188,4 @@ def _digests(split: Split, of: Mapping[str, str]) -> dict[str, str]:
     if isinstance(split.pictures, np.ndarray):
         pixels = (hashlib.sha256(picture.tobytes()).hexdigest() for picture in split.pictures)
         return dict(zip(pixels, split.ids, strict=False))
-    return {of[str(s)]: i for s, i in zip(split.pictures, split.ids, strict=True) if str(s) in of}
+    return {of[str(s)]: i for s, i in zip(split.pictures, split.ids, strict=True) if of.get(str(s))}
