@@ -101,6 +101,8 @@ def audit(data: DataModule, name: str, cache: Path) -> Audit:
         told = known["classes"][known["classes"] != ""]
         found.classes = (len(data.classes), int(told.iloc[0]) if len(told) else None)
     found.warnings += [*data.warnings, *_compare(lists, known)]
+    if "train" not in lists:
+        found.warnings.append("there is no train: for evaluation only")
     _lists(data, there, found)
     _files(there, cache, data.value_range, found)
     return found

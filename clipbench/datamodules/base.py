@@ -181,6 +181,8 @@ class DataModule(LightningDataModule, ABC):
         Raises:
             Refused: with the list of what is wrong.
         """
+        if lacking := [name for name in ("train", "val") if name not in self.splits]:
+            raise Refused(f"there is no split named {lacking[0]}; training needs train and val")
         check_splits(self.splits)
         check_pictures(self.splits, self.value_range)
 
@@ -249,6 +251,12 @@ class DataModule(LightningDataModule, ABC):
 class CaptionDataModule(DataModule):
     """Pictures with captions and no classes."""
 
+    def _arranged(self, splits: dict[str, Split], seed: int) -> dict[str, Split]:
+        given = {"subset": self.subset, "shots": self.shots, "balance": self.balance}
+        if wrong := [key for key, value in given.items() if value is not None]:
+            raise Refused(f"captions have no classes: dataset.{wrong[0]} means nothing; leave it")
+        return splits
+
 
 class ClassificationDataModule(DataModule):
     """A dataset of labelled pictures.
@@ -284,7 +292,7 @@ class ClassificationDataModule(DataModule):
             self.classes = [self.classes[label] for label in labels]
             self.keys = [keys[label] for label in labels]
             self.levels = {k: [of[label] for label in labels] for k, of in self.levels.items()}
-        if self.shots is not None:
+        if self.shots is not None and "train" in splits:
             splits["train"] = few_shot(splits["train"], self.shots, seed)
         return splits
 

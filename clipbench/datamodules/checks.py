@@ -107,14 +107,11 @@ def check_names(
 
 
 def check_splits(splits: Mapping[str, Split]) -> None:
-    """Refuse splits that cannot be trained on, or that share pictures.
+    """Refuse splits that are empty, or that share pictures.
 
     Raises:
-        Refused: if there is no train, a split is empty, or a picture of train or val is also in
-            another split.
+        Refused: if a split is empty, or a picture of train or val is also in another.
     """
-    if "train" not in splits:
-        raise Refused("there is no split named train; a dataset needs one")
     for name, split in splits.items():
         if len(split) == 0:
             raise Refused(f"the split {name} is empty; give it pictures")

@@ -156,6 +156,13 @@ def test_captions_come_in_batches_and_in_the_fingerprint(splits):
     assert train.take(np.arange(12)[::-1]).fingerprint() == train.fingerprint()
 
 
+@pytest.mark.parametrize("options", [{"subset": 2}, {"shots": 1}, {"balance": "weights"}])
+def test_captions_have_no_classes_to_choose_among(splits, options):
+    album = Album({name: said(split) for name, split in splits.items()}, **options)
+    with pytest.raises(Refused, match=f"dataset.{next(iter(options))} means nothing"):
+        album.prepare(0)
+
+
 def test_classes_without_captions_are_given_their_prompts(splits):
     data = garden(splits)
     data.caption([["a rose"], ["a tulip", "tulips"], ["an iris"]])
