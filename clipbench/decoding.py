@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, TiffImagePlugin
 from PIL.ContainerIO import ContainerIO
 from PIL.ImageFile import ImageFile
-from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from clipbench.endings import tiff_parts
@@ -139,8 +138,13 @@ def jpeg_pixels(found: bytes) -> torch.Tensor:
     """A JPEG by torchvision, uint8 (3, H, W), not turned; libjpeg's warnings go to file handle 2.
 
     Raises:
-        RuntimeError: if it is refused.
+        RuntimeError: if it is refused, or torchvision has no decoder any more: 0.29 says that it
+            will go.
     """
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except ImportError as gone:
+        raise RuntimeError("torchvision decodes no JPEG") from gone
     buffer = torch.frombuffer(bytearray(found), dtype=torch.uint8)
     tensor: torch.Tensor = decode_jpeg(buffer, mode=ImageReadMode.RGB)
     return tensor
