@@ -84,7 +84,11 @@ def test_the_options_that_people_type_are_frozen():
         *("resnet50", "timm", "efficientnet_lite0", "clip_tiny", "resnet_tiny"),
     }
     datasets = {option for group, option in OPTIONS if group == "dataset"}
-    assert datasets == {"shapes", "flowers102", "imagefolder", "elpv"}
+    assert datasets == {
+        *("flowers102", "fgvc_aircraft", "fmow", "iwildcam", "imagenet", "cifar10", "eurosat"),
+        *("dtd", "oxford_pets", "stanford_cars", "food101", "flickr8k", "flickr30k", "coco"),
+        *("imagefolder", "captions", "shapes", "elpv"),
+    }
     strategies = {option for group, option in OPTIONS if group == "strategy"}
     assert {
         *("finetune", "zero_shot", "linear_probe", "lp_ft", "image_only", "text_only", "flyp"),

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from clipbench.datamodules.checks import (
     readable,
 )
 from clipbench.datamodules.loading import KeyedSampler, Pictures, collate
+from clipbench.datamodules.options import Options, refuse_unknown
 from clipbench.datamodules.split import Split, carve, few_shot
 from clipbench.download import Remote, bring
 from clipbench.errors import Refused
@@ -36,30 +37,6 @@ __all__ = [
     "Split",
     "carve",
 ]
-
-
-class Options(TypedDict, total=False):
-    """What every dataset takes besides its own keys; see ``conf/dataset/options/pictures.yaml``."""
-
-    workers: int
-    shots: int | None
-    subset: Sequence[str | int] | int | None
-    class_names: names.Names | str | None
-    templates: Sequence[str] | str | None
-    balance: str | None
-    resize_mode: str | None
-    bad_images: str
-    value_range: tuple[float, float] | None
-    decoder: str
-    cache_gb: float
-
-
-ONE_OF: Mapping[str, tuple[str | None, ...]] = {
-    "balance": (None, "sampler", "weights"),
-    "resize_mode": (None, "crop", "squash", "pad"),
-    "bad_images": ("stop", "skip"),
-    "decoder": ("torchvision", "pillow"),
-}
 
 
 ANY = ("acc", "mean_per_class", "macro_f1", "acc5", "ece")
@@ -94,11 +71,7 @@ class DataModule(LightningDataModule, ABC):
 
     def __init__(self, *, root: str | Path = ".", **options: Unpack[Options]) -> None:
         super().__init__()
-        given: dict[str, Any] = {**options}
-        for key, known in ONE_OF.items():
-            if given.get(key, known[0]) not in known:
-                shown = ", ".join("null" if k is None else k for k in known)
-                raise Refused(f"no dataset.{key}={given[key]}; there are {shown}")
+        refuse_unknown(options)
         self.root = Path(root).expanduser()
         self.workers = options.get("workers", 0)
         self.shots = options.get("shots")

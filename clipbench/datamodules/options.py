@@ -1,0 +1,43 @@
+"""What every dataset takes besides its own keys."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from clipbench.datamodules.names import Names
+from clipbench.errors import Refused
+
+
+class Options(TypedDict, total=False):
+    """What every dataset takes besides its own keys; see ``conf/dataset/options/pictures.yaml``."""
+
+    workers: int
+    shots: int | None
+    subset: Sequence[str | int] | int | None
+    class_names: Names | str | None
+    templates: Sequence[str] | str | None
+    balance: str | None
+    resize_mode: str | None
+    bad_images: str
+    value_range: tuple[float, float] | None
+    decoder: str
+    cache_gb: float
+
+
+ONE_OF: Mapping[str, tuple[str | None, ...]] = {
+    "balance": (None, "sampler", "weights"),
+    "resize_mode": (None, "crop", "squash", "pad"),
+    "bad_images": ("stop", "skip"),
+    "decoder": ("torchvision", "pillow"),
+}
+
+
+def refuse_unknown(options: Mapping[str, Any]) -> None:
+    """Refuse a value that an option does not have, and say which it has.
+
+    Raises:
+        Refused: naming the first.
+    """
+    for key, known in ONE_OF.items():
+        if options.get(key, known[0]) not in known:
+            shown = ", ".join("null" if k is None else k for k in known)
+            raise Refused(f"no dataset.{key}={options[key]}; there are {shown}")
