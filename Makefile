@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types unit pretrain tables dashboard clean
+.PHONY: help install demo test lint types unit bench pretrain tables dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ unit: install  ## the tests alone
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -n auto --dist loadfile
 
 test: lint types unit  ## lint, types, tests
+
+bench: install  ## what is measured against other libraries, into outputs/bench/
+	OMP_NUM_THREADS=1 $(PY) -m tests.bench
 
 pretrain: install  ## rebuild the weights of clip_tiny and resnet_tiny
 	$(PY) -m clipbench.pretrain clip_tiny

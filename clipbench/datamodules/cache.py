@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,7 @@ from clipbench.transforms import Picture, Whole
 
 try:
     from fcntl import LOCK_EX, flock
-except ImportError:  # Windows: two jobs may then make the same cache at once; one of them stays
+except ImportError:  # Windows
     flock = None  # type: ignore[assignment]
 
 LAYOUT = 1  # a new number where what is kept, or how, changes
@@ -92,9 +92,10 @@ def kept(
     if _whole(home, about):
         return Kept(home, planar=geometry is not None)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(home):
+    with _alone(home) as alone:
         if not _whole(home, about):  # another job may have made it while this one waited
-            shutil.rmtree(home, ignore_errors=True)
+            for left in folder.glob(f"{home.name}.*.part") if alone else ():
+                shutil.rmtree(left, ignore_errors=True)  # by a job that was killed
             if refusal := _too_large(sources, geometry, limit_gb, folder):
                 console.print(f"no cache of decoded pictures: {refusal}", highlight=False)
                 return None
@@ -142,15 +143,22 @@ def _stamps(home: Path) -> dict[str, list[int]]:
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """One maker of a cache at a time; the lock goes with its process, however that ends."""
+def _alone(home: Path) -> Iterator[bool]:
+    """One maker of a cache at a time; the lock goes with its process, however that ends.
+
+    Yields:
+        False where there are no locks: then several jobs may make it, and one of them stays.
+    """
     if flock is None:
-        yield
+        yield False
         return
     with home.with_suffix(".lock").open("w") as lock:
-        with suppress(OSError):  # a file system without locks
+        try:
             flock(lock, LOCK_EX)
-        yield
+        except OSError:  # a file system without locks
+            yield False
+        else:
+            yield True
 
 
 def _too_large(
@@ -179,8 +187,6 @@ def _area(source: Source) -> int:
 
 def _make(home: Path, about: dict[str, Any], look: Callable[[int], Picture]) -> None:
     """Written beside, renamed when it is whole: whatever has the name is never half made."""
-    for left in home.parent.glob(f"{home.name}.*.part"):  # by a job that was killed
-        shutil.rmtree(left, ignore_errors=True)
     part = Path(tempfile.mkdtemp(prefix=f"{home.name}.", suffix=".part", dir=home.parent))
     try:
         shapes = []
@@ -196,13 +202,20 @@ def _make(home: Path, about: dict[str, Any], look: Callable[[int], Picture]) -> 
         for name in ("pixels", "shapes.npy"):
             (part / name).chmod(0o444)
         (part / "about.json").write_text(json.dumps({**about, "files": _stamps(part)}, indent=1))
-        try:
-            part.rename(home)
-        except OSError:
-            if not _whole(home, about):  # without locks another job may have been first
-                raise
+        _put(part, home, about)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _put(part: Path, home: Path, about: dict[str, Any]) -> None:
+    if home.exists() and not _whole(home, about):  # torn, or foreign
+        home.rename(part / "spoilt")
+    try:
+        part.rename(home)
+    except OSError:
+        if not _whole(home, about):  # without locks another job may have been first
+            raise
+    shutil.rmtree(home / "spoilt", ignore_errors=True)
 
 
 def _each(look: Callable[[int], Picture], n: int) -> Iterator[NDArray[np.uint8]]:
