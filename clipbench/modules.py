@@ -30,6 +30,8 @@ class ClassificationModule(LightningModule):
         split: which split the next evaluation is of; names its metrics.
         outputs: logits (n, C) and labels (n,) of the last evaluation.
         values: its metrics, ``<split>/<metric>``.
+        watch: what else is measured with each evaluation, such as what is remembered of another
+            dataset; given the classifier, it returns further ``values``.
     """
 
     def __init__(
@@ -48,13 +50,15 @@ class ClassificationModule(LightningModule):
         self.split = "val"
         self.outputs: dict[str, Tensor] = {}
         self.values: dict[str, float] = {}
+        self.watch: Callable[[Classifier], dict[str, float]] | None = None
+        self._watched: dict[str, float] = {}
         self._collected: list[dict[str, Tensor]] = []
         self._micro_batch: int | None = recipe["micro_batch"]
         strategy.micro_batch = self._micro_batch
 
     def __getstate__(self) -> dict[str, Any]:
         """For the copy that an average of the weights is kept in: without the data."""
-        return {**super().__getstate__(), "measure": None}
+        return {**super().__getstate__(), "measure": None, "watch": None}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch of pictures, or of features computed before."""
@@ -122,6 +126,8 @@ class ClassificationModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Bring a head that follows the text tower up to date."""
         self.strategy.refresh(self.classifier)
+        # Here an average of the weights is in its place, if one is kept.
+        self._watched = {} if self.watch is None else self.watch(self.classifier)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect what the metrics of the whole split need."""
@@ -138,7 +144,7 @@ class ClassificationModule(LightningModule):
             cause = f"the model gives logits that are not finite on {self.split}"
             raise Refused(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
         values = self.measure(self.split, self.outputs["logits"], self.outputs["label"])
-        self.values = {f"{self.split}/{k}": v for k, v in values.items()}
+        self.values = {f"{self.split}/{k}": v for k, v in values.items()} | self._watched
         # For callbacks that monitor; the recorder writes the loggers, by epoch.
         self.log_dict(self.values, logger=False)
 
