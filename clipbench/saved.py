@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from clipbench import results, schema, weights
 from clipbench.errors import Refused
@@ -14,36 +14,82 @@ from clipbench.transforms import Transform, eval_transform
 
 
 def save(
-    folder: Path, classifier: Classifier, classes: list[str], metadata: dict[str, str]
+    folder: Path,
+    classifier: Classifier,
+    classes: list[str],
+    metadata: dict[str, str],
+    stem: str = "model",
 ) -> None:
     """Write ``model.safetensors`` and ``head.safetensors``.
 
     The model's file holds what its own library would load: a whole open_clip CLIP, or a ResNet with
     its head. A CLIP has no name for a head, so the head has a file of its own.
+
+    Args:
+        folder: the run's.
+        classifier: to be written.
+        classes: names of the head's rows.
+        metadata: of the model's file, besides its own.
+        stem: ``merged`` writes ``merged.safetensors`` and ``merged_head.safetensors``.
     """
     tower, head = classifier.tower, classifier.head
     about = {**tower.metadata(), **metadata}
-    weights.save(folder / "model.safetensors", tower.native_state_dict(head), about)
-    weights.save(folder / "head.safetensors", head.state_dict(), {"classes": json.dumps(classes)})
+    weights.save(folder / f"{stem}.safetensors", tower.native_state_dict(head), about)
+    about = {"classes": json.dumps(classes)}
+    weights.save(folder / _head_file(stem), head.state_dict(), about)
 
 
-def classifier(run: str | Path) -> Classifier:
+def _head_file(stem: str) -> str:
+    return "head.safetensors" if stem == "model" else f"{stem}_head.safetensors"
+
+
+def classifier(run: str | Path, stem: str = "model") -> Classifier:
     """The tuned classifier of a run, in eval mode.
 
     Args:
         run: a run's folder.
+        stem: ``merged`` for the average of start and end that was best on val.
 
     Raises:
-        Refused: if there is no completed run in it.
+        Refused: if there is no completed run in it, or it was not asked for averages.
     """
     folder = Path(run)
     record = results.read(folder)
     if record is None or record["status"] != "completed":
         raise Refused(f"{folder} holds no completed run; give a folder that has a result.json")
+    file = folder / f"{stem}.safetensors"
+    if stem != "model" and not file.is_file():
+        raise Refused(f"{folder} has no {file.name}; run it with alphas=10")
     strategy: Strategy = schema.build(record["config"]["strategy"])
-    tower = strategy.restored(record["config"]["model"], str(folder / "model.safetensors"))
-    head = weights.read(folder / "head.safetensors")
+    tower = strategy.restored(record["config"]["model"], str(file))
+    head = weights.read(folder / _head_file(stem))
     return Classifier(tower, as_head(head["weight"], head["bias"]), meaningful=True).eval()
+
+
+def towers(run: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The image tower and the text tower of a run apart, under their library's names.
+
+    Args:
+        run: a run's folder.
+
+    Returns:
+        What encodes pictures, and all the rest: of a CLIP its text tower and logit scale, of a
+        ResNet nothing, since its head goes with it.
+
+    Raises:
+        Refused: if there is no completed run in it.
+    """
+    tuned = classifier(run)
+    whole = tuned.tower.native_state_dict(tuned.head)
+    if not tuned.tower.has_text:
+        return whole, {}
+    native = tuned.tower.native(tuned.head)
+    image = next(name for name, part in native.named_modules() if part is tuned.tower.trained())
+    apart = {name: name.startswith(f"{image}.") for name in whole}
+    return (
+        {name: value for name, value in whole.items() if apart[name]},
+        {name: value for name, value in whole.items() if not apart[name]},
+    )
 
 
 def load(run: str | Path) -> tuple[nn.Module, Transform, Any]:

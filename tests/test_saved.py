@@ -93,3 +93,34 @@ def test_composing_the_config_of_a_saved_run_needs_no_weights(runs):
     assert record["config"] == composed(
         "model=clip_tiny", "model.pretrained=null", "lr=1e-3", *SMALL, "strategy=finetune"
     )
+
+
+def test_the_towers_come_apart_and_each_works_alone(runs):
+    folder, record = runs["clip_tiny"]
+    image, text = saved.towers(folder)
+    whole = load_file(folder / "model.safetensors")
+    assert {**image, **text}.keys() == whole.keys()
+    assert all(name.startswith("visual.") for name in image)
+    assert {"logit_scale", "text_projection", "token_embedding.weight"} <= text.keys()
+    assert not any(name.startswith("visual.") for name in text)
+    model, transform, tokenizer = saved.load(folder)
+    pixels = torch.stack([transform(picture) for picture in pictures(record, 4)])
+    tokens = tokenizer(["a star", "a heart"])
+    with torch.no_grad():
+        expected = model.encode_image(pixels), model.encode_text(tokens)
+        other, *_ = saved.load(folder)
+        for parameter in other.parameters():
+            parameter.zero_()
+        other.load_state_dict(image, strict=False)
+        assert torch.equal(other.encode_image(pixels), expected[0])
+        other.load_state_dict(text, strict=False)
+        assert torch.equal(other.encode_text(tokens), expected[1])
+    folder, _ = runs["timm"]
+    image, text = saved.towers(folder)
+    assert image.keys() == load_file(folder / "model.safetensors").keys()
+    assert not text
+
+
+def test_averages_that_nobody_asked_for_are_not_there(runs):
+    with pytest.raises(Refused, match="has no merged.safetensors; run it with alphas=10"):
+        saved.classifier(runs["timm"][0], "merged")
