@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import RichProgressBar
 
-from clipbench import environment, guards, hub, optim, predictions, results, saved
+from clipbench import advice, environment, guards, hub, optim, predictions, results, saved
 from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.features import FeatureLoaders
@@ -64,6 +64,10 @@ class Run:
         root = {k: v for k, v in self.config.items() if k in self.config["recipe"]}
         self.recipe: dict[str, Any] = {**self.config["recipe"], **root}
         self.strategy: Strategy = build(self.config["strategy"])
+        self.facts = advice.facts(self.config, self.strategy, self.data)
+        values, self.reasons = advice.chosen(self.recipe, self.facts)
+        self.recipe |= values
+        self.config = {**self.config, **values}
         self.prompts = self._prompts()
         self.schedule = optim.plan(
             batches=self._batches() if self.strategy.trains else 0,
@@ -73,8 +77,7 @@ class Run:
             steps=self.recipe["steps"],
             floor=self.recipe["min_lr"] / self.recipe["lr"] if self.recipe["lr"] else 0.0,
         )
-        if self.recipe["steps"] is not None and self.strategy.trains:
-            # The last of them may be a part of one.
+        if self.recipe["steps"] is not None:  # the last epoch may be a part of one
             self.recipe["epochs"] = math.ceil(self.recipe["steps"] / max(1, self._batches()))
         self.key = self._key()
         names = (job.choices["model"], job.choices["strategy"], self.key)
@@ -163,6 +166,7 @@ class Run:
             "final": {},
             "selection": {"metric": f"val/{self.data.metrics[0]}", "epoch": None},
             "cost": {},
+            "advice": self.reasons,
             "warnings": [],
         }
         self.write()
@@ -179,7 +183,9 @@ class Run:
     def train(self) -> None:
         """Everything from the first look at a picture to the sealed record."""
         self.data.check()
-        for warning in self.data.warnings:
+        for reason in self.reasons:
+            console.print(reason, highlight=False)
+        for warning in [*self.data.warnings, *advice.outside(self.facts, self.recipe)]:
             self.warn(warning)
         tower: ImageTower = build(self.config["model"])
         # Convolutions are a third faster so on CPUs, and faster on GPUs; nothing else changes.
@@ -302,7 +308,8 @@ def _trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Tr
         build(node, save_dir=str(folder)) for node in (config["logger"] or {}).values() if node
     ]
     steps = config["steps"]
-    length = {} if steps is None else {"max_epochs": -1, "max_steps": steps}
+    epochs = config["trainer"]["max_epochs"] or config["epochs"]
+    length = {"max_epochs": epochs} if steps is None else {"max_epochs": -1, "max_steps": steps}
     # Bars are for a terminal; a log has the line of each epoch.
     shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
     trainer: Trainer = build(

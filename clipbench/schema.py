@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from clipbench.errors import Refused
 
@@ -17,7 +17,10 @@ ALLOWED = ("clipbench.", "pytorch_lightning.")
 
 @dataclass
 class Root:
-    """Keys at the root of a config; the sweep axes among them default to the recipe."""
+    """Keys at the root of a config; the sweep axes among them default to the recipe.
+
+    Null, where it has no meaning of its own, asks for a value by rule: ``clipbench.advice``.
+    """
 
     model: Any = MISSING
     dataset: Any = MISSING
@@ -29,19 +32,19 @@ class Root:
     callbacks: Any = None
     logger: Any = None
     seed: int = 0
-    lr: float = MISSING
-    batch_size: int = MISSING
+    lr: float | None = MISSING
+    batch_size: int | None = MISSING
     micro_batch: int | None = None
-    epochs: int = MISSING
+    epochs: int | None = MISSING
     steps: int | None = None
     freeze_depth: Any = 0
     text_freeze_depth: Any = 0
-    warmup: float = MISSING
+    warmup: float | None = MISSING
     warmup_steps: int | None = None
-    weight_decay: float = MISSING
+    weight_decay: float | None = MISSING
     layer_decay: float = MISSING
     ema: Any = None
-    label_smoothing: float = MISSING
+    label_smoothing: float | None = MISSING
     head_lr_factor: float = MISSING
     grad_checkpointing: bool = False
     allow_unfinished_warmup: bool = False
@@ -49,8 +52,14 @@ class Root:
 
 
 def register() -> None:
-    """Make the schema known to Hydra as ``schema``."""
+    """Make the schema known to Hydra as ``schema``, and ``${clipbench.scaled:lr,2048,64}``."""
     ConfigStore.instance().store("schema", Root)
+    OmegaConf.register_new_resolver("clipbench.scaled", _scaled, replace=True)
+
+
+def _scaled(lr: float, reference: int, batch_size: int | None) -> float | None:
+    """A learning rate in proportion to the batch, given for a batch of the reference's size."""
+    return None if batch_size is None else lr * batch_size / reference
 
 
 def _check(node: Any) -> None:

@@ -83,7 +83,8 @@ def test_what_a_run_leaves(sweep):
     assert list(record) == [
         *("schema", "key", "status", "error", "model", "dataset", "strategy", "lr"),
         *("batch_size", "epochs", "freeze_depth", "seed", "config", "versions", "git", "data"),
-        *("steps", "parameters", "curve", "final", "selection", "cost", "warnings"),
+        *("steps", "parameters", "curve", "final", "selection", "cost"),
+        *("advice", "warnings"),
     ]
     assert record["data"]["test_ood"].keys() == {"n", "expected", "sha256", "rule"}
     assert record["steps"] == {"total": 6, "warmup": 1, "peak_lr": record["lr"]}
