@@ -63,20 +63,18 @@ def _exact(picture: NDArray[np.uint8], side: Side, interpolation: str) -> Tensor
     index, weight = _weights(before, after, start, length, interpolation)
     rows = torch.from_numpy(picture.reshape(before, -1).astype(np.float32))
     # A weighted sum of rows, which is what an embedding bag is.
-    summed = nn.embedding_bag(index, rows, per_sample_weights=weight.float(), mode="sum")
+    summed = nn.embedding_bag(index, rows, per_sample_weights=weight.float(), mode="sum").numpy()
+    np.clip(summed, 0, 255, out=summed)
     # More than what float32 can be wrong by, of sums of k products below 256.
     slack = index.shape[1] * 2.0**-15
-    resized = _rounded(summed + (0.5 + slack))
-    ties = np.flatnonzero(resized.numpy() != _rounded(summed.add_(0.5 - slack)).numpy())
-    i, j = np.divmod(ties, rows.shape[1])
-    exact = (rows[index[i], j[:, None]].double() * weight[i]).sum(1)
-    resized[i, j] = _rounded(exact + 0.5)
-    return resized.view(length, -1, 3)
-
-
-def _rounded(values: Tensor) -> Tensor:
-    # By way of int32: five times quicker than from float to uint8 at once.
-    return values.clamp_(0, 255).to(torch.int32).to(torch.uint8)
+    resized = (summed + np.float32(0.5 + slack)).astype(np.uint8)  # numpy's cast is SIMD
+    summed += np.float32(0.5 - slack)
+    ties = np.flatnonzero(resized != summed.astype(np.uint8))
+    if len(ties):
+        i, j = np.divmod(ties, rows.shape[1])
+        sums = (rows[index[i], j[:, None]].double() * weight[i]).sum(1)
+        resized[i, j] = (sums + 0.5).clamp(0, 255).numpy().astype(np.uint8)
+    return torch.from_numpy(resized).view(length, -1, 3)
 
 
 def _native(picture: Tensor, side: Side, interpolation: str) -> Tensor:
