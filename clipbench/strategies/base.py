@@ -28,6 +28,14 @@ class Task:
 
 
 Batch = dict[str, Any]
+# Root keys that change nothing where no optimiser steps.
+STEPS = frozenset(
+    {
+        *("recipe", "lr", "batch_size", "micro_batch", "epochs", "steps", "warmup", "warmup_steps"),
+        *("weight_decay", "label_smoothing", "head_lr_factor", "layer_decay", "ema"),
+        "grad_checkpointing",
+    }
+)
 HEADS = ("auto", "zero_shot", "random", "lp")
 
 

@@ -10,13 +10,7 @@ from torch import Tensor
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.strategies import probe
-from clipbench.strategies.base import Strategy, Task, freeze, start_head
-
-# With L-BFGS nothing is drawn, stepped or scheduled.
-_STEPS = {
-    *("recipe", "lr", "batch_size", "epochs", "steps", "warmup", "warmup_steps", "weight_decay"),
-    *("label_smoothing", "head_lr_factor", "layer_decay", "ema"),
-}
+from clipbench.strategies.base import STEPS, Strategy, Task, freeze, start_head
 
 
 class LinearProbe(Strategy):
@@ -61,7 +55,7 @@ class LinearProbe(Strategy):
         self.trains = solver == "sgd"
         self.fits_head = "run" if solver == "lbfgs" else None
         self.ignores = frozenset({"augment", "freeze_depth", "text_freeze_depth"}) | (
-            frozenset() if self.trains else frozenset(_STEPS)
+            frozenset() if self.trains else STEPS
         )
         self.fitted: Tensor = torch.empty(0)
         self.refitted: dict[str, Tensor] | None = None

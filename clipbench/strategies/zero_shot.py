@@ -1,20 +1,14 @@
 """No training: a head made of class names and templates."""
 
 from clipbench.models.base import Classifier, ImageTower
-from clipbench.strategies.base import Strategy, Task, freeze, start_head
+from clipbench.strategies.base import STEPS, Strategy, Task, freeze, start_head
 
 
 class ZeroShot(Strategy):
     """Evaluates the zero-shot head; the run is its epoch 0."""
 
     trains = False
-    ignores = frozenset(
-        {
-            *("recipe", "augment", "lr", "batch_size", "epochs", "freeze_depth", "warmup"),
-            *("warmup_steps", "weight_decay", "label_smoothing", "head_lr_factor"),
-            "text_freeze_depth",
-        }
-    )
+    ignores = STEPS | {"augment", "freeze_depth", "text_freeze_depth"}
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
         """The zero-shot classifier, all of it frozen.
