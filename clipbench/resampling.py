@@ -60,8 +60,8 @@ def _exact(picture: NDArray[np.uint8], side: Side, interpolation: str) -> Tensor
     before, after, start, length = side
     if before == after:
         return torch.from_numpy(picture[start : start + length].copy())
-    index, weight = _weights(before, after, start, length, interpolation)
-    rows = torch.from_numpy(picture.reshape(before, -1).astype(np.float32))
+    first, last, index, weight = _weights(*side, interpolation)
+    rows = torch.from_numpy(picture[first:last].reshape(last - first, -1).astype(np.float32))
     # A weighted sum of rows, which is what an embedding bag is.
     summed = nn.embedding_bag(index, rows, per_sample_weights=weight.float(), mode="sum").numpy()
     np.clip(summed, 0, 255, out=summed)
@@ -93,14 +93,15 @@ def _kernel(distance: NDArray[np.float64], interpolation: str) -> NDArray[np.flo
     # Keys' cubic convolution with a = -1/2.
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    cubic: NDArray[np.float64] = np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    return cubic
 
 
 @lru_cache(maxsize=1024)
 def _weights(
     before: int, after: int, start: int, length: int, interpolation: str
-) -> tuple[Tensor, Tensor]:
-    """For each of the wanted rows: which rows it is the sum of, and their weights, (length, k).
+) -> tuple[int, int, Tensor, Tensor]:
+    """Of which rows the wanted ones are sums: the span; in it, the rows of each; their weights.
 
     The formulas, and the rounding of the weights, are those of Pillow's src/libImaging/Resample.c.
     """
@@ -115,7 +116,9 @@ def _weights(
     weight[index >= last[:, None]] = 0
     weight /= weight.sum(1, keepdims=True)
     steps = np.trunc(weight * 2**WEIGHT_BITS + np.copysign(0.5, weight)) / 2**WEIGHT_BITS
-    return torch.from_numpy(index.clip(max=before - 1)), torch.from_numpy(steps)
+    low, high = first.min(), last.max()
+    index = index.clip(max=high - 1) - low
+    return int(low), int(high), torch.from_numpy(index), torch.from_numpy(steps)
 
 
 @cache

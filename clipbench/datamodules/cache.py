@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import PIL
@@ -24,11 +24,6 @@ from torch import Tensor
 from clipbench.decoding import FORMATS, Source, opened
 from clipbench.progress import console, track
 from clipbench.transforms import Picture, Whole
-
-try:
-    from fcntl import LOCK_EX, flock
-except ImportError:  # Windows
-    flock = None  # type: ignore[assignment]
 
 LAYOUT = 1  # a new number where what is kept, or how, changes
 GB = 10**9
@@ -149,13 +144,12 @@ def _alone(home: Path) -> Iterator[bool]:
     Yields:
         False where there are no locks: then several jobs may make it, and one of them stays.
     """
-    if flock is None:
-        yield False
-        return
     with home.with_suffix(".lock").open("w") as lock:
         try:
-            flock(lock, LOCK_EX)
-        except OSError:  # a file system without locks
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except (ImportError, OSError):  # Windows, or a file system without locks
             yield False
         else:
             yield True
@@ -187,7 +181,8 @@ def _area(source: Source) -> int:
 
 def _make(home: Path, about: dict[str, Any], look: Callable[[int], Picture]) -> None:
     """Written beside, renamed when it is whole: whatever has the name is never half made."""
-    part = Path(tempfile.mkdtemp(prefix=f"{home.name}.", suffix=".part", dir=home.parent))
+    part = home.with_name(f"{home.name}.{uuid4().hex}.part")
+    part.mkdir()
     try:
         shapes = []
         pictures = track(_each(look, about["n"]), "decoding pictures", total=about["n"])
