@@ -40,6 +40,6 @@ def encoded(encode: Callable[[Tensor], Tensor], rows: Tensor, size: int | None) 
     """
     if size is None or len(rows) <= size:
         return encode(rows)
-    made = [checkpoint(encode, part, use_reentrant=False) for part in rows.split(size)]
+    made = [checkpoint(encode, part, use_reentrant=False) for part in torch.split(rows, size)]
     features: Tensor = torch.cat(made)
     return features

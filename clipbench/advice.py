@@ -126,6 +126,27 @@ def outside(facts: Facts, recipe: Mapping[str, Any]) -> list[str]:
     return [f"outside the OpenCLIP guide's range for {name}: {', '.join(found)}"]
 
 
+def sluggish(ema: float | str | None, steps: int) -> list[str]:
+    """A warning of an average that is still mostly the weights from before the training, if it is.
+
+    Args:
+        ema: the root's key.
+        steps: of the run.
+    """
+    stale = ema**steps if isinstance(ema, int | float) else 0.0
+    if stale < 0.1:
+        return []
+    return [
+        f"ema={ema:g} leaves {stale:.0%} of the first step's weights in the average after {steps} "
+        "steps; ema=auto fits the run"
+    ]
+
+
+def warnings(facts: Facts, recipe: Mapping[str, Any], steps: int) -> list[str]:
+    """What a run of some steps should be warned of, if anything."""
+    return [*outside(facts, recipe), *sluggish(recipe["ema"], steps)]
+
+
 Choice = tuple[Any, str]
 
 

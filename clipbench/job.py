@@ -185,7 +185,8 @@ class Run:
         self.data.check()
         for reason in self.reasons:
             console.print(reason, highlight=False)
-        for warning in [*self.data.warnings, *advice.outside(self.facts, self.recipe)]:
+        strange = advice.warnings(self.facts, self.recipe, self.schedule.total)
+        for warning in [*self.data.warnings, *strange]:
             self.warn(warning)
         tower: ImageTower = build(self.config["model"])
         # Convolutions are a third faster so on CPUs, and faster on GPUs; nothing else changes.

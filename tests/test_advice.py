@@ -148,6 +148,14 @@ def test_too_few_pictures_to_tune_on():
     assert not any("zero_shot" in line for line in reasons)
 
 
+def test_an_average_too_slow_for_its_run_is_said():
+    """ALGORITHMS C3: FT-CLIP's 0.9998 on Flowers102's 80 steps."""
+    (warning,) = advice.sluggish(0.9998, 80)
+    assert warning.startswith("ema=0.9998 leaves 98% of the first step's weights")
+    assert advice.sluggish(0.9998, 31_250) == []
+    assert advice.sluggish("auto", 80) == advice.sluggish(None, 80) == []
+
+
 def test_a_run_keeps_the_reasons_and_is_the_run_that_says_the_same(outputs):
     words = (*TINY, *SMALL[:1], "trainer=cpu", "dataset.subset=10", "logger=none")
     auto = run_here(*words, "recipe=auto", "epochs=2")

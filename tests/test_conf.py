@@ -98,6 +98,7 @@ def test_the_options_that_people_type_are_frozen():
         *("seed", "lr", "batch_size", "epochs", "freeze_depth", "warmup", "warmup_steps"),
         "text_freeze_depth",
         *("weight_decay", "label_smoothing", "head_lr_factor", "gate"),
+        *("steps", "micro_batch", "layer_decay", "ema", "grad_checkpointing"),
     }
 
 

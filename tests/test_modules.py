@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch.utils.data import DataLoader
 
-from clipbench import metrics, optim
+from clipbench import metrics, optim, results
 from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
 from clipbench.errors import Refused
 from clipbench.modules import ClassificationModule
@@ -18,6 +18,7 @@ from clipbench.strategies.base import Task
 from clipbench.strategies.contrastive import Contrastive
 from clipbench.strategies.finetune import Finetune
 from tests.conftest import composed
+from tests.test_run import run_here
 
 TASK = Task(
     classes=["star", "heart", "cross"],
@@ -320,3 +321,56 @@ def test_a_run_of_some_steps_is_evaluated_at_its_end():
     trainer, _ = fitted(classifier, strategy, recipe_of(), rows, val=val, **options)
     assert trainer.global_step == 6
     assert ends == [4, 6]
+
+
+def test_a_step_goes_on_where_a_checkpoint_left_it(tmp_path):
+    """Parts of a batch, an average and layer-wise rates, cut after the first of two epochs."""
+    recipe = recipe_of("lr=1e-2", "micro_batch=5", "layer_decay=0.5")
+    rows, val = batches(4), batches(1, rows=20, seed=9)
+    finals = {}
+    for name, epochs, resume in (("whole", 2, None), ("first", 1, None), ("second", 2, "first")):
+        strategy = Finetune(head="random")
+        torch.manual_seed(3)
+        classifier = strategy.prepare(tower(*TIMM_VIT), TASK)
+        schedule = optim.Schedule(total=8, warmup=2)
+        module = ClassificationModule(classifier, strategy, recipe, schedule, measure)
+        recorder = Recorder(tmp_path / name, "val/acc", lambda: None)
+        recorder.folder.mkdir()
+        trainer = Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            plugins=[AtomicCheckpointIO()],
+            callbacks=[recorder, EMA(0.7)],
+        )
+        last = resume and tmp_path / resume / "checkpoints" / "last.ckpt"
+        loaders = [DataLoader(part, batch_size=None) for part in (rows, val)]
+        trainer.fit(module, *loaders, ckpt_path=last)
+        finals[name] = (trainer.global_step, recorder.curve[-1], classifier)
+    (steps, row, whole), (again, same, resumed) = finals["whole"], finals["second"]
+    assert steps == again == 8
+    assert row == same
+    assert_same_weights(whole, resumed, rtol=0, atol=0)
+
+
+def test_steps_stand_for_epochs_in_a_run_its_record_and_its_key(outputs):
+    words = (*TIMM_VIT, "model.pretrained=null", "dataset.shots=2", "dataset.subset=20")
+    words += ("batch_size=16", "trainer=cpu", "logger=none", "ema=auto", "micro_batch=6")
+    done = run_here(*words, "steps=5")  # of 3 an epoch
+    assert done.status == "completed", done.error
+    ((_, record),) = results.records(outputs)
+    assert [row["epoch"] for row in record["curve"]] == [0, 1, 2]
+    assert record["epochs"] == 2
+    assert record["steps"]["total"] == 5
+    assert record["steps"]["warmup"] == round(0.1 * 5)
+    assert record["final"].keys() >= {"val/acc", "test/acc"}
+    again = run_here(*words, "steps=5", "epochs=7")
+    assert again.before  # epochs say nothing then
+    assert again.key == done.key
+    refused = run_here(*words, "steps=5", "warmup_steps=5")
+    assert "5 steps never ends in a run of 5 steps" in refused.error
+    assert "no training step" in run_here(*words, "steps=0").error

@@ -85,11 +85,13 @@ class ImageTower(nn.Module, ABC):
         Raises:
             Refused: where the image tower has none.
         """
-        for part in self.modules():
-            if hasattr(part, "grad_checkpointing"):  # what their set_grad_checkpointing() sets
-                part.grad_checkpointing = True
+        # The attribute is what their set_grad_checkpointing() sets, where it does anything.
         if not any(hasattr(part, "grad_checkpointing") for part in self.trained().modules()):
             raise Refused(f"{self.arch} has no gradient checkpointing; use micro_batch=... instead")
+        part: Any
+        for part in self.modules():
+            if hasattr(part, "grad_checkpointing"):
+                part.grad_checkpointing = True
 
     def trained(self) -> nn.Module:
         """The part that the head reads and that training may change (for CLIP: no text tower)."""
