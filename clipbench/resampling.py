@@ -88,13 +88,14 @@ def _native(picture: Tensor, side: Side, interpolation: str) -> Tensor:
 
 def _kernel(distance: NDArray[np.float64], interpolation: str) -> NDArray[np.float64]:
     x = np.abs(distance)
+    kernel: NDArray[np.float64]
     if interpolation == "bilinear":
-        return np.clip(1 - x, 0, None)
-    # Keys' cubic convolution with a = -1/2.
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    cubic: NDArray[np.float64] = np.where(x < 1, near, np.where(x < 2, far, 0.0))
-    return cubic
+        kernel = np.maximum(1 - x, 0)
+    else:  # Keys' cubic convolution with a = -1/2
+        near = (1.5 * x - 2.5) * x * x + 1
+        far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+        kernel = np.where(x < 1, near, np.where(x < 2, far, 0))
+    return kernel
 
 
 @lru_cache(maxsize=1024)
