@@ -8,6 +8,7 @@ by 10 at the start.
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -97,15 +98,17 @@ class LiT(TwoTowers):
         self.arch, self.loaded = image.arch, image.loaded
         self.preprocess, self.feature_dim = image.preprocess, image.feature_dim
 
-    def load(self, file: str) -> None:
+    def load(self, file: Path) -> None:
         """Take both towers from a file that a run left.
 
         Raises:
             Refused: if it is of another model.
         """
-        weights.load_into(self.model, weights.read(file), source=file, target=f"LiT of {self.arch}")
+        weights.load_into(
+            self.model, weights.read(file), source=str(file), target=f"LiT of {self.arch}"
+        )
         self.preprocess = Preprocess.from_json(weights.metadata(file)["preprocess"])
-        self.loaded = file
+        self.loaded = str(file)
 
     def forward(self, images: Tensor) -> Tensor:
         """Image features, not normalised, of shape (B, D)."""

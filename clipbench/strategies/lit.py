@@ -1,6 +1,7 @@
 """LiT: a locked image tower of any kind, and a text tower from scratch (Zhai et al. 2022)."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from clipbench.models.base import Classifier, ImageTower
@@ -42,5 +43,5 @@ class LiT(Contrastive):
     def restored(self, model: Mapping[str, Any], file: str) -> ImageTower:
         """Both towers, from their one file."""
         tower = Model(build({**model, "pretrained": None}), **self.text)
-        tower.load(file)
+        tower.load(Path(file))
         return tower

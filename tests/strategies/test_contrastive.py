@@ -118,7 +118,7 @@ def test_what_it_needs_is_said(prepared):
     strategy, classifier = prepared
     rows = batch(classifier.tower.preprocess.size)
     rows["captions"] = [["a star"]] * len(rows["image"])
-    with pytest.raises(Refused, match="has 1 captions.*mix reads"):
+    with pytest.raises(Refused, match=r"has 1 captions.*mix reads"):
         strategy.loss(classifier, rows, smoothing=0.0, step=0)
     with pytest.raises(Refused, match="no class weights"):
         strategy.loss(classifier, rows, smoothing=0.0, step=0, weights=torch.ones(2))
