@@ -5,11 +5,19 @@ import re
 import pytest
 
 from clipbench import advice, paths, results
+from clipbench.job import execute
+from clipbench.launch import Job
 from clipbench.schema import build
-from tests.conftest import SMALL, TINY, composed
-from tests.test_run import run_here
+from tests.conftest import TINY, composed
+from tests.test_run import CHOICES
 
 CLIP = ("model=clip_vitb32", "dataset=shapes")
+FEW = "dataset.counts={train: 2, val: 3, test: 3, test_ood: 3}"
+
+
+def run_here(*words):
+    """A whole run, in this process."""
+    return execute(Job(composed(*words), CHOICES, list(words)))
 
 
 def of(*words, pictures=1020, classes=102, gpu=False):
@@ -157,7 +165,7 @@ def test_an_average_too_slow_for_its_run_is_said():
 
 
 def test_a_run_keeps_the_reasons_and_is_the_run_that_says_the_same(outputs):
-    words = (*TINY, *SMALL[:1], "trainer=cpu", "dataset.subset=10", "logger=none")
+    words = (*TINY, FEW, "trainer=cpu", "dataset.subset=5", "logger=none")
     auto = run_here(*words, "recipe=auto", "epochs=2")
     assert auto.status == "completed", auto.error
     ((_, record),) = results.records(outputs)
@@ -171,8 +179,8 @@ def test_a_run_keeps_the_reasons_and_is_the_run_that_says_the_same(outputs):
 
 
 def test_a_warning_is_kept_in_the_record(outputs):
-    words = ("model=clip_tiny", *SMALL, "dataset.subset=5", "lr=2e-3", "logger=none")
-    done = run_here(*words, model="clip_tiny")
+    words = ("model=clip_tiny", FEW, "epochs=1", "batch_size=8", "trainer=cpu", "lr=2e-3")
+    done = run_here(*words)
     assert done.status == "completed", done.error
     ((_, record),) = results.records(outputs)
     (warning,) = [w for w in record["warnings"] if "OpenCLIP" in w]

@@ -12,13 +12,15 @@ from torch.utils.data import DataLoader
 from clipbench import metrics, optim, results
 from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
 from clipbench.errors import Refused
+from clipbench.job import execute
+from clipbench.launch import Job
 from clipbench.modules import ClassificationModule
 from clipbench.schema import build
 from clipbench.strategies.base import Task
 from clipbench.strategies.contrastive import Contrastive
 from clipbench.strategies.finetune import Finetune
 from tests.conftest import composed
-from tests.test_run import run_here
+from tests.test_run import CHOICES
 
 TASK = Task(
     classes=["star", "heart", "cross"],
@@ -102,6 +104,11 @@ class RowsSeen(Callback):
     def _see(self, module, inputs):
         self.most = max(self.most, len(inputs[0]))
         self.total += len(inputs[0])
+
+
+def run_here(*words):
+    """A whole run, in this process."""
+    return execute(Job(composed(*words), CHOICES, list(words)))
 
 
 SGD = ("recipe.optimizer=sgd", "lr=0.1", "recipe.clip_norm=0.05")
@@ -358,8 +365,9 @@ def test_a_step_goes_on_where_a_checkpoint_left_it(tmp_path):
 
 
 def test_steps_stand_for_epochs_in_a_run_its_record_and_its_key(outputs):
-    words = (*TIMM_VIT, "model.pretrained=null", "dataset.shots=2", "dataset.subset=20")
-    words += ("batch_size=16", "trainer=cpu", "logger=none", "ema=auto", "micro_batch=6")
+    words = (*TIMM_VIT, "model.pretrained=null", "dataset.shots=2", "dataset.subset=5")
+    words += ("dataset.counts={train: 2, val: 3, test: 3, test_ood: 3}", "logger=none")
+    words += ("batch_size=4", "trainer=cpu", "ema=auto", "micro_batch=3")
     done = run_here(*words, "steps=5")  # of 3 an epoch
     assert done.status == "completed", done.error
     ((_, record),) = results.records(outputs)

@@ -132,10 +132,10 @@ def test_ft_clips_numbers_for_b16():
     assert scales[0] == pytest.approx(1.306e-3, rel=1e-3)
     assert scales[1] == pytest.approx(0.6**12)
     assert scales[12] == scales[13] == pytest.approx(0.6)  # the last block, and the final norm
-    encoder = tower("model=clip_vitb16")
-    groups = Finetune().param_groups(
-        Finetune().prepare(encoder, TASK), recipe_of("model=clip_vitb16", "layer_decay=0.6")
-    )
+    with torch.device("meta"):  # shapes alone
+        encoder = tower("model=clip_vitb16")
+        classifier = Finetune(head="random").prepare(encoder, TASK)
+    groups = Finetune().param_groups(classifier, recipe_of("model=clip_vitb16", "layer_decay=0.6"))
     ours = rates(groups)
     visual = encoder.model.visual
     for part, power in [
@@ -153,7 +153,7 @@ def test_ft_clips_numbers_for_b16():
 
 def test_timms_helper_does_nothing_on_an_open_clip_tower_and_ours_does():
     """STYLE 5.1: no group_matcher there, so that timm calls everything the head."""
-    visual = open_clip.create_model("ViT-B-32", pretrained=None).visual
+    visual = open_clip.create_model("ViT-B-32", pretrained=None, device="meta").visual
     theirs = param_groups_layer_decay(visual, layer_decay=0.75)
     assert {group["lr_scale"] for group in theirs} == {1.0}
     encoder = tower("model=clip_tiny")
