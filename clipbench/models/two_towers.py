@@ -3,7 +3,7 @@
 Also the cure of a trap that makes frozen attention four times as slow on CPUs in bf16.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import open_clip
@@ -93,8 +93,8 @@ def fold_attention(module: nn.Module) -> None:
 
 
 def _laid_out(
-    layer: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
+    layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     query, key, value = args[:3]
     weight = layer.in_proj_weight
     low = torch.is_autocast_enabled("cpu") or query.dtype == torch.bfloat16

@@ -30,7 +30,7 @@ class CEText(LiveText):
         """One prompt of each class: a function of (seed, step)."""
         assert self.task is not None
         rng = np.random.default_rng([self.seed, step])
-        return [own[rng.integers(len(own))] for own in self.task.prompts]
+        return [own[int(rng.integers(len(own)))] for own in self.task.prompts]
 
     def loss(
         self,

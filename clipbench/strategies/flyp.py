@@ -57,7 +57,7 @@ class FLYP(Contrastive):
         rng = np.random.default_rng([self.seed, step])
         assert self.task is not None
         said = [self.task.prompts[label] for label in batch["label"].tolist()]
-        return [(1.0, [own[rng.integers(len(own))] for own in said])]
+        return [(1.0, [own[int(rng.integers(len(own)))] for own in said])]
 
     def meanings(self, batch: Batch, captions: Sequence[str]) -> Sequence[Any]:
         """The classes: two prompts of one class mean the same."""

@@ -1,7 +1,7 @@
 """Strategies that read texts in each step: the text tower is alive, and the head follows it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -106,5 +106,5 @@ def _two(classifier: Classifier) -> TwoTowers:
     return classifier.tower
 
 
-def _normalised(encode: ImageTower | partial[Tensor], rows: Tensor) -> Tensor:
+def _normalised(encode: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     return F.normalize(encode(rows), dim=-1)
