@@ -52,6 +52,7 @@ class Contrastive(LiveText):
         freeze_depth: of the image tower.
         text_freeze_depth: of the text tower.
         clamp: see :class:`~clipbench.strategies.live_text.LiveText`.
+        frozen_statistics: of BatchNorm.
         seed: with the step, decides which caption is taken.
 
     Raises:
@@ -69,10 +70,15 @@ class Contrastive(LiveText):
         freeze_depth: int | str = 0,
         text_freeze_depth: int | str = 0,
         clamp: bool = True,
+        frozen_statistics: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(
-            freeze_depth=freeze_depth, text_freeze_depth=text_freeze_depth, clamp=clamp, seed=seed
+            freeze_depth=freeze_depth,
+            text_freeze_depth=text_freeze_depth,
+            clamp=clamp,
+            frozen_statistics=frozen_statistics,
+            seed=seed,
         )
         if duplicates not in ("positives", "negatives"):
             raise Refused(f"no strategy.duplicates={duplicates}; use positives or negatives")

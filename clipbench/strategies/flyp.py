@@ -23,6 +23,7 @@ class FLYP(Contrastive):
         freeze_depth: of the image tower.
         text_freeze_depth: of the text tower.
         clamp: see :class:`~clipbench.strategies.live_text.LiveText`; the original has none.
+        frozen_statistics: of BatchNorm.
         seed: with the step, decides which prompt is taken.
     """
 
@@ -33,6 +34,7 @@ class FLYP(Contrastive):
         freeze_depth: int | str = 0,
         text_freeze_depth: int | str = 0,
         clamp: bool = False,
+        frozen_statistics: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -40,6 +42,7 @@ class FLYP(Contrastive):
             freeze_depth=freeze_depth,
             text_freeze_depth=text_freeze_depth,
             clamp=clamp,
+            frozen_statistics=frozen_statistics,
             seed=seed,
         )
 

@@ -24,6 +24,7 @@ class LiveText(Strategy):
         freeze_depth: of the image tower, see :func:`clipbench.strategies.base.left`.
         text_freeze_depth: of the text tower.
         clamp: keep the logit scale's exponential within 1..100, as CLIP and open_clip do.
+        frozen_statistics: keep BatchNorm's running statistics as pretrained.
         seed: with the step, decides which texts are read.
     """
 
@@ -37,10 +38,12 @@ class LiveText(Strategy):
         freeze_depth: int | str = 0,
         text_freeze_depth: int | str = 0,
         clamp: bool = True,
+        frozen_statistics: bool = False,
         seed: int = 0,
     ) -> None:
         self.freeze_depth, self.text_freeze_depth = freeze_depth, text_freeze_depth
         self.clamp, self.seed = clamp, seed
+        self.frozen_statistics = frozen_statistics
         self.task: Task | None = None
         self.tokens: dict[str, Tensor] = {}
 

@@ -1,0 +1,61 @@
+"""LP-FT: the head that a probe fits is where fine-tuning starts."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from clipbench import results
+from clipbench.job import execute
+from clipbench.launch import Job
+from clipbench.schema import build
+from clipbench.strategies.linear_probe import LinearProbe
+from tests.conftest import SMALL, composed
+from tests.strategies.test_finetune import TASK, tower
+
+CLIP = ("model=clip_tiny", "model.pretrained=null")
+
+
+def test_it_starts_from_the_head_of_a_linear_probe():
+    strategy = build(composed("strategy=lp_ft", *CLIP)["strategy"])
+    assert strategy.fits_head == "start"
+    assert strategy.frozen_statistics
+    generator = torch.Generator().manual_seed(0)
+    rows = {
+        n: (torch.randn(30, 128, generator=generator), torch.arange(30) % 3)
+        for n in ("train", "val")
+    }
+    heads = []
+    for way in (strategy, LinearProbe()):
+        classifier = way.prepare(tower(), TASK)
+        way.fit_head(classifier, rows.__getitem__)
+        heads.append(classifier.head.weight.detach())
+    assert torch.equal(*heads)
+    assert classifier.head.weight.detach().abs().sum() > 0
+    with torch.no_grad():
+        seen = F.normalize(rows["train"][0], dim=-1)
+        torch.testing.assert_close(classifier.classify(rows["train"][0]), classifier.head(seen))
+
+
+def test_epoch_0_of_its_run_is_the_last_of_the_probes(outputs):
+    """With one classifier for both, the same pictures and the same fit."""
+    found = {}
+    for strategy in ("linear_probe", "lp_ft"):
+        words = (*CLIP, *SMALL, "seed=1", "lr=1e-5", f"strategy={strategy}")
+        choices = {"model": "clip_tiny", "dataset": "shapes", "strategy": strategy}
+        outcome = execute(Job(composed(*words), choices, list(words)))
+        assert outcome.status == "completed", outcome.error
+    for _, record in results.records(outputs):
+        found[record["strategy"]] = record
+    probed, tuned = found["linear_probe"]["curve"][1], found["lp_ft"]["curve"][0]
+    assert tuned["val/loss"] == np.float64(probed["val/loss"])
+    assert tuned["val/acc"] == probed["val/acc"]
+    assert [row["epoch"] for row in found["lp_ft"]["curve"]] == [0, 1]
+    assert found["lp_ft"]["steps"]["total"] > 0
+
+
+def test_classes_drawn_evenly_are_refused_for_a_fit(outputs):
+    words = (*CLIP, *SMALL, "strategy=lp_ft", "dataset.balance=sampler")
+    choices = {"model": "clip_tiny", "dataset": "shapes", "strategy": "lp_ft"}
+    outcome = execute(Job(composed(*words), choices, list(words)))
+    assert outcome.status == "failed"
+    assert "use dataset.balance=weights" in outcome.error
