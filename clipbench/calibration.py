@@ -18,7 +18,7 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
         T, in 0.01..100; it changes no prediction.
     """
     # -inf times a slope of 0 is NaN
-    scores = logits.double().clamp(min=-1e9)
+    scores, labels = logits.double().clamp(min=-1e9), labels.clone()  # out of inference mode
     log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
 

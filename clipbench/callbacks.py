@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,22 @@ class Recorder(Callback):
         values = {"train/loss": loss, **pl_module.values}
         self.add(trainer.current_epoch + 1, values, trainer, pl_module)
 
+    def take(self, rows: Sequence[Row], chosen: int) -> None:
+        """Go on as if the epochs of another run, which trained the same, had been this one's.
+
+        Args:
+            rows: its curve after epoch 0.
+            chosen: its chosen epoch.
+        """
+        self.curve += rows
+        self.best = next(row for row in self.curve if row["epoch"] == chosen)
+        self.best_outputs = {}
+        self._write()
+        self.changed()
+
+    def _write(self) -> None:
+        write_text(self.folder / "curve.csv", pd.DataFrame(self.curve).to_csv(index=False))
+
     def add(self, epoch: int, values: Row, trainer: Trainer, module: ClassificationModule) -> None:
         """Append a row; values are null where the model has no meaningful head yet."""
         row: Row = {"epoch": epoch, **values}
@@ -153,12 +169,12 @@ class Recorder(Callback):
             trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt", weights_only=alone)
         if epoch and trainer.state.fn == TrainerFn.FITTING:
             trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", weights_only=False)
-        write_text(self.folder / "curve.csv", pd.DataFrame(self.curve).to_csv(index=False))
+        self._write()
         known = {k: v for k, v in row.items() if v is not None and k != "epoch"}
         for logger in trainer.loggers:
             # The epoch is the x-axis, so that runs of different batch size lie over each other.
             logger.log_metrics(known, epoch)
-        told = ("train/loss", "val/loss", "val/acc", self.metric)
+        told = ("train/loss", "val/loss", "val/acc", self.metric, "retention/acc")
         shown = "  ".join(f"{k} {v:.4f}" for k, v in known.items() if k in told)
         shown = shown or "no meaningful head before training"
         self.changed()

@@ -9,6 +9,7 @@ from typing import Any
 
 from clipbench import config, paths, results
 from clipbench.errors import SHOWN
+from clipbench.groups import ALSO_DATASETS
 from clipbench.launch import Outcome
 from clipbench.progress import console, show
 
@@ -25,9 +26,11 @@ def job(outcome: Outcome) -> None:
     cost = record["cost"]
     title = f"{record['model']} on {record['dataset']}, {record['strategy']}{done}"
     zero: dict[str, Any] = next((row for row in record["curve"] if row["epoch"] == 0), {})
-    rows = [(name, zero.get(name), value) for name, value in record["final"].items()]
+    final = {name: value for name, value in record["final"].items() if "@alpha=" not in name}
+    rows = [(name, zero.get(name), value) for name, value in final.items()]
     chosen = record["selection"]["epoch"]
     show(title, ("metric", "epoch 0", f"epoch {chosen} (chosen on val)"), rows)
+    _alphas(record)
     console.print(
         f"{record['parameters']['trainable']:,} of {record['parameters']['total']:,} parameters "
         f"trained, {record['steps']['total']} steps, peak lr {record['steps']['peak_lr']:.3g}, "
@@ -35,6 +38,18 @@ def job(outcome: Outcome) -> None:
         highlight=False,
     )
     console.print(outcome.folder, highlight=False)
+
+
+def _alphas(record: dict[str, Any]) -> None:
+    """The averages of start and end, by the metric that runs are selected by."""
+    if not (points := record.get("alpha_curve")):
+        return
+    names = [n for n in points[0] if n.endswith("/" + record["selection"]["metric"].split("/")[1])]
+    best = record["selection"]["alpha"]
+    rows = [
+        (f"{p['alpha']:g}{' *' if p['alpha'] == best else ''}", *map(p.get, names)) for p in points
+    ]
+    show("averages of start (0) and end (1); * best on val", ("alpha", *names), rows)
 
 
 def _failure(outcome: Outcome) -> None:
@@ -72,7 +87,8 @@ def config_error(error: Exception, words: Sequence[str]) -> None:
     cause = str(error.__cause__ or "")
     if match := re.search(r"Could not find '([^']+?)/?([^'/]+)'", text):
         group, option = match.groups()
-        folders = [paths.CONF / group, paths.EXPERIMENTS / group]
+        place = "dataset" if group in ALSO_DATASETS else group
+        folders = [paths.CONF / place, paths.EXPERIMENTS / place]
         options = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
         message = f"{group}={option} is no option{near(option, options)}"
         message += f" (options: {', '.join(options)})" if options else ""

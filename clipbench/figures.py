@@ -115,3 +115,48 @@ def by_axis(runs: Runs, stem: Path) -> list[Path]:
         written.append(stem.with_name(f"{stem.name}_by_{axis}.png"))
         _save(figure, written[-1])
     return written
+
+
+def alpha_curve(record: Mapping[str, Any], path: Path) -> None:
+    """The line from a run's start to its end: shift splits against test, and all against alpha.
+
+    The first panel is WiSE-FT's picture (Wortsman et al. 2022, figure 1); it is left out of a
+    dataset without shift splits.
+
+    Args:
+        record: with ``alpha_curve``.
+        path: of the figure.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows, metric = record["alpha_curve"], record["selection"]["metric"].split("/")[1]
+    chosen = record["selection"]["alpha"]
+    names = [name for name in rows[0] if name.endswith(f"/{metric}")]
+    known = ("val", "test", "retention")
+    shifts = [name for name in names if name.split("/")[0] not in known]
+    panels = 2 if shifts and f"test/{metric}" in names else 1
+    size = (5.2 * panels, 4.2)
+    figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", squeeze=False)
+    for panel in axes[0]:
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    alphas, line = [row["alpha"] for row in rows], axes[0][-1]
+    for (look, mark), name in zip(_MARKS * len(names), names, strict=False):
+        line.plot(alphas, [r[name] for r in rows], label=name.split("/")[0], ls=look, marker=mark)
+    line.axvline(chosen, color="grey", lw=0.8, label=f"{chosen:g}: best on val")
+    line.set(xlabel="alpha (0: the start, 1: tuned)", ylabel=metric)
+    line.legend(fontsize=8, frameon=False)
+    if panels == 2:
+        for (look, mark), name in zip(_MARKS * len(shifts), shifts, strict=False):
+            points = [(row[f"test/{metric}"], row[name]) for row in rows]
+            axes[0][0].plot(*zip(*points, strict=True), ls=look, marker=mark, label=name)
+            for alpha, point in zip(alphas, points, strict=True):
+                if alpha in (alphas[0], chosen, alphas[-1]):
+                    style = {"xytext": (4, 5), "textcoords": "offset points", "fontsize": 8}
+                    axes[0][0].annotate(f"{alpha:g}", point, **style)
+        axes[0][0].set(xlabel=f"test/{metric}", ylabel=f"shift/{metric}")
+        axes[0][0].legend(fontsize=8, frameon=False)
+    _save(figure, path)

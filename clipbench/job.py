@@ -6,28 +6,22 @@ import math
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
-from pytorch_lightning import Callback, Trainer, seed_everything
-from pytorch_lightning.callbacks import RichProgressBar
 
-from clipbench import advice, environment, guards, hub, optim, predictions, results, saved
-from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
+from clipbench import advice, alphas, environment, guards, hub, optim, results
 from clipbench.datamodules.base import ClassificationDataModule
-from clipbench.datamodules.features import FeatureLoaders
 from clipbench.errors import Refused
 from clipbench.launch import Job, Outcome
-from clipbench.models.base import ImageTower
-from clipbench.modules import ClassificationModule
 from clipbench.progress import console
 from clipbench.prompts import Prompts
+from clipbench.retention import Retention
 from clipbench.schema import build
-from clipbench.strategies.base import Strategy, Task
+from clipbench.strategies.base import Strategy
+from clipbench.training import Training
 
 
 def weights_identity(pretrained: str | None) -> str | None:
@@ -79,7 +73,12 @@ class Run:
         )
         if self.recipe["steps"] is not None:  # the last epoch may be a part of one
             self.recipe["epochs"] = math.ceil(self.recipe["steps"] / max(1, self._batches()))
-        self.key = self._key()
+        self.merge = alphas.asked(self.config)
+        other = self.config["retention"]
+        self.retention = None if other is None else Retention(other, self.config["seed"])
+        identity = self._identity()
+        self.key = results.key(identity)
+        self.training = results.key(results.of_training(identity))
         names = (job.choices["model"], job.choices["strategy"], self.key)
         self.folder = job.outputs / "runs" / job.choices["dataset"] / "-".join(names)
         self.record: dict[str, Any] = {}
@@ -101,7 +100,7 @@ class Run:
             self.data.caption(said)
         return said
 
-    def _key(self) -> str:
+    def _identity(self) -> dict[str, Any]:
         config = {k: v for k, v in self.config.items() if k not in self.strategy.ignores}
         if config.get("steps") is not None:
             config.pop("epochs", None)
@@ -109,13 +108,30 @@ class Run:
         config["model"] = {**config["model"], "pretrained": pretrained}
         data = {name: split["sha256"] for name, split in self.data.record().items()}
         said = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
-        return results.key(results.identity(config, data=data, prompts=said))
+        watched = {"retention": self.retention.identity()} if self.retention else {}
+        return results.identity(config, data=data, prompts=said, **watched)
 
     @property
     def completed(self) -> bool:
         """Whether an earlier command completed this very run; its folder is then left alone."""
         record = results.read(self.folder)
         return record is not None and record["status"] == "completed"
+
+    def same_training(self) -> Path | None:
+        """A completed run whose weights are those that this one would come to, if there is one."""
+        if not self.strategy.trains or self.training == self.key:
+            return None
+        if self.config["retention_every_epoch"]:  # to be seen while it trains
+            return None
+        for folder in sorted(self.folder.parent.glob("*")):
+            record = results.read(folder) or {}
+            same = (record.get("status"), record.get("training")) == ("completed", self.training)
+            # Where the start was chosen, averages lead to the last epoch instead.
+            chosen = same and record["selection"]["epoch"]
+            file = "model.safetensors" if chosen else "checkpoints/last.ckpt"
+            if same and (folder / file).is_file():
+                return folder
+        return None
 
     def guard(self) -> None:
         """Refuse what cannot give a right number, before any weights are looked for.
@@ -141,10 +157,13 @@ class Run:
         hydra: dict[str, Any] = {"config": self.config, "overrides": self.job.overrides}
         for name, content in hydra.items():
             OmegaConf.save(OmegaConf.create(content), self.folder / ".hydra" / f"{name}.yaml")
-        choices, recipe = self.job.choices, self.recipe
+        choices, recipe, other = self.job.choices, self.recipe, self.retention
         self.record = {
             "schema": results.SCHEMA,
             "key": self.key,
+            # Runs that share it have the same weights: they differ in what comes after.
+            "training": self.training,
+            "weights_from": None,
             # Sealed as completed at the end: a run that is killed has already said what it is.
             "status": "interrupted",
             "error": None,
@@ -155,7 +174,7 @@ class Run:
             "config": self.config,
             "versions": environment.versions(),
             "git": environment.git(),
-            "data": self.data.record(),
+            "data": self.data.record() | ({"retention": other.record()} if other else {}),
             "steps": {
                 "total": self.schedule.total,
                 "warmup": self.schedule.warmup,
@@ -164,7 +183,9 @@ class Run:
             "parameters": {},
             "curve": [],
             "final": {},
-            "selection": {"metric": f"val/{self.data.metrics[0]}", "epoch": None},
+            "selection": {"metric": f"val/{self.data.metrics[0]}", "epoch": None, "alpha": None},
+            "alpha_curve": [],
+            "temperature": None,
             "cost": {},
             "advice": self.reasons,
             "warnings": [],
@@ -180,148 +201,6 @@ class Run:
         console.print(f"[yellow]warning:[/] {message}", highlight=False)
         self.record["warnings"].append(message)
 
-    def train(self) -> None:
-        """Everything from the first look at a picture to the sealed record."""
-        self.data.check()
-        for reason in self.reasons:
-            console.print(reason, highlight=False)
-        strange = advice.warnings(self.facts, self.recipe, self.schedule.total)
-        for warning in [*self.data.warnings, *strange]:
-            self.warn(warning)
-        tower: ImageTower = build(self.config["model"])
-        # Convolutions are a third faster so on CPUs, and faster on GPUs; nothing else changes.
-        tower.to(memory_format=torch.channels_last)
-        if self.config["grad_checkpointing"]:
-            tower.set_grad_checkpointing()
-        seed_everything(self.config["seed"], workers=True, verbose=False)
-        strategy = self.strategy
-        weights = self.data.class_weights()
-        task = Task(self.data.classes, self.prompts)
-        classifier = strategy.prepare(tower, task)
-        self.data.attach(
-            preprocess=tower.preprocess,
-            augment=build(self.config["augment"]),
-            batch_size=self.recipe["batch_size"],
-            seed=self.config["seed"],
-        )
-        self.record["parameters"] = classifier.counts()
-        self.write()
-        module = ClassificationModule(
-            classifier,
-            strategy,
-            self.recipe,
-            self.schedule,
-            self.data.measure,
-            None if weights is None else torch.from_numpy(weights),
-        )
-        recorder = Recorder(self.folder, self.record["selection"]["metric"], self._changed)
-        self.recorder = recorder
-        decay = optim.ema_decay(self.recipe["ema"], self.schedule.total)
-        averages = [] if decay is None or not strategy.trains else [EMA(decay)]
-        trainer = _trainer(self.config, self.folder, [recorder, *averages])
-        encoded = FeatureLoaders(self.data, _encoder(tower, trainer.strategy.root_device))
-        loaders: Any = encoded if strategy.reads_features else self.data
-        if strategy.fits_head == "start":
-            strategy.fit_head(classifier, encoded.tensors, module.weights)
-        self._epoch_zero(trainer, module, loaders)
-        if strategy.fits_head == "run":
-            strategy.fit_head(classifier, encoded.tensors, module.weights)
-            recorder.epoch = 1
-            trainer.validate(module, loaders.eval_dataloader("val"), verbose=False)
-        elif strategy.trains:
-            trainer.fit(module, loaders.train_dataloader(), loaders.eval_dataloader("val"))
-            if trainer.global_step != self.schedule.total:
-                taken, planned = trainer.global_step, self.schedule.total
-                raise Refused(f"{taken} steps were taken and {planned} planned; set epochs alone")
-        self._finish(trainer, module, loaders)
-
-    def _changed(self) -> None:
-        best = self.recorder.best
-        self.record["curve"] = self.recorder.curve
-        self.record["selection"]["epoch"] = best and best["epoch"]
-        self.write()
-
-    def _epoch_zero(self, trainer: Trainer, module: ClassificationModule, loaders: Any) -> None:
-        if not module.classifier.meaningful:
-            names = ("loss", *self.data.measured)
-            self.recorder.add(0, {f"val/{name}": None for name in names}, trainer, module)
-            return
-        trainer.validate(module, loaders.eval_dataloader("val"), verbose=False)
-        if self.strategy.fits_head == "start":
-            return
-        model = self.config["model"]
-        tower = module.classifier.tower
-        reference = guards.published_zero_shot(
-            model.get("arch", ""), tower.loaded, self.data.published_name
-        )
-        row = self.recorder.curve[0]
-        classes, gate = len(self.data.classes), self.config["gate"]
-        message = guards.zero_shot(row, classes=classes, reference=reference, gate=gate)
-        if message:
-            self.warn(message)
-
-    def _finish(self, trainer: Trainer, module: ClassificationModule, loaders: Any) -> None:
-        recorder, folder = self.recorder, self.folder
-        assert recorder.best is not None
-        best = torch.load(
-            folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True
-        )
-        module.load_state_dict(best["state_dict"])
-        final = {k: v for k, v in recorder.best.items() if k.startswith("val/")}
-        kept = {"val": recorder.best_outputs}
-        for name in self.data.evaluation_splits:
-            module.split = name
-            for suffix, weights in module.strategy.evaluation_points(module.classifier):
-                if weights is not None:
-                    module.classifier.load_state_dict(dict(weights))
-                trainer.validate(module, loaders.eval_dataloader(name), verbose=False)
-                if len(module.outputs["label"]) != len(self.data.splits[name]):
-                    raise Refused(f"not all of {name} was evaluated; unset trainer.limit_*_batches")
-                final |= {f"{k}{suffix}": v for k, v in module.values.items()}
-                if not suffix:
-                    kept[name] = module.outputs
-        self.record["final"] = final
-        predictions.write(folder, self.data, kept)
-        saved.save(folder, module.classifier, list(self.data.classes), {"clipbench": self.key})
-        trained = recorder.pictures
-        self.record["cost"] = {
-            "seconds": time.perf_counter() - self.started,
-            "images_per_second": trained / recorder.train_seconds if trained else None,
-            **environment.device(trainer.strategy.root_device),
-        }
-        self.record["status"] = "completed"
-        self.write()
-
-
-def _encoder(tower: ImageTower, device: torch.device) -> Any:
-    @torch.inference_mode()
-    def encode(images: torch.Tensor) -> torch.Tensor:
-        tower.to(device).eval()
-        features: torch.Tensor = tower(images.to(device))
-        return features.float().cpu()
-
-    return encode
-
-
-def _trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Trainer:
-    extra = [build(node) for node in (config["callbacks"] or {}).values() if node]
-    loggers = [
-        build(node, save_dir=str(folder)) for node in (config["logger"] or {}).values() if node
-    ]
-    steps = config["steps"]
-    epochs = config["trainer"]["max_epochs"] or config["epochs"]
-    length = {"max_epochs": epochs} if steps is None else {"max_epochs": -1, "max_steps": steps}
-    # Bars are for a terminal; a log has the line of each epoch.
-    shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
-    trainer: Trainer = build(
-        {**config["trainer"], "enable_progress_bar": shown, **length},
-        callbacks=[*own, *extra, *([RichProgressBar(leave=False)] if shown else [])],
-        logger=loggers,
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=str(folder),
-    )
-    return trainer
-
 
 def execute(job: Job) -> Outcome:
     """Run a job to its end, whatever that is; nothing but an interrupt passes through."""
@@ -335,7 +214,7 @@ def execute(job: Job) -> Outcome:
             return replace(done, before=True)
         run.guard()
         run.open()
-        run.train()
+        Training(run)()
         return done
     except Refused as refused:
         status, error, details = refused.status, str(refused), refused.details

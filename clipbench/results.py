@@ -29,6 +29,15 @@ _OUTSIDE = {
         "profiler",
     },
 }
+for _group in ("retention", "mix"):  # datasets as well
+    _OUTSIDE[_group] = _OUTSIDE["dataset"]
+# What a root key that is null makes idle; and what comes after training, or only looks on.
+_IDLE = {
+    "alphas": {"merge", "merge_bn"},
+    "retention": {"retention_every_epoch"},
+    "mix": {"mix_fraction", "mix_weight"},
+}
+_AFTER = {"alphas", "merge", "merge_bn", "retention", "retention_every_epoch"}
 _ROOT_OUTSIDE = {"prompts", "logger", "callbacks", "gate", "allow_unfinished_warmup"}
 
 
@@ -42,14 +51,24 @@ def identity(config: Mapping[str, Any], **content: Any) -> dict[str, Any]:
             and the hash of a weight file.
     """
     kept: dict[str, Any] = {}
+    idle = {
+        name for key, names in _IDLE.items() if config.get(key) is None for name in (key, *names)
+    }
     for name, node in config.items():
-        if name in _ROOT_OUTSIDE:
+        if name in _ROOT_OUTSIDE | idle:
             continue
         if isinstance(node, Mapping):
             outside = _OUTSIDE.get(name, set()) | (set(config) if name == "recipe" else set())
             node = {k: v for k, v in node.items() if k not in outside}
         kept[name] = node
     return {"schema": SCHEMA, "config": kept, **content}
+
+
+def of_training(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a run's identity that its weights depend on."""
+    kept = {k: v for k, v in identity["config"].items() if k not in _AFTER}
+    content = {k: v for k, v in identity.items() if k not in _AFTER}
+    return {**content, "config": kept}
 
 
 def key(identity: Mapping[str, Any]) -> str:
@@ -121,6 +140,10 @@ def row(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     )
     flat |= {f"selection/{k}": v for k, v in record["selection"].items()}
     flat |= record["final"]
+    if (alpha := record["selection"].get("alpha")) is not None:
+        ending = f"@alpha={alpha:g}"
+        chosen = {k.removesuffix(ending): v for k, v in flat.items() if k.endswith(ending)}
+        flat |= {f"{name}@alpha": value for name, value in chosen.items()}
     flat |= {f"cost/{k}": v for k, v in record["cost"].items()}
     return flat | {"folder": str(folder)}
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import MISSING, OmegaConf
 
 from clipbench.errors import Refused
+from clipbench.groups import AlsoDatasets
 
 # A config is data: it may name these classes and nothing else (a block-list is no boundary:
 # torch.load and pandas.read_pickle are reachable through Hydra's own).
@@ -24,6 +26,8 @@ class Root:
 
     model: Any = MISSING
     dataset: Any = MISSING
+    retention: Any = None
+    mix: Any = None
     prompts: Any = MISSING
     strategy: Any = MISSING
     recipe: Any = MISSING
@@ -47,6 +51,12 @@ class Root:
     label_smoothing: float | None = MISSING
     head_lr_factor: float = MISSING
     grad_checkpointing: bool = False
+    mix_fraction: float = 0.25
+    mix_weight: float = 1.0
+    alphas: Any = None
+    merge: str = "wise_ft"
+    merge_bn: str = "average"
+    retention_every_epoch: bool = False
     allow_unfinished_warmup: bool = False
     gate: bool = True
 
@@ -54,6 +64,7 @@ class Root:
 def register() -> None:
     """Make the schema known to Hydra as ``schema``, and ``${clipbench.scaled:lr,2048,64}``."""
     ConfigStore.instance().store("schema", Root)
+    Plugins.instance().register(AlsoDatasets)
     OmegaConf.register_new_resolver("clipbench.scaled", _scaled, replace=True)
 
 

@@ -29,6 +29,8 @@ def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dic
 def _metrics(frame: pd.DataFrame) -> list[str]:
     """Accuracy, worst groups, and what runs were selected by; val first, then test, then shifts."""
     names = [c for c in frame.columns if "/" in c and not c.startswith(("selection/", "cost/"))]
+    if any(c.endswith("@alpha") for c in names):  # those of the best alpha; the rest is a curve
+        names = [c for c in names if "@alpha=" not in c]
     order = {"val": 0, "test": 1}
     chosen = {metric.split("/")[1] for metric in frame["selection/metric"]}
     bare = {c: c.split("@")[0].split("/")[1] for c in names}
@@ -49,7 +51,9 @@ def result_table(runs: Sequence[tuple[Path, dict[str, Any]]]) -> pd.DataFrame:
     frame["chosen"] = frame["selection/epoch"]
     frame["data"] = [_data(record) for _, record in runs]
     frame = frame.rename(columns={"epoch0": "epoch 0"})
-    columns = [*varying, "epoch 0", "chosen", *_metrics(frame), "data", "key"]
+    alpha = ["alpha"] if frame.get("selection/alpha", pd.Series()).notna().any() else []
+    frame = frame.rename(columns={"selection/alpha": "alpha"})
+    columns = [*varying, "epoch 0", "chosen", *alpha, *_metrics(frame), "data", "key"]
     return frame[columns].sort_values([*varying, "key"], kind="stable", ignore_index=True)
 
 

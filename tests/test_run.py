@@ -81,10 +81,11 @@ def test_what_a_run_leaves(sweep):
     }
     # The surface that people and scripts rely on, frozen.
     assert list(record) == [
-        *("schema", "key", "status", "error", "model", "dataset", "strategy", "lr"),
+        *("schema", "key", "training", "weights_from"),
+        *("status", "error", "model", "dataset", "strategy", "lr"),
         *("batch_size", "epochs", "freeze_depth", "seed", "config", "versions", "git", "data"),
-        *("steps", "parameters", "curve", "final", "selection", "cost"),
-        *("advice", "warnings"),
+        *("steps", "parameters", "curve", "final", "selection", "alpha_curve", "temperature"),
+        *("cost", "advice", "warnings"),
     ]
     assert record["data"]["test_ood"].keys() == {"n", "expected", "sha256", "rule"}
     assert record["steps"] == {"total": 6, "warmup": 1, "peak_lr": record["lr"]}

@@ -1,0 +1,90 @@
+"""After training: every split at the chosen epoch and along the alphas, and the files of a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipbench import calibration, figures, metrics, predictions, saved
+from clipbench.alphas import Merge, alpha_curve
+from clipbench.evaluation import Evaluation, copied
+from clipbench.merging import State
+
+
+@dataclass
+class Finish:
+    """What is done with the weights of the chosen epoch, which the module holds.
+
+    Attributes:
+        evaluate: with the outputs of val at the chosen epoch, if they are known.
+        folder: the run's.
+        record: of the run; its ``curve``, ``selection``, ``key`` and ``seed`` are read, and what
+            is found out is written into it.
+        merge: which averages to evaluate, if any.
+        ends: weights before training, and after the last epoch if the chosen one is the start: the
+            line would else be a point.
+    """
+
+    evaluate: Evaluation
+    folder: Path
+    record: dict[str, Any]
+    merge: Merge | None = None
+    ends: tuple[State, State | None] | None = None
+
+    def __call__(self) -> None:
+        """Evaluate, write the files, fill in the record."""
+        record, evaluate = self.record, self.evaluate
+        if "val" not in evaluate.outputs:
+            evaluate(["val"])
+        chosen = next(r for r in record["curve"] if r["epoch"] == record["selection"]["epoch"])
+        final = {k: v for k, v in chosen.items() if k.startswith("val/")}
+        tuned = copied(evaluate.module.classifier) if self.merge else {}
+        final |= chosen_epoch(evaluate)
+        record["temperature"], scaled = calibrated(evaluate)
+        record["final"] = final | scaled
+        predictions.write(self.folder, evaluate.data, evaluate.outputs)
+        self._save("model")
+        if self.merge is not None and self.ends is not None:
+            start, last = self.ends
+            self._alphas(self.merge, (start, last or tuned))
+
+    def _alphas(self, merge: Merge, ends: tuple[State, State]) -> None:
+        record, metric = self.record, self.record["selection"]["metric"]
+        curve = alpha_curve(self.evaluate, merge, ends, metric, record["seed"])
+        record["final"] |= curve.final()
+        record["alpha_curve"] = curve.rows
+        record["selection"]["alpha"] = curve.alpha
+        self.evaluate.module.classifier.load_state_dict(dict(curve.weights))
+        self._save("merged")
+        figures.alpha_curve(record, self.folder / "alpha_curve.png")
+
+    def _save(self, stem: str) -> None:
+        classifier, classes = self.evaluate.module.classifier, self.evaluate.data.classes
+        about = {"clipbench": self.record["key"]}
+        saved.save(self.folder, classifier, list(classes), about, stem)
+
+
+def chosen_epoch(evaluate: Evaluation) -> dict[str, float]:
+    """Metrics of the splits that are read once, the strategy's evaluation points side by side."""
+    names = evaluate.data.evaluation_splits
+    final: dict[str, float] = {}
+    classifier = evaluate.module.classifier
+    for suffix, weights in evaluate.module.strategy.evaluation_points(classifier):
+        outputs = dict(evaluate.outputs)
+        # Without such splits there is still what is remembered of the other task.
+        values = evaluate(names or (["val"] if evaluate.retention else []), weights)
+        final |= {f"{name}{suffix}": v for name, v in values.items() if not name.startswith("val/")}
+        if suffix:
+            evaluate.outputs = outputs
+    return final
+
+
+def calibrated(evaluate: Evaluation) -> tuple[float, dict[str, float]]:
+    """The temperature fitted on val, and ``<split>/ece_scaled`` with it."""
+    splits = evaluate.data.splits
+    val = evaluate.outputs["val"]
+    t = calibration.temperature(metrics.among(val["logits"], splits["val"].among), val["label"])
+    scaled = {}
+    for name, output in evaluate.outputs.items():
+        scores = metrics.among(output["logits"] / t, splits[name].among)
+        scaled[f"{name}/ece_scaled"] = metrics.ece(scores, output["label"])
+    return t, scaled

@@ -1,0 +1,236 @@
+"""The training of a run: model -> classifier -> module -> Trainer -> what comes after."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.callbacks import RichProgressBar
+
+from clipbench import advice, environment, guards, optim, results, saved
+from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
+from clipbench.datamodules.features import FeatureLoaders
+from clipbench.errors import Refused
+from clipbench.evaluation import Evaluation, copied
+from clipbench.finishing import Finish
+from clipbench.merging import State
+from clipbench.models.base import Classifier, ImageTower
+from clipbench.modules import ClassificationModule
+from clipbench.progress import console
+from clipbench.retention import Retention
+from clipbench.schema import build
+from clipbench.strategies.base import Task
+
+if TYPE_CHECKING:
+    from clipbench.job import Run
+
+
+class Training:
+    """Everything from the first look at a picture to the sealed record.
+
+    Args:
+        run: opened; its record is filled in as things become known.
+
+    Raises:
+        Refused: for what would spoil the run.
+    """
+
+    def __init__(self, run: "Run") -> None:
+        self.run, self.data, self.strategy, self.record = run, run.data, run.strategy, run.record
+        self.data.check()
+        for reason in run.reasons:
+            console.print(reason, highlight=False)
+        for warning in [*self.data.warnings, *advice.outside(run.facts, run.recipe)]:
+            run.warn(warning)
+        classifier = self._classifier()
+        weights = self.data.class_weights()
+        self.module = ClassificationModule(
+            classifier,
+            self.strategy,
+            run.recipe,
+            run.schedule,
+            self.data.measure,
+            None if weights is None else torch.from_numpy(weights),
+        )
+        self.recorder = Recorder(run.folder, self.record["selection"]["metric"], self._changed)
+        decay = optim.ema_decay(run.recipe["ema"], run.schedule.total)
+        averages = [] if decay is None or not self.strategy.trains else [EMA(decay)]
+        self.trainer = _trainer(run.config, run.folder, [self.recorder, *averages])
+        device = self.trainer.strategy.root_device
+        self.encoded = FeatureLoaders(self.data, _encoder(classifier.tower, device))
+        self.loaders: Any = self.encoded if self.strategy.reads_features else self.data
+        self.evaluate = Evaluation(
+            self.trainer, self.module, self.loaders, self.data, self._watch(classifier)
+        )
+
+    def _classifier(self) -> Classifier:
+        """The classifier at its start, and pictures prepared as it wants them."""
+        config = self.run.config
+        tower: ImageTower = build(config["model"])
+        # Convolutions are a third faster so on CPUs, and faster on GPUs; nothing else changes.
+        tower.to(memory_format=torch.channels_last)
+        if config["grad_checkpointing"]:
+            tower.set_grad_checkpointing()
+        seed_everything(config["seed"], workers=True, verbose=False)
+        classifier = self.strategy.prepare(tower, Task(self.data.classes, self.run.prompts))
+        self.data.attach(
+            preprocess=tower.preprocess,
+            augment=build(config["augment"]),
+            batch_size=self.run.recipe["batch_size"],
+            seed=config["seed"],
+        )
+        self.record["parameters"] = classifier.counts()
+        self.run.write()
+        return classifier
+
+    def _watch(self, classifier: Classifier) -> Retention | None:
+        """What is to be remembered; None for a model that has no words for it."""
+        other, size = self.run.retention, self.run.recipe["batch_size"]
+        if other is not None and not other.ready(classifier.tower, self.trainer, size):
+            self.run.warn("no retention: this model has no text to make a head of another dataset")
+            return None
+        return other
+
+    def __call__(self) -> None:
+        """Train, evaluate, write the files, seal the record."""
+        module, strategy, trainer = self.module, self.strategy, self.trainer
+        if strategy.fits_head == "start":
+            strategy.fit_head(module.classifier, self.encoded.tensors, module.weights)
+        start = self._start()
+        module.watch = self.evaluate.retention
+        self._epoch_zero()
+        if not self.run.config["retention_every_epoch"]:
+            module.watch = None
+        source = self.run.same_training()
+        if source is not None:
+            last = self._take(source)
+        else:
+            self._train()
+            last = copied(module.classifier) if start else None
+            best = torch.load(
+                self.run.folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True
+            )
+            module.load_state_dict(best["state_dict"])
+            self.evaluate.outputs["val"] = self.recorder.best_outputs
+        # It would take each further look at val for an epoch.
+        trainer.callbacks.remove(self.recorder)  # type: ignore[attr-defined]
+        ends = start and (start, None if self.record["selection"]["epoch"] else last)
+        merge = self.run.merge if ends else None
+        Finish(self.evaluate, self.run.folder, self.record, merge, ends)()
+        self._seal()
+
+    def _start(self) -> State | None:
+        """The weights before training, if averages with them are asked for and mean something."""
+        merge, classifier = self.run.merge, self.module.classifier
+        if merge is None:
+            return None
+        if not classifier.meaningful or not (self.strategy.trains or self.strategy.fits_head):
+            what = "nothing is trained" if classifier.meaningful else "the head is random"
+            self.run.warn(f"no alphas: there is no start to average with where {what}")
+            return None
+        if merge.kind == "paint" and any(p.requires_grad for p in classifier.head.parameters()):
+            raise Refused("merge=paint is for a head that stays; add strategy.head_trains=false")
+        return copied(classifier)
+
+    def _changed(self) -> None:
+        best = self.recorder.best
+        self.record["curve"] = self.recorder.curve
+        self.record["selection"]["epoch"] = best and best["epoch"]
+        self.run.write()
+
+    def _validate(self) -> None:
+        self.trainer.validate(self.module, self.loaders.eval_dataloader("val"), verbose=False)
+
+    def _epoch_zero(self) -> None:
+        if not self.module.classifier.meaningful:
+            nulls = {f"val/{name}": None for name in ("loss", *self.data.measured)}
+            self.recorder.add(0, nulls, self.trainer, self.module)
+            return
+        self._validate()
+        if self.strategy.fits_head == "start":
+            return
+        config, tower = self.run.config, self.module.classifier.tower
+        arch = config["model"].get("arch", "")
+        reference = guards.published_zero_shot(arch, tower.loaded, self.data.published_name)
+        row, classes = self.recorder.curve[0], len(self.data.classes)
+        message = guards.zero_shot(row, classes=classes, reference=reference, gate=config["gate"])
+        if message:
+            self.run.warn(message)
+
+    def _train(self) -> None:
+        module, loaders, trainer = self.module, self.loaders, self.trainer
+        if self.strategy.fits_head == "run":
+            self.strategy.fit_head(module.classifier, self.encoded.tensors, module.weights)
+            self.recorder.epoch = 1
+            self._validate()
+        elif self.strategy.trains:
+            trainer.fit(module, loaders.train_dataloader(), loaders.eval_dataloader("val"))
+            taken, planned = trainer.global_step, self.run.schedule.total
+            if taken != planned:
+                raise Refused(f"{taken} steps were taken and {planned} planned; set epochs alone")
+
+    def _take(self, source: Path) -> State | None:
+        """The weights and the curve of another run, which trained the same.
+
+        Returns:
+            Its weights after the last epoch, if they were kept.
+        """
+        last, checkpoint = None, source / "checkpoints" / "last.ckpt"
+        if checkpoint.is_file():
+            kept = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            self.module.load_state_dict(kept["state_dict"])
+            last = copied(self.module.classifier)
+        self.module.classifier.load_state_dict(saved.classifier(source).state_dict())
+        record = results.read(source)
+        assert record is not None
+        self.recorder.take(record["curve"][1:], record["selection"]["epoch"])
+        self.trainer.save_checkpoint(self.run.folder / "checkpoints" / "best.ckpt", True)
+        self.record["weights_from"] = {"key": record["key"], "folder": source.name}
+        self.record["cost"] = record["cost"]
+        console.print(f"weights of {source.name}, which trained the same", highlight=False)
+        return last
+
+    def _seal(self) -> None:
+        recorder, before = self.recorder, self.record["cost"]
+        pace = recorder.pictures / recorder.train_seconds if recorder.pictures else None
+        seconds = time.perf_counter() - self.run.started
+        # What the weights have cost is part of what this run costs, whoever paid it.
+        self.record["cost"] = {
+            "seconds": seconds + before.get("seconds", 0),
+            "images_per_second": before.get("images_per_second", pace),
+            **environment.device(self.trainer.strategy.root_device),
+        }
+        self.record["status"] = "completed"
+        self.run.write()
+
+
+def _encoder(tower: ImageTower, device: torch.device) -> Any:
+    @torch.inference_mode()
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        tower.to(device).eval()
+        features: torch.Tensor = tower(images.to(device))
+        return features.float().cpu()
+
+    return encode
+
+
+def _trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Trainer:
+    extra = [build(node) for node in (config["callbacks"] or {}).values() if node]
+    loggers = [
+        build(node, save_dir=str(folder)) for node in (config["logger"] or {}).values() if node
+    ]
+    steps = config["steps"]
+    epochs = config["trainer"]["max_epochs"] or config["epochs"]
+    length = {"max_epochs": epochs} if steps is None else {"max_epochs": -1, "max_steps": steps}
+    # Bars are for a terminal; a log has the line of each epoch.
+    shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
+    trainer: Trainer = build(
+        {**config["trainer"], "enable_progress_bar": shown, **length},
+        callbacks=[*own, *extra, *([RichProgressBar(leave=False)] if shown else [])],
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(folder),
+    )
+    return trainer
