@@ -18,8 +18,26 @@ _MAPS = ("Blues", "Oranges", "Greens", "Purples", "Reds", "Greys")
 _MARKS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "v"))
 
 
-def _frame(runs: Runs) -> pd.DataFrame:
-    return pd.DataFrame([results.row(folder, record) for folder, record in runs])
+def frame(runs: Runs) -> pd.DataFrame:
+    """One row a run, with a column for each further key that its sweep typed."""
+    known = {*AXES, "dataset.shots"}
+    return pd.DataFrame(
+        [
+            {k: v for k, v in record.get("typed", {}).items() if k not in known}
+            | results.row(folder, record)
+            for folder, record in runs
+        ]
+    )
+
+
+def varying(frame: pd.DataFrame) -> list[str]:
+    """What sets the runs apart: the axes, then the keys that only this sweep typed."""
+    told = [str(c) for c in frame if c not in AXES and _typed(str(c))]
+    return [a for a in (*AXES, *told) if frame[a].astype(str).nunique() > 1]
+
+
+def _typed(column: str) -> bool:
+    return column not in ("key", "status", "folder", "epoch0") and "/" not in column
 
 
 def _canvas(width: float, height: float) -> tuple[Any, Any]:
@@ -50,8 +68,9 @@ def _hue(model: int, share: float) -> Any:
 
 def label(record: Mapping[str, Any], varying: Sequence[str]) -> str:
     """A readable name for a run: its model and what else varies in its sweep."""
-    config = {**record, "shots": record["config"]["dataset"].get("shots")}
-    rest = [f"{a}={config[a]}" for a in varying if a not in ("model", "dataset")]
+    told = {**record.get("typed", {}), **record}
+    told["shots"] = record["config"]["dataset"].get("shots")
+    rest = [f"{a}={told[a]}" for a in varying if a not in ("model", "dataset") and a in told]
     return " ".join([record["model"], *rest])
 
 
@@ -59,18 +78,20 @@ def curves(runs: Runs, path: Path) -> None:
     """Every run's validation metric against the epoch, epoch 0 included, over each other."""
     from matplotlib.ticker import MaxNLocator
 
-    frame = _frame(runs)
-    varying = [a for a in AXES if frame[a].astype(str).nunique() > 1]
-    models = sorted(frame["model"].unique())
+    rows = frame(runs)
+    apart = varying(rows)
+    models = sorted(rows["model"].unique())
     figure, axes = _canvas(9, 5)
-    shown = sorted(runs, key=lambda run: label(run[1], varying))
+    shown = sorted(runs, key=lambda run: label(run[1], apart))
     for _, record in shown:
         metric = record["selection"]["metric"]
         points = [(r["epoch"], r[metric]) for r in record["curve"] if r.get(metric) is not None]
+        if not points:  # a soup of runs that start with a random head
+            continue
         peers = [r["key"] for _, r in shown if r["model"] == record["model"]]
         share = peers.index(record["key"]) / max(1, len(peers) - 1)
         color = _hue(models.index(record["model"]), share)
-        name = label(record, varying)
+        name = label(record, apart)
         axes.plot(*zip(*points, strict=True), "o-", ms=3, lw=1.4, color=color, label=name)
     axes.set(xlabel="epoch (0: before training)", ylabel=shown[0][1]["selection"]["metric"])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -87,17 +108,17 @@ def by_axis(runs: Runs, stem: Path) -> list[Path]:
     Returns:
         The files written, ``<stem>_by_<axis>.png``.
     """
-    frame = _frame(runs)
+    rows = frame(runs)
     metric = str(runs[0][1]["selection"]["metric"]).split("/")[1]
-    columns = [str(c) for c in frame]
+    columns = [str(c) for c in rows]
     columns = [c for c in columns if c.endswith(f"/{metric}") and not c.startswith("val/")]
     written = []
     for axis in ("lr", "batch_size", "epochs", "freeze_depth", "shots"):
-        values = pd.to_numeric(frame[axis], errors="coerce")
+        values = pd.to_numeric(rows[axis], errors="coerce")
         if values.nunique() < 3:
             continue
         figure, axes = _canvas(6.5, 4.2)
-        for i, (model, part) in enumerate(frame.assign(**{axis: values}).groupby("model")):
+        for i, (model, part) in enumerate(rows.assign(**{axis: values}).groupby("model")):
             for (line, mark), column in zip(_MARKS, columns, strict=False):
                 mean = part.groupby(axis)[column].mean()
                 look = {"color": _hue(i, 0.6), "ls": line, "marker": mark, "ms": 5}

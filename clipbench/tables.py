@@ -17,13 +17,20 @@ from clipbench.results import write_text
 
 
 def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dict[str, Any]]]:
-    """The runs that a sweep's ``jobs.jsonl`` lists, once each, and the jobs that have no result."""
+    """The runs that a sweep's ``jobs.jsonl`` lists, once each, and the jobs that have no result.
+
+    A record of a run gets what its job typed, as ``typed``.
+    """
     lines = (sweep / "jobs.jsonl").read_text().splitlines()
     jobs = {json.dumps(job["overrides"]): job for job in map(json.loads, lines)}
-    folders = {job["folder"]: None for job in jobs.values() if job["status"] == "completed"}
-    read = [(Path(folder), results.read(Path(folder))) for folder in folders]
+    done = {job["folder"]: job for job in jobs.values() if job["status"] == "completed"}
+    read = [(Path(folder), results.read(Path(folder)), job) for folder, job in done.items()]
     failed = [job for job in jobs.values() if job["status"] != "completed"]
-    return [(folder, record) for folder, record in read if record is not None], failed
+    return [
+        (folder, {**record, "typed": dict(w.split("=", 1) for w in job["overrides"] if "=" in w)})
+        for folder, record, job in read
+        if record is not None
+    ], failed
 
 
 def _metrics(frame: pd.DataFrame) -> list[str]:
@@ -44,10 +51,9 @@ def result_table(runs: Sequence[tuple[Path, dict[str, Any]]]) -> pd.DataFrame:
     ``data`` is the start of the test split's fingerprint and the number of its pictures: rows
     compare only where it is equal.
     """
-    frame = pd.DataFrame([results.row(folder, record) for folder, record in runs])
-    varying = [
-        a for a in figures.AXES if frame[a].astype(str).nunique() > 1 or a in ("model", "dataset")
-    ]
+    frame = figures.frame(runs)
+    varying = list(dict.fromkeys(["model", "dataset", *figures.varying(frame)]))
+    varying.sort(key=[*figures.AXES, *varying].index)
     frame["chosen"] = frame["selection/epoch"]
     frame["data"] = [_data(record) for _, record in runs]
     frame = frame.rename(columns={"epoch0": "epoch 0"})

@@ -86,3 +86,15 @@ def test_a_job_listed_twice_is_one_row_and_failed_ones_are_said(sweep, capsys):
 
 def test_a_sweep_in_which_nothing_completed_has_no_table(sweep):
     assert tables.sweep(sweep(failed=["lr=9"])) == []
+
+
+def test_what_only_this_sweep_typed_has_a_column(sweep):
+    folder = sweep(record("aaaaaaaa"), record("bbbbbbbb", acc=0.7))
+    lines = [json.loads(line) for line in (folder / "jobs.jsonl").read_text().splitlines()]
+    for line, mode in zip(lines, ("crop", "pad"), strict=True):
+        line["overrides"] = [f"dataset.resize_mode={mode}", "prompts=simple", "seed=0"]
+    (folder / "jobs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = pd.read_csv(Path(tables.sweep(folder)[0]).with_suffix(".csv"))
+    assert table["dataset.resize_mode"].tolist() == ["crop", "pad"]
+    assert "prompts" not in table
+    assert table["val/acc"].tolist() == [0.5, 0.7]
