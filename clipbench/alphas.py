@@ -50,11 +50,10 @@ def asked(config: Mapping[str, Any]) -> Merge | None:
         raise Refused(f"no merge_bn={statistics}; there are {', '.join(STATISTICS)}")
     if alphas is None:
         return None
-    if isinstance(alphas, int) and alphas > 0:
+    if isinstance(alphas, int) and not isinstance(alphas, bool) and alphas > 0:
         alphas = [round(k / alphas, 6) for k in range(alphas + 1)]
-    if not isinstance(alphas, list) or not all(
-        isinstance(a, int | float) and 0 <= a <= 1 for a in alphas
-    ):
+    numbers = alphas if isinstance(alphas, list) else []
+    if not numbers or not all(isinstance(a, int | float) and 0 <= a <= 1 for a in numbers):
         raise Refused(f"alphas={alphas} are no numbers from 0 to 1; use alphas=10 or alphas=[0.5]")
     return Merge(sorted({float(alpha) for alpha in alphas}), kind, statistics)
 
@@ -106,7 +105,7 @@ def alpha_curve(
     for alpha in merge.alphas:
         classifier.load_state_dict(dict(_between(merge, ends, alpha, fishers)))
         if merge.statistics == "reestimate" and 0 < alpha < 1:
-            _reestimate(evaluate, seed)
+            reestimate(evaluate, seed)
         rows.append({"alpha": alpha, **evaluate(names)})
         score = rows[-1][metric]
         if best is None or score > best[0]:
@@ -140,7 +139,8 @@ def _fisher(evaluate: Evaluation, weights: State, seed: int) -> State:
     )
 
 
-def _reestimate(evaluate: Evaluation, seed: int) -> None:
+def reestimate(evaluate: Evaluation, seed: int) -> None:
+    """BatchNorm's statistics of the image tower anew, on pictures of train."""
     module = evaluate.module
     if module.strategy.reads_features:
         return  # the image tower is the same at both ends

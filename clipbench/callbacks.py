@@ -113,7 +113,7 @@ class Recorder(Callback):
     ) -> None:
         """Keep the loss of each batch; the row of the epoch has their mean."""
         self._losses.append(outputs["loss"].detach())
-        self.pictures += len(batch["label"])
+        self.pictures += len(batch["label"]) + len(batch.get("mixed", {}).get("label", ()))
 
     def _stop_clock(self) -> None:
         if self._started:

@@ -33,9 +33,11 @@ class Finish:
     def __call__(self) -> None:
         """Evaluate, write the files, fill in the record."""
         record, evaluate = self.record, self.evaluate
-        if "val" not in evaluate.outputs:
-            evaluate(["val"])
-        chosen = next(r for r in record["curve"] if r["epoch"] == record["selection"]["epoch"])
+        if "val" in evaluate.outputs:
+            epoch = record["selection"]["epoch"]
+            chosen = next(row for row in record["curve"] if row["epoch"] == epoch)
+        else:
+            chosen = evaluate(["val"])
         final = {k: v for k, v in chosen.items() if k.startswith("val/")}
         tuned = copied(evaluate.module.classifier) if self.merge else {}
         final |= chosen_epoch(evaluate)

@@ -16,6 +16,8 @@ from clipbench import advice, alphas, environment, guards, hub, optim, results
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.errors import Refused
 from clipbench.launch import Job, Outcome
+from clipbench.mixing import Mixed, rows
+from clipbench.other_task import OtherTask
 from clipbench.progress import console
 from clipbench.prompts import Prompts
 from clipbench.retention import Retention
@@ -63,6 +65,9 @@ class Run:
         self.recipe |= values
         self.config = {**self.config, **values}
         self.prompts = self._prompts()
+        self.mixed: Mixed | None = None
+        if (mix := self.config["mix"]) is not None:
+            self.mixed = Mixed(mix, self.config["seed"], self.config["mix_weight"])
         self.schedule = optim.plan(
             batches=self._batches() if self.strategy.trains else 0,
             epochs=self.recipe["epochs"],
@@ -83,8 +88,14 @@ class Run:
         self.folder = job.outputs / "runs" / job.choices["dataset"] / "-".join(names)
         self.record: dict[str, Any] = {}
 
+    @property
+    def rows(self) -> tuple[int, int]:
+        """How many pictures of a batch are the dataset's, and of another that is mixed in."""
+        size: int = self.recipe["batch_size"]
+        return (size, 0) if self.mixed is None else rows(size, self.config["mix_fraction"])
+
     def _batches(self) -> int:
-        whole: int = math.ceil(len(self.data.splits["train"]) / self.recipe["batch_size"])
+        whole = math.ceil(len(self.data.splits["train"]) / self.rows[0])
         limit: int | float | None = self.config["trainer"]["limit_train_batches"]
         if limit is None:
             return whole
@@ -108,8 +119,14 @@ class Run:
         config["model"] = {**config["model"], "pretrained": pretrained}
         data = {name: split["sha256"] for name, split in self.data.record().items()}
         said = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
-        watched = {"retention": self.retention.identity()} if self.retention else {}
-        return results.identity(config, data=data, prompts=said, **watched)
+        others = {name: other.identity() for name, other in self.others.items()}
+        return results.identity(config, data=data, prompts=said, **others)
+
+    @property
+    def others(self) -> dict[str, OtherTask]:
+        """The other datasets of the run by what they are for."""
+        others = {"retention": self.retention, "mix": self.mixed}
+        return {name: other for name, other in others.items() if other is not None}
 
     @property
     def completed(self) -> bool:
@@ -157,7 +174,7 @@ class Run:
         hydra: dict[str, Any] = {"config": self.config, "overrides": self.job.overrides}
         for name, content in hydra.items():
             OmegaConf.save(OmegaConf.create(content), self.folder / ".hydra" / f"{name}.yaml")
-        choices, recipe, other = self.job.choices, self.recipe, self.retention
+        choices, recipe = self.job.choices, self.recipe
         self.record = {
             "schema": results.SCHEMA,
             "key": self.key,
@@ -174,7 +191,7 @@ class Run:
             "config": self.config,
             "versions": environment.versions(),
             "git": environment.git(),
-            "data": self.data.record() | ({"retention": other.record()} if other else {}),
+            "data": {**self.data.record(), **{k: v.record() for k, v in self.others.items()}},
             "steps": {
                 "total": self.schedule.total,
                 "warmup": self.schedule.warmup,

@@ -1,6 +1,7 @@
 """The LightningModule of a classification run: one step for every split."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class ClassificationModule(LightningModule):
         values: its metrics, ``<split>/<metric>``.
         watch: what else is measured with each evaluation, such as what is remembered of another
             dataset; given the classifier, it returns further ``values``.
+        mixed: the loss of a batch's ``mixed``, where pictures of another dataset are mixed in.
     """
 
     def __init__(
@@ -52,13 +54,14 @@ class ClassificationModule(LightningModule):
         self.values: dict[str, float] = {}
         self.watch: Callable[[Classifier], dict[str, float]] | None = None
         self._watched: dict[str, float] = {}
+        self.mixed: Callable[[Classifier, Batch], Tensor] | None = None
         self._collected: list[dict[str, Tensor]] = []
         self._micro_batch: int | None = recipe["micro_batch"]
         strategy.micro_batch = self._micro_batch
 
     def __getstate__(self) -> dict[str, Any]:
         """For the copy that an average of the weights is kept in: without the data."""
-        return {**super().__getstate__(), "measure": None, "watch": None}
+        return {**super().__getstate__(), "measure": None, "watch": None, "mixed": None}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch of pictures, or of features computed before."""
@@ -87,22 +90,36 @@ class ClassificationModule(LightningModule):
             Refused: with status ``diverged`` if the loss is not finite.
         """
         self.zero_grad()
-        whole, rows = torch.zeros(()), len(batch["label"])
-        for part in accumulation.parts(batch, None if self.strategy.pairs else self._micro_batch):
+        whole = torch.zeros(())
+        for share, loss in self._losses(batch):
             if whole.requires_grad:
                 self.trainer.strategy.backward(whole, None)
-            loss = self.strategy.loss(
-                self.classifier,
-                part,
-                smoothing=self.recipe["label_smoothing"],
-                step=self.global_step,
-                weights=self.weights,
-            )
-            whole = whole.detach().to(loss) + loss * (len(part["label"]) / rows)
+            value = loss()
+            whole = whole.detach().to(value) + share * value
         if not torch.isfinite(whole):
             raise self._diverged("loss")
         self.log("train/loss_step", whole)
         return whole
+
+    def _losses(self, batch: Batch) -> Iterator[tuple[float, Callable[[], Tensor]]]:
+        """The losses that a batch's is made of, each with its share, to be made one by one."""
+        own = {name: column for name, column in batch.items() if name != "mixed"}
+        size, rows = self._micro_batch, len(own["label"])
+        for part in accumulation.parts(own, None if self.strategy.pairs else size):
+            yield len(part["label"]) / rows, partial(self._own_loss, part)
+        if self.mixed is not None:
+            rows = len(batch["mixed"]["label"])
+            for part in accumulation.parts(batch["mixed"], size):
+                yield len(part["label"]) / rows, partial(self.mixed, self.classifier, part)
+
+    def _own_loss(self, batch: Batch) -> Tensor:
+        return self.strategy.loss(
+            self.classifier,
+            batch,
+            smoothing=self.recipe["label_smoothing"],
+            step=self.global_step,
+            weights=self.weights,
+        )
 
     def optimizer_zero_grad(self, *args: Any) -> None:
         """Nothing: this comes after :meth:`training_step`, which starts from none itself."""

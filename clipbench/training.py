@@ -16,6 +16,7 @@ from clipbench.errors import Refused
 from clipbench.evaluation import Evaluation, copied
 from clipbench.finishing import Finish
 from clipbench.merging import State
+from clipbench.mixing import Zipped
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.modules import ClassificationModule
 from clipbench.progress import console
@@ -57,7 +58,7 @@ class Training:
         self.recorder = Recorder(run.folder, self.record["selection"]["metric"], self._changed)
         decay = optim.ema_decay(run.recipe["ema"], run.schedule.total)
         averages = [] if decay is None or not self.strategy.trains else [EMA(decay)]
-        self.trainer = _trainer(run.config, run.folder, [self.recorder, *averages])
+        self.trainer = trainer(run.config, run.folder, [self.recorder, *averages])
         device = self.trainer.strategy.root_device
         self.encoded = FeatureLoaders(self.data, _encoder(classifier.tower, device))
         self.loaders: Any = self.encoded if self.strategy.reads_features else self.data
@@ -75,12 +76,12 @@ class Training:
             tower.set_grad_checkpointing()
         seed_everything(config["seed"], workers=True, verbose=False)
         classifier = self.strategy.prepare(tower, Task(self.data.classes, self.run.prompts))
+        augment, (own, other) = build(config["augment"]), self.run.rows
         self.data.attach(
-            preprocess=tower.preprocess,
-            augment=build(config["augment"]),
-            batch_size=self.run.recipe["batch_size"],
-            seed=config["seed"],
+            preprocess=tower.preprocess, augment=augment, batch_size=own, seed=config["seed"]
         )
+        if self.run.mixed is not None:
+            self.run.mixed.ready(classifier.tower, self.strategy, other, augment)
         self.record["parameters"] = classifier.counts()
         self.run.write()
         return classifier
@@ -95,7 +96,7 @@ class Training:
 
     def __call__(self) -> None:
         """Train, evaluate, write the files, seal the record."""
-        module, strategy, trainer = self.module, self.strategy, self.trainer
+        module, strategy = self.module, self.strategy
         if strategy.fits_head == "start":
             strategy.fit_head(module.classifier, self.encoded.tensors, module.weights)
         start = self._start()
@@ -115,8 +116,9 @@ class Training:
             module.load_state_dict(best["state_dict"])
             self.evaluate.outputs["val"] = self.recorder.best_outputs
         # It would take each further look at val for an epoch.
-        trainer.callbacks.remove(self.recorder)  # type: ignore[attr-defined]
-        ends = start and (start, None if self.record["selection"]["epoch"] else last)
+        self.trainer.callbacks.remove(self.recorder)  # type: ignore[attr-defined]
+        end = None if self.record["selection"]["epoch"] else last
+        ends = None if start is None else (start, end)
         merge = self.run.merge if ends else None
         Finish(self.evaluate, self.run.folder, self.record, merge, ends)()
         self._seal()
@@ -160,14 +162,18 @@ class Training:
             self.run.warn(message)
 
     def _train(self) -> None:
-        module, loaders, trainer = self.module, self.loaders, self.trainer
+        module, loaders = self.module, self.loaders
         if self.strategy.fits_head == "run":
             self.strategy.fit_head(module.classifier, self.encoded.tensors, module.weights)
             self.recorder.epoch = 1
             self._validate()
         elif self.strategy.trains:
-            trainer.fit(module, loaders.train_dataloader(), loaders.eval_dataloader("val"))
-            taken, planned = trainer.global_step, self.run.schedule.total
+            train = loaders.train_dataloader()
+            if self.run.mixed is not None:
+                module.mixed = self.run.mixed
+                train = Zipped(train, self.run.mixed.data.train_dataloader())
+            self.trainer.fit(module, train, loaders.eval_dataloader("val"))
+            taken, planned = self.trainer.global_step, self.run.schedule.total
             if taken != planned:
                 raise Refused(f"{taken} steps were taken and {planned} planned; set epochs alone")
 
@@ -216,7 +222,14 @@ def _encoder(tower: ImageTower, device: torch.device) -> Any:
     return encode
 
 
-def _trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Trainer:
+def trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Trainer:
+    """Lightning's Trainer as a config has it.
+
+    Args:
+        config: the root.
+        folder: the run's.
+        own: callbacks besides the config's.
+    """
     extra = [build(node) for node in (config["callbacks"] or {}).values() if node]
     loggers = [
         build(node, save_dir=str(folder)) for node in (config["logger"] or {}).values() if node
@@ -226,11 +239,11 @@ def _trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Tr
     length = {"max_epochs": epochs} if steps is None else {"max_epochs": -1, "max_steps": steps}
     # Bars are for a terminal; a log has the line of each epoch.
     shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
-    trainer: Trainer = build(
+    built: Trainer = build(
         {**config["trainer"], "enable_progress_bar": shown, **length},
         callbacks=[*own, *extra, *([RichProgressBar(leave=False)] if shown else [])],
         logger=loggers,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
     )
-    return trainer
+    return built

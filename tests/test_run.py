@@ -104,12 +104,9 @@ def test_the_curve_has_a_row_an_epoch_and_nulls_before_a_random_head_is_trained(
         if record["status"] != "completed":
             continue
         assert [row["epoch"] for row in record["curve"]] == [0, 1, 2]
-        assert record["curve"][0] == {
-            "epoch": 0,
-            "val/loss": None,
-            "val/acc": None,
-            "val/mean_per_class": None,
-        }
+        nulls = {k: v for k, v in record["curve"][0].items() if k != "epoch"}
+        assert {"val/loss", "val/acc", "val/mean_per_class"} <= nulls.keys()
+        assert set(nulls.values()) == {None}
         curve = pd.read_csv(folder / "curve.csv")
         assert list(curve["epoch"]) == [0, 1, 2]
         assert np.isnan(curve["val/acc"][0])

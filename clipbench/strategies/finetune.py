@@ -25,6 +25,8 @@ class Finetune(Strategy):
             made for features under those, and a small dataset of one style moves them away.
         stages: staged unfreezing, ``[[2, 8], [4, 0]]``: once 2 epochs are over the freezing depth
             is 8, after 4 it is 0; before the first stage it is ``freeze_depth``.
+        head_trains: False keeps the head as it starts, so that other tasks' heads still fit the
+            tower: PAINT (Ilharco et al. 2022), with ``merge=paint``.
 
     Raises:
         Refused: for stages that do not follow each other.
@@ -39,8 +41,9 @@ class Finetune(Strategy):
         head: str = "auto",
         frozen_statistics: bool = False,
         stages: Sequence[tuple[int, int | str]] | None = None,
+        head_trains: bool = True,
     ) -> None:
-        self.freeze_depth, self.head = freeze_depth, head
+        self.freeze_depth, self.head, self.head_trains = freeze_depth, head, head_trains
         self.frozen_statistics = frozen_statistics
         self.fits_head = "start" if head == "lp" else None
         self.stages = [(0, freeze_depth), *((epoch, depth) for epoch, depth in stages or [])]
@@ -49,7 +52,11 @@ class Finetune(Strategy):
             raise Refused(f"strategy.stages={stages}: epochs must rise, as in [[2,8],[4,0]]")
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
-        """The classifier at its start: what trains at any stage has ``requires_grad``."""
+        """The classifier at its start: what trains at any stage has ``requires_grad``.
+
+        Raises:
+            Refused: if the head should stay and is random, or nothing is left to train.
+        """
         classifier = start_head(tower, task, self.head)
         layers = tower.layers()
         most = max(
@@ -57,6 +64,13 @@ class Finetune(Strategy):
             key=lambda depth: len(left(layers, depth, "freeze_depth")),
         )
         freeze(tower, most)
+        if not self.head_trains:
+            if not classifier.meaningful or most == "all":
+                raise Refused(
+                    "strategy.head_trains=false is for a head made of text, or strategy.head=lp, "
+                    "and a tower that trains; use strategy.head_trains=true"
+                )
+            classifier.head.requires_grad_(False)
         return classifier
 
     def fit_head(
