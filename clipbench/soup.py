@@ -1,0 +1,186 @@
+"""A soup of a sweep's runs: the mean of their weights, evaluated as a run of its own.
+
+Run: python -m clipbench.soup sweep=outputs/sweeps/NAME [kind=greedy|uniform] [bn=reestimate]
+
+greedy keeps what makes val better, best run first; uniform takes all (Wortsman et al. 2022).
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import seed_everything
+
+from clipbench import (
+    alphas,
+    closing,
+    environment,
+    merging,
+    optim,
+    paths,
+    results,
+    saved,
+    tables,
+)
+from clipbench.errors import Refused
+from clipbench.evaluation import Evaluation
+from clipbench.finishing import Finish
+from clipbench.launch import Outcome
+from clipbench.modules import ClassificationModule
+from clipbench.progress import console
+from clipbench.prompts import Prompts
+from clipbench.schema import build
+from clipbench.strategies.base import Strategy, Task
+from clipbench.training import trainer
+
+Runs = list[tuple[Path, dict[str, Any]]]
+KINDS = {"kind": ("greedy", "uniform"), "bn": ("average", "reestimate")}
+
+
+def ingredients(sweep: Path) -> Runs:
+    """The completed runs of a sweep, best on val first, if their weights can be averaged.
+
+    Raises:
+        Refused: for fewer than two, or runs of different models, data or heads.
+    """
+    if not (sweep / "jobs.jsonl").is_file():
+        raise Refused(f"{sweep} is no sweep; give a folder of outputs/sweeps that has a jobs.jsonl")
+    runs = [run for run in tables.sweep_runs(sweep)[0] if run[1]["strategy"] != "soup"]
+    if len(runs) < 2:
+        raise Refused(f"{sweep} has {len(runs)} completed runs; a soup is of two at least")
+    first = _start(runs[0][1])
+    for _, record in runs[1:]:
+        for what, value in _start(record).items():
+            if value != first[what]:
+                keys = f"{runs[0][1]['key']} and {record['key']}"
+                raise Refused(f"runs {keys} differ in {what}; sweep what does not change it")
+    metric = runs[0][1]["selection"]["metric"]
+    return sorted(runs, key=lambda run: -run[1]["final"][metric])
+
+
+def _start(record: dict[str, Any]) -> dict[str, Any]:
+    """What all ingredients must share."""
+    config, data = record["config"], record["data"]
+    return {
+        "their model": config["model"],
+        "their dataset": record["dataset"],
+        "their data": {k: v["sha256"] for k, v in data.items() if k not in ("train", "retention")},
+        "the start of their head": config["strategy"].get("head"),
+        "the metric they are selected by": record["selection"]["metric"],
+    }
+
+
+def evaluation(config: dict[str, Any], folder: Path) -> Evaluation:
+    """The splits and the classifier of a run's config, with no weights of its own yet."""
+    data = build(config["dataset"])
+    data.prepare(config["seed"])
+    prompts: Prompts = build(config["prompts"])
+    said = prompts.of(data.classes, data.templates, data.keys)
+    strategy: Strategy = build(config["strategy"])
+    seed_everything(config["seed"], workers=True, verbose=False)
+    classifier = strategy.prepare(build(config["model"]), Task(data.classes, said))
+    data.attach(
+        preprocess=classifier.tower.preprocess,
+        augment=build(config["augment"]),
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+    )
+    recipe = {**config["recipe"], **{k: v for k, v in config.items() if k in config["recipe"]}}
+    never = optim.Schedule(total=0, warmup=0)
+    module = ClassificationModule(classifier, strategy, recipe, never, data.measure)
+    return Evaluation(trainer(config, folder, []), module, data, data)
+
+
+def cook(runs: Runs, kind: str, bn: str) -> Outcome:
+    """Average, evaluate on every split, and leave a run's folder; nothing is done twice."""
+    started, (_, best) = time.perf_counter(), runs[0]
+    keys = [record["key"] for _, record in runs]
+    key = results.key({"soup": kind, "bn": bn, "ingredients": sorted(keys)})
+    name = f"{best['model']}-soup-{key}"
+    folder = paths.outputs() / "runs" / best["dataset"] / name
+    if (known := results.read(folder)) and known["status"] == "completed":
+        return Outcome("completed", key=key, folder=str(folder), before=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**best["config"], "logger": {}, "callbacks": {}}
+    record = {
+        **best,
+        **{"key": key, "training": key, "strategy": "soup", "status": "interrupted"},
+        **{"config": config, "versions": environment.versions(), "git": environment.git()},
+        **{"curve": best["curve"][:1], "final": {}, "alpha_curve": [], "weights_from": None},
+        "selection": {**best["selection"], "epoch": None, "alpha": None},
+        "soup": {"kind": kind, "bn": bn, "ingredients": keys, "kept": []},
+        "warnings": [],
+    }
+    results.write(folder, record)
+    evaluate = evaluation(config, folder)
+    if not evaluate.module.classifier.meaningful:
+        _warn(record, "their heads start at random, each at another place: such do not average")
+    record["soup"]["kept"] = _average(evaluate, runs, kind, bn)
+    Finish(evaluate, folder, record)()
+    device = environment.device(evaluate.trainer.strategy.root_device)
+    seconds = time.perf_counter() - started
+    record["cost"] = {"seconds": seconds, "images_per_second": None, **device}
+    record["status"] = "completed"
+    results.write(folder, record)
+    return Outcome("completed", key=key, folder=str(folder))
+
+
+def _average(evaluate: Evaluation, runs: Runs, kind: str, bn: str) -> list[str]:
+    """Leave the soup in the module; returns the keys of what is in it."""
+    classifier, metric = evaluate.module.classifier, runs[0][1]["selection"]["metric"]
+
+    def load(i: int) -> merging.State:
+        return saved.classifier(runs[i][0]).state_dict()
+
+    def put(state: merging.State, several: bool) -> None:
+        classifier.load_state_dict(dict(state))
+        if bn == "reestimate" and several:
+            alphas.reestimate(evaluate, runs[0][1]["seed"])
+
+    def score(state: merging.State) -> float:
+        put(state, several=True)
+        return evaluate(["val"])[metric]
+
+    if kind == "uniform":
+        kept, state = list(range(len(runs))), merging.uniform(map(load, range(len(runs))))
+    else:
+        scores = [record["final"][metric] for _, record in runs]
+        kept, state, _ = merging.greedy(scores, load, score)
+    put(state, several=len(kept) > 1)
+    evaluate.outputs.clear()
+    return [runs[i][1]["key"] for i in kept]
+
+
+def _warn(record: dict[str, Any], message: str) -> None:
+    console.print(f"[yellow]warning:[/] {message}", highlight=False)
+    record["warnings"].append(message)
+
+
+def main() -> None:
+    """Make a soup, list it beside the sweep's runs, and write their table again."""
+    given = dict(word.partition("=")[::2] for word in sys.argv[1:])
+    asked = {"kind": "greedy", "bn": "average", **given}
+    right = all(asked[key] in known for key, known in KINDS.items())
+    if not right or "sweep" not in given or asked.keys() - {"sweep", *KINDS}:
+        print(__doc__, file=sys.stderr)
+        sys.exit(0 if {"-h", "--help"} & given.keys() else 2)
+    sweep = Path(given["sweep"])
+    environment.quiet()
+    try:
+        outcome = cook(ingredients(sweep), asked["kind"], asked["bn"])
+    except Refused as refused:
+        closing.refusal(f"refused: {refused}", refused.details, sweep)
+        sys.exit(1)
+    closing.job(outcome)
+    line: dict[str, Any] = {"key": outcome.key, "status": outcome.status, "error": None}
+    line |= {"folder": outcome.folder, "overrides": [f"soup={asked['kind']}", f"bn={asked['bn']}"]}
+    with (sweep / "jobs.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    for path in tables.sweep(sweep):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
