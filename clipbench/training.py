@@ -43,7 +43,8 @@ class Training:
         self.data.check()
         for reason in run.reasons:
             console.print(reason, highlight=False)
-        for warning in [*self.data.warnings, *advice.outside(run.facts, run.recipe)]:
+        strange = advice.warnings(run.facts, run.recipe, run.schedule.total)
+        for warning in [*self.data.warnings, *strange]:
             run.warn(warning)
         classifier = self._classifier()
         weights = self.data.class_weights()
@@ -191,7 +192,8 @@ class Training:
         self.module.classifier.load_state_dict(saved.classifier(source).state_dict())
         record = results.read(source)
         assert record is not None
-        self.recorder.take(record["curve"][1:], record["selection"]["epoch"])
+        chosen = record["selection"]["epoch"]
+        self.recorder.take(record["curve"][1:], chosen, self.trainer)
         self.trainer.save_checkpoint(self.run.folder / "checkpoints" / "best.ckpt", True)
         self.record["weights_from"] = {"key": record["key"], "folder": source.name}
         self.record["cost"] = record["cost"]

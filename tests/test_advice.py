@@ -180,11 +180,13 @@ def test_a_run_keeps_the_reasons_and_is_the_run_that_says_the_same(outputs):
 
 def test_a_warning_is_kept_in_the_record(outputs):
     words = ("model=clip_tiny", FEW, "epochs=1", "batch_size=8", "trainer=cpu", "lr=2e-3")
+    words += ("ema=0.999",)
     done = run_here(*words)
     assert done.status == "completed", done.error
     ((_, record),) = results.records(outputs)
     (warning,) = [w for w in record["warnings"] if "OpenCLIP" in w]
     assert warning.endswith("lr=0.002 (1e-05 to 0.0001), epochs=1 (5 to 10)")
+    assert any("ema=auto fits the run" in w for w in record["warnings"])
 
 
 RECIPES = sorted((paths.CONF / "recipe").glob("*.yaml"))
