@@ -140,18 +140,28 @@ class Recorder(Callback):
         values = {"train/loss": loss, **pl_module.values}
         self.add(trainer.current_epoch + 1, values, trainer, pl_module)
 
-    def take(self, rows: Sequence[Row], chosen: int) -> None:
+    def take(self, rows: Sequence[Row], chosen: int, trainer: Trainer) -> None:
         """Go on as if the epochs of another run, which trained the same, had been this one's.
 
         Args:
             rows: its curve after epoch 0.
             chosen: its chosen epoch.
+            trainer: with the loggers.
         """
-        self.curve += rows
+        for row in rows:
+            self.curve.append(row)
+            self._log(row, trainer)
         self.best = next(row for row in self.curve if row["epoch"] == chosen)
         self.best_outputs = {}
         self._write()
         self.changed()
+
+    def _log(self, row: Row, trainer: Trainer) -> Row:
+        known = {k: v for k, v in row.items() if v is not None and k != "epoch"}
+        for logger in trainer.loggers:
+            # The epoch is the x-axis, so that runs of different batch size lie over each other.
+            logger.log_metrics(known, row["epoch"])
+        return known
 
     def _write(self) -> None:
         write_text(self.folder / "curve.csv", pd.DataFrame(self.curve).to_csv(index=False))
@@ -170,10 +180,7 @@ class Recorder(Callback):
         if epoch and trainer.state.fn == TrainerFn.FITTING:
             trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", weights_only=False)
         self._write()
-        known = {k: v for k, v in row.items() if v is not None and k != "epoch"}
-        for logger in trainer.loggers:
-            # The epoch is the x-axis, so that runs of different batch size lie over each other.
-            logger.log_metrics(known, epoch)
+        known = self._log(row, trainer)
         told = ("train/loss", "val/loss", "val/acc", self.metric, "retention/acc")
         shown = "  ".join(f"{k} {v:.4f}" for k, v in known.items() if k in told)
         shown = shown or "no meaningful head before training"

@@ -150,6 +150,31 @@ def test_nothing_is_forgotten_with_lr_0_and_much_with_a_large_one(outputs):
         assert record["final"]["retention/acc@alpha=1"] < before["retention/acc"] - 0.1
 
 
+def test_each_epochs_retention_is_of_the_weights_that_are_evaluated(outputs):
+    """Of their average, where one is kept; and of both towers, where both train."""
+    words = (*WORDS, *OTHER, "epochs=2", "retention_every_epoch=true", "alphas=[0,1]")
+    for strategy, more in (("finetune", "ema=0.5"), ("flyp", "lr=1e-4")):
+        _, record = completed(*words, more, strategy=strategy)
+        assert record["weights_from"] is None
+        names = [k for k in record["final"] if k.startswith("retention/") and "@" not in k]
+        rows = [[row[k] for k in names] for row in record["curve"]]
+        assert len({tuple(row) for row in rows}) == 3
+        final = record["final"]
+        chosen = record["selection"]["epoch"]
+        assert [final[k] for k in names] == pytest.approx(rows[chosen], rel=1e-5)
+        assert [final[f"{k}@alpha=0"] for k in names] == pytest.approx(rows[0], rel=1e-5)
+        assert [final[f"{k}@alpha=1"] for k in names] == pytest.approx(rows[chosen or 2], rel=1e-5)
+
+
+def test_a_probe_is_averaged_with_the_head_of_text(outputs):
+    _, record = completed(*WORDS, "alphas=2", strategy="linear_probe")
+    zero, _, one = record["alpha_curve"]
+    assert zero["val/loss"] == pytest.approx(record["curve"][0]["val/loss"], rel=1e-5)
+    assert one["val/loss"] == pytest.approx(record["curve"][1]["val/loss"], rel=1e-5)
+    _, record = completed(*WORDS, "alphas=2", strategy="zero_shot")
+    assert "where nothing is trained" in record["warnings"][-1]
+
+
 def test_a_model_without_text_has_neither(outputs):
     words = (*TINY, *SMALL, "dataset.subset=3", "trainer.limit_train_batches=1")
     _, record = completed(*words, *OTHER, "alphas=2", model="timm")
