@@ -81,6 +81,7 @@ class Training:
         self.data.attach(
             preprocess=tower.preprocess, augment=augment, batch_size=own, seed=config["seed"]
         )
+        tower.preprocess = self.data.preprocess  # dataset.resize_mode goes with the weights
         if self.run.mixed is not None:
             self.run.mixed.ready(classifier.tower, self.strategy, other, augment)
         self.record["parameters"] = classifier.counts()

@@ -24,7 +24,7 @@ def runs(tmp_path_factory):
     outputs = tmp_path_factory.mktemp("saved")
     patch.setenv("CLIPBENCH_OUTPUTS", str(outputs))
     clip = ("model=clip_tiny", "model.pretrained=null", "lr=1e-3")
-    for model, words in (("clip_tiny", clip), ("timm", TINY)):
+    for model, words in (("clip_tiny", clip), ("timm", (*TINY, "dataset.resize_mode=squash"))):
         outcome = run_here(*words, *SMALL, model=model)
         assert outcome.status == "completed", outcome.error
     patch.undo()
@@ -74,6 +74,13 @@ def test_a_resnet_loads_in_timm_itself(runs):
 
 
 @pytest.mark.parametrize("model", ["clip_tiny", "timm"])
+def test_the_resize_mode_goes_with_the_weights(runs):
+    modes = {
+        name: clipbench.load(folder)[1].fixed.resize_mode for name, (folder, _) in runs.items()
+    }
+    assert modes == {"clip_tiny": "shortest", "timm": "squash"}
+
+
 def test_the_classifier_of_a_run_gives_its_recorded_logits(runs, model):
     folder, record = runs[model]
     classifier = saved.classifier(folder)
