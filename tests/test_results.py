@@ -99,5 +99,11 @@ def test_a_strategy_that_does_not_train_has_one_key_whatever_the_recipe():
 
     assert key("zero_shot") == key("zero_shot", "lr=7", "epochs=3", "augment=none")
     assert key("linear_probe") == key("linear_probe", "freeze_depth=2", "augment=none")
-    assert key("linear_probe") != key("linear_probe", "lr=7")
+    assert key("linear_probe") == key("linear_probe", "lr=7")  # by L-BFGS
+    sgd = "strategy.solver=sgd"
+    assert key("linear_probe", sgd) != key("linear_probe", sgd, "lr=7")
     assert key("finetune") != key("finetune", "freeze_depth=2")
+    idle = ("merge=fisher", "merge_bn=reestimate", "retention_every_epoch=true", "mix_weight=2")
+    assert key("finetune") == key("finetune", *idle)
+    assert key("finetune") != key("finetune", "alphas=2")
+    assert key("finetune", "alphas=2") != key("finetune", "alphas=2", "merge=fisher")
