@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from pytorch_lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from clipbench import results
@@ -69,6 +70,38 @@ def test_batches_are_zipped_for_as_long_as_the_first_lasts(other):
         assert len({tuple(one) for one in passes}) > 1
     else:
         assert len(set(drawn)) == len(drawn) == 21
+
+
+class Listener(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.heard = torch.nn.Linear(1, 1), []
+
+    def training_step(self, batch, batch_idx):
+        self.heard.append((batch["label"].tolist(), batch["mixed"]["label"].tolist()))
+        return self.layer(torch.ones(1, 1)).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*logging interval")
+def test_the_trainer_tells_both_their_epoch(tmp_path):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+        **quiet,
+    )
+    module, loader = Listener(), zipped((20, 3), (4, 2))
+    trainer.fit(module, loader)
+    expected = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        expected += [(b["label"].tolist(), b["mixed"]["label"].tolist()) for b in loader]
+    assert module.heard == expected
 
 
 def test_the_loss_is_cross_entropy_through_a_head_of_the_other_classes():
