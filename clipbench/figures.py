@@ -86,8 +86,6 @@ def curves(runs: Runs, path: Path) -> None:
     for _, record in shown:
         metric = record["selection"]["metric"]
         points = [(r["epoch"], r[metric]) for r in record["curve"] if r.get(metric) is not None]
-        if not points:  # a soup of runs that start with a random head
-            continue
         peers = [r["key"] for _, r in shown if r["model"] == record["model"]]
         share = peers.index(record["key"]) / max(1, len(peers) - 1)
         color = _hue(models.index(record["model"]), share)

@@ -131,8 +131,9 @@ def sweep(folder: Path) -> list[Path]:
     table = result_table(runs)
     write_table(table, stem)
     write_table(cost_table(runs), stem.with_name(f"{stem.name}_cost"))
-    figures.curves(runs, stem.with_suffix(".png"))
-    drawn = figures.by_axis(runs, stem)
+    trained = [run for run in runs if run[1]["strategy"] != "soup"]  # which has no lr of its own
+    figures.curves(trained, stem.with_suffix(".png"))
+    drawn = figures.by_axis(trained, stem)
     metric = runs[0][1]["selection"]["metric"].split("/")[1]
     hidden = [c for c in table.columns if "/" in c and c.split("/")[1].split("@")[0] != metric]
     datasets = list(dict.fromkeys(table["dataset"]))
