@@ -136,6 +136,11 @@ class Training:
             return None
         if merge.kind == "paint" and any(p.requires_grad for p in classifier.head.parameters()):
             raise Refused("merge=paint is for a head that stays; add strategy.head_trains=false")
+        if merge.statistics == "reestimate" and self.strategy.frozen_statistics:
+            self.run.warn(
+                "merge_bn=reestimate takes the pretrained statistics away, under which this run "
+                "was tuned; merge_bn=average keeps them"
+            )
         return copied(classifier)
 
     def _changed(self) -> None:
