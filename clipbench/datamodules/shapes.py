@@ -6,7 +6,7 @@
 import argparse
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -107,7 +107,7 @@ class Imagined(Split):
     """A split that is drawn picture by picture, when it is looked at.
 
     Attributes:
-        scenes: what each picture shows; ``pictures`` is empty.
+        scenes: what each picture shows; those of ``pictures`` have no pixels.
     """
 
     scenes: Sequence[Scene] = ()
@@ -115,6 +115,11 @@ class Imagined(Split):
     def picture(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
         """The picture at a position, drawn anew."""
         return Image.fromarray(draw(self.scenes[index]))
+
+    def take(self, index: NDArray[np.int64]) -> "Imagined":
+        """The pictures at some positions, with their scenes."""
+        taken = super().take(index)
+        return replace(self, **vars(taken) | {"scenes": [self.scenes[i] for i in index]})
 
 
 class ShapesDataModule(ClassificationDataModule):
@@ -204,7 +209,7 @@ class ShapesDataModule(ClassificationDataModule):
     def _pretrain(self, name: str, look: Look) -> Split:
         scenes, labels = self._imagine(look, self.counts[name])
         ids, texts = self._register(name, scenes), [aspects(scene) for scene in scenes]
-        none = np.empty((0, SIDE, SIDE, 3), dtype=np.uint8)
+        none = np.empty((len(ids), 0, 0, 3), dtype=np.uint8)
         return Imagined(ids, labels, none, expected=len(ids), captions=texts, scenes=scenes)
 
     def _static(self, name: str, look: Look) -> Split:

@@ -9,6 +9,8 @@ from clipbench import paths, schema
 from clipbench.datamodules.shapes import main
 from clipbench.drawing import COLOURS, FILLS, SHAPES
 from clipbench.errors import Refused
+from clipbench.schema import build
+from clipbench.styles import draw
 from tests.conftest import composed
 
 
@@ -176,3 +178,12 @@ STATIC = {
     "test": "b54852908110",
     "test_ood": "0d1f58d520b6",
 }
+
+
+def test_few_shots_of_the_pretraining_world_keep_their_scenes():
+    data = build(composed("dataset=shapes", "dataset.scene=pretrain", "dataset.shots=1")["dataset"])
+    data.prepare(0)
+    train = data.splits["train"]
+    assert len(train) == len(data.classes)
+    for i in (0, 40):
+        assert np.array_equal(np.asarray(train.picture(i)), draw(data.scenes[train.ids[i]]))
