@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types unit bench pretrain tables dashboard clean
+.PHONY: help install demo test lint types unit bench pretrain data tables dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,10 @@ pretrain: install  ## rebuild the weights of clip_tiny and resnet_tiny
 
 tables: install  ## the table and curves of every sweep under outputs/
 	$(PY) -m clipbench.tables
+
+data: install  ## fetch a dataset and check it: make data DATASET=flowers102
+	$(PY) -m clipbench.data fetch dataset=$(DATASET)
+	$(PY) -m clipbench.data check dataset=$(DATASET)
 
 dashboard: install  ## TensorBoard over outputs/
 	$(PY) -m clipbench.dashboard
