@@ -37,11 +37,14 @@ def photos(tmp_path):
 
 
 def refused(tmp_path, *words, code=1, env=None, weights="null"):
-    """The lines on stderr of a command that must fail, with no traceback and no step taken."""
+    """The lines on stderr of a command that must fail, with no traceback and no step taken.
+
+    With ``-m`` each of its jobs must: what goes wrong once starts Python once.
+    """
     model = ("model=timm", "model.arch=test_resnet", "model.image_size=32")
     outputs = {"CLIPBENCH_OUTPUTS": str(tmp_path / "outputs"), **(env or {})}
     done = clipbench(
-        *model, f"model.pretrained={weights}", "epochs=1", "trainer=cpu", *words, env=outputs
+        *words, *model, f"model.pretrained={weights}", "epochs=1", "trainer=cpu", env=outputs
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -51,14 +54,6 @@ def refused(tmp_path, *words, code=1, env=None, weights="null"):
         assert record["curve"] == []
         assert not (folder / "checkpoints").exists()
     return done.stderr.strip().splitlines()
-
-
-def test_a_good_folder_runs(photos, tmp_path):
-    done = clipbench(
-        *TINY, *SMALL, "dataset=imagefolder", f"dataset.root={photos}",
-        env={"CLIPBENCH_OUTPUTS": str(tmp_path / "outputs")},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -85,26 +80,36 @@ def test_a_value_of_the_wrong_type_names_the_key(tmp_path, word):
     assert word.split("=")[0] in first
 
 
-def test_no_dataset(tmp_path):
-    (line,) = refused(tmp_path, "dataset=imagefolder", f"dataset.root={tmp_path}/nowhere")
-    assert "nowhere" in line
-    assert "dataset.root" in line
+@pytest.fixture
+def folders(photos, tmp_path):
+    """Copies of the photos, each wrong in its own way, and one that is as it should be."""
+    made = {name: tmp_path / name for name in ("empty", "missing", "renamed", "good")}
+    for folder in made.values():
+        shutil.copytree(photos, folder)
+    for path in (made["empty"] / "val" / "hen").iterdir():
+        path.unlink()
+    shutil.rmtree(made["missing"] / "val" / "hen")
+    (made["renamed"] / "val" / "hen").rename(made["renamed"] / "val" / "rooster")
+    return {"nowhere": tmp_path / "nowhere", **made}
 
 
-@pytest.mark.parametrize("fault", ["empty", "missing", "renamed"])
-def test_a_class_folder_that_is_wrong_is_named(photos, tmp_path, fault):
-    folder = photos / "val" / "hen"
-    if fault == "empty":
-        for path in folder.iterdir():
-            path.unlink()
-    elif fault == "missing":
-        shutil.rmtree(folder)
-    else:
-        folder.rename(folder.with_name("rooster"))
-    lines = refused(tmp_path, "dataset=imagefolder", f"dataset.root={photos}")
-    assert "hen" in " ".join(lines)
-    if fault == "renamed":
-        assert "rooster" in " ".join(lines)
+def test_a_folder_that_is_wrong_is_named_and_a_good_one_runs(folders, tmp_path):
+    roots = ",".join(map(str, folders.values()))
+    done = clipbench(
+        "-m", *TINY, *SMALL, "dataset=imagefolder", f"dataset.root={roots}",
+        env={"CLIPBENCH_OUTPUTS": str(tmp_path / "outputs")},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    nowhere, empty, missing, renamed = done.stderr.split("failed: ")[1:]
+    assert "dataset.root" in nowhere
+    assert "nowhere" in nowhere
+    for said in (empty, missing, renamed):
+        assert "val/hen" in said
+    assert "no picture" in empty
+    assert "rooster" in renamed
+    ((_, record),) = results.records(tmp_path / "outputs")
+    assert record["status"] == "completed"
 
 
 def test_bad_pictures_are_listed_fifty_at_most_and_the_rest_is_in_a_file(photos, tmp_path):
@@ -124,36 +129,26 @@ def test_bad_pictures_are_listed_fifty_at_most_and_the_rest_is_in_a_file(photos,
     assert len(rest.read_text().splitlines()) == 62
 
 
-@pytest.fixture
-def weight_file(tmp_path):
-    def make(kind):
-        path = tmp_path / f"{kind}.pt"
-        if kind == "malicious":
-            torch.save({"state_dict": {"w": Evil(tmp_path / "executed")}}, path)
-        elif kind == "raw_pickle":
-            path.write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
-        elif kind == "truncated":
-            torch.save({"w": torch.zeros(1000)}, path)
-            path.write_bytes(path.read_bytes()[:-100])
-        elif kind == "wrong_architecture":
-            torch.save({"visual.conv1.weight": torch.zeros(3, 3)}, path)
-        return path
-
-    return make
-
-
-@pytest.mark.parametrize(
-    "kind", ["malicious", "raw_pickle", "truncated", "wrong_architecture", "missing"]
-)
-def test_a_weight_file_that_is_wrong_is_refused_and_never_executed(tmp_path, weight_file, kind):
-    path = weight_file(kind)
+def test_a_weight_file_that_is_wrong_is_refused_and_never_executed(tmp_path):
+    files = {
+        kind: tmp_path / f"{kind}.pt"
+        for kind in ("malicious", "raw_pickle", "truncated", "wrong_architecture", "missing")
+    }
+    torch.save({"state_dict": {"w": Evil(tmp_path / "executed")}}, files["malicious"])
+    files["raw_pickle"].write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
+    torch.save({"w": torch.zeros(1000)}, files["truncated"])
+    files["truncated"].write_bytes(files["truncated"].read_bytes()[:-100])
+    torch.save({"visual.conv1.weight": torch.zeros(3, 3)}, files["wrong_architecture"])
     lines = refused(
         tmp_path,
+        "-m",
         "dataset.shots=2",
-        weights=path,
+        weights=",".join(map(str, files.values())),
         env={"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},
     )
-    assert str(path) in lines[0]
+    causes = [line for line in lines if line.startswith("failed: ")]
+    for path, cause in zip(files.values(), causes, strict=True):
+        assert str(path) in cause
     assert not (tmp_path / "executed").exists()
 
 
