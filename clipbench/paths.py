@@ -25,6 +25,14 @@ def data(layout: str) -> Path:
     return Path(os.environ.get("CLIPBENCH_DATA") or home / "data").absolute() / layout
 
 
+def options() -> str:
+    """The options of each group, a line a group."""
+    groups = {folder.name: folder for folder in sorted(CONF.iterdir()) if folder.is_dir()}
+    groups["experiment"] = EXPERIMENTS / "experiment"
+    names = {group: sorted(p.stem for p in path.glob("*.yaml")) for group, path in groups.items()}
+    return "\n".join(f"{group}: {', '.join(own)}" for group, own in names.items() if own)
+
+
 def register() -> None:
     """Make ``${clipbench.root:}``, ``${clipbench.outputs:}`` and ``${clipbench.data:x}`` known."""
     OmegaConf.register_new_resolver("clipbench.root", lambda: str(ROOT), replace=True)

@@ -22,6 +22,23 @@ from clipbench import paths, schema
 if TYPE_CHECKING:
     from clipbench.launch import Outcome
 
+HELP = """clipbench: fine-tune CLIP, or the ResNet we know?
+
+one run     python -m clipbench.run model=clip_vitb32 dataset=flowers102
+a sweep     python -m clipbench.run -m model=clip_vitb32,resnet50 dataset=flowers102 lr=1e-5,1e-4
+the config  python -m clipbench.run dataset=flowers102 --cfg job
+
+== Options of each group: group=option ==
+{options}
+== Keys to set or sweep: key=value ==
+lr batch_size micro_batch epochs steps freeze_depth text_freeze_depth seed warmup warmup_steps
+weight_decay layer_decay ema label_smoothing head_lr_factor grad_checkpointing alphas
+merge merge_bn retention=DATASET retention_every_epoch mix=DATASET mix_fraction mix_weight
+allow_unfinished_warmup gate dataset.root dataset.shots dataset.workers model.pretrained
+model.image_size trainer.devices trainer.precision
+
+--cfg job shows the whole config, --hydra-help Hydra's own flags."""
+
 CODES = {"completed": 0, "interrupted": 130}
 
 
@@ -72,6 +89,10 @@ class Session:
 
 def main() -> None:
     """Compose the config, run what it asks for, exit non-zero if any job failed."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        # Hydra would look for groups in every option: more than a second of CPU.
+        print(HELP.format(options=paths.options()))
+        return
     paths.register()
     schema.register()
     # Hydra's own handler cuts tracebacks and exits; errors in a config are explained below.

@@ -42,9 +42,12 @@ def refused(tmp_path, *words, code=1, env=None, weights="null"):
     With ``-m`` each of its jobs must: what goes wrong once starts Python once.
     """
     model = ("model=timm", "model.arch=test_resnet", "model.image_size=32")
+    first = [word for word in words if word == "-m"]  # Hydra's flags stand before the keys
     outputs = {"CLIPBENCH_OUTPUTS": str(tmp_path / "outputs"), **(env or {})}
     done = clipbench(
-        *words, *model, f"model.pretrained={weights}", "epochs=1", "trainer=cpu", env=outputs
+        *(*first, *model, f"model.pretrained={weights}", "epochs=1", "trainer=cpu"),
+        *(word for word in words if word != "-m"),
+        env=outputs,
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
