@@ -62,8 +62,15 @@ def _die_with_launcher() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _work(job: Job, sender: Connection) -> None:
+def _settle() -> None:
     _die_with_launcher()
+    # A fork server's children would start their own that way, each worker of a loader importing
+    # everything again: five seconds a worker and epoch. The platform's way instead, as torch's is.
+    multiprocessing.set_start_method(None, force=True)
+
+
+def _work(job: Job, sender: Connection) -> None:
+    _settle()
     from clipbench.job import execute
 
     sender.send(execute(job))

@@ -40,5 +40,7 @@ def clipbench(*words, module="run", env=None, timeout=300):
 
 # Small enough for a test: two classes' worth of steps, no augmentation, no TensorBoard.
 SMALL = ("dataset.shots=2", "epochs=1", "batch_size=16", "trainer=cpu")
+# The same of a smaller world of shapes: half of a job's time is the drawing of it.
+FEW = ("dataset.counts={train: 8, val: 5, test: 10, test_ood: 5}", *SMALL)
 # A real ResNet, random and tiny, for tests that need none of the embedded weights.
 TINY = ("model=timm", "model.arch=test_resnet", "model.pretrained=null", "model.image_size=32")

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from clipbench import alphas, results, saved
 from clipbench.errors import Refused
 from clipbench.schema import build
-from tests.conftest import SMALL, TINY, composed
+from tests.conftest import FEW, TINY, composed
 from tests.test_run import run_here
 
 COUNTS = "counts={train: 4, val: 8, test: 12, test_ood: 12}"
-WORDS = ("model=clip_tiny", *SMALL, "dataset.subset=3", f"dataset.{COUNTS}", "batch_size=3")
+WORDS = ("model=clip_tiny", *FEW, "dataset.subset=3", f"dataset.{COUNTS}", "batch_size=3")
 WORDS = (*WORDS, "lr=3e-3", "warmup=0")
 OTHER = ("retention=shapes", "retention.subset=4", f"retention.{COUNTS}", "retention.world_seed=1")
 
@@ -176,7 +176,7 @@ def test_a_probe_is_averaged_with_the_head_of_text(outputs):
 
 
 def test_a_model_without_text_has_neither(outputs):
-    words = (*TINY, *SMALL, "dataset.subset=3", "trainer.limit_train_batches=1")
+    words = (*TINY, *FEW, "dataset.subset=3", "trainer.limit_train_batches=1")
     _, record = completed(*words, *OTHER, "alphas=2", model="timm")
     assert [w.split(":")[0] for w in record["warnings"] if w.startswith("no ")] == [
         "no retention",

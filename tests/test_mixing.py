@@ -17,7 +17,7 @@ from clipbench.schema import build
 from clipbench.strategies.finetune import Finetune
 from clipbench.strategies.linear_probe import LinearProbe
 from clipbench.transforms import Augment
-from tests.conftest import SMALL, TINY, composed
+from tests.conftest import FEW, TINY, composed
 from tests.test_run import run_here
 
 MIX = ("mix=shapes", "mix.subset=4", "mix.shots=2", "mix.world_seed=1")
@@ -135,7 +135,7 @@ def test_what_cannot_be_mixed_is_refused():
 
 def test_a_run_with_a_mix_is_another_run(outputs):
     counts = "dataset.counts={train: 4, val: 8, test: 8, test_ood: 8}"
-    words = ("model=clip_tiny", *SMALL, "dataset.subset=3", counts, "batch_size=4", "lr=1e-3")
+    words = ("model=clip_tiny", *FEW, "dataset.subset=3", counts, "batch_size=4", "lr=1e-3")
     found = {}
     for mix in ((), MIX, (*MIX, "mix_weight=0"), (*MIX, "micro_batch=1")):
         done = run_here(*words, *mix, model="clip_tiny")

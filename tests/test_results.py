@@ -4,7 +4,7 @@ import multiprocessing
 import os
 
 from clipbench import results
-from tests.conftest import TINY, composed
+from tests.conftest import FEW, TINY, composed
 
 BASE = ("dataset=shapes", "lr=1e-3")
 
@@ -93,7 +93,7 @@ def test_a_strategy_that_does_not_train_has_one_key_whatever_the_recipe():
     from clipbench.launch import Job
 
     def key(strategy, *overrides):
-        config = composed(*TINY, f"strategy={strategy}", "dataset.shots=2", *overrides)
+        config = composed(*TINY, f"strategy={strategy}", FEW[0], "dataset.shots=2", *overrides)
         choices = {"model": "timm", "dataset": "shapes", "strategy": strategy}
         return Run(Job(config, choices, [])).key
 

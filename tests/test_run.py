@@ -1,6 +1,7 @@
 """The main path through the real command line, in processes of its own."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import pandas as pd
 import pytest
 
 from clipbench import guards, paths, results
+from clipbench import launch as launching
 from clipbench.job import execute
 from clipbench.launch import Job, launch
 from clipbench.schema import build
-from tests.conftest import SMALL, TINY, clipbench, composed
+from tests.conftest import FEW, TINY, clipbench, composed
 
 CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
 
@@ -31,7 +33,7 @@ def sweep(tmp_path_factory):
     """A sweep of four jobs, the last two of which ask for a depth that is not there."""
     outputs = tmp_path_factory.mktemp("sweep")
     env = {"CLIPBENCH_OUTPUTS": str(outputs)}
-    words = ("-m", *TINY, *SMALL, "freeze_depth=0,99", "lr=1e-3,1e-2", "epochs=2")
+    words = ("-m", *TINY, *FEW, "freeze_depth=0,99", "lr=1e-3,1e-2", "epochs=2")
     done = clipbench(*words, env=env)
     return outputs, env, words, done
 
@@ -173,7 +175,7 @@ def test_the_same_seed_twice_gives_the_same_final_bit_for_bit(tmp_path, monkeypa
     finals = []
     for i in range(2):
         monkeypatch.setenv("CLIPBENCH_OUTPUTS", str(tmp_path / str(i)))
-        outcome = run_here(*TINY, *SMALL, f"dataset.workers={i}")
+        outcome = run_here(*TINY, *FEW, f"dataset.workers={i}")
         assert outcome.status == "completed", outcome.error
         ((folder, record),) = results.records(tmp_path / str(i))
         weights = (folder / "model.safetensors").read_bytes()
@@ -183,7 +185,7 @@ def test_the_same_seed_twice_gives_the_same_final_bit_for_bit(tmp_path, monkeypa
 
 def test_another_seed_is_another_run(outputs):
     for seed in (0, 1):
-        assert run_here(*TINY, *SMALL, f"seed={seed}").status == "completed"
+        assert run_here(*TINY, *FEW, f"seed={seed}").status == "completed"
     first, second = (record for _, record in results.records(outputs))
     assert first["final"]["val/loss"] != second["final"]["val/loss"]
     assert first["data"]["train"]["sha256"] != second["data"]["train"]["sha256"]
@@ -191,7 +193,7 @@ def test_another_seed_is_another_run(outputs):
 
 
 def test_divergence_has_a_status_and_keeps_its_row(outputs):
-    outcome = run_here(*TINY, *SMALL, "lr=1e30", "trainer.gradient_clip_val=null")
+    outcome = run_here(*TINY, *FEW, "lr=1e30", "trainer.gradient_clip_val=null")
     assert outcome.status == "diverged"
     assert "not finite" in outcome.error
     ((_, record),) = results.records(outputs)
@@ -200,10 +202,8 @@ def test_divergence_has_a_status_and_keeps_its_row(outputs):
 
 
 def test_a_job_that_dies_is_reported_and_its_record_says_interrupted(outputs, monkeypatch):
-    from clipbench import launch as launching
-
     monkeypatch.setattr(launching, "_work", _killed)
-    outcome = run_here(*TINY, *SMALL)
+    outcome = run_here(*TINY, *FEW)
     assert outcome.status == "failed"
     assert "signal 9" in outcome.error
 
@@ -220,7 +220,7 @@ def test_the_gate_stops_a_run_whose_epoch_0_is_far_below_the_published_number(
     outputs, monkeypatch, gate
 ):
     monkeypatch.setattr(guards, "published_zero_shot", lambda *asked: 0.9)
-    words = ("model=clip_tiny", "model.pretrained=null", *SMALL, f"gate={gate}")
+    words = ("model=clip_tiny", "model.pretrained=null", *FEW, f"gate={gate}")
     choices = {**CHOICES, "model": "clip_tiny"}
     outcome = execute(Job(composed(*words), choices, list(words)))
     ((_, record),) = results.records(outputs)
@@ -235,7 +235,7 @@ def test_the_gate_stops_a_run_whose_epoch_0_is_far_below_the_published_number(
 
 
 def test_linear_probe_leaves_the_tower_as_it_was(outputs):
-    words = (*TINY, *SMALL, "epochs=2", "strategy.solver=sgd")
+    words = (*TINY, *FEW, "epochs=2", "strategy.solver=sgd")
     outcome = run_here(*words, strategy="linear_probe")
     assert outcome.status == "completed", outcome.error
     ((_, record),) = results.records(outputs)
@@ -277,7 +277,7 @@ def test_when_the_launcher_is_killed_its_worker_is_gone_within_five_seconds(tmp_
 def test_what_is_said_of_a_class_is_part_of_a_run(tmp_path, monkeypatch, outputs):
     bank = tmp_path / "bank.json"
     data = build(composed("dataset=shapes")["dataset"])
-    words = ("model=clip_tiny", *SMALL, "dataset.subset=3", "trainer.limit_train_batches=1")
+    words = ("model=clip_tiny", *FEW, "dataset.subset=3", "trainer.limit_train_batches=1")
     keys = []
     for text in ("a {}", "a big {}"):
         bank.write_text(json.dumps({name: [text.format(name)] for name in data.classes}))
@@ -286,7 +286,7 @@ def test_what_is_said_of_a_class_is_part_of_a_run(tmp_path, monkeypatch, outputs
         keys.append(done.key)
     assert keys[0] != keys[1]
     record = results.read(Path(done.folder))
-    assert record["data"]["test"]["n"] == 120
+    assert record["data"]["test"]["n"] == 30
     moved = tmp_path / "elsewhere.json"
     bank.rename(moved)
     again = run_here(*words, "prompts=file", f"prompts.file={moved}", model="clip_tiny")
@@ -295,7 +295,7 @@ def test_what_is_said_of_a_class_is_part_of_a_run(tmp_path, monkeypatch, outputs
 
 
 def test_prompts_are_captions_for_a_strategy_that_reads_them(outputs):
-    words = ("model=clip_tiny", *SMALL, "dataset.subset=3", "prompts.use=sampled")
+    words = ("model=clip_tiny", *FEW, "dataset.subset=3", "prompts.use=sampled")
     refused = run_here(*words, model="clip_tiny")
     assert refused.status == "failed"
     assert refused.error.endswith("reads no text in a step; use prompts.use=ensemble")
@@ -304,8 +304,8 @@ def test_prompts_are_captions_for_a_strategy_that_reads_them(outputs):
 
 
 def test_class_weights_change_a_run_and_pairs_have_none(outputs):
-    words = (*TINY, *SMALL, "dataset.scene=static", "dataset.shots=null", "epochs=1")
-    words += ("trainer.limit_train_batches=2",)
+    words = (*TINY, *FEW, "dataset.scene=static", "dataset.shots=null", "epochs=1")
+    words += ("dataset.defects={flawless: 40, chipped: 8, burnt: 4}",)
     finals = []
     for balance in ("null", "weights", "sampler"):
         done = run_here(*words, f"dataset.balance={balance}")
@@ -317,5 +317,15 @@ def test_class_weights_change_a_run_and_pairs_have_none(outputs):
 def test_captions_alone_are_nothing_to_classify(tmp_path, outputs):
     file = tmp_path / "captions.csv"
     file.write_text("image,caption\na.jpg,a rose\n")
-    done = run_here(*TINY, *SMALL, "dataset=captions", f"dataset.file={file}")
+    done = run_here(*TINY, "dataset=captions", f"dataset.file={file}")
     assert done.error.endswith("has captions and no classes to tell apart; choose another dataset")
+
+
+def test_the_workers_of_a_loader_start_as_torch_starts_them(outputs, monkeypatch):
+    monkeypatch.setattr(launching, "_work", _tell)
+    assert run_here(*TINY, *FEW).status == multiprocessing.get_context().get_start_method()
+
+
+def _tell(job, sender):
+    launching._settle()
+    sender.send(launching.Outcome(multiprocessing.get_start_method()))

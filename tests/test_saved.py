@@ -13,7 +13,7 @@ import clipbench
 from clipbench import results, saved
 from clipbench.errors import Refused
 from clipbench.schema import build
-from tests.conftest import SMALL, TINY, composed
+from tests.conftest import FEW, TINY, composed
 from tests.test_run import run_here
 
 
@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
     patch.setenv("CLIPBENCH_OUTPUTS", str(outputs))
     clip = ("model=clip_tiny", "model.pretrained=null", "lr=1e-3")
     for model, words in (("clip_tiny", clip), ("timm", (*TINY, "dataset.resize_mode=squash"))):
-        outcome = run_here(*words, *SMALL, model=model)
+        outcome = run_here(*words, *FEW, model=model)
         assert outcome.status == "completed", outcome.error
     patch.undo()
     return {record["model"]: (folder, record) for folder, record in results.records(outputs)}
@@ -98,7 +98,7 @@ def test_a_folder_without_a_completed_run_is_refused(tmp_path):
 def test_composing_the_config_of_a_saved_run_needs_no_weights(runs):
     _, record = runs["clip_tiny"]
     assert record["config"] == composed(
-        "model=clip_tiny", "model.pretrained=null", "lr=1e-3", *SMALL, "strategy=finetune"
+        "model=clip_tiny", "model.pretrained=null", "lr=1e-3", *FEW, "strategy=finetune"
     )
 
 

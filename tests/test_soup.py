@@ -10,11 +10,11 @@ import torch
 from clipbench import results, saved, soup
 from clipbench.errors import Refused
 from clipbench.schema import build
-from tests.conftest import SMALL, TINY
+from tests.conftest import FEW, TINY
 from tests.test_run import run_here
 
 COUNTS = "dataset.counts={train: 4, val: 8, test: 12, test_ood: 12}"
-WORDS = ("model=clip_tiny", *SMALL, "dataset.subset=3", COUNTS, "batch_size=6")
+WORDS = ("model=clip_tiny", *FEW, "dataset.subset=3", COUNTS, "batch_size=6")
 
 
 def listed(folder, *outcomes):
@@ -35,7 +35,7 @@ def kitchen(tmp_path_factory):
     patch.setenv("CLIPBENCH_OUTPUTS", str(outputs))
     rates = ("1e-4", "1e-3", "5e-3")
     runs = [run_here(*WORDS, f"lr={lr}", model="clip_tiny") for lr in rates]
-    words = (*TINY, *SMALL, "dataset.subset=3", COUNTS, "trainer.limit_train_batches=1")
+    words = (*TINY, *FEW, "dataset.subset=3", COUNTS, "trainer.limit_train_batches=1")
     runs += [run_here(*words, f"seed={seed}") for seed in (0, 1)]
     assert all(run.status == "completed" for run in runs), runs
     yield outputs, runs

@@ -14,7 +14,7 @@ from clipbench.models.base import Classifier, as_head, random_head
 from clipbench.strategies import probe
 from clipbench.strategies.base import Task
 from clipbench.strategies.linear_probe import LinearProbe
-from tests.conftest import SMALL, TINY, composed
+from tests.conftest import FEW, TINY, composed
 from tests.strategies.test_finetune import TASK, resnet, tower
 
 CHOICES = {"dataset": "shapes", "strategy": "linear_probe"}
@@ -147,7 +147,7 @@ def run(*words, model="timm"):
 
 
 def test_a_run_has_its_start_and_the_fitted_head_and_no_steps(outputs):
-    words = ("model=clip_tiny", *SMALL, "strategy.features=penultimate")
+    words = ("model=clip_tiny", *FEW, "strategy.features=penultimate")
     outcome = run(*words, model="clip_tiny")
     assert outcome.status == "completed", outcome.error
     ((folder, record),) = results.records(outputs)
@@ -161,8 +161,8 @@ def test_a_run_has_its_start_and_the_fitted_head_and_no_steps(outputs):
 
 
 def test_nothing_of_the_recipe_changes_a_fit(outputs):
-    first = run(*TINY, *SMALL, "lr=1e-3")
-    second = run(*TINY, *SMALL, "lr=1e-1", "epochs=7")
+    first = run(*TINY, *FEW, "lr=1e-3")
+    second = run(*TINY, *FEW, "lr=1e-1", "epochs=7")
     assert first.key == second.key
     assert second.before
 

@@ -14,7 +14,7 @@ from clipbench.launch import Job
 from clipbench.models.lit import LiT as Model
 from clipbench.schema import build
 from clipbench.strategies.lit import LiT
-from tests.conftest import SMALL, TINY, composed
+from tests.conftest import FEW, TINY, composed
 from tests.strategies.test_finetune import TASK, resnet, tower
 
 TEXT = {"width": 32, "layers": 2, "heads": 2}
@@ -23,7 +23,7 @@ LIT = [f"strategy.text.{name}={value}" for name, value in TEXT.items()]
 
 def run(model, *words):
     choices = {"model": model, "dataset": "shapes", "strategy": "lit"}
-    words = (*words, *SMALL, "strategy=lit", *LIT)
+    words = (*words, *FEW, "strategy=lit", *LIT)
     return execute(Job(composed(*words), choices, list(words)))
 
 

@@ -9,7 +9,7 @@ from clipbench.job import execute
 from clipbench.launch import Job
 from clipbench.schema import build
 from clipbench.strategies.linear_probe import LinearProbe
-from tests.conftest import SMALL, composed
+from tests.conftest import FEW, composed
 from tests.strategies.test_finetune import TASK, tower
 
 CLIP = ("model=clip_tiny", "model.pretrained=null")
@@ -40,7 +40,7 @@ def test_epoch_0_of_its_run_is_the_last_of_the_probes(outputs):
     """With one classifier for both, the same pictures and the same fit."""
     found = {}
     for strategy in ("linear_probe", "lp_ft"):
-        words = (*CLIP, *SMALL, "seed=1", "lr=1e-5", f"strategy={strategy}")
+        words = (*CLIP, *FEW, "seed=1", "lr=1e-5", f"strategy={strategy}")
         choices = {"model": "clip_tiny", "dataset": "shapes", "strategy": strategy}
         outcome = execute(Job(composed(*words), choices, list(words)))
         assert outcome.status == "completed", outcome.error
@@ -54,7 +54,7 @@ def test_epoch_0_of_its_run_is_the_last_of_the_probes(outputs):
 
 
 def test_classes_drawn_evenly_are_refused_for_a_fit(outputs):
-    words = (*CLIP, *SMALL, "strategy=lp_ft", "dataset.balance=sampler")
+    words = (*CLIP, *FEW, "strategy=lp_ft", "dataset.balance=sampler")
     choices = {"model": "clip_tiny", "dataset": "shapes", "strategy": "lp_ft"}
     outcome = execute(Job(composed(*words), choices, list(words)))
     assert outcome.status == "failed"
