@@ -4,19 +4,25 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types unit bench pretrain data tables dashboard clean
+.PHONY: help ready install demo test lint types unit bench pretrain data tables dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/ready: pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/installed: $(VENV)/ready
 	$(PY) -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
-install: $(VENV)/installed  ## make .venv with clipbench and all it needs
+ready: $(VENV)/ready  ## make .venv with clipbench and what it runs on
 
-demo: install  ## two sweeps of clip_tiny and resnet_tiny: table, curves, TensorBoard, in minutes
+install: $(VENV)/installed  ## and with what its tests need
+
+demo: ready  ## two sweeps of clip_tiny and resnet_tiny: table, curves, TensorBoard, in minutes
 	$(PY) -m clipbench.run experiment=demo
 	$(PY) -m clipbench.run experiment=demo_shots
 
@@ -35,18 +41,18 @@ test: lint types unit  ## lint, types, tests
 bench: install  ## what is measured against other libraries, into outputs/bench/
 	OMP_NUM_THREADS=1 $(PY) -m tests.bench
 
-pretrain: install  ## rebuild the weights of clip_tiny and resnet_tiny
+pretrain: ready  ## rebuild the weights of clip_tiny and resnet_tiny
 	$(PY) -m clipbench.pretrain clip_tiny
 	$(PY) -m clipbench.pretrain resnet_tiny
 
-tables: install  ## the table and curves of every sweep under outputs/
+tables: ready  ## the table and curves of every sweep under outputs/
 	$(PY) -m clipbench.tables
 
-data: install  ## fetch a dataset and check it: make data DATASET=flowers102
+data: ready  ## fetch a dataset and check it: make data DATASET=flowers102
 	$(PY) -m clipbench.data fetch dataset=$(DATASET)
 	$(PY) -m clipbench.data check dataset=$(DATASET)
 
-dashboard: install  ## TensorBoard over outputs/
+dashboard: ready  ## TensorBoard over outputs/
 	$(PY) -m clipbench.dashboard
 
 clean:  ## remove caches (outputs/ and .venv stay)
