@@ -1,5 +1,6 @@
 """What a person sees while a run works: bars on a terminal, plain lines in a log."""
 
+import sys
 from collections.abc import Iterable, Sequence, Sized
 from typing import Any, TypeVar
 
@@ -9,7 +10,8 @@ from rich.table import Table
 
 Item = TypeVar("Item")
 
-console = Console(soft_wrap=True)
+# A log has no width of its own, and rich's 80 columns break every cell of a sweep's table.
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:
