@@ -284,7 +284,7 @@ class ClassificationDataModule(DataModule):
         """Give each picture of train its class's prompts for captions, if it has none."""
         train = self.splits["train"]
         if train.captions is None:
-            said = [list(prompts[label]) for label in train.labels.tolist()]
+            said = [prompts[label] for label in train.labels.tolist()]  # shared, not copied
             self.splits["train"] = replace(train, captions=said)
 
     def class_counts(self) -> NDArray[np.int64]:
