@@ -16,6 +16,7 @@ $(VENV)/ready: pyproject.toml
 
 $(VENV)/installed: $(VENV)/ready
 	$(PY) -m pip install --quiet --editable ".[dev]"
+	$(PY) -m pip install --quiet --no-deps clip-benchmark==1.6.2  # its metric needs torch and tqdm; the rest of its needs are 120 MB
 	@touch $@
 
 ready: $(VENV)/ready  ## make .venv with clipbench and what it runs on

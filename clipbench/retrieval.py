@@ -133,10 +133,14 @@ class _Tiles:
         self.order = owner.long().argsort(stable=True)
         self.owner = owner.long()[self.order]
         ends = torch.bincount(self.owner, minlength=pictures).cumsum(0).tolist()
+        # Of one size, so that no product is so small that equal features get unequal scores.
+        count = max(-(-pictures // block), -(-len(owner) // (5 * block)))
+        at_most, texts = -(-pictures // count), -(-len(owner) // count)
         self.cuts = [(0, 0)]
         for picture, end in enumerate(ends):
-            full = picture - self.cuts[-1][0] >= block or end - self.cuts[-1][1] > 5 * block
-            if full and picture > self.cuts[-1][0]:
+            first, begun = self.cuts[-1]
+            over = picture - first >= at_most or end - begun > max(texts, 5 * at_most)
+            if over and picture > first:
                 self.cuts.append((picture, ends[picture - 1]))
         self.cuts.append((pictures, len(owner)))
 
