@@ -1,0 +1,317 @@
+"""Whether two models differ, by what they predicted for the same pictures."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse, stats
+
+from clipbench import results
+from clipbench.errors import Refused
+from clipbench.statistics import Interval, holm, mcnemar
+
+Floats = NDArray[np.float64]
+Labels = NDArray[Any]
+Runs = Sequence[Path]
+
+METRICS = ("acc", "mean_per_class", "macro_f1")
+RESAMPLES = 10_000
+_AT_ONCE = 4_000_000  # draws held in memory
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Second minus first, on the same pictures.
+
+    Attributes:
+        metric: which one, of which split.
+        estimate: the difference of the means over seeds.
+        low: of its interval.
+        high: of its interval.
+        p: two-sided; adjusted where several comparisons were made.
+        test: how it was come by.
+        n: pictures.
+        seeds: runs on either side.
+    """
+
+    metric: str
+    estimate: float
+    low: float
+    high: float
+    p: float
+    test: str
+    n: int
+    seeds: tuple[int, int]
+
+
+def compare(
+    first: Runs,
+    second: Runs,
+    split: str = "test",
+    metric: str = "acc",
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Difference:
+    """:func:`difference` of two models on one split, by their saved predictions.
+
+    Args:
+        first: folders of completed runs, the same but for their seeds.
+        second: likewise.
+        split: such as ``test``.
+        metric: one of :data:`METRICS`.
+        level: of the interval.
+        resamples: of the pictures.
+
+    Raises:
+        Refused: if two runs saw different splits, or have no predictions.
+    """
+    _known(metric)
+    labels, one, other = _aligned([*first], [*second], split)
+    found = difference(labels, one, other, metric, level, resamples)
+    return replace(found, metric=f"{split}/{metric}")
+
+
+def difference(
+    labels: Labels,
+    first: Sequence[Labels],
+    second: Sequence[Labels],
+    metric: str = "acc",
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Difference:
+    """Whether two models differ: their means over seeds, compared on the same pictures.
+
+    Of one run each, the interval is the paired bootstrap's over pictures, and p the exact McNemar
+    test's for the accuracy (Dietterich 1998), the bootstrap's for other metrics. A single run is
+    judged as that run: what another seed would have given nobody knows.
+
+    With several seeds, both sources count (Bouthillier et al. 2021). The variance of the
+    difference is that of Welch's test over seeds, plus the bootstrap's over pictures of the mean
+    over seeds; t has Satterthwaite's degrees of freedom. To resample three seeds, as is often
+    done, takes their spread for a third less than it is.
+
+    Args:
+        labels: (n,).
+        first: predictions (n,) of each seed.
+        second: likewise of the other model.
+        metric: one of :data:`METRICS`.
+        level: of the interval.
+        resamples: of the pictures.
+    """
+    sides = (first, second)
+    scores = [_scorer(labels, side, metric) for side in sides]
+
+    def mean(index: NDArray[Any]) -> Floats:
+        means: list[Floats] = [score(index).mean(0) for score in scores]
+        return means[1] - means[0]
+
+    found = _bootstrap(mean, len(labels), level, resamples)
+    each = [score(np.arange(len(labels)))[:, 0] for score in scores]
+    estimate = float(each[1].mean() - each[0].mean())
+    seeds = (len(first), len(second))
+    if max(seeds) > 1:
+        spread = [own.var(ddof=1) / len(own) if len(own) > 1 else 0.0 for own in each]
+        parts = [*spread, found.standard_error**2]
+        low, high, p = _welch(estimate, parts, [*seeds, len(labels)], level)
+        test = "Welch's t over seeds and pictures"
+    else:
+        low, high = found.confidence_interval
+        p, test = _crossing(found.bootstrap_distribution), "paired bootstrap"
+        if metric == "acc":
+            p, test = mcnemar(labels == first[0], labels == second[0]), "exact McNemar"
+    return Difference(metric, estimate, float(low), float(high), p, test, len(labels), seeds)
+
+
+def _welch(
+    estimate: float, variances: Sequence[float], counts: Sequence[int], level: float
+) -> tuple[float, float, float]:
+    """Interval and two-sided p of an estimate with independent sources of variance."""
+    total = sum(variances)
+    if total == 0:  # no seed and no picture differs
+        return estimate, estimate, float(estimate == 0)
+    freedom = total**2 / sum(v**2 / (n - 1) for v, n in zip(variances, counts, strict=True) if v)
+    error = math.sqrt(total)
+    low, high = stats.t.interval(level, freedom, estimate, error)
+    return float(low), float(high), float(2 * stats.t.sf(abs(estimate) / error, freedom))
+
+
+def compare_all(
+    models: Mapping[str, Runs],
+    split: str = "test",
+    metric: str = "acc",
+    resamples: int = RESAMPLES,
+) -> dict[tuple[str, str], Difference]:
+    """Every pair of models by :func:`compare`, p adjusted by :func:`holm` over all of them.
+
+    Over all pairs, not only those with the best one: which is best was seen in the same numbers.
+
+    Args:
+        models: the runs of each, one a seed.
+        split: such as ``test``.
+        metric: one of :data:`METRICS`.
+        resamples: of each comparison.
+    """
+    found = {
+        (a, b): compare(models[a], models[b], split, metric, resamples=resamples)
+        for a, b in combinations(models, 2)
+    }
+    adjusted = holm([one.p for one in found.values()])
+    return {pair: replace(one, p=p) for (pair, one), p in zip(found.items(), adjusted, strict=True)}
+
+
+def clear_winner(compared: Mapping[tuple[str, str], Difference], level: float = 0.95) -> str | None:
+    """The model that is significantly better than every other, if there is one: a bold cell."""
+    for name in dict.fromkeys(model for pair in compared for model in pair):
+        own = [(pair, one) for pair, one in compared.items() if name in pair]
+        if all(one.p < 1 - level and (one.estimate > 0) == (pair[1] == name) for pair, one in own):
+            return name
+    return None
+
+
+def over_pictures(
+    run: Path, split: str, metric: str, level: float = 0.95, resamples: int = RESAMPLES
+) -> Interval:
+    """The bootstrap interval of one run's metric over the pictures of a split.
+
+    Args:
+        run: a completed run's folder.
+        split: such as ``test_ood``.
+        metric: one of :data:`METRICS`.
+        level: of confidence.
+        resamples: how many.
+
+    Raises:
+        Refused: if the run has no predictions of that split.
+    """
+    _known(metric)
+    rows = predictions(run, split)
+    score = _scorer(rows["label"].to_numpy(), [rows["prediction"].to_numpy()], metric)
+    n = len(rows)
+    low, high = _bootstrap(lambda index: score(index)[0], n, level, resamples).confidence_interval
+    return Interval(float(score(np.arange(n))[0, 0]), float(low), float(high), "pictures", n)
+
+
+def predictions(run: Path, split: str) -> pd.DataFrame:
+    """The saved predictions of one split, by picture id.
+
+    Raises:
+        Refused: if there are none.
+    """
+    file = run / "predictions.parquet"
+    if not file.is_file():
+        raise Refused(f"{run} has no predictions.parquet; give the folder of a completed run")
+    rows = pd.read_parquet(
+        file, columns=["id", "label", "prediction"], filters=[("split", "==", split)]
+    )
+    if rows.empty:
+        raise Refused(f"{run} has no predictions of split={split}; choose another, or run it again")
+    return rows.set_index("id")
+
+
+def _known(metric: str) -> None:
+    if metric not in METRICS:
+        raise Refused(f"no test for {metric}; there are {', '.join(METRICS)}")
+
+
+def _aligned(
+    first: list[Path], second: list[Path], split: str
+) -> tuple[Labels, list[Labels], list[Labels]]:
+    """Labels, and what each run of either side predicted for them, in one order of pictures."""
+    if not first or not second:
+        raise Refused("a comparison needs a run on either side; give the folders of both")
+    seen: dict[str, Path] = {}
+    for run in (*first, *second):
+        told = ((results.read(run) or {}).get("data") or {}).get(split)
+        if told is None:
+            raise Refused(f"{run} has no record of split={split}; choose another, or run it again")
+        seen.setdefault(told["sha256"], run)
+    if len(seen) > 1:
+        (digest, run), (other_digest, other_run), *_ = seen.items()
+        raise Refused(
+            f"{run} and {other_run} saw different pictures or labels of split={split} "
+            f"({digest[:8]} and {other_digest[:8]}); compare runs on one split"
+        )
+    order = predictions(first[0], split)
+    one, other = (
+        [predictions(run, split)["prediction"].reindex(order.index).to_numpy() for run in side]
+        for side in (first, second)
+    )
+    return order["label"].to_numpy(), one, other
+
+
+def _scorer(
+    labels: Labels, predicted: Sequence[Labels], metric: str
+) -> Callable[[NDArray[Any]], Floats]:
+    """A function of resamples (B, n) of positions to the metric of each run, (runs, B)."""
+    size = int(max(labels.max(), *(p.max() for p in predicted))) + 1
+    hits = [(p == labels).astype(float) for p in predicted]
+    truth = _one_hot(labels, size)
+    right = [_one_hot(labels, size, hit) for hit in hits]
+    taken = [_one_hot(p, size) for p in predicted]
+
+    def score(index: NDArray[Any]) -> Floats:
+        index = np.atleast_2d(index)
+        if metric == "acc":
+            return np.stack([hit[index].mean(-1) for hit in hits])
+        counts = _counts(index, len(labels))
+        support = truth @ counts  # (classes, B)
+        values = []
+        for run in range(len(predicted)):
+            correct = right[run] @ counts
+            if metric == "mean_per_class":
+                value = correct / np.maximum(support, 1)
+            else:  # 2 tp / (2 tp + fp + fn)
+                value = 2 * correct / np.maximum(support + taken[run] @ counts, 1)
+            # Over the classes that a resample has, as of any split.
+            values.append(value.sum(0, where=support > 0) / (support > 0).sum(0))
+        return np.stack(values)
+
+    return score
+
+
+def _one_hot(labels: Labels, size: int, weight: Floats | None = None) -> Any:
+    """(classes, n), sparse."""
+    n = len(labels)
+    data = np.ones(n) if weight is None else weight
+    return sparse.csr_array((data, (labels, np.arange(n))), shape=(size, n))
+
+
+def _counts(index: NDArray[Any], n: int) -> Floats:
+    """How often each position is in each resample: (n, B)."""
+    offset = np.arange(len(index))[:, None] * n
+    counts = np.bincount((index + offset).ravel(), minlength=len(index) * n)
+    return counts.reshape(len(index), n).T.astype(float)
+
+
+def _bootstrap(
+    statistic: Callable[[NDArray[Any]], Floats], n: int, level: float, resamples: int
+) -> Any:
+    """Scipy's bootstrap over the positions of n pictures."""
+
+    def vectorised(index: NDArray[Any], axis: int = -1) -> Any:
+        value = statistic(index)
+        return value if index.ndim > 1 else value[0]
+
+    return stats.bootstrap(
+        (np.arange(n),),
+        vectorised,
+        vectorized=True,
+        n_resamples=resamples,
+        batch=max(1, _AT_ONCE // n),
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+
+
+def _crossing(distribution: Floats) -> float:
+    """Twice the smaller share of resamples on either side of zero, zero itself counted."""
+    n = len(distribution)
+    tail = min(int((distribution <= 0).sum()), int((distribution >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (n + 1))
