@@ -24,6 +24,7 @@ from clipbench.retention import Retention
 from clipbench.schema import build
 from clipbench.strategies.base import Strategy
 from clipbench.training import Training
+from clipbench.transforms import Augment
 
 
 def weights_identity(pretrained: str | None) -> str | None:
@@ -60,6 +61,7 @@ class Run:
         root = {k: v for k, v in self.config.items() if k in self.config["recipe"]}
         self.recipe: dict[str, Any] = {**self.config["recipe"], **root}
         self.strategy: Strategy = build(self.config["strategy"])
+        self.augment: Augment = build(self.config["augment"])
         self.facts = advice.facts(self.config, self.strategy, self.data)
         values, self.reasons = advice.chosen(self.recipe, self.facts)
         self.recipe |= values
@@ -154,8 +156,15 @@ class Run:
         """Refuse what cannot give a right number, before any weights are looked for.
 
         Raises:
-            Refused: for no steps, a warm-up that never ends, or several devices.
+            Refused: for no steps, a warm-up that never ends, mixed labels for a strategy that
+                takes none, or several devices.
         """
+        if self.augment.mixes and not self.strategy.soft_labels:
+            raise Refused(
+                f"strategy={self.job.choices['strategy']} has no use for mixed labels: its loss is "
+                "of captions, or it sees no pictures while it trains; use augment.mixup=0 "
+                "augment.cutmix=0, or strategy=finetune"
+            )
         if self.config["trainer"]["devices"] not in (1, "1", "auto", [0]):
             raise Refused("one run uses one device for now; use trainer.devices=1")
         if self.strategy.trains:

@@ -34,6 +34,7 @@ class ClassificationModule(LightningModule):
         watch: what else is measured with each evaluation, such as what is remembered of another
             dataset; given the classifier, it returns further ``values``.
         mixed: the loss of a batch's ``mixed``, where pictures of another dataset are mixed in.
+        mixup: what mixes the pictures of a batch with each other, and their labels, given the step.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ClassificationModule(LightningModule):
         self.watch: Callable[[Classifier], dict[str, float]] | None = None
         self._watched: dict[str, float] = {}
         self.mixed: Callable[[Classifier, Batch], Tensor] | None = None
+        self.mixup: Callable[[Batch, int], Batch] | None = None
         self._collected: list[dict[str, Tensor]] = []
         self._micro_batch: int | None = recipe["micro_batch"]
         strategy.micro_batch = self._micro_batch
@@ -104,6 +106,7 @@ class ClassificationModule(LightningModule):
     def _losses(self, batch: Batch) -> Iterator[tuple[float, Callable[[], Tensor]]]:
         """The losses that a batch's is made of, each with its share, to be made one by one."""
         own = {name: column for name, column in batch.items() if name != "mixed"}
+        own = own if self.mixup is None else self.mixup(own, self.global_step)
         size, rows = self._micro_batch, len(own["label"])
         for part in accumulation.parts(own, None if self.strategy.pairs else size):
             yield len(part["label"]) / rows, partial(self._own_loss, part)

@@ -37,6 +37,17 @@ _IDLE = {
     "retention": {"retention_every_epoch"},
     "mix": {"mix_fraction", "mix_weight"},
 }
+# What does nothing at this value, so that runs from before there was such a key keep theirs.
+_OFF = {
+    "augment": {
+        "randaugment": None,
+        "color_jitter": 0,
+        "erasing": 0,
+        "mixup": 0,
+        "cutmix": 0,
+        "mixup_probability": 1,
+    },
+}
 _AFTER = {"alphas", "merge", "merge_bn", "retention", "retention_every_epoch"}
 _ROOT_OUTSIDE = {"prompts", "logger", "callbacks", "gate", "allow_unfinished_warmup"}
 
@@ -59,7 +70,10 @@ def identity(config: Mapping[str, Any], **content: Any) -> dict[str, Any]:
             continue
         if isinstance(node, Mapping):
             outside = _OUTSIDE.get(name, set()) | (set(config) if name == "recipe" else set())
-            node = {k: v for k, v in node.items() if k not in outside}
+            off = _OFF.get(name, {})
+            node = {
+                k: v for k, v in node.items() if k not in outside and (k not in off or v != off[k])
+            }
         kept[name] = node
     return {"schema": SCHEMA, "config": kept, **content}
 

@@ -17,6 +17,7 @@ from clipbench.evaluation import Evaluation, copied
 from clipbench.finishing import Finish
 from clipbench.merging import State
 from clipbench.mixing import Zipped
+from clipbench.mixup import MixUp
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.modules import ClassificationModule
 from clipbench.progress import console
@@ -56,6 +57,8 @@ class Training:
             self.data.measure,
             None if weights is None else torch.from_numpy(weights),
         )
+        if run.augment.mixes:
+            self.module.mixup = MixUp(run.augment, len(self.data.classes), run.config["seed"])
         self.recorder = Recorder(run.folder, self.record["selection"]["metric"], self._changed)
         decay = optim.ema_decay(run.recipe["ema"], run.schedule.total)
         averages = [] if decay is None or not self.strategy.trains else [EMA(decay)]
@@ -77,7 +80,7 @@ class Training:
             tower.set_grad_checkpointing()
         seed_everything(config["seed"], workers=True, verbose=False)
         classifier = self.strategy.prepare(tower, Task(self.data.classes, self.run.prompts))
-        augment, (own, other) = build(config["augment"]), self.run.rows
+        augment, (own, other) = self.run.augment, self.run.rows
         self.data.attach(
             preprocess=tower.preprocess, augment=augment, batch_size=own, seed=config["seed"]
         )

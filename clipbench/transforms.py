@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms.v2 import ColorJitter
 from torchvision.transforms.v2 import functional as F
 
 from clipbench import resampling
 from clipbench.errors import Refused
+from clipbench.randaugment import Erasing, RandAugment
 
 Picture = Image.Image | Tensor  # PIL, or uint8 (3, H, W)
 Transform = Callable[[Picture], Tensor]
@@ -82,17 +84,57 @@ class Preprocess:
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """What is done to a training picture before normalisation.
+    """What is done to training pictures, in this order; 0 and None leave a thing out.
 
     Attributes:
         scale: range of the random crop's area (WiSE-FT: 0.9 to 1), or None for the eval crop.
         ratio: range of the random crop's aspect ratio.
         hflip: probability of a horizontal flip.
+        randaugment: timm's name of a policy, such as ``rand-m9-mstd0.5-inc1``: 2 of 15 operations,
+            each left out half of the time, at magnitude 9 of 10 on average.
+        color_jitter: how far brightness, contrast and saturation go from 1, each by itself. (timm
+            and what is built on it, FT-CLIP too, ignore theirs where there is RandAugment.)
+        erasing: probability that a rectangle of 2 to 33 % of the normalised picture becomes noise.
+        mixup: alpha of the Beta distribution of the shares in which pictures are mixed; see
+            :class:`clipbench.mixup.MixUp`.
+        cutmix: the same of the area of the rectangle that comes from another picture.
+        mixup_probability: that a batch is mixed; with both, either is as likely.
+
+    Raises:
+        Refused: for a value out of range, or a policy that timm does not know.
     """
 
     scale: tuple[float, float] | None = None
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     hflip: float = 0.0
+    randaugment: str | None = None
+    color_jitter: float = 0.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixup_probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("hflip", "erasing", "mixup_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise Refused(f"augment.{name}={getattr(self, name)} is no probability; use 0 to 1")
+        for name in ("color_jitter", "mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise Refused(f"augment.{name}={getattr(self, name)} is negative; 0 turns it off")
+        if self.randaugment:
+            RandAugment(self.randaugment)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the pictures of a batch are mixed with each other."""
+        return bool((self.mixup or self.cutmix) and self.mixup_probability)
+
+    @property
+    def random(self) -> bool:
+        """Whether a picture looks different each time that it is seen."""
+        return self.scale is not None or any(
+            getattr(self, name) for name in ("hflip", "randaugment", "color_jitter", "erasing")
+        )
 
 
 def _rgb(picture: Picture) -> Picture:
@@ -151,38 +193,46 @@ class Whole:
         return (longer, self.resize) if height > width else (self.resize, longer)
 
 
-@dataclass(frozen=True)
 class Varied:
-    """The random part of a training picture: crop and flip, drawn from torch's generator.
+    """The random part of a training picture before normalisation, drawn from torch's generator.
 
     open_clip and WiSE-FT crop a rectangle of any mode's picture in training, so that a model to be
     evaluated on squashed or padded pictures never trains on one. Here the crop is cut from the
     square that the mode makes of the whole picture, at its full resolution and resized once:
     padded pictures are padded first; squashed ones are cropped by a ratio bent likewise.
+
+    Args:
+        told: how the checkpoint prepares pictures.
+        augment: what is done to them.
     """
 
-    size: int
-    interpolation: str
-    resize_mode: str
-    augment: Augment
+    def __init__(self, told: Preprocess, augment: Augment) -> None:
+        self.told, self.augment = told, augment
+        policy, strength = augment.randaugment, augment.color_jitter
+        self._changes = [
+            *([RandAugment(policy, told.mean, told.interpolation)] if policy else []),
+            *([ColorJitter(strength, strength, strength)] if strength else []),
+        ]
 
     def __call__(self, picture: Picture) -> Tensor:
         """The picture, or what :class:`Whole` made of it, to uint8 (3, S, S)."""
         pixels = _bytes(picture if self.augment.scale is None else self._crop(_rgb(picture)))
         if self.augment.hflip and torch.rand(1) < self.augment.hflip:
             pixels = pixels.flip(-1)
+        for change in self._changes:
+            pixels = change(pixels)
         return pixels
 
     def _crop(self, picture: Picture) -> Picture:
         height, width = F.get_size(picture)
-        shape = width / height if self.resize_mode == "squash" else 1.0
-        if self.resize_mode == "longest":
+        shape = width / height if self.told.resize_mode == "squash" else 1.0
+        if self.told.resize_mode == "longest":
             side = max(height, width)
             picture = F.center_crop(picture, [side, side])
         ratio = [side * shape for side in self.augment.ratio]
         box = RandomResizedCrop.get_params(picture, self.augment.scale, ratio)
-        size = (self.size, self.size)
-        return _resize(F.crop(picture, *box), size, self.interpolation, (0, 0, *size))
+        size = (self.told.size, self.told.size)
+        return _resize(F.crop(picture, *box), size, self.told.interpolation, (0, 0, *size))
 
 
 class View:
@@ -204,11 +254,8 @@ class View:
         self.fixed = (
             None if crops else Whole(told.size, told.resize, told.interpolation, told.resize_mode)
         )
-        self.varied = (
-            Varied(told.size, told.interpolation, told.resize_mode, augment)
-            if augment and (crops or augment.hflip)
-            else None
-        )
+        self.varied = Varied(told, augment) if augment and augment.random else None
+        self._erase = Erasing(augment.erasing) if augment and augment.erasing else None
         self._mean = torch.tensor(told.mean).view(3, 1, 1)
         self._std = torch.tensor(told.std).view(3, 1, 1)
 
@@ -221,7 +268,8 @@ class View:
         pixels = _bytes(held) if self.varied is None else self.varied(held)
         # Divided, not multiplied by 1/255 as v2.ToDtype does it: the last bit differs from what
         # open_clip, timm and torchvision's own weights are given.
-        return pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
+        seen = pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
+        return seen if self._erase is None else self._erase(seen)
 
 
 def eval_transform(preprocess: Preprocess) -> View:
@@ -230,5 +278,5 @@ def eval_transform(preprocess: Preprocess) -> View:
 
 
 def train_transform(preprocess: Preprocess, augment: Augment) -> View:
-    """The training picture: the eval transform, or a random crop and flip in its place."""
+    """The training picture: the eval transform, or a random one in its place."""
     return View(preprocess, augment)

@@ -1,6 +1,7 @@
 """A hundred real photos, prepared as the library that a checkpoint comes from prepares them."""
 
 import os
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import torchvision
 from open_clip.transform import image_transform_v2
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from torch.utils.data import DataLoader
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from clipbench import pictures
+from clipbench.datamodules.loading import KeyedSampler, Pictures
+from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
 from clipbench.models.clip import CLIP
 from clipbench.models.resnet import ResNet
@@ -255,3 +259,113 @@ def test_under_squash_and_pad_the_crop_is_of_the_whole_square(mode):
     else:
         assert all(0.5 < a < 0.9 for a, _, _ in seen)
         assert all(padded for _, _, padded in seen)
+
+
+# more than crop and flip
+
+POLICY = "rand-m9-mstd0.5-inc1"
+
+
+def test_randaugment_and_erasing_are_timms_own_on_the_same_draws(samples):
+    """FT-CLIP's pipeline, its crop and flip left out; its colour jitter is left out by timm."""
+    told = {"mean": PLAIN.mean, "std": PLAIN.std, "interpolation": "bicubic"}
+    _, policy, final = timm.data.create_transform(
+        224, is_training=True, auto_augment=POLICY, re_prob=1.0, re_mode="pixel", separate=True,
+        color_jitter=0.4, **told,
+    )  # fmt: skip
+    assert "ColorJitter" not in repr(policy)
+    ours = train_transform(PLAIN, Augment(randaugment=POLICY, erasing=1.0))
+    photos = [photo for photo in samples if photo.size == (224, 224)]
+    assert len(photos) == 2
+    changed = 0
+    for seed in range(12):
+        for photo in photos:
+            torch.manual_seed(seed)
+            one = photo
+            for step in (policy, final):
+                number = int(torch.randint(2**32, (1,)))
+                random.seed(number)
+                np.random.seed(number)  # noqa: NPY002
+                one = step(one)
+            torch.manual_seed(seed)
+            assert torch.equal(ours(photo), one)
+            torch.manual_seed(seed)
+            changed += not torch.equal(ours.varied(photo), F.pil_to_tensor(photo))
+    assert 12 <= changed <= 23, "each of two operations is left out half of the time"
+
+
+def test_jitter_is_torchvisions_own_and_comes_after_the_policy(samples):
+    ours = train_transform(PLAIN, Augment(color_jitter=0.4)).varied
+    theirs = v2.ColorJitter(0.4, 0.4, 0.4)
+    photo = next(photo for photo in samples if photo.size == (224, 224))
+    for seed in range(5):
+        torch.manual_seed(seed)
+        one = theirs(F.pil_to_tensor(photo))
+        torch.manual_seed(seed)
+        assert torch.equal(ours(photo), one)
+    both = train_transform(PLAIN, Augment(color_jitter=0.4, randaugment=POLICY)).varied
+    assert [type(change).__name__ for change in both._changes] == ["RandAugment", "ColorJitter"]
+
+
+def test_an_erased_rectangle_is_noise_and_the_rest_is_as_it_was(samples):
+    photo = next(photo for photo in samples if photo.size == (224, 224))
+    plain, ours = eval_transform(PLAIN)(photo), train_transform(PLAIN, Augment(erasing=0.5))
+    torch.manual_seed(0)
+    looks = [(ours(photo) - plain).abs().sum(0) > 0 for _ in range(60)]
+    hit = [look for look in looks if look.any()]
+    assert 18 <= len(hit) <= 42
+    for look in hit:
+        rows, columns = look.any(1).sum(), look.any(0).sum()
+        assert look.sum() == rows * columns, "no rectangle"
+        assert 0.015 < look.float().mean() < 0.35
+
+
+@pytest.mark.parametrize("augment", [
+    Augment(randaugment=POLICY), Augment(color_jitter=0.4), Augment(erasing=1.0),
+    Augment(scale=(0.08, 1.0), hflip=0.5, randaugment=POLICY, color_jitter=0.2, erasing=0.25),
+])  # fmt: skip
+def test_each_look_is_a_function_of_seed_epoch_and_position(samples, augment):
+    stacked = np.stack([np.asarray(p.resize((40, 40))) for p in samples])
+    split = Split([str(i) for i in range(16)], np.arange(16) % 3, stacked, 16)
+    told = replace(PLAIN, size=32, resize=36)
+
+    def epochs(workers, seed=7):
+        # what other libraries have drawn before is nothing to it
+        random.seed(workers + 50)
+        np.random.seed(workers + 50)  # noqa: NPY002
+        pictures = Pictures(split, train_transform(told, augment), seed)
+        sampler = KeyedSampler(16, seed=1)
+        loader = DataLoader(pictures, batch_size=5, sampler=sampler, num_workers=workers)
+        seen = []
+        for epoch in (0, 1):
+            sampler.set_epoch(epoch)
+            rows = [
+                (int(i), x) for b in loader for i, x in zip(b["index"], b["image"], strict=True)
+            ]
+            seen.append(torch.stack([x for _, x in sorted(rows, key=lambda row: row[0])]))
+        return seen
+
+    one = epochs(0)
+
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+
+    for other in (epochs(2), epochs(0)):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    before = states()
+    train_transform(told, augment)(samples[0])
+    assert states() == before
+    assert not torch.equal(one[0], one[1])
+    assert not torch.equal(one[0], epochs(0, seed=8)[0])
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ({"erasing": 25}, "augment.erasing=25 is no probability; use 0 to 1"),
+    ({"hflip": -0.1}, "augment.hflip=-0.1 is no probability"),
+    ({"mixup": -1}, "augment.mixup=-1 is negative; 0 turns it off"),
+    ({"randaugment": "m9"}, "augment.randaugment=m9 is no policy of timm's; use rand-m9"),
+    ({"randaugment": "rand-x9"}, "augment.randaugment=rand-x9 is no policy"),
+])  # fmt: skip
+def test_what_is_no_augmentation_is_refused(wrong, said):
+    with pytest.raises(Refused, match=said):
+        Augment(**wrong)

@@ -93,7 +93,10 @@ def freeze(tower: ImageTower, depth: int | str, text_depth: int | str = "all") -
 def cross_entropy(
     scores: Tensor, label: Tensor, *, smoothing: float, weights: Tensor | None
 ) -> Tensor:
-    """Cross-entropy of logits (B, C), its classes weighted by (C,) or not."""
+    """Cross-entropy of logits (B, C) and labels (B,), or shares of the classes (B, C).
+
+    Its classes are weighted by (C,) or not.
+    """
     if weights is None:
         return F.cross_entropy(scores, label, label_smoothing=smoothing)
     # Over the batch's size, not over its weights: those would make a batch of one class count
@@ -119,6 +122,8 @@ class Strategy(ABC):
         pairs: True where the loss is of all pairs in a batch, no mean over its rows: it is then
             given whole batches, and keeps to ``micro_batch`` by
             :func:`clipbench.accumulation.encoded`.
+        soft_labels: whether its loss takes shares of the classes (B, C) for ``label``, as mixup
+            makes them.
         micro_batch: how many rows' activations may be in memory at once; None for a batch's.
         ignores: root keys of a config that cannot change the outcome of this strategy.
     """
@@ -129,6 +134,7 @@ class Strategy(ABC):
     reads_captions: bool = False
     frozen_statistics: bool = False
     pairs: bool = False
+    soft_labels: bool = True
     micro_batch: int | None = None
     ignores: frozenset[str] = frozenset()
 
@@ -179,7 +185,7 @@ class Strategy(ABC):
 
         Args:
             classifier: in training mode.
-            batch: ``image`` (B, 3, S, S) or ``features`` (B, D), ``label`` (B,), ...
+            batch: ``image`` (B, 3, S, S) or ``features`` (B, D), ``label`` (B,) or (B, C), ...
             smoothing: of the labels.
             step: of the optimiser, to key what is random.
             weights: of each class, (C,), with mean 1 over train; None for equal ones.

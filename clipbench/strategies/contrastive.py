@@ -60,6 +60,7 @@ class Contrastive(LiveText):
     """
 
     reads_captions = True
+    soft_labels = False
     ignores = LiveText.ignores | {"label_smoothing"}
 
     def __init__(

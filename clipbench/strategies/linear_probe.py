@@ -34,6 +34,7 @@ class LinearProbe(Strategy):
     """
 
     reads_features = True
+    soft_labels = False  # there are no pictures to mix
 
     def __init__(
         self,

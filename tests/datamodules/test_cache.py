@@ -26,6 +26,7 @@ VIEWS = {
     "pad": View(PREPROCESS.with_mode("pad")),
     "flip": View(PREPROCESS, Augment(hflip=0.5)),
     "crop and flip": View(PREPROCESS, Augment(scale=(0.3, 1.0), hflip=0.5)),
+    "randaugment and erasing": View(PREPROCESS, Augment(randaugment="rand-m9", erasing=0.5)),
     "crop of squashed": View(PREPROCESS.with_mode("squash"), Augment(scale=(0.3, 1.0))),
 }
 COUNT = 13
