@@ -88,7 +88,8 @@ def facts(config: Mapping[str, Any], strategy: Strategy, data: ClassificationDat
     return Facts(
         pictures=len(data.splits["train"]),
         classes=len(data.classes),
-        clip=get_class(config["model"]["_target_"]).has_text,  # type: ignore[attr-defined]
+        clip=get_class(config["model"]["_target_"]).has_text  # type: ignore[attr-defined]
+        and config["model"].get("pool") is None,
         strategy=strategy,
         lr=own.get("lr", model["lr"]),
         source="conf/strategy" if "lr" in own else "conf/model",

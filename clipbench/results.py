@@ -47,6 +47,7 @@ _OFF = {
         "cutmix": 0,
         "mixup_probability": 1,
     },
+    "model": {"pool": None},
 }
 _AFTER = {"alphas", "merge", "merge_bn", "retention", "retention_every_epoch"}
 _ROOT_OUTSIDE = {"prompts", "logger", "callbacks", "gate", "allow_unfinished_warmup"}

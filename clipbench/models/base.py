@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipbench.errors import Refused
+from clipbench.models.pooling import small_head
 from clipbench.transforms import Preprocess
 
 
@@ -22,6 +23,7 @@ class ImageTower(nn.Module, ABC):
         loaded: where the weights came from (a tag, a file name), or None for random ones.
         arch: its name in the library that it comes from.
         has_text: whether it can make a head of text.
+        mean_pooled: whether it ends as FT-CLIP's towers do: what follows its last block is new.
     """
 
     arch: str
@@ -30,6 +32,7 @@ class ImageTower(nn.Module, ABC):
     normalized: bool
     loaded: str | None
     has_text: bool = False
+    mean_pooled: bool = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -155,8 +158,12 @@ def layer_names(layers: Sequence[Sequence[nn.Parameter]]) -> list[str]:
 
 
 def random_head(tower: ImageTower, classes: int) -> nn.Linear:
-    """A new head with torch's own initialisation (the source blog's ``fc = Linear(2048, C)``)."""
-    return nn.Linear(tower.feature_dim, classes)
+    """A new head with torch's own initialisation (the source blog's ``fc = Linear(2048, C)``).
+
+    FT-CLIP's has one of its own: :func:`clipbench.models.pooling.small_head`.
+    """
+    make = small_head if tower.mean_pooled else nn.Linear
+    return make(tower.feature_dim, classes)
 
 
 def parameter_count(module: nn.Module) -> int:

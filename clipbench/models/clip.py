@@ -1,7 +1,8 @@
 """CLIP through open_clip: any of its architectures, its weights, its zero-shot classifier."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from clipbench import paths, weights
 from clipbench.errors import Refused
 from clipbench.models import clip_weights, layers
+from clipbench.models.pooling import pool_patches
 from clipbench.models.two_towers import TwoTowers, fold_attention
 from clipbench.transforms import Preprocess
 
@@ -32,14 +34,21 @@ class CLIP(TwoTowers):
             a file of this package, or None for random weights.
         image_size: side in pixels, or None for the checkpoint's own; when it is raised, position
             embeddings are interpolated (open_clip's ``resize_pos_embed``).
+        pool: ``mean`` for FT-CLIP's, see :func:`clipbench.models.pooling.pool_patches`; the text
+            tower is then left out, since its space is; None for the checkpoint's own.
 
     Raises:
-        Refused: for an unknown name, weights that are not to be had or do not fit, or an
-            activation that disagrees with them.
+        Refused: for an unknown name, weights that are not to be had or do not fit, an activation
+            that disagrees with them, or another pooling.
     """
 
     def __init__(
-        self, *, arch: str, pretrained: str | None = None, image_size: int | None = None
+        self,
+        *,
+        arch: str,
+        pretrained: str | None = None,
+        image_size: int | None = None,
+        pool: str | None = None,
     ) -> None:
         super().__init__()
         source = clip_weights.find(arch, pretrained)
@@ -62,15 +71,34 @@ class CLIP(TwoTowers):
         self.feature_dim = int(config["embed_dim"])
         self.activation = clip_weights.activation(config)
         self.preprocess = _preprocess(self.model.visual.preprocess_cfg)
+        if pool not in (None, "mean"):
+            raise Refused(f"no model.pool={pool}; use mean, or null for the checkpoint's own")
+        about = {} if source.file is None else weights.metadata(source.file)
+        if about.get("pool", pool) != pool:
+            raise Refused(f"{source.file} was trained with model.pool=mean; add that")
+        if "pool" in about:  # of this kind already
+            self._pool()
         if source.file is not None:
-            self._load(source.file, image_size)
+            self._load(source.file, about)
+        if pool is not None and not self.mean_pooled:
+            self._pool()
 
-    def _load(self, file: Path, image_size: int | None) -> None:
-        about = weights.metadata(file)
+    def _pool(self) -> None:
+        self.model = nn.ModuleDict({"visual": pool_patches(self.model.visual, self.arch)})
+        self.mean_pooled, self.has_text, self.normalized = True, False, False
+        self.feature_dim = int(self.model.visual.ln_post.normalized_shape[0])
+
+    def _load(self, file: Path, about: Mapping[str, str]) -> None:
         if "preprocess" in about:
             self.preprocess = Preprocess.from_json(about["preprocess"]).at(self.preprocess.size)
         state = weights.read(file)
-        for key in ("input_resolution", "context_length", "vocab_size"):  # OpenAI's own files
+        heads = ("head.weight", "head.bias") if self.mean_pooled else ()
+        for key in (
+            *heads,
+            "input_resolution",
+            "context_length",
+            "vocab_size",
+        ):  # OpenAI's own files
             state.pop(key, None)
         # Weights of another network may fail here; load_into() says which tensors differ.
         with suppress(Exception):
@@ -88,7 +116,9 @@ class CLIP(TwoTowers):
     def forward(self, images: Tensor) -> Tensor:
         """Image features, not normalised, of shape (B, D)."""
         features: Tensor
-        if self._projects:
+        if self.mean_pooled:
+            features = self.model.visual(images)
+        elif self._projects:
             features = self.model.encode_image(images)
         else:
             features = _before_projection(self.model.visual, images)
@@ -125,17 +155,35 @@ class CLIP(TwoTowers):
 
     def text_layers(self) -> list[list[nn.Parameter]]:
         """Embeddings, each block, then final norm and projection; of a hub's tower all at once."""
+        if self.mean_pooled:
+            return []
         text = getattr(self.model, "text", self.model)
         named = text.named_parameters()
         own = [p for n, p in named if not n.startswith(("visual.", "text_decoder.", "logit_"))]
         return layers.of_text(text, own)
 
     def metadata(self) -> dict[str, str]:
-        """With the activation, which tensors do not show."""
-        return {**super().metadata(), "activation": self.activation}
+        """With the activation and the pooling, which tensors do not show."""
+        pool = {"pool": "mean"} if self.mean_pooled else {}
+        return {**super().metadata(), "activation": self.activation, **pool}
+
+    def native(self, head: nn.Linear) -> nn.Module:
+        """Both towers and the logit scale; of a mean-pooled tower itself and its head."""
+        if self.mean_pooled:
+            return nn.Sequential(OrderedDict(visual=self.model.visual, head=head))
+        return super().native(head)
+
+    def zero_shot_head(self, prompts: Sequence[Sequence[str]]) -> nn.Linear | None:
+        """As of any two towers; None for a mean-pooled one, whose space no text shares."""
+        return None if self.mean_pooled else super().zero_shot_head(prompts)
 
     def tokenizer(self) -> Any:
-        """open_clip's tokenizer for this architecture: list of B texts to (B, length) integers."""
+        """open_clip's tokenizer for this architecture: list of B texts to (B, length) integers.
+
+        None for a mean-pooled tower, which has no text beside it.
+        """
+        if self.mean_pooled:
+            return None
         config: Mapping[str, Any] = open_clip.get_model_config(self._name) or {}
         options = config.get("text_cfg", {}).get("tokenizer_kwargs", {})
         # A path in a config of this package is relative to its assets, not to where one stands.

@@ -47,7 +47,7 @@ class TwoTowers(ImageTower):
         return model
 
     @torch.no_grad()
-    def zero_shot_head(self, prompts: Sequence[Sequence[str]]) -> nn.Linear:
+    def zero_shot_head(self, prompts: Sequence[Sequence[str]]) -> nn.Linear | None:
         """Mean text embedding of each class times the logit scale, bias 0 (WiSE-FT's head).
 
         Args:

@@ -211,6 +211,8 @@ class Strategy(ABC):
         """
         layers = classifier.tower.layers()
         image = {id(p) for layer in layers for p in layer}
+        if classifier.tower.mean_pooled:  # its last norm is new, and learns as the head does
+            layers = [*layers[:-1], []]
         parts: dict[str, list[tuple[str, nn.Parameter]]] = {
             "image tower": [],
             "text tower": [],
@@ -266,6 +268,11 @@ def start_head(tower: ImageTower, task: Task, head: str) -> Classifier:
     made = tower.zero_shot_head(task.prompts) if head != "random" else None
     if made is not None:
         return Classifier(tower, made, meaningful=True)
+    if head == "zero_shot" and tower.mean_pooled:
+        raise Refused(
+            "model.pool=mean leaves the space that texts share, so there is no head of text; use "
+            "strategy=finetune, lp_ft or linear_probe, or model.pool=null"
+        )
     if head == "zero_shot":
         raise Refused(
             "this model has no text side to make a head of; use strategy=finetune, or lit, which "
