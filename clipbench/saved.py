@@ -43,12 +43,8 @@ def _head_file(stem: str) -> str:
     return "head.safetensors" if stem == "model" else f"{stem}_head.safetensors"
 
 
-def classifier(run: str | Path, stem: str = "model") -> Classifier:
-    """The tuned classifier of a run, in eval mode.
-
-    Args:
-        run: a run's folder.
-        stem: ``merged`` for the average of start and end that was best on val.
+def completed(run: str | Path, stem: str = "model") -> dict[str, Any]:
+    """The record of a run whose weights are there.
 
     Raises:
         Refused: if there is no completed run in it, or it was not asked for averages.
@@ -57,11 +53,37 @@ def classifier(run: str | Path, stem: str = "model") -> Classifier:
     record = results.read(folder)
     if record is None or record["status"] != "completed":
         raise Refused(f"{folder} holds no completed run; give a folder that has a result.json")
-    file = folder / f"{stem}.safetensors"
-    if stem != "model" and not file.is_file():
-        raise Refused(f"{folder} has no {file.name}; run it with alphas=10")
+    for name in (f"{stem}.safetensors", _head_file(stem)):
+        if not (folder / name).is_file():
+            fix = "run it with alphas=10" if stem != "model" else "bring it back, or run it again"
+            raise Refused(f"{folder} has no {name}; {fix}")
+    return record
+
+
+def classes(run: str | Path, stem: str = "model") -> list[str]:
+    """The names of a saved head's rows.
+
+    Raises:
+        Refused: as :func:`completed` does.
+    """
+    completed(run, stem)
+    told: list[str] = json.loads(weights.metadata(Path(run) / _head_file(stem))["classes"])
+    return told
+
+
+def classifier(run: str | Path, stem: str = "model") -> Classifier:
+    """The tuned classifier of a run, in eval mode.
+
+    Args:
+        run: a run's folder.
+        stem: ``merged`` for the average of start and end that was best on val.
+
+    Raises:
+        Refused: as :func:`completed` does.
+    """
+    folder, record = Path(run), completed(run, stem)
     strategy: Strategy = schema.build(record["config"]["strategy"])
-    tower = strategy.restored(record["config"]["model"], str(file))
+    tower = strategy.restored(record["config"]["model"], str(folder / f"{stem}.safetensors"))
     head = weights.read(folder / _head_file(stem))
     return Classifier(tower, as_head(head["weight"], head["bias"]), meaningful=True).eval()
 

@@ -1,0 +1,58 @@
+"""Pictures that belong to no dataset: a file, a folder, or tar shards."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from clipbench.datamodules import shards
+from clipbench.datamodules.split import Split
+from clipbench.datamodules.tar_index import index
+from clipbench.errors import Refused
+from clipbench.pictures import EXTENSIONS, Member, Source
+
+
+def loose(where: Path) -> Split:
+    """All pictures of a place, by name, unlabelled.
+
+    Args:
+        where: a picture, a folder (those below it too, hidden ones not), or tar shards, as
+            ``dataset.root`` takes them.
+
+    Returns:
+        A split whose ids are paths below the folder, or names in the tar.
+
+    Raises:
+        Refused: if there is nothing, or no picture.
+    """
+    if where.is_file() and not shards.meant(where):
+        found: dict[str, Source] = {where.name: where}
+    elif where.is_dir() and not shards.meant(where):
+        found = {path.relative_to(where).as_posix(): path for path in sorted(_below(where))}
+    elif where.is_dir() or shards.meant(where):
+        found = dict(_members(where))
+    else:
+        raise Refused(f"{where} does not exist; name a picture, a folder of them, or a tar")
+    if not found:
+        known = " ".join(sorted(EXTENSIONS))
+        raise Refused(f"there is no picture in {where}; names must end in one of {known}")
+    nobody = np.full(len(found), -1, dtype=np.int64)
+    return Split(list(found), nobody, list(found.values()), expected=len(found))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for here, below, names in os.walk(folder):
+        below[:] = [name for name in below if not name.startswith((".", "__MACOSX"))]
+        for name in names:
+            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
+                yield Path(here, name)
+
+
+def _members(where: Path) -> Iterator[tuple[str, Source]]:
+    found = [shard for shards_ in shards.files(where).values() for shard in shards_]
+    for shard in found:
+        home = f"{shard.name}#" if len(found) > 1 else ""
+        for sample in index(shard)[0]:
+            for name, offset, size in sample.pictures:
+                yield home + name, Member(shard, offset, size, name)

@@ -1,0 +1,195 @@
+"""What a tuned model says of pictures, as CSV: a row for each, the most probable classes first.
+
+Run: python -m clipbench.predict run=DIR images=PATH [out=FILE.csv]
+     python -m clipbench.predict run=DIR split=test_ood [dataset=NAME dataset.key=value ...]
+
+images       a picture, a folder (with those below it), a tar, or shards{000..010}.tar
+split        one of the run's own dataset, or of another
+out          default: predictions/ under the outputs root; out=- prints
+top          how many classes a row has, default 5
+weights      model (default), or merged: the best average of start and end of a run with alphas
+temperature  of the probabilities: that of the run, fitted on val (1 for merged)
+batch_size   default 64; workers (0) decode beside, device= takes cpu, cuda or mps
+
+Where folders bear names of classes, or the split has labels, there is a column `label`, and the
+accuracy is printed. A picture that cannot be read has a row that says why, and the exit code is 1.
+A name that a spreadsheet would take for a formula (=, +, -, @ first) has an apostrophe before it.
+"""
+
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipbench import closing, config, doors, paths, results, spreadsheet
+from clipbench.errors import Refused
+from clipbench.progress import track
+from clipbench.statistics import wilson
+
+if TYPE_CHECKING:
+    from clipbench.datamodules.split import Split
+    from clipbench.inference import Said
+
+KEYS = (
+    *("run", "images", "out", "dataset", "split", "top", "weights", "temperature"),
+    *("batch_size", "workers", "device"),
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Pictures, by what they were called, and the names of their classes where they have any."""
+
+    name: str
+    split: "Split"
+    labels: Sequence[str | None]
+
+
+def main() -> None:
+    """Predict, write, and say how it went."""
+    doors.opened(__doc__ or "", predict)
+
+
+def predict(words: list[str]) -> int:
+    """Do what the command line asks; 1 if a picture could not be read."""
+    data = [word for word in words if word.startswith("dataset")]
+    asked = doors.given([w for w in words if not w.startswith("dataset.")], KEYS)
+    run, record = doors.completed(asked)
+    if ("images" in asked) == ("split" in asked):
+        raise Refused("give either images=PATH, or split=NAME of a dataset, such as split=test")
+    stem = doors.choice(asked, "weights", ("model", "merged"))
+    options: dict[str, Any] = {
+        "top": doors.number(asked, "top", 5),
+        "batch_size": doors.number(asked, "batch_size", 64),
+        "workers": doors.number(asked, "workers", 0, least=0),
+        "temperature": _temperature(asked, record, stem),
+    }
+    place = _place(asked)
+
+    from clipbench import inference, saved  # torch
+
+    classes = saved.classes(run, stem)
+    if "images" in asked:
+        pictures = _images(Path(asked["images"]), classes)
+    else:
+        pictures = _split(asked["split"], record, data, classes)
+    classifier = saved.classifier(run, stem).to(inference.device(asked.get("device")))
+    node = record["config"]["dataset"]
+    reading = {key: node[key] for key in ("decoder", "value_range") if key in node}
+    found = inference.said(classifier, pictures.split, **options, **reading)
+    many = len(pictures.split)
+    rows = list(track(found, f"predicting {many:,} pictures", many))
+    place = place or paths.outputs() / "predictions" / f"{run.resolve().name}-{pictures.name}.csv"
+    _write(place, pictures, rows, classes)
+    return _tell(place, pictures, rows, classes)
+
+
+def _place(asked: doors.Given) -> Path | None:
+    """Where to write; None for the usual place.
+
+    Raises:
+        Refused: for a file that would be no CSV, or in no folder.
+    """
+    if "out" not in asked:
+        return None
+    place = Path(asked["out"])
+    if asked["out"] != "-" and place.suffix.lower() != ".csv":
+        raise Refused(f"out={place} is no .csv; name one, or out=- to print")
+    if not place.parent.is_dir():
+        raise Refused(f"out={place}: there is no folder {place.parent}; make it first")
+    return place
+
+
+def _temperature(asked: doors.Given, record: dict[str, Any], stem: str) -> float:
+    own = record.get("temperature") if stem == "model" else None
+    try:
+        value = float(asked.get("temperature", own or 1))
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise Refused(
+            f"temperature={asked['temperature']} is no number above 0; 1 leaves logits be"
+        )
+    return value
+
+
+def _images(where: Path, classes: Sequence[str]) -> Asked:
+    """Pictures of a place; a folder that bears a class's name is their label."""
+    from clipbench.datamodules.loose import loose
+
+    split = loose(where)
+    home = where.resolve().name
+    by_folder = {name.casefold(): name for name in classes} if where.is_dir() else {}
+    folders = [Path(i).parent.name or home for i in split.ids]
+    labels = [by_folder.get(folder.replace("_", " ").casefold()) for folder in folders]
+    return Asked(home, split, labels)
+
+
+def _split(
+    name: str, record: dict[str, Any], overrides: list[str], classes: Sequence[str]
+) -> Asked:
+    """A split of the run's own dataset, or of the one that the overrides name."""
+    from dataclasses import replace
+
+    from clipbench.schema import build
+
+    node = config.compose(*overrides)["dataset"] if overrides else record["config"]["dataset"]
+    data = build(node)
+    data.prepare(record["seed"])
+    if name not in data.splits:
+        raise Refused(f"there is no split={name} here; there are {', '.join(data.splits)}")
+    split, own = data.splits[name], list(getattr(data, "classes", []))
+    if own != list(classes):  # its numbers are not the run's
+        split = replace(split, among=None)
+    known = {label: text for label, text in enumerate(own) if text in set(classes)}
+    folder = Path(str(node.get("root") or "")).name or record["dataset"]
+    return Asked(f"{folder}-{name}", split, [known.get(label) for label in split.labels.tolist()])
+
+
+def _write(place: Path, pictures: Asked, rows: Sequence["Said"], classes: Sequence[str]) -> None:
+    """The CSV: file, prediction, probability, the next ones, label, error."""
+    top = max((len(row.classes) for row in rows), default=1)
+    more = [f"{what}_{k}" for k in range(2, top + 1) for what in ("prediction", "probability")]
+    labelled, bad = any(pictures.labels), any(row.error for row in rows)
+    columns = ["file", "prediction", "probability", *more]
+    columns += ["label"] * labelled + ["error"] * bad
+
+    def cells(row: "Said") -> list[Any]:
+        best = zip(row.classes, row.probabilities, strict=True)
+        said: list[Any] = [cell for label, p in best for cell in (classes[label], f"{p:.6f}")]
+        said += [None] * (2 * top - len(said))
+        label = [pictures.labels[row.index]] * labelled
+        return [pictures.split.ids[row.index], *said, *label, *[row.error] * bad]
+
+    if str(place) == "-":
+        spreadsheet.write(sys.stdout, columns, map(cells, rows))
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO(newline="")
+    spreadsheet.write(text, columns, map(cells, rows))
+    results.write_bytes(place, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _tell(place: Path, pictures: Asked, rows: Sequence["Said"], classes: Sequence[str]) -> int:
+    """Say where it is, how often it was right, and what could not be read."""
+    good = [row for row in rows if row.error is None]
+    told = [(pictures.labels[row.index], classes[row.classes[0]]) for row in good]
+    lines = [f"{len(good):,} pictures" + (f" in {place}" if str(place) != "-" else "")]
+    if labelled := [label == said for label, said in told if label is not None]:
+        found = wilson(sum(labelled) / len(labelled), len(labelled))
+        lines.append(
+            f"accuracy {found.estimate:.4f} ({found.low:.4f} to {found.high:.4f}, Wilson 95 %) "
+            f"of {found.n:,} whose class is known"
+        )
+    for line in lines:
+        print(line, file=sys.stderr)
+    bad = [f"{pictures.split.ids[row.index]}: {row.error}" for row in rows if row.error]
+    if bad:
+        closing.refusal(f"{len(bad)} pictures could not be read:", bad, paths.outputs())
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    main()
