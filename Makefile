@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help ready install demo test lint types unit bench pretrain data tables dashboard clean
+.PHONY: help ready install demo test lint types unit bench pretrain data tables freeze dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ pretrain: ready  ## rebuild the weights of clip_tiny and resnet_tiny
 
 tables: ready  ## the table and curves of every sweep under outputs/
 	$(PY) -m clipbench.tables
+
+freeze: ready  ## keep the rows of every experiment run here, in experiments/results/
+	$(PY) -m clipbench.freeze
 
 data: ready  ## fetch a dataset and check it: make data DATASET=flowers102
 	$(PY) -m clipbench.data fetch dataset=$(DATASET)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipbench import calibration, figures, metrics, predictions, saved
+from clipbench import alpha_figures, calibration, metrics, predictions, ranks, saved
 from clipbench.alphas import Merge, alpha_curve
 from clipbench.evaluation import Evaluation, copied
 from clipbench.merging import State
@@ -43,7 +43,8 @@ class Finish:
         final |= chosen_epoch(evaluate)
         record["temperature"], scaled = calibrated(evaluate)
         record["final"] = final | scaled
-        predictions.write(self.folder, evaluate.data, evaluate.outputs)
+        if ranks.here.first:
+            predictions.write(self.folder, evaluate.data, evaluate.outputs)
         self._save("model")
         if self.merge is not None and self.ends is not None:
             start, last = self.ends
@@ -57,9 +58,12 @@ class Finish:
         record["selection"]["alpha"] = curve.alpha
         self.evaluate.module.classifier.load_state_dict(dict(curve.weights))
         self._save("merged")
-        figures.alpha_curve(record, self.folder / "alpha_curve.png")
+        if ranks.here.first:
+            alpha_figures.alpha_curve(record, self.folder / "alpha_curve.png")
 
     def _save(self, stem: str) -> None:
+        if not ranks.here.first:
+            return
         classifier, classes = self.evaluate.module.classifier, self.evaluate.data.classes
         about = {"clipbench": self.record["key"]}
         saved.save(self.folder, classifier, list(classes), about, stem)

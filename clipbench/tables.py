@@ -1,6 +1,6 @@
 """Tables and figures from run records; no torch, so a laptop rebuilds them in a second.
 
-Run: python -m clipbench.tables [--help]
+Run: python -m clipbench.tables [results=outputs|frozen]
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import figures, paths, results
+from clipbench import alpha_figures, axis_figures, figures, frames, paths, results
 from clipbench.progress import console, show
 from clipbench.results import write_text
 
@@ -35,7 +35,8 @@ def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dic
 
 def _metrics(frame: pd.DataFrame) -> list[str]:
     """Accuracy, worst groups, and what runs were selected by; val first, then test, then shifts."""
-    names = [c for c in frame.columns if "/" in c and not c.startswith(("selection/", "cost/"))]
+    about = ("selection/", "cost/", "data/", "versions/", "git/")
+    names = [c for c in frame.columns if "/" in c and not c.startswith(about)]
     if any(c.endswith("@alpha") for c in names):  # those of the best alpha; the rest is a curve
         names = [c for c in names if "@alpha=" not in c]
     order = {"val": 0, "test": 1}
@@ -45,47 +46,85 @@ def _metrics(frame: pd.DataFrame) -> list[str]:
     return sorted(kept, key=lambda c: (order.get(c.split("/")[0], 2), c))
 
 
-def result_table(runs: Sequence[tuple[Path, dict[str, Any]]]) -> pd.DataFrame:
+def _told(frame: pd.DataFrame) -> list[str]:
+    """The columns that say which run it is, in the order of the axes."""
+    told = list(dict.fromkeys(["model", "dataset", *frames.varying(frame)]))
+    return sorted(told, key=[*frames.AXES, *told].index)
+
+
+def result_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a run: the axes that vary, epoch 0, the chosen epoch, every metric, and the data.
 
     ``data`` is the start of the test split's fingerprint and the number of its pictures: rows
     compare only where it is equal.
     """
-    frame = figures.frame(runs)
-    varying = list(dict.fromkeys(["model", "dataset", *figures.varying(frame)]))
-    varying.sort(key=[*figures.AXES, *varying].index)
-    frame["chosen"] = frame["selection/epoch"]
-    frame["data"] = [_data(record) for _, record in runs]
-    frame = frame.rename(columns={"epoch0": "epoch 0"})
-    alpha = ["alpha"] if frame.get("selection/alpha", pd.Series()).notna().any() else []
-    frame = frame.rename(columns={"selection/alpha": "alpha"})
-    columns = [*varying, "epoch 0", "chosen", *alpha, *_metrics(frame), "data", "key"]
-    return frame[columns].sort_values([*varying, "key"], kind="stable", ignore_index=True)
+    told = _told(frame)
+    names = {"selection/epoch": "chosen", "epoch0": "epoch 0", "selection/alpha": "alpha"}
+    table = frame.assign(data=_data(frame)).rename(columns=names)
+    alpha = ["alpha"] if table.get("alpha", pd.Series()).notna().any() else []
+    columns = [*told, "epoch 0", "chosen", *alpha, *_metrics(frame), "data", "key"]
+    return frames.ordered(table, [*told, "key"])[columns]
 
 
-def _data(record: dict[str, Any]) -> str:
-    split = record["data"].get("test") or record["data"]["val"]
-    part = f" of {split['expected']}" if split["n"] != split["expected"] else ""
-    return f"{split['sha256'][:8]} n={split['n']}{part}"
-
-
-def cost_table(runs: Sequence[tuple[Path, dict[str, Any]]]) -> pd.DataFrame:
-    """One row a run: parameters, time, memory. Apart from the results, which two machines share."""
-    rows = [
-        {
-            "model": record["model"],
-            "parameters": record["parameters"]["total"],
-            "trainable": record["parameters"]["trainable"],
-            "steps": record["steps"]["total"],
-            "seconds": round(record["cost"]["seconds"], 1),
-            "images/s": round(record["cost"]["images_per_second"] or 0) or None,
-            "peak memory MB": round(record["cost"]["peak_memory_bytes"] / 1e6),
-            "device": record["cost"]["device"],
-            "key": record["key"],
-        }
-        for _, record in runs
+def _data(frame: pd.DataFrame) -> list[str]:
+    rows = frame[["data/sha256", "data/n", "data/expected"]].itertuples(index=False)
+    return [
+        f"{digest[:8]} n={n}{f' of {whole}' if n != whole else ''}" for digest, n, whole in rows
     ]
-    return pd.DataFrame(rows).sort_values(["model", "key"], ignore_index=True)
+
+
+def cost_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a run: parameters, time, memory. Apart from the results, which two machines share."""
+    told = _told(frame)
+    table = frame.assign(
+        **{
+            "parameters": frame["cost/parameters"],
+            "trainable": frame["cost/trainable"],
+            "steps": frame["cost/steps"],
+            "seconds": frame["cost/seconds"].round(1),
+            "images/s": _whole(frame["cost/images_per_second"]),
+            "peak memory MB": _whole(frame["cost/peak_memory_bytes"] / 1e6),
+            "device": frame["cost/device"],
+        }
+    )
+    return frames.ordered(table, [*told, "key"])[[*told, *_COSTS, "device", "key"]]
+
+
+def _whole(numbers: pd.Series) -> pd.Series:
+    return pd.to_numeric(numbers).round().astype("Int64")
+
+
+_COSTS = ("parameters", "trainable", "steps", "seconds", "images/s", "peak memory MB")
+
+
+def seed_means(table: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """A row for the runs that differ by their seed alone: mean and half of the 95 % t interval.
+
+    Args:
+        table: of :func:`result_table`.
+        axes: what sets runs apart, the seed left out; so does ``data``.
+        columns: of metrics.
+    """
+    apart = [*axes, "data"]
+    found = frames.means(table, apart, columns)
+    rows = found[[*axes, "n"]].rename(columns={"n": "seeds"})
+    for column in columns:
+        pairs = zip(found[column], found[f"{column} +-"], strict=True)
+        rows[column] = [
+            "" if pd.isna(mean) else f"{mean:.4f}" if pd.isna(half) else f"{mean:.4f} ± {half:.4f}"
+            for mean, half in pairs
+        ]
+    return rows.assign(data=found["data"])
+
+
+def least(cost: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """A row for the runs that differ by their seed alone: the fastest pace, and the most memory.
+
+    Other work on the machine only adds to the time of a run, so a mean would tell of that.
+    """
+    apart = cost.assign(**{axis: cost[axis].map(frames.cell) for axis in axes})
+    rules = {column: "min" if column == "seconds" else "max" for column in _COSTS}
+    return apart.groupby([*axes], sort=False, as_index=False).agg(rules)
 
 
 def as_text(frame: pd.DataFrame) -> pd.DataFrame:
@@ -112,7 +151,7 @@ def write_table(frame: pd.DataFrame, stem: Path) -> None:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Write a sweep's table, its costs and its curves; print the table.
+    """Write a sweep's tables, its curves and its figures; print the table.
 
     Args:
         folder: one of ``sweeps/`` below the outputs root.
@@ -125,32 +164,64 @@ def sweep(folder: Path) -> list[Path]:
         console.print(f"[red]{job['status']}:[/] {' '.join(job['overrides'])}: {job['error']}")
     if not runs:
         return []
+    written = of_frame(frames.frame(runs), folder.name)
+    trained = [run for run in runs if run[1]["strategy"] != "soup"]  # which has no lr of its own
+    path = paths.outputs() / "tables" / f"sweep_{folder.name}.png"
+    figures.curves(trained, path)
+    return [*written, path]
+
+
+def of_frame(frame: pd.DataFrame, name: str) -> list[Path]:
+    """Write and print the tables of runs, and draw them against what varies.
+
+    Args:
+        frame: of :func:`clipbench.frames.frame`.
+        name: of the sweep.
+
+    Returns:
+        The files written.
+    """
     target = paths.outputs() / "tables"
     target.mkdir(parents=True, exist_ok=True)
-    stem = target / f"sweep_{folder.name}"
-    table = result_table(runs)
-    write_table(table, stem)
-    write_table(cost_table(runs), stem.with_name(f"{stem.name}_cost"))
-    trained = [run for run in runs if run[1]["strategy"] != "soup"]  # which has no lr of its own
-    figures.curves(trained, stem.with_suffix(".png"))
-    drawn = figures.by_axis(trained, stem)
-    metric = runs[0][1]["selection"]["metric"].split("/")[1]
+    stem = target / f"sweep_{name}"
+    table, cost = result_table(frame), cost_table(frame)
+    tables = {"": table, "_cost": cost}
+    if "seed" in table:
+        axes = [c for c in _told(frame) if c != "seed"]
+        tables["_means"] = seed_means(table, axes, ["epoch 0", *_metrics(frame)])
+        tables["_cost_least"] = least(cost, axes)
+    for ending, one in tables.items():
+        write_table(one, stem.with_name(stem.name + ending))
+    trained = frame[frame["strategy"] != "soup"].reset_index(drop=True)
+    drawn = [*axis_figures.by_axis(trained, stem), *alpha_figures.over_seeds(trained, stem)]
+    _print(tables.get("_means", table), name, frame)
+    ends = (".md", ".csv", ".tex")
+    return [*(stem.with_name(f"{stem.name}{e}{s}") for e in tables for s in ends), *drawn]
+
+
+def _print(table: pd.DataFrame, name: str, frame: pd.DataFrame) -> None:
+    metric = str(frame["selection/metric"].iloc[0]).split("/")[1]
     hidden = [c for c in table.columns if "/" in c and c.split("/")[1].split("@")[0] != metric]
     datasets = list(dict.fromkeys(table["dataset"]))
     alone = ["dataset"] if len(datasets) == 1 else []
     narrow = as_text(table.drop(columns=["data", *hidden, *alone]))
     show(
-        f"sweep {folder.name} on {', '.join(datasets)}",
+        f"sweep {name} on {', '.join(datasets)}",
         [str(c) for c in narrow.columns],
         narrow.to_numpy().tolist(),
     )
-    return [*(stem.with_suffix(s) for s in (".md", ".csv", ".tex", ".png")), *drawn]
 
 
 def main() -> None:
-    """Rebuild the tables of every sweep under the outputs root."""
-    if {"-h", "--help"} & set(sys.argv):
+    """Rebuild the tables of every sweep under the outputs root, or of the frozen results."""
+    given = set(sys.argv[1:])
+    if given - {"results=outputs", "results=frozen"}:
         console.print(__doc__)
+        sys.exit(0 if given & {"-h", "--help"} else 2)
+    if "results=frozen" in given:
+        for path in sorted((paths.EXPERIMENTS / "results").glob("*.csv")):
+            for written in of_frame(frames.read(path), path.stem):
+                console.print(written)
         return
     folders = sorted(p.parent for p in (paths.outputs() / "sweeps").glob("*/jobs.jsonl"))
     if not folders:

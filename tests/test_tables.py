@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from clipbench import results, tables
+from clipbench import axis_figures, frames, freeze, results, tables
 
 
 def record(key, model="clip_tiny", lr=1e-5, acc=0.5, n=306, sha="ab" * 32):
@@ -98,3 +98,94 @@ def test_what_only_this_sweep_typed_has_a_column(sweep):
     assert table["dataset.resize_mode"].tolist() == ["crop", "pad"]
     assert "prompts" not in table
     assert table["val/acc"].tolist() == [0.5, 0.7]
+
+
+def means(folder):
+    return pd.read_csv(tables.sweep(folder)[0].with_name("sweep_one_means.csv"))
+
+
+def test_runs_that_differ_by_their_seed_alone_are_one_mean_with_its_interval(sweep):
+    entries = [record(f"a{s}", acc=a) | {"seed": s} for s, a in enumerate((0.5, 0.6, 0.76))]
+    other = record("bb", lr=1e-4, acc=0.9)
+    table = means(sweep(*entries, other))
+    assert table["seeds"].tolist() == [3, 1]
+    half = 4.302653 * 0.13114877 / 3**0.5  # Student's t of two degrees, the sample's deviation
+    assert table["val/acc"].tolist() == [f"0.6200 ± {half:.4f}", "0.9000"]
+    assert table["data"].tolist() == ["abababab n=306 of 6149"] * 2
+
+
+def test_no_mean_is_taken_over_two_test_splits(sweep):
+    entries = [record(f"a{s}", sha=sha * 32) | {"seed": s} for s, sha in enumerate(("ab", "cd"))]
+    assert means(sweep(*entries))["seeds"].tolist() == [1, 1]
+
+
+def test_of_the_costs_the_least_is_kept_and_of_memory_the_most(sweep):
+    entries = [record(f"a{s}") | {"seed": s} for s in range(2)]
+    entries[1]["cost"] = entries[1]["cost"] | {"seconds": 40.0, "peak_memory_bytes": 2e9}
+    stem = tables.sweep(sweep(*entries))[0]
+    least = pd.read_csv(stem.with_name("sweep_one_cost_least.csv"))
+    assert (least["seconds"][0], least["peak memory MB"][0], least["trainable"][0]) == (40, 2000, 5)
+
+
+def test_depths_stand_in_their_order_and_all_comes_last(sweep):
+    depths = ["all", 10, 2, 0]
+    entries = [record(f"a{i}") | {"freeze_depth": d} for i, d in enumerate(depths)]
+    written = tables.sweep(sweep(*entries))
+    assert pd.read_csv(written[0].with_suffix(".csv"))["freeze_depth"].tolist() == [
+        *("0", "2", "10", "all")
+    ]
+    assert "sweep_one_by_freeze_depth.png" in {path.name for path in written}
+    axis = axis_figures.Axis.of(pd.Series(depths, name="freeze_depth"))
+    assert axis.ticks == {"0": 0, "2": 2, "10": 10, "all": 18}
+    assert not axis.words
+    assert axis_figures.Axis.of(pd.Series(["ema", "plain"], name="rung")).words
+    assert axis_figures.Axis.of(pd.Series([1e-4, 3e-3], name="lr")).doubles
+
+
+def test_what_is_frozen_gives_the_same_tables_and_names_no_place(sweep, tmp_path):
+    entries = [
+        record(key, acc=1 / 3, lr=lr) | {"freeze_depth": depth, "seed": seed}
+        for key, lr, depth, seed in (
+            *(("12345678", 1e-5, 0, 0), ("1e100000", 1e-5, 0, 1)),
+            *(("cccccccc", 3e-4, "all", 0), ("dddddddd", 3e-4, "all", 1)),
+        )
+    ]
+    folder = sweep(*entries)
+    lines = [json.loads(line) for line in (folder / "jobs.jsonl").read_text().splitlines()]
+    for line, mode in zip(lines, ("null", "pad", "null", "pad"), strict=True):
+        line["overrides"] = [f"dataset.resize_mode={mode}", "dataset.root=/home/me", "ema=0.10"]
+        line["overrides"].append(f"note={line['folder']}")
+    (folder / "jobs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs, _ = tables.sweep_runs(folder)
+    path = tmp_path / "one.csv"
+    path.write_text(freeze.frozen(frames.frame(runs)).to_csv(index=False))
+    assert str(tmp_path) not in path.read_text()
+    assert "/home/me" not in path.read_text()
+    typed = ("dataset.resize_mode", "ema")
+    assert frames.read(path)[[*typed]].values.tolist()[0] == ["null", "0.10"]
+    kept = frames.read(path)
+    frame = frames.frame(runs).drop(columns=["dataset.root", "note"])
+    for table in (tables.result_table, tables.cost_table):
+        assert tables.as_text(table(kept)).equals(tables.as_text(table(frame)))
+
+
+def test_every_experiment_that_was_run_is_frozen(sweep, tmp_path, monkeypatch):
+    folder = sweep(record("bbbbbbbb"), record("aaaaaaaa", lr=1e-4))
+    folder.rename(folder.with_name("demo"))
+    (path,) = freeze.freeze(tmp_path / "results")
+    assert path.name == "demo.csv"
+    assert frames.read(path)["key"].tolist() == ["aaaaaaaa", "bbbbbbbb"]
+    before = path.read_bytes()
+    assert freeze.freeze(tmp_path / "results") == [path]
+    assert path.read_bytes() == before
+
+
+def test_alphas_are_drawn_as_a_mean_over_seeds(sweep):
+    entries = [record(f"a{s}") | {"seed": s} for s in range(2)]
+    for entry in entries:
+        entry["final"].pop("test/acc@alpha=0.5")
+        entry["final"] |= {f"{split}/acc@alpha=1": 0.6 for split in ("val", "test", "test_ood")}
+        entry["final"] |= {f"{split}/acc@alpha=0": 0.5 for split in ("val", "test", "test_ood")}
+        entry["selection"] = entry["selection"] | {"alpha": 1.0}
+    written = tables.sweep(sweep(*entries))
+    assert "sweep_one_by_alpha.png" in {path.name for path in written}

@@ -1,0 +1,114 @@
+"""Runs as rows: what sets them apart, what came out, what it cost; and means over their seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clipbench import results
+from clipbench.statistics import over_seeds
+
+Runs = Sequence[tuple[Path, dict[str, Any]]]
+
+AXES = (
+    *("model", "dataset", "strategy", "lr", "batch_size", "epochs"),
+    *("freeze_depth", "shots", "seed"),
+)
+_NO_AXES = ("key", "status", "folder", "epoch0")
+_NUMBERS = ("lr", "batch_size", "epochs", "shots", "seed", "epoch0")
+
+
+def frame(runs: Runs) -> pd.DataFrame:
+    """One row a run: what its sweep typed, its axes, metrics, cost, data and versions.
+
+    ``data/n``, ``data/expected`` and ``data/sha256`` are of the test split, or of val where there
+    is none.
+    """
+    rows = pd.DataFrame([_row(folder, record) for folder, record in runs])
+    names = [str(c) for c in rows]
+    typed = sorted(n for n in names if "/" not in n and n not in (*AXES, *_NO_AXES))
+    first = [n for n in (*_NO_AXES, *AXES, *typed) if n in names]
+    return rows[[*first, *sorted(n for n in names if n not in first)]]
+
+
+def _row(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    # A group that the record names, and one that it has under another name, are one column.
+    known = {*AXES, "dataset.shots"}
+    typed = {k: v for k, v in record.get("typed", {}).items() if k not in known}
+    split = record["data"].get("test") or record["data"]["val"]
+    flat = typed | results.row(folder, record)
+    flat |= {"cost/parameters": record["parameters"]["total"]}
+    flat |= {"cost/trainable": record["parameters"]["trainable"]}
+    flat |= {"cost/steps": record["steps"]["total"]}
+    flat |= {f"data/{name}": split[name] for name in ("n", "expected", "sha256")}
+    flat |= {f"versions/{name}": version for name, version in record.get("versions", {}).items()}
+    git = record.get("git") or {}
+    return flat | {"git/commit": git.get("commit"), "git/dirty": git.get("dirty")}
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A frame that was written as CSV, as it was but for its folders."""
+    # What was typed are words, null and 1e-4 too; so is a key of digits alone.
+    names = pd.read_csv(path, nrows=0).columns
+    words = {c: str for c in names if "/" not in c and c not in _NUMBERS}
+    rules: Any = {"keep_default_na": False, "na_values": [""]}
+    return pd.read_csv(path, dtype=words, **rules)
+
+
+def varying(frame: pd.DataFrame) -> list[str]:
+    """What sets the runs apart: the axes, then the keys that only this sweep typed."""
+    told = [str(c) for c in frame if c not in (*AXES, *_NO_AXES) and "/" not in str(c)]
+    return [axis for axis in (*AXES, *told) if frame[axis].astype(str).nunique() > 1]
+
+
+def ordered(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Rows in the order of some columns: numbers first, by size, then words."""
+
+    def rank(column: pd.Series) -> pd.Series:
+        def place(value: Any) -> tuple[bool, float, str]:
+            number = pd.to_numeric(pd.Series([value]), errors="coerce").iloc[0]
+            word = bool(pd.isna(number))
+            return word, 0.0 if word else float(number), "" if pd.isna(value) else str(value)
+
+        return column.map({value: place(value) for value in column.unique()})
+
+    return frame.sort_values([*by], key=rank, kind="stable", ignore_index=True)
+
+
+def seedless(frame: pd.DataFrame) -> list[str]:
+    """What sets the runs apart but for their seeds: runs that share it are one mean."""
+    return [axis for axis in varying(frame) if axis != "seed"]
+
+
+def means(frame: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Means over the runs that share some axes, with half the width of Student's t interval.
+
+    Args:
+        frame: one row a run.
+        axes: what the runs of a mean share.
+        columns: of numbers.
+
+    Returns:
+        A row a mean: the axes, ``n``, each column, and ``<column> +-``, which is NaN for one run.
+    """
+    rows = []
+    text = frame.assign(**{axis: frame[axis].astype(str) for axis in axes})
+    groups = text.groupby([*axes], sort=False) if axes else [((), text)]
+    for _, same in groups:
+        part = frame.loc[same.index]
+        row: dict[str, Any] = {axis: part[axis].iloc[0] for axis in axes} | {"n": len(part)}
+        for column in columns:
+            values = pd.to_numeric(part[column]).dropna()
+            found = over_seeds(values.tolist()) if len(values) else None
+            row[column] = found.estimate if found else float("nan")
+            row[f"{column} +-"] = found.high - found.estimate if found else float("nan")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def cell(value: Any) -> str:
+    """A value of an axis as it is read: 80 and not 80.0."""
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:g}"
+    return "" if value is None else str(value)
