@@ -79,7 +79,8 @@ def _draw(frame: pd.DataFrame, axis: Axis, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     metric = str(frame["selection/metric"].iloc[0]).split("/")[1]
-    metrics = [c for c in frame if c.endswith(f"/{metric}") and not c.startswith("val/")]
+    splits = [name.split("/")[0] for name in map(str, frame) if name.endswith(f"/{metric}")]
+    metrics = [f"{split}/{metric}" for split in splits if split != "val"]
     metrics.sort(key=lambda c: not c.startswith("test/"))
     figure, panels = plt.subplot_mosaic(
         [["main", *list(COSTS)[:2]], ["main", *list(COSTS)[2:]]],

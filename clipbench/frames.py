@@ -53,7 +53,8 @@ def read(path: Path) -> pd.DataFrame:
     names = pd.read_csv(path, nrows=0).columns
     words = {c: str for c in names if "/" not in c and c not in _NUMBERS}
     rules: Any = {"keep_default_na": False, "na_values": [""]}
-    return pd.read_csv(path, dtype=words, **rules)
+    found: pd.DataFrame = pd.read_csv(path, dtype=words, **rules)
+    return found
 
 
 def varying(frame: pd.DataFrame) -> list[str]:

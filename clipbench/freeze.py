@@ -22,7 +22,7 @@ def frozen(frame: pd.DataFrame) -> pd.DataFrame:
     words = [str(c) for c in frame if "/" not in str(c)]
     local = [c for c in words if frame[c].astype(str).str.match(r"[/~.]|[A-Za-z]:\\").any()]
     left_out = {"folder", "experiment", *local}
-    left_out |= {c for c in frame if c not in words and frame[c].isna().all()}
+    left_out |= {str(c) for c in frame if c not in words and frame[c].isna().all()}
     kept = frame[[c for c in frame if c not in left_out]]
     return kept.sort_values("key", kind="stable", ignore_index=True)
 
