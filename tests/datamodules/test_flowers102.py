@@ -14,6 +14,9 @@ from torchvision.datasets.utils import calculate_md5
 from clipbench import paths, transfer
 from clipbench.datamodules.flowers102 import Flowers102DataModule
 from clipbench.errors import Refused
+from clipbench.job import execute
+from clipbench.launch import Job
+from tests.conftest import composed
 from tests.servers import Site, serving
 
 from .folders import flowers
@@ -161,3 +164,15 @@ def test_the_real_photos():
         assert np.bincount(data.splits[name].labels).tolist() == [10] * 102
     missing = record["test"]["n"] < 6149
     assert any("pictures of test" in warning for warning in data.warnings) == missing
+
+
+@real_photos
+def test_the_blogs_run_is_refused_for_its_warmup_before_weights_are_asked_for(outputs):
+    """The source blog has under 5 % on Flowers102 and does not say why."""
+    words = ["experiment=blog_flowers102_as_published"]
+    choices = {"model": "clip_vitb32", "dataset": "flowers102", "strategy": "finetune"}
+    outcome = execute(Job(composed(*words), choices, words, outputs))
+    assert outcome.status == "failed"
+    assert "warm-up of 500 steps never ends in a run of 20 steps" in outcome.error
+    assert "4% of lr=3e-05; use warmup_steps=null warmup=0.1" in outcome.error
+    assert not (outputs / "runs").exists()
