@@ -25,6 +25,7 @@ from clipbench.datamodules.checks import (
 from clipbench.datamodules.loading import KeyedSampler, Pictures, collate
 from clipbench.datamodules.options import Options, refuse_unknown
 from clipbench.datamodules.split import Split, carve, few_shot
+from clipbench.datamodules.unique import UniqueSampler
 from clipbench.download import Remote, bring
 from clipbench.errors import Refused
 from clipbench.transforms import Augment, Preprocess, eval_transform, train_transform
@@ -307,8 +308,10 @@ class ClassificationDataModule(DataModule):
         return np.where(seen, counts.sum() / (seen.sum() * np.maximum(counts, 1)), 0.0)
 
     def train_sampler(self) -> KeyedSampler:
-        """Shuffled by (seed, epoch); for ``balance=sampler`` drawn so that classes are equal."""
+        """Shuffled by (seed, epoch); ``balance`` may draw classes equally, or keep them apart."""
         train = self.splits["train"]
+        if self.balance == "unique":
+            return UniqueSampler(train.labels, self.seed, self.batch_size)
         weights = self._evening()[train.labels] if self.balance == "sampler" else None
         return KeyedSampler(len(train), self.seed, weights)
 

@@ -24,7 +24,7 @@ class Options(TypedDict, total=False):
 
 
 ONE_OF: Mapping[str, tuple[str | None, ...]] = {
-    "balance": (None, "sampler", "weights"),
+    "balance": (None, "sampler", "weights", "unique"),
     "resize_mode": (None, "crop", "squash", "pad"),
     "bad_images": ("stop", "skip"),
     "decoder": ("torchvision", "pillow"),
