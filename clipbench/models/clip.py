@@ -37,6 +37,9 @@ class CLIP(TwoTowers):
         pool: ``mean`` for FT-CLIP's, see :func:`clipbench.models.pooling.pool_patches`; the text
             tower is then left out, since its space is; None for the checkpoint's own.
 
+    Attributes:
+        open_clip_name: of the architecture, as open_clip's ``get_model_config`` takes it.
+
     Raises:
         Refused: for an unknown name, weights that are not to be had or do not fit, an activation
             that disagrees with them, or another pooling.
@@ -52,7 +55,7 @@ class CLIP(TwoTowers):
     ) -> None:
         super().__init__()
         source = clip_weights.find(arch, pretrained)
-        self.arch, self.loaded, self._name = arch, pretrained, source.name
+        self.arch, self.loaded, self.open_clip_name = arch, pretrained, source.name
         self._projects = True
         with _quiet():
             self.model = open_clip.create_model(
@@ -184,12 +187,14 @@ class CLIP(TwoTowers):
         """
         if self.mean_pooled:
             return None
-        config: Mapping[str, Any] = open_clip.get_model_config(self._name) or {}
+        config: Mapping[str, Any] = open_clip.get_model_config(self.open_clip_name) or {}
         options = config.get("text_cfg", {}).get("tokenizer_kwargs", {})
         # A path in a config of this package is relative to its assets, not to where one stands.
         own = paths.ASSETS / options["bpe_path"] if "bpe_path" in options else None
         try:
-            return open_clip.get_tokenizer(self._name, **({"bpe_path": str(own)} if own else {}))
+            return open_clip.get_tokenizer(
+                self.open_clip_name, **({"bpe_path": str(own)} if own else {})
+            )
         except Exception as failure:  # a tokenizer of the hub's, and any of its errors
             raise Refused(f"no tokenizer for {self.arch} ({failure}); it needs the hub") from None
 
