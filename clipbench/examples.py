@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clipbench import paths, results, retrieval
 from clipbench.datamodules.split import Split
+from clipbench.sheets import square
 
 FEW, SOME = 3, 4  # queries that gained or lost most, and queries drawn at random
 SHOWN = 5  # of the best answers
@@ -216,9 +217,6 @@ def _section(why: str, query: str, rows: Sequence[str]) -> str:
 
 def thumbnail(picture: Image.Image, side: int = SIDE) -> str:
     """A picture as a page holds it: the middle square, a JPEG in a ``data:`` address."""
-    edge = min(picture.size)
-    left, top = (picture.width - edge) // 2, (picture.height - edge) // 2
-    square = picture.convert("RGB").crop((left, top, left + edge, top + edge))
     buffer = BytesIO()
-    square.resize((side, side), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=80)
+    square(picture, side).save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

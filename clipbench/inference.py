@@ -1,6 +1,6 @@
 """What a tuned classifier says of pictures, be they readable or not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier
 from clipbench.pictures import faults
-from clipbench.transforms import eval_transform
+from clipbench.transforms import Preprocess, eval_transform
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,22 @@ def _apart(rows: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, list[Said
     return (collate(good) if good else None), bad
 
 
+def batches(
+    split: Split, preprocess: Preprocess, *, batch_size: int = 64, workers: int = 0, **reading: Any
+) -> Iterable[tuple[dict[str, Any] | None, list[Said]]]:
+    """Batches of a split as a model sees it, each with what was left out of it and why.
+
+    Args:
+        split: pictures, readable or not.
+        preprocess: the model's.
+        batch_size: pictures in memory at once.
+        workers: processes that decode.
+        reading: ``decoder`` and ``value_range``, see :class:`Pictures`.
+    """
+    pictures = _Readable(split, eval_transform(preprocess), **reading)
+    return DataLoader(pictures, batch_size, num_workers=workers, collate_fn=_apart)
+
+
 @torch.inference_mode()
 def said(
     classifier: Classifier,
@@ -82,9 +98,9 @@ def said(
         reading: ``decoder`` and ``value_range``, see :class:`Pictures`.
     """
     device = next(classifier.parameters()).device
-    pictures = _Readable(split, eval_transform(classifier.tower.preprocess), **reading)
-    loader = DataLoader(pictures, batch_size, num_workers=workers, collate_fn=_apart)
-    for batch, bad in loader:
+    for batch, bad in batches(
+        split, classifier.tower.preprocess, batch_size=batch_size, workers=workers, **reading
+    ):
         found = list(bad)
         if batch is not None:
             scores = classifier(batch["image"].to(device)).float().cpu()

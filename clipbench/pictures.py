@@ -56,6 +56,7 @@ __all__ = [
     "faults",
     "pixels",
     "read",
+    "status",
     "survey",
 ]
 
@@ -86,7 +87,7 @@ def faults(sources: Sequence[Source], value_range: Range | None = None) -> dict[
 
 def _quick_look(source: Source, value_range: Range | None) -> str | None:
     def look() -> str | None:
-        size = _status(source)[0]
+        size = status(source)[0]
         if reason := _wrong_size(size):
             return reason
         with opened(source) as file, Image.open(file, formats=FORMATS) as image:
@@ -113,16 +114,20 @@ def _said(look: Callable[[], str | None]) -> str | None:
         return said if ";" in said else f"{said}; replace it"
 
 
-def _status(source: Source) -> tuple[int, int]:
-    """Bytes, and the file's time of change in nanoseconds."""
-    status = (source if isinstance(source, Path) else source.path).stat()
-    if not stat.S_ISREG(status.st_mode):
+def status(source: Source) -> tuple[int, int]:
+    """Bytes, and the file's time of change in nanoseconds.
+
+    Raises:
+        OSError: if it is no regular file, or a tar that ends within it.
+    """
+    found = (source if isinstance(source, Path) else source.path).stat()
+    if not stat.S_ISREG(found.st_mode):
         raise OSError("not a regular file; replace it")
     if isinstance(source, Path):
-        return status.st_size, status.st_mtime_ns
-    if source.offset + source.size > status.st_size:
+        return found.st_size, found.st_mtime_ns
+    if source.offset + source.size > found.st_size:
         raise OSError(f"cut off: {source.path.name} ends within it; bring the tar file again")
-    return source.size, status.st_mtime_ns
+    return source.size, found.st_mtime_ns
 
 
 def _wrong_size(size: int) -> str | None:
@@ -267,7 +272,7 @@ def _full_look(source: Source, known: Row | None, rules: str, value_range: Range
 
     def look() -> str | None:
         nonlocal row
-        size, mtime_ns = _status(source)
+        size, mtime_ns = status(source)
         if known and (known.rules, known.size, known.mtime_ns) == (rules, size, mtime_ns):
             row = known._replace(changed=False)
             return known.reason

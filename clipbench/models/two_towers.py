@@ -31,6 +31,16 @@ class TwoTowers(ImageTower):
         features: Tensor = self.model.encode_text(tokens)
         return features
 
+    def cut(self, texts: Sequence[str]) -> list[int]:
+        """Which of some texts are longer than the text tower reads: their ends are cut off."""
+        if not texts:
+            return []
+        tokenizer = self.tokenizer()
+        longer = int(tokenizer.context_length) + 1
+        last = tokenizer([*texts, ""], context_length=longer)[:, -1]
+        found: list[int] = (last[:-1] != last[-1]).nonzero().flatten().tolist()
+        return found
+
     @property
     def logit_scale(self) -> nn.Parameter:
         """The logarithm of what cosines are multiplied by."""

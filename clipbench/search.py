@@ -1,0 +1,148 @@
+"""The pictures of a folder that come nearest to a text, for any run or model that reads text.
+
+Run: python -m clipbench.search run=DIR images=PATH query="a dog in the snow" [query=...]
+     python -m clipbench.search model=NAME [model.key=value ...] images=PATH query="..."
+
+run          a run's folder: its tuned weights; weights=merged takes the best average of a run
+             with alphas
+model        an option of conf/model instead, such as clip_tiny: its weights as they are
+images       a folder (with those below it), a picture, a tar, or shards{000..010}.tar
+query        a text, as typed; several give several answers
+top          how many pictures, default 10
+out          a folder for the contact sheets; default: searches/ under the outputs root
+batch_size   default 64; workers (0) decode beside, device= takes cpu, cuda or mps
+
+A folder is embedded once for each state of a model, and kept in cache/search under the outputs
+root: a picture that is new or changed is embedded alone, and an interrupted search goes on where
+it was. Scores are cosines. Each answer is printed, and drawn as one PNG. A picture that cannot be
+read is reported, and the exit code is 1.
+"""
+
+import hashlib
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from clipbench import closing, config, doors, paths
+from clipbench.errors import Refused
+from clipbench.progress import show
+
+if TYPE_CHECKING:
+    from clipbench.gallery import Gallery
+    from clipbench.models.two_towers import TwoTowers
+
+KEYS = ("run", "model", "images", "top", "weights", "out", "batch_size", "workers", "device")
+
+
+def main() -> None:
+    """Search, print and draw."""
+    doors.opened(__doc__ or "", search)
+
+
+def search(words: list[str]) -> int:
+    """Do what the command line asks; 1 if a picture could not be read."""
+    queries = [word.removeprefix("query=") for word in words if word.startswith("query=")]
+    overrides = [word for word in words if word.startswith("model.")]
+    rest = [word for word in words if word not in overrides and not word.startswith("query=")]
+    asked = doors.given(rest, (*KEYS, "query"))
+    if not queries or not all(query.strip() for query in queries):
+        raise Refused('query= is missing or empty; say what to look for, query="a dog in the snow"')
+    if "images" not in asked:
+        raise Refused("images=PATH is missing; name a folder of pictures")
+    top = doors.number(asked, "top", 10)
+    loading = {
+        "batch_size": doors.number(asked, "batch_size", 64),
+        "workers": doors.number(asked, "workers", 0, least=0),
+    }
+    out = Path(asked.get("out", paths.outputs() / "searches"))
+    if out.exists() and not out.is_dir():
+        raise Refused(f"out={out} is no folder; name one, sheets are written into it")
+    name = _name(asked, overrides)
+
+    from clipbench import gallery, inference  # torch
+    from clipbench.datamodules.loose import loose
+
+    where = Path(asked["images"])
+    split = loose(where)
+    tower = _tower(asked, name, overrides).to(inference.device(asked.get("device")))
+    place = hashlib.sha256(str(where.resolve()).encode(errors="replace")).hexdigest()[:8]
+    kept = paths.outputs() / "cache" / "search"
+    kept /= f"{gallery.fingerprint(tower)[:16]}-{place}.parquet"
+    found = gallery.embedded(tower, split, kept, **loading)
+    print(f"{len(found.split):,} pictures, {found.fresh:,} of them new", file=sys.stderr)
+    _answer(tower, found, dict.fromkeys(queries), top, out, name)
+    bad = [f"{name}: {why}" for name, why in found.faults.items()]
+    if bad:
+        closing.refusal(f"{len(bad)} pictures could not be read:", bad, paths.outputs())
+    return 1 if bad else 0
+
+
+def _name(asked: doors.Given, overrides: list[str]) -> str:
+    """What to search with is called; a run is looked for before anything is loaded."""
+    if ("run" in asked) == ("model" in asked):
+        raise Refused("give either run=DIR, or model=NAME for a model as it is published")
+    if "run" in asked and overrides:
+        raise Refused(f"{overrides[0]} goes with model=NAME; a run has a model of its own")
+    return doors.completed(asked)[0].resolve().name if "run" in asked else asked["model"]
+
+
+def _tower(asked: doors.Given, name: str, overrides: list[str]) -> "TwoTowers":
+    from clipbench import saved
+    from clipbench.models.two_towers import TwoTowers
+    from clipbench.schema import build
+
+    if "run" in asked:
+        stem = doors.choice(asked, "weights", ("model", "merged"))
+        tower = saved.classifier(asked["run"], stem).tower
+    else:
+        tower = build(config.compose(f"model={name}", *overrides)["model"])
+    if not isinstance(tower, TwoTowers):
+        raise Refused(
+            f"{name} cannot read text: {tower.arch} has pictures alone; "
+            "search with a run of a CLIP, or with model=clip_vitb32"
+        )
+    return tower.eval()
+
+
+def _answer(
+    tower: "TwoTowers", found: "Gallery", queries: dict[str, None], top: int, out: Path, name: str
+) -> None:
+    """Print what was found, and draw it."""
+    import torch
+
+    from clipbench.sheets import contact_sheet
+
+    texts = list(queries)
+    for cut in tower.cut(texts):
+        print(
+            f"warning: too long for the model, its end is not read: {texts[cut]}", file=sys.stderr
+        )
+    with torch.inference_mode():
+        device = next(tower.parameters()).device
+        features = tower.encode_text(tower.tokenizer()(texts).to(device)).float().cpu()
+    out.mkdir(parents=True, exist_ok=True)
+    for text, feature in zip(texts, torch.nn.functional.normalize(features, dim=-1), strict=True):
+        best = found.best(feature, top)
+        names = [_printable(found.split.ids[i]) for i, _ in best]
+        rows = [
+            (rank, f"{score:.4f}", escape(file))
+            for rank, (file, (_, score)) in enumerate(zip(names, best, strict=True), 1)
+        ]
+        show(escape(text), ("rank", "cosine", "file"), rows)
+        slug = re.sub(r"\W+", "-", text.lower()).strip("-")[:40]
+        digest = hashlib.sha256(f"{text}\n{top}".encode(errors="replace")).hexdigest()[:6]
+        sheet = out / f"{name}-{slug}-{digest}.png"
+        lines = [(f"{k}: {s}", file) for (k, s, _), file in zip(rows, names, strict=True)]
+        contact_sheet(sheet, text, [found.split.picture(i) for i, _ in best], lines)
+        print(sheet)
+
+
+def _printable(name: str) -> str:
+    return name.encode(errors="replace").decode()
+
+
+if __name__ == "__main__":
+    main()
