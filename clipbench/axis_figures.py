@@ -150,7 +150,7 @@ def _dress(panels: dict[str, Any], axis: Axis, metric: str) -> None:
         panel.set_xticks(list(axis.ticks.values()), list(axis.ticks), **turned)
         if name != "main":
             panel.set_title(name, fontsize=9)
-            panel.set_ylim(0)
+            panel.set_ylim(0, 1.1 * panel.dataLim.ymax or None)
             panel.tick_params(labelsize=7)
     said = "pictures a class" if axis.name == "shots" else axis.name
     panels["main"].set(xlabel=said, ylabel=metric)
