@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from clipbench import frames
 
 _MAPS = ("Blues", "Oranges", "Greens", "Purples", "Reds", "Greys")
@@ -47,23 +49,33 @@ def label(record: Mapping[str, Any], varying: Sequence[str]) -> str:
 
 
 def curves(runs: frames.Runs, path: Path) -> None:
-    """Every run's validation metric against the epoch, epoch 0 included, over each other."""
+    """The validation metric against the epoch, epoch 0 included, of all runs over each other.
+
+    Runs that differ by their seed alone have one colour: thin lines, and their mean.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    rows = frames.frame(runs)
-    apart = frames.varying(rows)
-    models = sorted(rows["model"].unique())
+    apart = frames.seedless(frames.frame(runs))
+    metric = runs[0][1]["selection"]["metric"]
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for _, record in sorted(runs, key=lambda run: label(run[1], apart)):
+        groups.setdefault((record["model"], label(record, apart)), []).append(
+            pd.Series({row["epoch"]: row.get(metric) for row in record["curve"]}, dtype=float)
+        )
+    models = sorted({model for model, _ in groups})
     figure, axes = _canvas(9, 5)
-    shown = sorted(runs, key=lambda run: label(run[1], apart))
-    for _, record in shown:
-        metric = record["selection"]["metric"]
-        points = [(r["epoch"], r[metric]) for r in record["curve"] if r.get(metric) is not None]
-        peers = [r["key"] for _, r in shown if r["model"] == record["model"]]
-        share = peers.index(record["key"]) / max(1, len(peers) - 1)
-        color = hue(models.index(record["model"]), share)
-        name = label(record, apart)
-        axes.plot(*zip(*points, strict=True), "o-", ms=3, lw=1.4, color=color, label=name)
-    axes.set(xlabel="epoch (0: before training)", ylabel=shown[0][1]["selection"]["metric"])
+    for model, name in groups:
+        seeds = groups[model, name]
+        peers = [other for own, other in groups if own == model]
+        color = hue(models.index(model), peers.index(name) / max(1, len(peers) - 1))
+        look = {"color": color, "ls": MARKS[peers.index(name) % len(MARKS)][0]}
+        if len(seeds) > 1:
+            for line in seeds:
+                axes.plot(line.dropna(), lw=0.5, **look)
+            name = f"{name}, mean of {len(seeds)} seeds"
+        mean = pd.concat(seeds, axis=1).mean(axis=1).dropna()
+        axes.plot(mean, marker="o", ms=3, lw=1.5, label=name, **look)
+    axes.set(xlabel="epoch (0: before training)", ylabel=metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     save(figure, path)
