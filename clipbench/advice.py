@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hydra.utils import get_class
 
 from clipbench.datamodules.base import ClassificationDataModule
+from clipbench.datamodules.captioned import CaptionDataModule
+from clipbench.guards import reads_text
 from clipbench.strategies.base import Strategy
 from clipbench.strategies.lit import LiT
 
@@ -56,8 +57,8 @@ class Facts:
     """What a choice may depend on.
 
     Attributes:
-        pictures: in train.
-        classes: how many.
+        pictures: in an epoch; each as often as it has captions, where all are taken.
+        classes: how many; none where there are captions in their stead.
         clip: whether the model has a text side.
         strategy: what is trained.
         lr: that the strategy's own file recommends, or else the model's.
@@ -77,19 +78,22 @@ class Facts:
 
     @property
     def shots(self) -> float:
-        """Pictures a class."""
-        return self.pictures / self.classes
+        """Pictures a class; without classes there are never few of them."""
+        return self.pictures / self.classes if self.classes else math.inf
 
 
-def facts(config: Mapping[str, Any], strategy: Strategy, data: ClassificationDataModule) -> Facts:
+def facts(
+    config: Mapping[str, Any],
+    strategy: Strategy,
+    data: ClassificationDataModule | CaptionDataModule,
+) -> Facts:
     """The facts of a run, from its config, before any weights are looked for."""
     model, own = config["model"]["recommended"], config["strategy"].get("recommended", {})
     accelerator = config["trainer"]["accelerator"]
     return Facts(
-        pictures=len(data.splits["train"]),
+        pictures=len(data.epoch),
         classes=len(data.classes),
-        clip=get_class(config["model"]["_target_"]).has_text  # type: ignore[attr-defined]
-        and config["model"].get("pool") is None,
+        clip=reads_text(config["model"]),
         strategy=strategy,
         lr=own.get("lr", model["lr"]),
         source="conf/strategy" if "lr" in own else "conf/model",
@@ -204,6 +208,8 @@ def _weight_decay(facts: Facts, values: Mapping[str, Any]) -> Choice:
 def _label_smoothing(facts: Facts, values: Mapping[str, Any]) -> Choice:
     if facts.classes >= 100:
         return 0.1, f"FT-CLIP's, for many classes: {facts.classes}"
+    if not facts.classes:
+        return 0.0, "captions are no classes"
     return 0.0, f"WiSE-FT has none; FT-CLIP's 0.1 is for many classes, not {facts.classes}"
 
 

@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
-from clipbench.modules import ClassificationModule
+from clipbench.modules import TuningModule
 from clipbench.progress import console
 from clipbench.results import write_text
 
@@ -126,7 +126,7 @@ class Recorder(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the row of an epoch that has just been evaluated on val."""
-        assert isinstance(pl_module, ClassificationModule)
+        assert isinstance(pl_module, TuningModule)
         if pl_module.split != "val" or trainer.state.fn not in (
             TrainerFn.FITTING,
             TrainerFn.VALIDATING,
@@ -166,7 +166,7 @@ class Recorder(Callback):
     def _write(self) -> None:
         write_text(self.folder / "curve.csv", pd.DataFrame(self.curve).to_csv(index=False))
 
-    def add(self, epoch: int, values: Row, trainer: Trainer, module: ClassificationModule) -> None:
+    def add(self, epoch: int, values: Row, trainer: Trainer, module: TuningModule) -> None:
         """Append a row; values are null where the model has no meaningful head yet."""
         row: Row = {"epoch": epoch, **values}
         self.curve.append(row)
@@ -181,7 +181,8 @@ class Recorder(Callback):
             trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", weights_only=False)
         self._write()
         known = self._log(row, trainer)
-        told = ("train/loss", "val/loss", "val/acc", self.metric, "retention/acc")
+        told = {"train/loss", "val/loss", "val/acc", self.metric, "retention/acc"}
+        told |= {"val/image_recall@5", "val/text_recall@5"}
         shown = "  ".join(f"{k} {v:.4f}" for k, v in known.items() if k in told)
         shown = shown or "no meaningful head before training"
         self.changed()

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from clipbench.datamodules.base import ClassificationDataModule
+from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
 from clipbench.merging import State
 from clipbench.models.base import Classifier
-from clipbench.modules import ClassificationModule
+from clipbench.modules import TuningModule
 from clipbench.retention import Retention
 
 
@@ -27,13 +28,13 @@ class Evaluation:
         loaders: of pictures, or of features.
         data: the dataset.
         retention: evaluated along with the first split of several.
-        outputs: logits and labels of the last look at each split.
+        outputs: of the module, at the last look at each split.
     """
 
     trainer: Trainer
-    module: ClassificationModule
+    module: TuningModule
     loaders: Any
-    data: ClassificationDataModule
+    data: ClassificationDataModule | CaptionDataModule
     retention: Retention | None = None
     outputs: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
@@ -53,7 +54,7 @@ class Evaluation:
             loader = self.loaders.eval_dataloader(name)
             self.trainer.validate(self.module, loader, verbose=False)
             self.module.watch = None
-            if len(self.module.outputs["label"]) != len(self.data.splits[name]):
+            if self.module.rows != len(self.data.splits[name]):
                 raise Refused(f"not all of {name} was evaluated; unset trainer.limit_*_batches")
             found = self.module.values
             remembered |= {k: v for k, v in found.items() if k.startswith("retention/")}

@@ -1,11 +1,16 @@
 """After training: every split at the chosen epoch and along the alphas, and the files of a run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from clipbench import alpha_figures, calibration, metrics, predictions, ranks, saved
 from clipbench.alphas import Merge, alpha_curve
+from clipbench.datamodules.base import ClassificationDataModule
+from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.evaluation import Evaluation, copied
 from clipbench.merging import State
 
@@ -41,10 +46,14 @@ class Finish:
         final = {k: v for k, v in chosen.items() if k.startswith("val/")}
         tuned = copied(evaluate.module.classifier) if self.merge else {}
         final |= chosen_epoch(evaluate)
-        record["temperature"], scaled = calibrated(evaluate)
-        record["final"] = final | scaled
-        if ranks.here.first:
-            predictions.write(self.folder, evaluate.data, evaluate.outputs)
+        record["final"] = final
+        if not isinstance(evaluate.data, CaptionDataModule):
+            record["temperature"], scaled = calibrated(evaluate.data, evaluate.outputs)
+            record["final"] |= scaled
+            if ranks.here.first:
+                predictions.write(self.folder, evaluate.data, evaluate.outputs)
+        elif ranks.here.first:
+            predictions.write_ranks(self.folder, evaluate.data, evaluate.outputs)
         self._save("model")
         if self.merge is not None and self.ends is not None:
             start, last = self.ends
@@ -84,13 +93,14 @@ def chosen_epoch(evaluate: Evaluation) -> dict[str, float]:
     return final
 
 
-def calibrated(evaluate: Evaluation) -> tuple[float, dict[str, float]]:
+def calibrated(
+    data: ClassificationDataModule, outputs: Mapping[str, Mapping[str, Tensor]]
+) -> tuple[float, dict[str, float]]:
     """The temperature fitted on val, and ``<split>/ece_scaled`` with it."""
-    splits = evaluate.data.splits
-    val = evaluate.outputs["val"]
+    splits, val = data.splits, outputs["val"]
     t = calibration.temperature(metrics.among(val["logits"], splits["val"].among), val["label"])
     scaled = {}
-    for name, output in evaluate.outputs.items():
+    for name, output in outputs.items():
         scores = metrics.among(output["logits"] / t, splits[name].among)
         scaled[f"{name}/ece_scaled"] = metrics.ece(scores, output["label"])
     return t, scaled

@@ -3,8 +3,54 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hydra.utils import get_class
+
+from clipbench.datamodules.base import DataModule
+from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
 from clipbench.optim import Schedule
+from clipbench.strategies.base import Strategy
+from clipbench.strategies.lit import LiT
+
+
+def reads_text(model: Mapping[str, Any]) -> bool:
+    """Whether a model, given its config, has a text tower that fits its image features."""
+    found: bool = get_class(model["_target_"]).has_text  # type: ignore[attr-defined]
+    return found and model.get("pool") is None
+
+
+def captions(
+    config: Mapping[str, Any],
+    strategy: Strategy,
+    data: DataModule,
+    choices: Mapping[str, str],
+) -> None:
+    """Refuse, where there are captions and no classes, what needs classes or cannot read.
+
+    Args:
+        config: the root.
+        strategy: as it asks for.
+        data: likewise.
+        choices: the options typed, to be named.
+
+    Raises:
+        Refused: for a strategy, a model or a kind of average that means nothing here.
+    """
+    if not isinstance(data, CaptionDataModule):
+        return
+    name, model = choices["dataset"], choices["model"]
+    if not strategy.retrieves:
+        raise Refused(
+            f"{name} has captions and no classes, which strategy={choices['strategy']} needs; use "
+            "strategy=contrastive (or image_only, text_only, lit, zero_shot)"
+        )
+    if not reads_text(config["model"]) and not isinstance(strategy, LiT):
+        raise Refused(
+            f"model={model} has no text tower to read the captions of {name} with; use "
+            "strategy=lit, which gives it one, or a CLIP such as model=clip_vitb32"
+        )
+    if config["alphas"] is not None and config["merge"] == "fisher":
+        raise Refused(f"merge=fisher is of classes, and {name} has none; use merge=wise_ft")
 
 
 def warmup(schedule: Schedule, *, lr: float, epochs: int, allowed: bool) -> None:
@@ -26,13 +72,16 @@ def warmup(schedule: Schedule, *, lr: float, epochs: int, allowed: bool) -> None
         )
 
 
-def published_zero_shot(arch: str, pretrained: str | None, dataset: str | None) -> float | None:
-    """The published zero-shot accuracy of a checkpoint on a dataset, as a fraction.
+def published_zero_shot(
+    arch: str, pretrained: str | None, dataset: str | None, metric: str = "acc1"
+) -> float | None:
+    """The published zero-shot accuracy, or recall, of a checkpoint on a dataset, as a fraction.
 
     Args:
         arch: open_clip's model name.
         pretrained: open_clip's tag.
         dataset: the dataset's name in ``experiments/published/*.csv``; None if it has none.
+        metric: its name there.
 
     Returns:
         The value, or None where no row read in its source (``verified`` yes) is for this pair.
@@ -51,7 +100,7 @@ def published_zero_shot(arch: str, pretrained: str | None, dataset: str | None) 
             & (rows["pretrained"] == pretrained)
             & (rows["dataset"] == dataset)
             & (rows["split"] == "test")
-            & (rows["metric"] == "acc1")
+            & (rows["metric"] == metric)
             & (rows["protocol"] == "zero-shot")
             & (rows["verified"] == "yes")
         ]
@@ -78,14 +127,45 @@ def zero_shot(
         Refused: if accuracy is below half of the reference and the gate is on.
     """
     acc, chance = row["val/acc"], 1 / classes
-    if reference is not None and acc < reference / 2:
-        cause = (
-            f"zero-shot accuracy is {acc:.1%} where {reference:.1%} is published: class names and "
-            "labels disagree; check the order of dataset.classes, or use gate=off"
-        )
-        if gate:
-            raise Refused(cause)
-        return cause
-    if reference is None and acc < 1.5 * chance:
+    if reference is not None:
+        cause = "class names and labels disagree; check the order of dataset.classes"
+        return _far_below("accuracy", acc, reference, cause, gate)
+    if acc < 1.5 * chance:
         return f"zero-shot accuracy {acc:.1%} is at chance ({chance:.1%}); do names fit the labels?"
     return None
+
+
+def zero_shot_retrieval(
+    row: Mapping[str, Any], *, pictures: int, reference: float | None, gate: bool
+) -> str | None:
+    """The same of captions: far below what is published, they are those of other pictures.
+
+    Args:
+        row: with ``val/image_recall@5``.
+        pictures: of val: 5 of them are found by chance.
+        reference: published image recall@5 on the test split, if there is one.
+        gate: False lets the run go on.
+
+    Raises:
+        Refused: if recall is below half of the reference and the gate is on.
+    """
+    recall, chance = row["val/image_recall@5"], 5 / pictures
+    if reference is not None:
+        cause = "captions and pictures disagree; check which caption is whose"
+        return _far_below("image recall@5", recall, reference, cause, gate)
+    if recall < 1.5 * chance < 1:
+        return (
+            f"zero-shot image recall@5 {recall:.1%} is at chance ({chance:.1%}): the model knows "
+            "nothing of such pictures and captions, or they disagree"
+        )
+    return None
+
+
+def _far_below(what: str, value: float, reference: float, cause: str, gate: bool) -> str | None:
+    if value >= reference / 2:
+        return None
+    message = f"zero-shot {what} is {value:.1%} where {reference:.1%} is published: {cause}"
+    message += ", or use gate=off"
+    if gate:
+        raise Refused(message)
+    return message

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from clipbench import advice, alphas, environment, guards, hub, optim, results
 from clipbench.datamodules.base import ClassificationDataModule
+from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
 from clipbench.launch import Job, Outcome
 from clipbench.mixing import Mixed, rows
@@ -50,23 +51,22 @@ class Run:
         self.job, self.config = job, job.config
         self.started = time.perf_counter()
         data = build(self.config["dataset"])
-        if not isinstance(data, ClassificationDataModule):
-            name = job.choices["dataset"]
-            raise Refused(
-                f"{name} has captions and no classes to tell apart; choose another dataset"
-            )
-        self.data = data
-        self.data.prepare(self.config["seed"])
+        self.data: ClassificationDataModule | CaptionDataModule = data
         # The root's axes stand for the recipe's values of the same name.
         root = {k: v for k, v in self.config.items() if k in self.config["recipe"]}
         self.recipe: dict[str, Any] = {**self.config["recipe"], **root}
         self.strategy: Strategy = build(self.config["strategy"])
         self.augment: Augment = build(self.config["augment"])
+        guards.captions(self.config, self.strategy, self.data, job.choices)
+        self.data.prepare(self.config["seed"])
+        self.prompts = self._prompts()
+        self.data.arrange(
+            every_pair=self.strategy.every_pair, full_batches=self.strategy.full_batches
+        )
         self.facts = advice.facts(self.config, self.strategy, self.data)
         values, self.reasons = advice.chosen(self.recipe, self.facts)
         self.recipe |= values
         self.config = {**self.config, **values}
-        self.prompts = self._prompts()
         self.mixed: Mixed | None = None
         if (mix := self.config["mix"]) is not None:
             self.mixed = Mixed(mix, self.config["seed"], self.config["mix_weight"])
@@ -97,7 +97,7 @@ class Run:
         return (size, 0) if self.mixed is None else rows(size, self.config["mix_fraction"])
 
     def _batches(self) -> int:
-        whole = math.ceil(len(self.data.splits["train"]) / self.rows[0])
+        whole = self.data.epoch.batches(self.rows[0])
         limit: int | float | None = self.config["trainer"]["limit_train_batches"]
         if limit is None:
             return whole

@@ -1,35 +1,39 @@
-"""The LightningModule of a classification run: one step for every split."""
+"""The LightningModules of a run: one training step for both, one evaluation for every split."""
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from clipbench import accumulation, optim
+from clipbench.clip_loss import clip_loss, same
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, freeze_statistics
-from clipbench.strategies.base import Batch, Strategy, logits
+from clipbench.strategies.base import Batch, Strategy, features, logits
+from clipbench.strategies.live_text import Tokens, two_towers
 
 
-class ClassificationModule(LightningModule):
-    """Trains a classifier with cross-entropy and evaluates any split with the same step.
+class TuningModule(LightningModule):
+    """Trains a classifier with its strategy's loss and evaluates any split with the same step.
 
     Args:
         classifier: as the strategy prepared it.
-        strategy: gives the parameter groups.
+        strategy: gives the loss and the parameter groups.
         recipe: plain data: ``lr``, ``weight_decay``, ``optimizer``, ``label_smoothing``,
             ``micro_batch``, ...
         schedule: learning rate by optimiser step.
-        measure: the metrics of a split, given its name, logits (n, C) and labels (n,).
         weights: of each class in the loss, (C,), or None.
 
     Attributes:
         split: which split the next evaluation is of; names its metrics.
-        outputs: logits (n, C) and labels (n,) of the last evaluation.
+        outputs: what the last evaluation was measured from.
+        rows: how many pictures that were.
         values: its metrics, ``<split>/<metric>``.
         watch: what else is measured with each evaluation, such as what is remembered of another
             dataset; given the classifier, it returns further ``values``.
@@ -37,21 +41,22 @@ class ClassificationModule(LightningModule):
         mixup: what mixes the pictures of a batch with each other, and their labels, given the step.
     """
 
+    measure: Callable[..., dict[str, float]] | None
+
     def __init__(
         self,
         classifier: Classifier,
         strategy: Strategy,
         recipe: Mapping[str, Any],
         schedule: optim.Schedule,
-        measure: Callable[[str, Tensor, Tensor], dict[str, float]],
         weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.classifier, self.strategy = classifier, strategy
-        self.recipe, self.schedule = recipe, schedule
-        self.measure, self.weights = measure, weights
+        self.recipe, self.schedule, self.weights = recipe, schedule, weights
         self.split = "val"
         self.outputs: dict[str, Tensor] = {}
+        self.rows = 0
         self.values: dict[str, float] = {}
         self.watch: Callable[[Classifier], dict[str, float]] | None = None
         self._watched: dict[str, float] = {}
@@ -61,15 +66,19 @@ class ClassificationModule(LightningModule):
         self._micro_batch: int | None = recipe["micro_batch"]
         strategy.micro_batch = self._micro_batch
 
+    @abstractmethod
+    def look(self, batch: Batch) -> dict[str, Tensor]:
+        """What the metrics of a split need of a batch."""
+
+    @abstractmethod
+    def measured(self) -> dict[str, float]:
+        """The metrics of a split, from :attr:`outputs`."""
+
     def __getstate__(self) -> dict[str, Any]:
         """For the copy that an average of the weights is kept in: without the data."""
         return {**super().__getstate__(), "measure": None, "watch": None, "mixed": None}
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, C) of a batch of pictures, or of features computed before."""
-        return logits(self.classifier, batch)
-
-    def train(self, mode: bool = True) -> "ClassificationModule":
+    def train(self, mode: bool = True) -> "TuningModule":
         """Train mode, but for the running statistics of frozen blocks."""
         super().train(mode)
         freeze_statistics(self.classifier, everywhere=self.strategy.frozen_statistics)
@@ -148,23 +157,24 @@ class ClassificationModule(LightningModule):
         self.strategy.refresh(self.classifier)
         # Here an average of the weights is in its place, if one is kept.
         self._watched = {} if self.watch is None else self.watch(self.classifier)
+        self.rows = 0
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect what the metrics of the whole split need."""
-        self._collected.append({"logits": self(batch).float().cpu(), "label": batch["label"].cpu()})
+        self.rows += len(batch["label"])
+        self._collected.append({name: found.cpu() for name, found in self.look(batch).items()})
 
     def on_validation_epoch_end(self) -> None:
         """The metrics of the split, over every picture once."""
         self.outputs = {
-            name: torch.cat([part[name] for part in self._collected])
-            for name in ("logits", "label")
+            name: torch.cat([part[name] for part in self._collected]) for name in self._collected[0]
         }
         self._collected.clear()
-        if not torch.isfinite(self.outputs["logits"]).all():
-            cause = f"the model gives logits that are not finite on {self.split}"
-            raise Refused(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
-        values = self.measure(self.split, self.outputs["logits"], self.outputs["label"])
-        self.values = {f"{self.split}/{k}": v for k, v in values.items()} | self._watched
+        for name, found in self.outputs.items():
+            if not torch.isfinite(found).all():
+                cause = f"the model gives {name} that are not finite on {self.split}"
+                raise Refused(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
+        self.values = {f"{self.split}/{k}": v for k, v in self.measured().items()} | self._watched
         # For callbacks that monitor; the recorder writes the loggers, by epoch.
         self.log_dict(self.values, logger=False)
 
@@ -181,4 +191,97 @@ class ClassificationModule(LightningModule):
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+class ClassificationModule(TuningModule):
+    """Of a classifier of pictures: its outputs are logits (n, C) and labels (n,).
+
+    Args:
+        classifier: as the strategy prepared it.
+        strategy: see :class:`TuningModule`.
+        recipe: likewise.
+        schedule: likewise.
+        measure: the metrics of a split, given its name, logits (n, C) and labels (n,).
+        weights: of each class in the loss, (C,), or None.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        strategy: Strategy,
+        recipe: Mapping[str, Any],
+        schedule: optim.Schedule,
+        measure: Callable[[str, Tensor, Tensor], dict[str, float]],
+        weights: Tensor | None = None,
+    ) -> None:
+        super().__init__(classifier, strategy, recipe, schedule, weights)
+        self.measure = measure
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, C) of a batch of pictures, or of features computed before."""
+        return logits(self.classifier, batch)
+
+    def look(self, batch: Batch) -> dict[str, Tensor]:
+        """Logits and labels."""
+        return {"logits": self(batch).float(), "label": batch["label"]}
+
+    def measured(self) -> dict[str, float]:
+        """Those of the dataset."""
+        assert self.measure is not None
+        return self.measure(self.split, self.outputs["logits"], self.outputs["label"])
+
+
+class RetrievalModule(TuningModule):
+    """Of two towers that find pictures by text, and texts by picture.
+
+    Its outputs are normalised features: ``image`` (n, D), and ``text`` (m, D) of every caption,
+    picture by picture. ``<split>/loss`` is the CLIP loss of each picture with the first of its
+    captions, in the split's order and in batches of the run's size: it compares with
+    ``train/loss``, and between runs of one batch size.
+
+    Args:
+        classifier: as the strategy prepared it, its head without rows.
+        strategy: see :class:`TuningModule`.
+        recipe: likewise.
+        schedule: likewise.
+        measure: the metrics of a split, given its name and both features.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        strategy: Strategy,
+        recipe: Mapping[str, Any],
+        schedule: optim.Schedule,
+        measure: Callable[[str, Tensor, Tensor], dict[str, float]],
+    ) -> None:
+        super().__init__(classifier, strategy, recipe, schedule)
+        self.measure = measure
+        self.tokens = Tokens(classifier.tower.tokenizer())
+
+    def look(self, batch: Batch) -> dict[str, Tensor]:
+        """Features of the pictures and of all their captions, and the loss of each row."""
+        captions: Sequence[Sequence[str]] = batch["captions"]
+        image = F.normalize(features(self.classifier, batch).float(), dim=-1)
+        text = self._texts([text for own in captions for text in own], len(image))
+        starts = torch.tensor([0, *(len(own) for own in captions[:-1])]).cumsum(0)
+        alike = same([own[0] for own in captions]).to(image.device)
+        scale = two_towers(self.classifier).logit_scale.exp().float()
+        loss = clip_loss(image, text[starts.to(text.device)], scale, alike)
+        return {"image": image, "text": text, "loss": loss.expand(len(image))}
+
+    def _texts(self, texts: Sequence[str], rows: int) -> Tensor:
+        """Normalised features (m, D) of texts, as many at a time as there are pictures."""
+        tower = two_towers(self.classifier)
+        parts = torch.split(self.tokens(texts).to(tower.logit_scale.device), rows)
+        return torch.cat([F.normalize(tower.encode_text(p).float(), dim=-1) for p in parts])
+
+    def measured(self) -> dict[str, float]:
+        """The loss, and those of the dataset."""
+        assert self.measure is not None
+        loss = float(self.outputs.pop("loss").mean())
+        return {
+            "loss": loss,
+            **self.measure(self.split, self.outputs["image"], self.outputs["text"]),
         }

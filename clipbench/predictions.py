@@ -1,4 +1,7 @@
-"""Every prediction of a run with the id of its picture, and what they say of each class."""
+"""Every prediction of a run with the id of its picture, and what they say of each class.
+
+Of captions: the rank at which every query finds what belongs to it.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipbench import metrics
+from clipbench import metrics, retrieval
 from clipbench.datamodules.base import ClassificationDataModule
+from clipbench.datamodules.captioned import CaptionDataModule
 
 
 def write(
@@ -59,3 +63,29 @@ def write(
 def _named(ids: NDArray[np.int64], names: Sequence[str]) -> list[str | None]:
     """The name of each picture's group; None for none that counts."""
     return [names[i] if i >= 0 else None for i in ids.tolist()]
+
+
+def write_ranks(
+    folder: Path, data: CaptionDataModule, outputs: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Write ``ranks.parquet``, from which every recall follows, and paired tests.
+
+    A row is a query: a caption that looks for its picture (``query`` is ``text``), or a picture
+    that looks for the best of its captions (``image``, its caption null); ``id`` is the picture's,
+    ``rank`` is 1 for the best.
+
+    Args:
+        folder: the run's.
+        data: its splits.
+        outputs: by split the features ``image`` (n, D) and ``text`` (m, D), in its order.
+    """
+    rows = []
+    for name, output in outputs.items():
+        owner, split = data.owner(name), data.splits[name]
+        found = retrieval.ranks(output["image"], output["text"], owner)
+        texts = [text for own in split.captions or () for text in own]
+        told = {"split": name, "query": "text", "id": [split.ids[i] for i in owner.tolist()]}
+        rows.append(pd.DataFrame({**told, "caption": texts, "rank": found.image.numpy()}))
+        told = {"split": name, "query": "image", "id": list(split.ids)}
+        rows.append(pd.DataFrame({**told, "caption": None, "rank": found.text.numpy()}))
+    pd.concat(rows, ignore_index=True).to_parquet(folder / "ranks.parquet")

@@ -28,12 +28,11 @@ from clipbench.errors import Refused
 from clipbench.evaluation import Evaluation
 from clipbench.finishing import Finish
 from clipbench.launch import Outcome
-from clipbench.modules import ClassificationModule
 from clipbench.progress import console
 from clipbench.prompts import Prompts
 from clipbench.schema import build
 from clipbench.strategies.base import Strategy, Task
-from clipbench.training import trainer
+from clipbench.training import trainer, tuning
 
 Runs = list[tuple[Path, dict[str, Any]]]
 KINDS = {"kind": ("greedy", "uniform"), "bn": ("average", "reestimate")}
@@ -89,7 +88,7 @@ def evaluation(config: dict[str, Any], folder: Path) -> Evaluation:
     )
     recipe = {**config["recipe"], **{k: v for k, v in config.items() if k in config["recipe"]}}
     never = optim.Schedule(total=0, warmup=0)
-    module = ClassificationModule(classifier, strategy, recipe, never, data.measure)
+    module = tuning(classifier, strategy, recipe, never, data)
     return Evaluation(trainer(config, folder, []), module, data, data)
 
 

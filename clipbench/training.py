@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from pytorch_lightning.callbacks import RichProgressBar
 
 from clipbench import advice, environment, guards, optim, results, saved
 from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
+from clipbench.datamodules.base import ClassificationDataModule
+from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.datamodules.features import FeatureLoaders
 from clipbench.errors import Refused
 from clipbench.evaluation import Evaluation, copied
@@ -19,11 +22,11 @@ from clipbench.merging import State
 from clipbench.mixing import Zipped
 from clipbench.mixup import MixUp
 from clipbench.models.base import Classifier, ImageTower
-from clipbench.modules import ClassificationModule
+from clipbench.modules import ClassificationModule, RetrievalModule, TuningModule
 from clipbench.progress import console
 from clipbench.retention import Retention
 from clipbench.schema import build
-from clipbench.strategies.base import Task
+from clipbench.strategies.base import Strategy, Task
 
 if TYPE_CHECKING:
     from clipbench.job import Run
@@ -48,15 +51,7 @@ class Training:
         for warning in [*self.data.warnings, *strange]:
             run.warn(warning)
         classifier = self._classifier()
-        weights = self.data.class_weights()
-        self.module = ClassificationModule(
-            classifier,
-            self.strategy,
-            run.recipe,
-            run.schedule,
-            self.data.measure,
-            None if weights is None else torch.from_numpy(weights),
-        )
+        self.module = tuning(classifier, self.strategy, run.recipe, run.schedule, self.data)
         if run.augment.mixes:
             self.module.mixup = MixUp(run.augment, len(self.data.classes), run.config["seed"])
         self.recorder = Recorder(run.folder, self.record["selection"]["metric"], self._changed)
@@ -156,20 +151,27 @@ class Training:
         self.trainer.validate(self.module, self.loaders.eval_dataloader("val"), verbose=False)
 
     def _epoch_zero(self) -> None:
-        if not self.module.classifier.meaningful:
+        # Two towers can be asked without a head, though a new one answers by chance.
+        if not self.module.classifier.meaningful and self.data.classes:
             nulls = {f"val/{name}": None for name in ("loss", *self.data.measured)}
             self.recorder.add(0, nulls, self.trainer, self.module)
             return
         self._validate()
-        if self.strategy.fits_head == "start":
+        if self.strategy.fits_head == "start" or not self.module.classifier.meaningful:
             return
-        config, tower = self.run.config, self.module.classifier.tower
-        arch = config["model"].get("arch", "")
-        reference = guards.published_zero_shot(arch, tower.loaded, self.data.published_name)
-        row, classes = self.recorder.curve[0], len(self.data.classes)
-        message = guards.zero_shot(row, classes=classes, reference=reference, gate=config["gate"])
-        if message:
+        if message := self._far_below():
             self.run.warn(message)
+
+    def _far_below(self) -> str | None:
+        """What is wrong with epoch 0, if anything."""
+        data, row, gate = self.data, self.recorder.curve[0], self.run.config["gate"]
+        arch = self.run.config["model"].get("arch", "")
+        loaded = self.module.classifier.tower.loaded
+        known = partial(guards.published_zero_shot, arch, loaded, data.published_name)
+        if isinstance(data, CaptionDataModule):
+            reference, n = known("image_retrieval_recall@5"), len(data.splits["val"])
+            return guards.zero_shot_retrieval(row, pictures=n, reference=reference, gate=gate)
+        return guards.zero_shot(row, classes=len(data.classes), reference=known(), gate=gate)
 
     def _train(self) -> None:
         module, loaders = self.module, self.loaders
@@ -221,6 +223,30 @@ class Training:
         }
         self.record["status"] = "completed"
         self.run.write()
+
+
+def tuning(
+    classifier: Classifier,
+    strategy: Strategy,
+    recipe: Mapping[str, Any],
+    schedule: optim.Schedule,
+    data: ClassificationDataModule | CaptionDataModule,
+) -> TuningModule:
+    """The module that trains and evaluates a classifier on a kind of data.
+
+    Args:
+        classifier: as the strategy prepared it.
+        strategy: of the run.
+        recipe: plain data.
+        schedule: learning rate by optimiser step.
+        data: with its splits.
+    """
+    parts = (classifier, strategy, recipe, schedule)
+    if isinstance(data, CaptionDataModule):
+        return RetrievalModule(*parts, data.measure)
+    weights = data.class_weights()
+    weighed = None if weights is None else torch.from_numpy(weights)
+    return ClassificationModule(*parts, data.measure, weighed)
 
 
 def _encoder(tower: ImageTower, device: torch.device) -> Any:

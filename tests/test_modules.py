@@ -60,6 +60,7 @@ def batches(count=2, rows=13, size=32, dtype=torch.float32, seed=1):
         {
             "image": torch.randn(rows, 3, size, size, generator=generator).to(dtype),
             "label": torch.randint(0, 3, (rows,), generator=generator),
+            "index": torch.arange(rows),
         }
         for _ in range(count)
     ]

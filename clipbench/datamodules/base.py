@@ -22,7 +22,7 @@ from clipbench.datamodules.checks import (
     present,
     readable,
 )
-from clipbench.datamodules.loading import KeyedSampler, Pictures, collate
+from clipbench.datamodules.loading import Epoch, KeyedSampler, Pictures, collate, paired
 from clipbench.datamodules.options import Options, refuse_unknown
 from clipbench.datamodules.split import Split, carve, few_shot
 from clipbench.datamodules.unique import UniqueSampler
@@ -31,7 +31,6 @@ from clipbench.errors import Refused
 from clipbench.transforms import Augment, Preprocess, eval_transform, train_transform
 
 __all__ = [
-    "CaptionDataModule",
     "ClassificationDataModule",
     "DataModule",
     "Options",
@@ -57,6 +56,8 @@ class DataModule(LightningDataModule, ABC):
 
     Attributes:
         splits: filled by :meth:`prepare`.
+        caption_rows: the pairs of :class:`clipbench.datamodules.loading.Epoch`.
+        full_batches: see there.
         warnings: what is not wrong enough to stop a run, to be said once and kept in its record.
         published_name: the dataset's name in ``experiments/published/*.csv``.
         files: what may be fetched for it, below its root.
@@ -87,6 +88,8 @@ class DataModule(LightningDataModule, ABC):
         self.cache_gb = options.get("cache_gb", 0.0)
         self.splits: dict[str, Split] = {}
         self.warnings: list[str] = []
+        self.caption_rows: NDArray[np.int64] | None = None
+        self.full_batches = False
 
     @abstractmethod
     def read_splits(self) -> dict[str, Split]:
@@ -178,15 +181,33 @@ class DataModule(LightningDataModule, ABC):
         keys = ("decoder", "value_range", "cache_gb")
         return {key: getattr(self, key) for key in keys}
 
+    def arrange(self, *, every_pair: bool, full_batches: bool) -> None:
+        """Say what an epoch is: each picture, or each with each of its captions; in what batches.
+
+        Raises:
+            Refused: for all captions of pictures that are drawn evenly over classes.
+        """
+        self.full_batches, captions = full_batches, self.splits["train"].captions
+        if every_pair and captions is not None:
+            if self.balance in ("sampler", "unique"):
+                drawn = f"dataset.balance={self.balance} draws pictures, not pairs"
+                raise Refused(f"{drawn}; use strategy.captions=sampled")
+            self.caption_rows = paired(captions)
+
+    @property
+    def epoch(self) -> Epoch:
+        """What an epoch of train is made of."""
+        return Epoch(len(self.splits["train"]), self.caption_rows, self.full_batches)
+
     def train_sampler(self) -> KeyedSampler:
-        """The order of train: shuffled by (seed, epoch)."""
-        return KeyedSampler(len(self.splits["train"]), self.seed)
+        """The order of an epoch's rows: shuffled by (seed, epoch)."""
+        return KeyedSampler(len(self.epoch), self.seed, kept=self.epoch.kept(self.batch_size))
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Augmented, shuffled, the last batch possibly short."""
         split = self.splits["train"]
         view = train_transform(self.preprocess, self.augment)
-        pictures = Pictures(split, view, self.seed, **self._reading)
+        pictures = Pictures(split, view, self.seed, pairs=self.caption_rows, **self._reading)
         return DataLoader(
             pictures,
             batch_size=self.batch_size,
@@ -220,16 +241,6 @@ class DataModule(LightningDataModule, ABC):
             }
             for name, split in self.splits.items()
         }
-
-
-class CaptionDataModule(DataModule):
-    """Pictures with captions and no classes."""
-
-    def _arranged(self, splits: dict[str, Split], seed: int) -> dict[str, Split]:
-        given = {"subset": self.subset, "shots": self.shots, "balance": self.balance}
-        if wrong := [key for key, value in given.items() if value is not None]:
-            raise Refused(f"captions have no classes: dataset.{wrong[0]} means nothing; leave it")
-        return splits
 
 
 class ClassificationDataModule(DataModule):
@@ -309,11 +320,11 @@ class ClassificationDataModule(DataModule):
 
     def train_sampler(self) -> KeyedSampler:
         """Shuffled by (seed, epoch); ``balance`` may draw classes equally, or keep them apart."""
-        train = self.splits["train"]
+        labels, kept = self.splits["train"].labels, self.epoch.kept(self.batch_size)
         if self.balance == "unique":
-            return UniqueSampler(train.labels, self.seed, self.batch_size)
-        weights = self._evening()[train.labels] if self.balance == "sampler" else None
-        return KeyedSampler(len(train), self.seed, weights)
+            return UniqueSampler(labels, self.seed, self.batch_size, kept)
+        weights = self._evening()[labels] if self.balance == "sampler" else None
+        return KeyedSampler(len(self.epoch), self.seed, weights, kept)
 
     @property
     def measured(self) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any, Unpack
 
 from clipbench.datamodules import rows, shards
 from clipbench.datamodules.annotations import split_of
-from clipbench.datamodules.base import CaptionDataModule, Options, Split, carve
+from clipbench.datamodules.base import Options, Split, carve
+from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.datamodules.texts import split_name
 from clipbench.errors import Refused
 
@@ -56,7 +57,7 @@ class CaptionsDataModule(CaptionDataModule):
             raise Refused("dataset.file is not set; name yours: dataset.file=/my/captions.csv")
         self.file = Path(file).expanduser()
         super().__init__(root=root or self.file.parent, **options)
-        self.keys = {"path": path_key, "caption": caption_key, "split": split_key}
+        self.column_keys = {"path": path_key, "caption": caption_key, "split": split_key}
         self.fractions = {"test": test_fraction, "val": val_fraction}
 
     def read_splits(self) -> dict[str, Split]:
@@ -94,7 +95,7 @@ class CaptionsDataModule(CaptionDataModule):
         return [self._column(columns, what, names) for what, names in known.items()]
 
     def _column(self, columns: Sequence[str], what: str, known: Sequence[str]) -> str:
-        given = self.keys[what]
+        given = self.column_keys[what]
         if given is not None:
             if given in columns:
                 return given

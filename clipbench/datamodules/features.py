@@ -3,27 +3,44 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from clipbench.datamodules.base import ClassificationDataModule
+from clipbench.datamodules.base import DataModule
+from clipbench.datamodules.loading import collate, said
+from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
 from clipbench.progress import track
 
 
 class Features(Dataset[dict[str, Any]]):
-    """Rows ``{"features", "label", "index"}`` of features (n, D) and labels (n,)."""
+    """Rows ``{"features", "label", "index"[, "captions"]}`` of a split's features (n, D).
 
-    def __init__(self, features: Tensor, labels: Tensor) -> None:
-        self.features, self.labels = features, labels
+    Args:
+        split: its pictures.
+        features: in their order.
+        pairs: see :class:`clipbench.datamodules.loading.Pictures`.
+    """
+
+    def __init__(
+        self, split: Split, features: Tensor, pairs: NDArray[np.int64] | None = None
+    ) -> None:
+        self.split, self.features, self.pairs = split, features, pairs
+        self.labels = torch.tensor(split.labels)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.split if self.pairs is None else self.pairs)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        index = key[1] if isinstance(key, tuple) else key
-        return {"features": self.features[index], "label": self.labels[index], "index": index}
+        place = key[1] if isinstance(key, tuple) else key
+        index = place if self.pairs is None else int(self.pairs[place, 0])
+        row = {"features": self.features[index], "label": self.labels[index], "index": index}
+        if self.split.captions is not None:
+            row["captions"] = said(self.split.captions[index], place, self.pairs)
+        return row
 
 
 class FeatureLoaders:
@@ -34,7 +51,7 @@ class FeatureLoaders:
         encode: pictures (B, 3, S, S) to features (B, D) on the CPU.
     """
 
-    def __init__(self, data: ClassificationDataModule, encode: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, data: DataModule, encode: Callable[[Tensor], Tensor]) -> None:
         self.data, self.encode = data, encode
         self.encoded: dict[str, Features] = {}
 
@@ -42,9 +59,8 @@ class FeatureLoaders:
         """The features of a split, computed when first asked for."""
         if split not in self.encoded:
             loader = track(self.data.eval_dataloader(split), f"encoding {split}")
-            parts = [(self.encode(batch["image"]), batch["label"]) for batch in loader]
-            features, labels = zip(*parts, strict=True)
-            self.encoded[split] = Features(torch.cat(features), torch.cat(labels))
+            features = torch.cat([self.encode(batch["image"]) for batch in loader])
+            self.encoded[split] = Features(self.data.splits[split], features)
         return self.encoded[split]
 
     def tensors(self, split: str) -> tuple[Tensor, Tensor]:
@@ -60,10 +76,14 @@ class FeatureLoaders:
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Shuffled by (seed, epoch), as pictures would be."""
-        rows = self.features("train")
-        sampler = self.data.train_sampler()
-        return DataLoader(rows, batch_size=self.data.batch_size, sampler=sampler)
+        split, features = self.data.splits["train"], self.features("train").features
+        return DataLoader(
+            Features(split, features, self.data.caption_rows),
+            batch_size=self.data.batch_size,
+            sampler=self.data.train_sampler(),
+            collate_fn=collate,
+        )
 
     def eval_dataloader(self, name: str) -> DataLoader[dict[str, Any]]:
         """A split in order, every row once."""
-        return DataLoader(self.features(name), batch_size=self.data.batch_size)
+        return DataLoader(self.features(name), batch_size=self.data.batch_size, collate_fn=collate)

@@ -12,7 +12,8 @@ from typing import Unpack
 
 from clipbench.datamodules import annotations
 from clipbench.datamodules.annotations import Captions, by_lists, find, remote, split_of
-from clipbench.datamodules.base import CaptionDataModule, Options, Split
+from clipbench.datamodules.base import Options, Split
+from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.download import Remote
 from clipbench.errors import Refused
 

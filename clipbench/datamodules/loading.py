@@ -1,6 +1,7 @@
 """How pictures become batches: keyed shuffling, keyed augmentation, collation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,34 @@ from clipbench.datamodules.split import Split
 from clipbench.transforms import Picture, View
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """The rows of an epoch, and how they come in batches.
+
+    Attributes:
+        pictures: how many train has.
+        pairs: the rows, where these are not the pictures: of each the picture's position and which
+            of its captions, (m, 2).
+        full_batches: leave out what is left over, where there is a full batch.
+    """
+
+    pictures: int
+    pairs: NDArray[np.int64] | None = None
+    full_batches: bool = False
+
+    def __len__(self) -> int:
+        return self.pictures if self.pairs is None else len(self.pairs)
+
+    def kept(self, size: int) -> int:
+        """How many rows are taken, in batches of a size."""
+        whole = len(self) // size * size
+        return whole if self.full_batches and whole else len(self)
+
+    def batches(self, size: int) -> int:
+        """How many batches of a size there are."""
+        return -(-self.kept(size) // size)
+
+
 class KeyedSampler(Sampler[tuple[int, int]]):
     """Positions in an order that is a function of (seed, epoch) alone.
 
@@ -23,13 +52,21 @@ class KeyedSampler(Sampler[tuple[int, int]]):
     (seed, epoch, position) in whichever worker it happens.
 
     Args:
-        length: of the split, and of an epoch.
+        length: how many positions there are.
         seed: of the run.
         weights: how likely each position is drawn, (length,), with replacement; None for each once.
+        kept: how many of the order are taken; None for all.
     """
 
-    def __init__(self, length: int, seed: int, weights: NDArray[np.float64] | None = None) -> None:
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        weights: NDArray[np.float64] | None = None,
+        kept: int | None = None,
+    ) -> None:
         self.length, self.seed, self.epoch = length, seed, 0
+        self.kept = length if kept is None else kept
         self.share = None if weights is None else weights / weights.sum()
 
     def set_epoch(self, epoch: int) -> None:
@@ -37,7 +74,7 @@ class KeyedSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return self.kept
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
@@ -45,7 +82,7 @@ class KeyedSampler(Sampler[tuple[int, int]]):
             order = rng.permutation(self.length)
         else:
             order = rng.choice(self.length, self.length, p=self.share)
-        return iter([(self.epoch, int(i)) for i in order])
+        return iter([(self.epoch, int(i)) for i in order[: self.kept]])
 
 
 class Pictures(Dataset[dict[str, Any]]):
@@ -60,6 +97,7 @@ class Pictures(Dataset[dict[str, Any]]):
             need no decoder: they are prepared exactly.
         value_range: see :func:`clipbench.pictures.read`.
         cache_gb: the most that decoded pictures kept on disk may take; 0 keeps none.
+        pairs: see :class:`Epoch`.
     """
 
     def __init__(
@@ -71,8 +109,10 @@ class Pictures(Dataset[dict[str, Any]]):
         decoder: str = "torchvision",
         value_range: tuple[float, float] | None = None,
         cache_gb: float = 0.0,
+        pairs: NDArray[np.int64] | None = None,
     ) -> None:
         self.split, self.view, self.seed = split, view, seed
+        self.pairs = pairs
         self.exact = decoder == "pillow" or isinstance(split.pictures, np.ndarray)
         self.value_range = value_range
         self.kept: Kept | None = None
@@ -91,26 +131,27 @@ class Pictures(Dataset[dict[str, Any]]):
             )
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.split if self.pairs is None else self.pairs)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        epoch, place = key if isinstance(key, tuple) else (0, key)
+        index = place if self.pairs is None else int(self.pairs[place, 0])
         row = {
-            "image": self._image(epoch, index),
+            "image": self._image(epoch, index, place),
             "label": int(self.split.labels[index]),
             "index": index,
         }
         if self.split.captions is not None:
-            row["captions"] = self.split.captions[index]
+            row["captions"] = said(self.split.captions[index], place, self.pairs)
         return row
 
-    def _image(self, epoch: int, index: int) -> Tensor:
+    def _image(self, epoch: int, index: int, place: int) -> Tensor:
         picture = self._fixed(index) if self.kept is None else self.kept(index)
         if self.exact and self.view.fixed is None and isinstance(picture, Tensor):
             picture = to_pil_image(picture)
         if self.view.varied is None:
             return self.view.finish(picture)
-        keyed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
+        keyed = np.random.SeedSequence([self.seed, epoch, place]).generate_state(1)[0]
         with torch.random.fork_rng(devices=[]):
             # not torch.manual_seed, which would reseed an accelerator's generator for good
             torch.default_generator.manual_seed(int(keyed))
@@ -121,6 +162,17 @@ class Pictures(Dataset[dict[str, Any]]):
         decoded = self.split.picture if self.exact else self.split.pixels
         picture = decoded(index, self.value_range)
         return picture if self.view.fixed is None else self.view.fixed(picture)
+
+
+def said(captions: Sequence[str], place: int, pairs: NDArray[np.int64] | None) -> Sequence[str]:
+    """Of a picture's captions those of a row: all of them, or the one of its pair."""
+    return captions if pairs is None else [captions[pairs[place, 1]]]
+
+
+def paired(captions: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+    """Every pair of a picture and one of its captions, in order: (m, 2) positions."""
+    rows = [(i, k) for i, own in enumerate(captions) for k in range(len(own))]
+    return np.array(rows, dtype=np.int64)
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -22,10 +22,13 @@ class UniqueSampler(KeyedSampler):
         labels: of the split, (n,).
         seed: of the run.
         batch_size: of what the order is cut into.
+        kept: how many rows an epoch has, the last batch left out; None for all.
     """
 
-    def __init__(self, labels: NDArray[np.int64], seed: int, batch_size: int) -> None:
-        super().__init__(len(labels), seed)
+    def __init__(
+        self, labels: NDArray[np.int64], seed: int, batch_size: int, kept: int | None = None
+    ) -> None:
+        super().__init__(len(labels), seed, kept=kept)
         self.labels, self.batch_size = labels, batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -45,7 +48,7 @@ class UniqueSampler(KeyedSampler):
             batches.append(rng.permutation(np.concatenate(rows)))
             left = left - taken
         order = np.concatenate(batches[1:] + batches[:1] if rest else batches)
-        return iter([(self.epoch, int(i)) for i in order])
+        return iter([(self.epoch, int(i)) for i in order[: self.kept]])
 
 
 def _deal(left: Counts, size: int, must: NDArray[np.bool_], rng: np.random.Generator) -> Counts:

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -186,8 +185,11 @@ def freeze_statistics(module: nn.Module, *, everywhere: bool = False) -> None:
 
 def as_head(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """A linear layer holding given weights (C, D), with zero bias unless one is given."""
-    head = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype, device=weight.device)
-    with torch.no_grad():
-        head.weight.copy_(weight)
-        head.bias.zero_() if bias is None else head.bias.copy_(bias)
+    # torch warns of a layer without rows, which is the head of a dataset without classes.
+    rows = max(1, len(weight))
+    head = nn.Linear(weight.shape[1], rows, dtype=weight.dtype, device=weight.device)
+    head.out_features = len(weight)
+    head.weight = nn.Parameter(weight.detach().clone())
+    own = weight.new_zeros(len(weight)) if bias is None else bias.detach().clone()
+    head.bias = nn.Parameter(own)
     return head

@@ -61,11 +61,14 @@ class TwoTowers(ImageTower):
         """Mean text embedding of each class times the logit scale, bias 0 (WiSE-FT's head).
 
         Args:
-            prompts: texts of each of C classes, one at least.
+            prompts: texts of each of C classes, one at least; of no classes where there are
+                captions in their stead.
 
         Returns:
             A layer (C, D) that reads normalised features.
         """
+        if not prompts:
+            return as_head(torch.zeros(0, self.feature_dim, device=self.logit_scale.device))
         training, scale = self.training, self.logit_scale.exp()
         self.eval()
         counts = {len(said) for said in prompts}

@@ -47,6 +47,12 @@ def logits(classifier: Classifier, batch: Batch) -> Tensor:
     return scores
 
 
+def features(classifier: Classifier, batch: Batch) -> Tensor:
+    """Image features (B, D) of a batch, as the tower gives them, or computed before."""
+    found: Tensor = batch["features"] if "features" in batch else classifier.tower(batch["image"])
+    return found
+
+
 def left(layers: Layers, depth: int | str, key: str) -> list[nn.Parameter]:
     """The parameters that a freezing depth leaves to train.
 
@@ -124,6 +130,10 @@ class Strategy(ABC):
             :func:`clipbench.accumulation.encoded`.
         soft_labels: whether its loss takes shares of the classes (B, C) for ``label``, as mixup
             makes them.
+        full_batches: whether what is left over of an epoch is left out of it, since a loss of fewer
+            pairs is another.
+        every_pair: whether an epoch has each picture once with each of its captions.
+        retrieves: whether it means something for captions without classes.
         micro_batch: how many rows' activations may be in memory at once; None for a batch's.
         ignores: root keys of a config that cannot change the outcome of this strategy.
     """
@@ -135,6 +145,9 @@ class Strategy(ABC):
     frozen_statistics: bool = False
     pairs: bool = False
     soft_labels: bool = True
+    full_batches: bool = False
+    every_pair: bool = False
+    retrieves: bool = False
     micro_batch: int | None = None
     ignores: frozenset[str] = frozenset()
 

@@ -3,9 +3,9 @@
 import numpy as np
 from torch import Tensor
 
-from clipbench.models.base import Classifier, ImageTower
-from clipbench.strategies.base import Batch, Task, cross_entropy
-from clipbench.strategies.live_text import LiveText, need_classes
+from clipbench.models.base import Classifier
+from clipbench.strategies.base import Batch, cross_entropy
+from clipbench.strategies.live_text import LiveText
 
 
 class CEText(LiveText):
@@ -16,15 +16,6 @@ class CEText(LiveText):
     """
 
     reads_captions = True
-
-    def prepare(self, tower: ImageTower, task: Task) -> Classifier:
-        """As of every strategy with a live text tower.
-
-        Raises:
-            Refused: for a dataset without classes.
-        """
-        need_classes(task)
-        return super().prepare(tower, task)
 
     def texts(self, step: int) -> list[str]:
         """One prompt of each class: a function of (seed, step)."""
@@ -43,7 +34,7 @@ class CEText(LiveText):
     ) -> Tensor:
         """Cross-entropy of scaled cosines (B, C) with the texts of this step."""
         scale = self.scale(classifier)
-        image = self.image_features(classifier, batch["image"])
+        image = self.image_features(classifier, batch)
         text = self.text_features(classifier, self.texts(step))
         scores = scale * image @ text.T
         return cross_entropy(scores, batch["label"], smoothing=smoothing, weights=weights)

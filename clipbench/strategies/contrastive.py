@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from clipbench.clip_loss import DUPLICATES, clip_loss, same
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier
 from clipbench.strategies.base import Batch
@@ -16,58 +16,48 @@ from clipbench.strategies.live_text import LiveText
 Kinds = Sequence[tuple[float, Sequence[str]]]
 
 
-def clip_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """The symmetric CLIP loss, in which pairs that are the same are positives of each other.
-
-    With the identity it is open_clip's ClipLoss. Otherwise each row's target is uniform over the
-    columns that are the same: a true pair is never pushed apart.
-
-    Args:
-        image: normalised features (B, D).
-        text: normalised features (B, D), the caption of each picture.
-        scale: exp of the logit scale.
-        same: boolean (B, B), its diagonal True.
-
-    Returns:
-        Mean of both directions' cross-entropies.
-    """
-    target = same / same.sum(1, keepdim=True)
-    scores = scale * image @ text.T
-    return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
-
-
 class Contrastive(LiveText):
     """The CLIP loss of pictures and captions, one caption a picture in each step.
 
     The depths make it the guide's full, image-only, text-only and partial fine-tuning.
 
     Args:
+        captions: ``sampled`` takes one caption of each picture in a step, so that an epoch has each
+            picture once; ``all`` has it once with each of its captions.
         mix: for captions of different kinds, such as "a star" and "a red shape" of one picture:
             per kind its ``weight`` in the loss and the positions ``of`` its wordings among a
             picture's captions. A step then has one loss for each kind, every caption of it in one
             wording, so that no caption contradicts what another leaves unsaid. None takes any one
             caption for each picture.
-        duplicates: what pictures of equal captions are to each other: ``positives``, or
-            ``negatives`` as in CLIP's and open_clip's loss.
+        duplicates: what pairs of equal captions, or of one picture, are to each other:
+            ``positives``, which share the target; ``masked``, left out of each other's
+            denominator; or ``negatives`` as in CLIP's and open_clip's loss.
+        encode_once: for ``freeze_depth=all``: each picture is encoded once for the whole run, as in
+            evaluation, without augmentation.
         freeze_depth: of the image tower.
         text_freeze_depth: of the text tower.
         clamp: see :class:`~clipbench.strategies.live_text.LiveText`.
         frozen_statistics: of BatchNorm.
-        seed: with the step, decides which caption is taken.
+        seed: with the step and the picture's number, decides which caption is taken.
 
     Raises:
-        Refused: for another word about duplicates.
+        Refused: for another word about captions or duplicates, for kinds of all captions, or for
+            pictures encoded once by a tower that trains.
     """
 
     reads_captions = True
     soft_labels = False
+    full_batches = True
+    retrieves = True
     ignores = LiveText.ignores | {"label_smoothing"}
 
     def __init__(
         self,
         *,
+        captions: str = "sampled",
         mix: Sequence[Mapping[str, Any]] | None = None,
         duplicates: str = "positives",
+        encode_once: bool = False,
         freeze_depth: int | str = 0,
         text_freeze_depth: int | str = 0,
         clamp: bool = True,
@@ -81,24 +71,43 @@ class Contrastive(LiveText):
             frozen_statistics=frozen_statistics,
             seed=seed,
         )
-        if duplicates not in ("positives", "negatives"):
-            raise Refused(f"no strategy.duplicates={duplicates}; use positives or negatives")
+        if duplicates not in DUPLICATES:
+            known = ", ".join(DUPLICATES)
+            raise Refused(f"no strategy.duplicates={duplicates}; there are {known}")
+        if captions not in ("sampled", "all"):
+            raise Refused(f"no strategy.captions={captions}; there are sampled and all")
+        if captions == "all" and mix is not None:
+            raise Refused("strategy.mix takes one caption of each kind; use captions=sampled")
+        if encode_once and freeze_depth != "all":
+            raise Refused("strategy.encode_once=true needs freeze_depth=all; else the tower trains")
         self.mix, self.duplicates = mix, duplicates
+        self.every_pair, self.reads_features = captions == "all", encode_once
 
     def captions(self, batch: Batch, step: int) -> Kinds:
         """Per kind its weight and one caption for each picture: a function of (seed, step)."""
-        rng = np.random.default_rng([self.seed, step])
+        own = self.texts_of(batch)
         if self.mix is None:
-            return [(1.0, [own[rng.integers(len(own))] for own in batch["captions"]])]
-        fewest = min(len(own) for own in batch["captions"])
+            taken = (self._drawn(step, index) for index in batch["index"].tolist())
+            return [(1.0, [said[k % len(said)] for said, k in zip(own, taken, strict=True)])]
+        rng = np.random.default_rng([self.seed, step])
+        fewest = min(len(said) for said in own)
         if fewest <= (last := max(k for kind in self.mix for k in kind["of"])):
             raise Refused(f"a picture has {fewest} captions, strategy.mix reads number {last}")
         wordings = [(kind["weight"], rng.choice(kind["of"])) for kind in self.mix]
-        return [(weight, [own[k] for own in batch["captions"]]) for weight, k in wordings]
+        return [(weight, [said[k] for said in own]) for weight, k in wordings]
 
-    def meanings(self, batch: Batch, captions: Sequence[str]) -> Sequence[Any]:
-        """What each pair of a batch means: pairs that mean the same are duplicates."""
-        return captions
+    def _drawn(self, step: int, index: int) -> int:
+        """A number for a picture in a step, whichever rank and place in a batch it comes to."""
+        return int(np.random.SeedSequence([self.seed, step, index]).generate_state(1)[0])
+
+    def texts_of(self, batch: Batch) -> Sequence[Sequence[str]]:
+        """All that may be said of each picture of a batch."""
+        said: Sequence[Sequence[str]] = batch["captions"]
+        return said
+
+    def meanings(self, batch: Batch, captions: Sequence[str]) -> Sequence[Sequence[Any]]:
+        """What each pair of a batch means: pairs that agree in any of these are duplicates."""
+        return captions, batch["index"].tolist()
 
     def loss(
         self,
@@ -118,20 +127,16 @@ class Contrastive(LiveText):
             raise Refused("pairs have no class weights; use dataset.balance=sampler")
         kinds = self.captions(batch, step)
         scale = self.scale(classifier)
-        image = self.image_features(classifier, batch["image"])
+        image = self.image_features(classifier, batch)
         different = list(dict.fromkeys(text for _, captions in kinds for text in captions))
         text = self.text_features(classifier, different)
         place = {caption: i for i, caption in enumerate(different)}
         loss = torch.zeros((), dtype=image.dtype, device=image.device)
         for weight, captions in kinds:
             own = text[torch.tensor([place[c] for c in captions], device=text.device)]
-            same = self._same(self.meanings(batch, captions)).to(image.device)
-            loss = loss + weight * clip_loss(image, own, scale, same)
+            alike = same(*self.meanings(batch, captions), alike=self.duplicates != "negatives").to(
+                image.device
+            )
+            masked = self.duplicates == "masked"
+            loss = loss + weight * clip_loss(image, own, scale, alike, masked=masked)
         return loss / sum(weight for weight, _ in kinds)
-
-    def _same(self, meanings: Sequence[Any]) -> Tensor:
-        if self.duplicates == "negatives":
-            return torch.eye(len(meanings), dtype=torch.bool)
-        number = {meaning: i for i, meaning in enumerate(dict.fromkeys(meanings))}
-        which = torch.tensor([number[meaning] for meaning in meanings])
-        return which[:, None] == which[None]

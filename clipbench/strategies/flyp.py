@@ -3,12 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from clipbench.models.base import Classifier, ImageTower
-from clipbench.strategies.base import Batch, Task
-from clipbench.strategies.contrastive import Contrastive, Kinds
-from clipbench.strategies.live_text import need_classes
+from clipbench.strategies.base import Batch
+from clipbench.strategies.contrastive import Contrastive
 
 
 class FLYP(Contrastive):
@@ -19,13 +15,16 @@ class FLYP(Contrastive):
 
     Args:
         duplicates: ``negatives``: pictures of one class are each other's negatives, as in the
-            original; ``positives``: they share the target.
+            original; ``positives``: they share the target; ``masked``: they are left out of each
+            other's denominator.
         freeze_depth: of the image tower.
         text_freeze_depth: of the text tower.
         clamp: see :class:`~clipbench.strategies.live_text.LiveText`; the original has none.
         frozen_statistics: of BatchNorm.
-        seed: with the step, decides which prompt is taken.
+        seed: with the step and the picture's number, decides which prompt is taken.
     """
+
+    retrieves = False
 
     def __init__(
         self,
@@ -46,23 +45,11 @@ class FLYP(Contrastive):
             seed=seed,
         )
 
-    def prepare(self, tower: ImageTower, task: Task) -> Classifier:
-        """As of every strategy with a live text tower.
-
-        Raises:
-            Refused: for a dataset without classes.
-        """
-        need_classes(task)
-        return super().prepare(tower, task)
-
-    def captions(self, batch: Batch, step: int) -> Kinds:
-        """A prompt of its class for each picture: a function of (seed, step)."""
-        rng = np.random.default_rng([self.seed, step])
+    def texts_of(self, batch: Batch) -> Sequence[Sequence[str]]:
+        """The prompts of its class for each picture."""
         assert self.task is not None
-        said = [self.task.prompts[label] for label in batch["label"].tolist()]
-        return [(1.0, [own[int(rng.integers(len(own)))] for own in said])]
+        return [self.task.prompts[label] for label in batch["label"].tolist()]
 
-    def meanings(self, batch: Batch, captions: Sequence[str]) -> Sequence[Any]:
+    def meanings(self, batch: Batch, captions: Sequence[str]) -> Sequence[Sequence[Any]]:
         """The classes: two prompts of one class mean the same."""
-        labels: list[int] = batch["label"].tolist()
-        return labels
+        return (batch["label"].tolist(),)

@@ -16,22 +16,34 @@ class LiT(Contrastive):
 
     Args:
         text: arguments of the text tower, see :class:`clipbench.models.lit.LiT`.
-        mix: of captions, and the rest: see :class:`~clipbench.strategies.contrastive.Contrastive`.
-        duplicates: what pictures of equal captions are to each other.
+        captions: which are taken: see :class:`~clipbench.strategies.contrastive.Contrastive`.
+        mix: of captions.
+        duplicates: what pairs of equal captions, or of one picture, are to each other.
+        encode_once: each picture for the whole run, without augmentation.
         clamp: the logit scale.
-        seed: with the step, decides which caption is taken.
+        seed: with the step and the picture's number, decides which caption is taken.
     """
 
     def __init__(
         self,
         *,
         text: Mapping[str, Any],
+        captions: str = "sampled",
         mix: Sequence[Mapping[str, Any]] | None = None,
         duplicates: str = "positives",
+        encode_once: bool = False,
         clamp: bool = True,
         seed: int = 0,
     ) -> None:
-        super().__init__(mix=mix, duplicates=duplicates, freeze_depth="all", clamp=clamp, seed=seed)
+        super().__init__(
+            captions=captions,
+            mix=mix,
+            duplicates=duplicates,
+            encode_once=encode_once,
+            freeze_depth="all",
+            clamp=clamp,
+            seed=seed,
+        )
         self.text = text
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:

@@ -12,9 +12,28 @@ from clipbench.accumulation import encoded
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, ImageTower, as_head
 from clipbench.models.two_towers import TwoTowers
-from clipbench.strategies.base import Strategy, Task, freeze, start_head
+from clipbench.strategies.base import Batch, Strategy, Task, freeze, start_head
 
 MAX_LOGIT_SCALE = math.log(100)  # open_clip and CLIP clamp to it after each step
+
+
+class Tokens:
+    """A model's tokens of texts, each text tokenised once.
+
+    Args:
+        tokenizer: list of n texts to (n, length) integers.
+    """
+
+    def __init__(self, tokenizer: Callable[[list[str]], Tensor]) -> None:
+        self.tokenizer = tokenizer
+        self.known: dict[str, Tensor] = {}
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Tokens (n, length) of n texts."""
+        for text in texts:
+            if text not in self.known:
+                self.known[text] = self.tokenizer([text])[0]
+        return torch.stack([self.known[text] for text in texts])
 
 
 class LiveText(Strategy):
@@ -45,7 +64,6 @@ class LiveText(Strategy):
         self.clamp, self.seed = clamp, seed
         self.frozen_statistics = frozen_statistics
         self.task: Task | None = None
-        self.tokens: dict[str, Tensor] = {}
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
         """Both towers as far as they train, with a head that is made of text and does not train.
@@ -60,35 +78,30 @@ class LiveText(Strategy):
                 "freeze_depth=all and text_freeze_depth=all leave nothing to train; use "
                 "strategy=zero_shot or linear_probe"
             )
-        _two(classifier).logit_scale.requires_grad_(True)
+        two_towers(classifier).logit_scale.requires_grad_(True)
         classifier.head.requires_grad_(False)
-        self.task, self.tokenizer = task, tower.tokenizer()
+        self.task, self.tokens = task, Tokens(classifier.tower.tokenizer())
         return classifier
 
     def scale(self, classifier: Classifier) -> Tensor:
         """What cosines are multiplied by, after the clamp."""
-        logit_scale = _two(classifier).logit_scale
+        logit_scale = two_towers(classifier).logit_scale
         if self.clamp:
             with torch.no_grad():
                 logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         return logit_scale.exp()
 
-    def image_features(self, classifier: Classifier, images: Tensor) -> Tensor:
-        """Normalised features (B, D) of pictures, in parts of the micro-batch."""
-        return encoded(partial(_normalised, classifier.tower), images, self.micro_batch)
+    def image_features(self, classifier: Classifier, batch: Batch) -> Tensor:
+        """Normalised features (B, D) of a batch's pictures, in parts of the micro-batch."""
+        if "features" in batch:
+            return F.normalize(batch["features"], dim=-1)
+        return encoded(partial(_normalised, classifier.tower), batch["image"], self.micro_batch)
 
     def text_features(self, classifier: Classifier, texts: Sequence[str]) -> Tensor:
         """Normalised features (n, D) of different texts, in parts of the micro-batch."""
-        tower = _two(classifier)
-        tokens = self._tokens(texts).to(tower.logit_scale.device)
+        tower = two_towers(classifier)
+        tokens = self.tokens(texts).to(tower.logit_scale.device)
         return encoded(partial(_normalised, tower.encode_text), tokens, self.micro_batch)
-
-    def _tokens(self, texts: Sequence[str]) -> Tensor:
-        """Tokens (n, length) of texts, each tokenised once in a run."""
-        for text in texts:
-            if text not in self.tokens:
-                self.tokens[text] = self.tokenizer([text])[0]
-        return torch.stack([self.tokens[text] for text in texts])
 
     def refresh(self, classifier: Classifier) -> None:
         """Make the head of the classes' prompts again, with the text tower as it now is."""
@@ -98,13 +111,8 @@ class LiveText(Strategy):
         classifier.head.load_state_dict(as_head(head.weight.detach()).state_dict())
 
 
-def need_classes(task: Task) -> None:
-    """Refuse a dataset that has captions alone."""
-    if not task.classes:
-        raise Refused("this dataset has captions and no classes; use strategy=contrastive")
-
-
-def _two(classifier: Classifier) -> TwoTowers:
+def two_towers(classifier: Classifier) -> TwoTowers:
+    """The tower of a classifier that can read texts."""
     assert isinstance(classifier.tower, TwoTowers)  # start_head refuses others
     return classifier.tower
 

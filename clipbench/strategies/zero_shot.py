@@ -1,13 +1,14 @@
-"""No training: a head made of class names and templates."""
+"""No training: a head made of class names and templates, or both towers as they come."""
 
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.strategies.base import STEPS, Strategy, Task, freeze, start_head
 
 
 class ZeroShot(Strategy):
-    """Evaluates the zero-shot head; the run is its epoch 0."""
+    """Evaluates the zero-shot head, or retrieval; the run is its epoch 0."""
 
     trains = False
+    retrieves = True
     ignores = STEPS | {"augment", "freeze_depth", "text_freeze_depth"}
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:

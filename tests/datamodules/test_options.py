@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
-from clipbench.datamodules.base import CaptionDataModule, Split
+from clipbench.datamodules.base import Split
+from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.datamodules.loading import KeyedSampler
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
+from clipbench.clip_loss import clip_loss
 from clipbench.errors import Refused
 from clipbench.strategies.base import Task
-from clipbench.strategies.contrastive import Contrastive, clip_loss
+from clipbench.strategies.contrastive import Contrastive
 from tests.strategies.test_finetune import TASK, resnet, tower
 
 
@@ -51,6 +52,7 @@ def batch(size, rows=8):
     return {
         "image": torch.randn(rows, 3, size, size, generator=generator),
         "label": torch.arange(rows) % 3,
+        "index": torch.arange(rows),
         "captions": [captions[i % 3] for i in range(rows)],
     }
 

@@ -35,7 +35,8 @@ def test_the_loss_is_open_clips_between_a_locked_tower_and_new_text(make):
     classifier = strategy.prepare(encoder, TASK).eval()
     images = torch.randn(3, 3, size, size)
     said = ["a star", "a heart", "a cross"]
-    batch = {"image": images, "label": torch.arange(3), "captions": [[text] for text in said]}
+    batch = {"image": images, "label": torch.arange(3), "index": torch.arange(3)}
+    batch["captions"] = [[text] for text in said]
     loss = strategy.loss(classifier, batch, smoothing=0.0, step=0)
     model = classifier.tower.model
     image = F.normalize(encoder.eval()(images), dim=-1)
