@@ -14,6 +14,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
+from clipbench import metrics
+from clipbench.errors import Refused
 from clipbench.modules import TuningModule
 from clipbench.progress import console
 from clipbench.results import write_text
@@ -82,7 +84,7 @@ class Recorder(Callback):
 
     Args:
         folder: the run's.
-        metric: what the best epoch is chosen by: highest on val, earliest on ties.
+        metric: what the best epoch is chosen by: best on val, earliest on ties.
         changed: called after each row, to bring ``result.json`` up to date.
 
     Attributes:
@@ -166,12 +168,19 @@ class Recorder(Callback):
     def _write(self) -> None:
         write_text(self.folder / "curve.csv", pd.DataFrame(self.curve).to_csv(index=False))
 
+    def _better(self, score: float) -> bool:
+        assert self.best is not None
+        before = metrics.goodness(self.metric, self.best[self.metric])
+        return metrics.goodness(self.metric, score) > before
+
     def add(self, epoch: int, values: Row, trainer: Trainer, module: TuningModule) -> None:
         """Append a row; values are null where the model has no meaningful head yet."""
         row: Row = {"epoch": epoch, **values}
         self.curve.append(row)
         score = row.get(self.metric)
-        if score is not None and (self.best is None or score > self.best[self.metric]):
+        if score is None and row.get("val/loss") is not None:
+            raise Refused(f"val has no {self.metric}; choose epochs by another, as monitor=loss")
+        if score is not None and (self.best is None or self._better(score)):
             self.best, self.best_outputs = row, module.outputs
             # Lightning asks callbacks what to save for whole checkpoints only, and an average of
             # the weights, which was evaluated, is a callback's.

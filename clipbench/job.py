@@ -80,6 +80,7 @@ class Run:
         )
         if self.recipe["steps"] is not None:  # the last epoch may be a part of one
             self.recipe["epochs"] = math.ceil(self.recipe["steps"] / max(1, self._batches()))
+        self.metric = self._metric()
         self.merge = alphas.asked(self.config)
         other = self.config["retention"]
         self.retention = None if other is None else Retention(other, self.config["seed"])
@@ -113,6 +114,13 @@ class Run:
             self.data.caption(said)
         return said
 
+    def _metric(self) -> str:
+        asked, known = self.config["monitor"], ["loss", *self.data.measured]
+        name = self.data.metrics[0] if asked is None else asked.removeprefix("val/")
+        if name not in known:
+            raise Refused(f"val has no monitor={asked}; use one of {', '.join(known)}")
+        return f"val/{name}"
+
     def _identity(self) -> dict[str, Any]:
         config = {k: v for k, v in self.config.items() if k not in self.strategy.ignores}
         if config.get("steps") is not None:
@@ -140,7 +148,8 @@ class Run:
         """A completed run whose weights are those that this one would come to, if there is one."""
         if not self.strategy.trains or self.training == self.key:
             return None
-        if self.config["retention_every_epoch"]:  # to be seen while it trains
+        # To be seen, or kept, while it trains.
+        if self.config["retention_every_epoch"] or self.config["keep"] is not None:
             return None
         for folder in sorted(self.folder.parent.glob("*")):
             record = results.read(folder) or {}
@@ -209,7 +218,7 @@ class Run:
             "parameters": {},
             "curve": [],
             "final": {},
-            "selection": {"metric": f"val/{self.data.metrics[0]}", "epoch": None, "alpha": None},
+            "selection": {"metric": self.metric, "epoch": None, "alpha": None},
             "alpha_curve": [],
             "temperature": None,
             "cost": {},

@@ -36,6 +36,8 @@ _IDLE = {
     "alphas": {"merge", "merge_bn"},
     "retention": {"retention_every_epoch"},
     "mix": {"mix_fraction", "mix_weight"},
+    "monitor": set(),
+    "patience": set(),
 }
 # What does nothing at this value, so that runs from before there was such a key keep theirs.
 _OFF = {
@@ -50,7 +52,14 @@ _OFF = {
     "model": {"pool": None},
 }
 _AFTER = {"alphas", "merge", "merge_bn", "retention", "retention_every_epoch"}
-_ROOT_OUTSIDE = {"prompts", "logger", "callbacks", "gate", "allow_unfinished_warmup"}
+_ROOT_OUTSIDE = {"prompts", "logger", "callbacks", "gate", "allow_unfinished_warmup", "keep"}
+
+
+# Callbacks that look on, or write files: any other may change what comes of a run.
+_ONLOOKERS = {
+    *("LearningRateMonitor", "DeviceStatsMonitor", "ThroughputMonitor", "ModelCheckpoint"),
+    *("ModelSummary", "RichModelSummary", "RichProgressBar", "TQDMProgressBar"),
+}
 
 
 def identity(config: Mapping[str, Any], **content: Any) -> dict[str, Any]:
@@ -67,6 +76,8 @@ def identity(config: Mapping[str, Any], **content: Any) -> dict[str, Any]:
         name for key, names in _IDLE.items() if config.get(key) is None for name in (key, *names)
     }
     for name, node in config.items():
+        if name == "callbacks" and (others := _no_onlookers(node or {})):
+            kept[name] = others
         if name in _ROOT_OUTSIDE | idle:
             continue
         if isinstance(node, Mapping):
@@ -77,6 +88,14 @@ def identity(config: Mapping[str, Any], **content: Any) -> dict[str, Any]:
             }
         kept[name] = node
     return {"schema": SCHEMA, "config": kept, **content}
+
+
+def _no_onlookers(callbacks: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: node
+        for name, node in callbacks.items()
+        if node and str(node["_target_"]).rpartition(".")[2] not in _ONLOOKERS
+    }
 
 
 def of_training(identity: Mapping[str, Any]) -> dict[str, Any]:

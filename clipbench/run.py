@@ -34,6 +34,7 @@ the config  python -m clipbench.run dataset=flowers102 --cfg job
 lr batch_size micro_batch epochs steps freeze_depth text_freeze_depth seed warmup warmup_steps
 weight_decay layer_decay ema label_smoothing head_lr_factor grad_checkpointing alphas
 merge merge_bn retention=DATASET retention_every_epoch mix=DATASET mix_fraction mix_weight
+monitor patience keep=all
 allow_unfinished_warmup gate dataset.root dataset.shots dataset.workers model.pretrained
 model.image_size trainer.devices trainer.precision
 

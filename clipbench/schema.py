@@ -57,6 +57,9 @@ class Root:
     merge: str = "wise_ft"
     merge_bn: str = "average"
     retention_every_epoch: bool = False
+    monitor: str | None = None
+    patience: int | None = None
+    keep: Any = None
     allow_unfinished_warmup: bool = False
     gate: bool = True
 

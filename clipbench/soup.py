@@ -18,6 +18,7 @@ from clipbench import (
     closing,
     environment,
     merging,
+    metrics,
     optim,
     paths,
     results,
@@ -56,7 +57,7 @@ def ingredients(sweep: Path) -> Runs:
                 keys = f"{runs[0][1]['key']} and {record['key']}"
                 raise Refused(f"runs {keys} differ in {what}; sweep what does not change it")
     metric = runs[0][1]["selection"]["metric"]
-    return sorted(runs, key=lambda run: -run[1]["final"][metric])
+    return sorted(runs, key=lambda run: -metrics.goodness(metric, run[1]["final"][metric]))
 
 
 def _start(record: dict[str, Any]) -> dict[str, Any]:
@@ -140,12 +141,12 @@ def _average(evaluate: Evaluation, runs: Runs, kind: str, bn: str) -> list[str]:
 
     def score(state: merging.State) -> float:
         put(state, several=True)
-        return evaluate(["val"])[metric]
+        return metrics.goodness(metric, evaluate(["val"])[metric])
 
     if kind == "uniform":
         kept, state = list(range(len(runs))), merging.uniform(map(load, range(len(runs))))
     else:
-        scores = [record["final"][metric] for _, record in runs]
+        scores = [metrics.goodness(metric, r["final"][metric]) for _, r in runs]
         kept, state, _ = merging.greedy(scores, load, score)
     put(state, several=len(kept) > 1)
     evaluate.outputs.clear()

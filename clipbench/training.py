@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 
 from clipbench import advice, environment, guards, optim, results, saved
 from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
+from clipbench.checkpoints import Keep, early_stopping, stopped
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.datamodules.features import FeatureLoaders
@@ -57,13 +58,22 @@ class Training:
         self.recorder = Recorder(run.folder, self.record["selection"]["metric"], self._changed)
         decay = optim.ema_decay(run.recipe["ema"], run.schedule.total)
         averages = [] if decay is None or not self.strategy.trains else [EMA(decay)]
-        self.trainer = trainer(run.config, run.folder, [self.recorder, *averages])
+        own = [self.recorder, *self._policies(), *averages]
+        self.trainer = trainer(run.config, run.folder, own)
         device = self.trainer.strategy.root_device
         self.encoded = FeatureLoaders(self.data, _encoder(classifier.tower, device))
         self.loaders: Any = self.encoded if self.strategy.reads_features else self.data
         self.evaluate = Evaluation(
             self.trainer, self.module, self.loaders, self.data, self._watch(classifier)
         )
+
+    def _policies(self) -> list[Callback]:
+        config, metric, own = self.run.config, self.recorder.metric, list[Callback]()
+        if config["keep"] is not None:
+            own.append(Keep(self.recorder, config["keep"]))
+        if config["patience"] is not None:
+            own.append(early_stopping(metric, config["patience"]))
+        return own
 
     def _classifier(self) -> Classifier:
         """The classifier at its start, and pictures prepared as it wants them."""
@@ -186,8 +196,20 @@ class Training:
                 train = Zipped(train, self.run.mixed.data.train_dataloader())
             self.trainer.fit(module, train, loaders.eval_dataloader("val"))
             taken, planned = self.trainer.global_step, self.run.schedule.total
-            if taken != planned:
+            if taken != planned and (epoch := stopped(self.trainer)) is not None:
+                self._stopped(epoch, taken)
+            elif taken != planned:
                 raise Refused(f"{taken} steps were taken and {planned} planned; set epochs alone")
+
+    def _stopped(self, epoch: int, taken: int) -> None:
+        """What of the schedule was left when early stopping ended the run."""
+        self.record["steps"] |= {"stopped": epoch, "taken": taken}
+        rate = self.run.schedule.factor(taken)
+        self.run.warn(
+            f"stopped early after epoch {epoch}, {taken} of {self.run.schedule.total} steps: the "
+            f"learning rate was still at {rate:.0%} of its peak; epochs={epoch} would have let it "
+            "fall to its end"
+        )
 
     def _take(self, source: Path) -> State | None:
         """The weights and the curve of another run, which trained the same.

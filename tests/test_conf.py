@@ -100,6 +100,7 @@ def test_the_options_that_people_type_are_frozen():
         *("weight_decay", "label_smoothing", "head_lr_factor", "gate"),
         *("steps", "micro_batch", "layer_decay", "ema", "grad_checkpointing"),
         *("alphas", "merge", "merge_bn", "retention_every_epoch", "mix_fraction", "mix_weight"),
+        *("monitor", "patience", "keep"),
     }
 
 

@@ -33,7 +33,7 @@ STEPS = frozenset(
     {
         *("recipe", "lr", "batch_size", "micro_batch", "epochs", "steps", "warmup", "warmup_steps"),
         *("weight_decay", "label_smoothing", "head_lr_factor", "layer_decay", "ema"),
-        "grad_checkpointing",
+        *("grad_checkpointing", "patience"),
     }
 )
 HEADS = ("auto", "zero_shot", "random", "lp")
