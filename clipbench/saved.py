@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from clipbench import results, schema, weights
 from clipbench.errors import Refused
+from clipbench.merging import interpolate
 from clipbench.models.base import Classifier, as_head
-from clipbench.strategies.base import Strategy
+from clipbench.prompts import Prompts
+from clipbench.strategies.base import Strategy, Task
 from clipbench.transforms import Transform, eval_transform
 
 
@@ -88,30 +90,62 @@ def classifier(run: str | Path, stem: str = "model") -> Classifier:
     return Classifier(tower, as_head(head["weight"], head["bias"]), meaningful=True).eval()
 
 
-def towers(run: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The image tower and the text tower of a run apart, under their library's names.
+def between(run: str | Path, alpha: float) -> Classifier:
+    """The average of a run's start and end that WiSE-FT takes, in eval mode.
+
+    The start is made again: from the pretrained weights and the dataset's prompts.
 
     Args:
         run: a run's folder.
+        alpha: 0 is the start and 1 the end.
+
+    Raises:
+        Refused: as :func:`completed` does; if the start is not to be had again; if the dataset or
+            the pretrained weights are not there.
+    """
+    config, tuned = completed(run)["config"], classifier(run)
+    strategy: Strategy = schema.build(config["strategy"])
+    if config["model"]["pretrained"] is None:
+        raise Refused("its weights started at random and are not kept; run it with alphas=[0.5]")
+    if strategy.fits_head == "start":
+        raise Refused("its start was a fitted head, which is not kept; run it with alphas=[0.5]")
+    data = schema.build(config["dataset"])
+    data.prepare(config["seed"])
+    prompts: Prompts = schema.build(config["prompts"])
+    task = Task(data.classes, prompts.of(data.classes, data.templates, data.keys))
+    start = strategy.prepare(schema.build(config["model"]), task)
+    if not start.meaningful:
+        raise Refused("its head started at random, so an average with it says little; use alpha=1")
+    tuned.load_state_dict(dict(interpolate(start.state_dict(), tuned.state_dict(), alpha)))
+    return tuned
+
+
+def apart(tuned: Classifier) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A classifier's image tower and text tower, under their library's names.
 
     Returns:
         What encodes pictures, and all the rest: of a CLIP its text tower and logit scale, of a
         ResNet nothing, since its head goes with it.
-
-    Raises:
-        Refused: if there is no completed run in it.
     """
-    tuned = classifier(run)
     whole = tuned.tower.native_state_dict(tuned.head)
     if not tuned.tower.has_text:
         return whole, {}
     native = tuned.tower.native(tuned.head)
     image = next(name for name, part in native.named_modules() if part is tuned.tower.trained())
-    apart = {name: name.startswith(f"{image}.") for name in whole}
+    own = {name: name.startswith(f"{image}.") for name in whole}
     return (
-        {name: value for name, value in whole.items() if apart[name]},
-        {name: value for name, value in whole.items() if not apart[name]},
+        {name: value for name, value in whole.items() if own[name]},
+        {name: value for name, value in whole.items() if not own[name]},
     )
+
+
+def towers(run: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The image tower and the text tower of a run, as :func:`apart` gives them.
+
+    Raises:
+        Refused: as :func:`completed` does.
+    """
+    return apart(classifier(run))
 
 
 def load(run: str | Path) -> tuple[nn.Module, Transform, Any]:

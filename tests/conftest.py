@@ -44,3 +44,20 @@ SMALL = ("dataset.shots=2", "epochs=1", "batch_size=16", "trainer=cpu")
 FEW = ("dataset.counts={train: 8, val: 5, test: 10, test_ood: 5}", *SMALL)
 # A real ResNet, random and tiny, for tests that need none of the embedded weights.
 TINY = ("model=timm", "model.arch=test_resnet", "model.pretrained=null", "model.image_size=32")
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """A completed run of a CLIP and one of a ResNet: folder and record by the model's name."""
+    from clipbench import results
+    from tests.test_run import run_here
+
+    patch = pytest.MonkeyPatch()
+    outputs = tmp_path_factory.mktemp("runs")
+    patch.setenv("CLIPBENCH_OUTPUTS", str(outputs))
+    squashed = (*TINY, "lr=1e-2", "dataset.resize_mode=squash")
+    for model, words in (("clip_tiny", ("model=clip_tiny",)), ("timm", squashed)):
+        outcome = run_here(*words, *FEW, model=model)
+        assert outcome.status == "completed", outcome.error
+    patch.undo()
+    return {record["model"]: (folder, record) for folder, record in results.records(outputs)}

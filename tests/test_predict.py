@@ -9,24 +9,15 @@ import pandas as pd
 import pytest
 import torch
 
-from clipbench import predict, results, spreadsheet
+from clipbench import predict, spreadsheet
 from clipbench.errors import Refused
 from clipbench.schema import build
-from tests.conftest import FEW, TINY
-from tests.test_run import run_here
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A completed run of a small ResNet: its folder, its record, its outputs root."""
-    patch = pytest.MonkeyPatch()
-    outputs = tmp_path_factory.mktemp("predict")
-    patch.setenv("CLIPBENCH_OUTPUTS", str(outputs))
-    outcome = run_here(*TINY, *FEW, "lr=1e-2", "dataset.decoder=pillow")
-    assert outcome.status == "completed", outcome.error
-    patch.undo()
-    ((folder, record),) = results.records(outputs)
-    return folder, record
+@pytest.fixture
+def run(runs):
+    """A completed run of a small ResNet: its folder and its record."""
+    return runs["timm"]
 
 
 @pytest.fixture

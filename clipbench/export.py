@@ -1,0 +1,78 @@
+"""The tuned model in files for other programs.
+
+Run: python -m clipbench.export run=DIR format=open_clip|safetensors|onnx [out=FOLDER]
+
+open_clip    a folder for open_clip.create_model_and_transforms("local-dir:FOLDER"); its weights
+             alone load by create_model(ARCH, pretrained=FOLDER/open_clip_model.safetensors)
+safetensors  a CLIP's towers apart, under open_clip's names; a ResNet whole, under its library's
+onnx         image -> logits, features; tokens -> features; any batch, opset 20, held to PyTorch
+             with onnxruntime (pip install 'clipbench[onnx]')
+
+towers       both (default), image or text
+weights      model (default), or merged: the best average of start and end of a run with alphas
+alpha        0.3: the average of start (0) and end (1) there, WiSE-FT's; needs the run's dataset
+out          default: exports/ under the outputs root
+
+The classifier is in head.safetensors: it reads normalised features of a CLIP, and its metadata
+has the class of each row.
+"""
+
+from pathlib import Path
+
+from clipbench import doors, paths
+from clipbench.errors import Refused
+
+KEYS = ("run", "format", "towers", "weights", "alpha", "out")
+
+
+def main() -> None:
+    """Export, and say what was written."""
+    doors.opened(__doc__ or "", export)
+
+
+def export(words: list[str]) -> int:
+    """Do what the command line asks."""
+    asked = doors.given(words, KEYS)
+    run, record = doors.completed(asked)
+    if "format" not in asked:
+        raise Refused("format= is missing; there are open_clip, safetensors and onnx")
+    kind = doors.choice(asked, "format", ("open_clip", "safetensors", "onnx"))
+    towers = doors.choice(asked, "towers", ("both", "image", "text"))
+    stem = doors.choice(asked, "weights", ("model", "merged"))
+    alpha = _alpha(asked)
+
+    from clipbench import formats, saved  # torch
+
+    classes, about = saved.classes(run, stem), {"clipbench": record["key"]}
+    if alpha is None:
+        classifier = saved.classifier(run, stem)
+    else:
+        classifier, about["alpha"] = saved.between(run, alpha), f"{alpha:g}"
+    name = "-".join([run.resolve().name, *([stem] if stem != "model" else [])])
+    name += "" if alpha is None else f"-alpha={alpha:g}"
+    folder = Path(asked["out"]) if "out" in asked else paths.outputs() / "exports" / name / kind
+    if folder.exists() and not folder.is_dir():
+        raise Refused(f"out={folder} is a file; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    tuned = formats.Tuned(classifier, classes, about, towers)
+    for file in formats.FORMATS[kind](tuned, folder):
+        print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def _alpha(asked: doors.Given) -> float | None:
+    if "alpha" not in asked:
+        return None
+    try:
+        alpha = float(asked["alpha"])
+    except ValueError:
+        alpha = -1
+    if not 0 <= alpha <= 1:
+        raise Refused(f"alpha={asked['alpha']} is no number from 0 (start) to 1 (end)")
+    if "weights" in asked:
+        raise Refused("weights= and alpha= name one point each; leave one out")
+    return alpha
+
+
+if __name__ == "__main__":
+    main()
