@@ -1,11 +1,12 @@
 """What a search finds before and after training: one page of queries, chosen by a fixed rule."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from string import Template
 
 import numpy as np
 import torch
@@ -20,9 +21,9 @@ FEW, SOME = 3, 4  # queries that gained or lost most, and queries drawn at rando
 SHOWN = 5  # of the best answers
 SIDE = 144  # of a picture on the page, in pixels
 RULE = (
-    f"The {FEW} whose rank fell by the largest factor, the {FEW} whose rank rose by the largest, "
-    f"and {SOME} of the rest drawn by the run's seed; one caption of a picture at most. "
-    "Nothing is chosen by eye."
+    f"Shown are the {FEW} queries whose rank improved by the largest factor, the {FEW} whose rank "
+    f"worsened by the largest, and {SOME} of the rest drawn by the run's seed; one caption of a "
+    "picture at most. Nothing is chosen by eye."
 )
 
 
@@ -102,8 +103,8 @@ def write(
             *page.pictures(seed),
         ]
     )
-    frame = (paths.ASSETS / "examples.html").read_text(encoding="utf-8")
-    results.write_text(path, frame.replace("{title}", escape(title)).replace("{body}", body))
+    frame = Template((paths.ASSETS / "examples.html").read_text(encoding="utf-8"))
+    results.write_text(path, frame.substitute(title=escape(title), body=body))
 
 
 def chosen(before: Tensor, after: Tensor, group: Tensor, seed: int) -> Iterator[tuple[str, int]]:
@@ -154,14 +155,20 @@ class Page:
         """The metrics of all queries, so that nobody takes the examples for the result."""
         first, last = self.before.ranks.metrics(), self.after.ranks.metrics()
         rows = "".join(
-            f"<tr><th>{name}</th><td>{first[name]:.4g}</td><td>{last[name]:.4g}</td></tr>"
+            f"<tr><th>{name}</th><td>{_cell(name, first)}</td><td>{_cell(name, last)}</td></tr>"
             for name in first
         )
-        n, m = len(self.before.image), len(self.before.text)
-        return (
-            f"<p>{n:,} pictures, {m:,} captions.</p><table><tr><th>all queries</th>"
-            f"<th>before</th><th>after</th></tr>{rows}</table>"
-        )
+        old, new = self.before.ranks, self.after.ranks
+        told = [
+            f"Of {len(now):,} {what} {int((now < was).sum()):,} rank better than before, "
+            f"{int((now > was).sum()):,} worse."
+            for what, was, now in (
+                ("captions", old.image, new.image),
+                ("pictures", old.text, new.text),
+            )
+        ]
+        head = "<tr><th>all queries</th><th>before</th><th>after</th></tr>"
+        return f"<table>{head}{rows}</table><p>{' '.join(told)}</p>"
 
     def texts(self, seed: int) -> Iterator[str]:
         """A section for each caption that is shown."""
@@ -174,7 +181,8 @@ class Page:
                 answers = found.pictures(query)
                 shown = [self._figure(i, f"{score:.3f}", i == true) for i, score in answers]
                 if true not in [i for i, _ in answers]:
-                    shown.append(self._figure(true, "not among them", True))
+                    score = float(found.image[true] @ found.text[query])
+                    shown.append(self._figure(true, f"its own: {score:.3f}", True))
                 rows.append(_row(state, int(found.ranks.image[query]), len(found.image), shown))
             yield _section(why, f"<q>{escape(captions[query])}</q>", rows)
 
@@ -185,17 +193,20 @@ class Page:
         for why, query in chosen(*ranks, torch.arange(len(self.split)), seed):
             rows = []
             for state, found in self._states:
-                own = [
+                answers = [
                     (i, score, int(found.owner[i]) == query) for i, score in found.captions(query)
                 ]
                 items = "".join(
                     f"<li{' class=true' if true else ''}>{escape(captions[i])} "
                     f"<small>{score:.3f}</small></li>"
-                    for i, score, true in own
+                    for i, score, true in answers
                 )
                 rank, of = int(found.ranks.text[query]), len(found.text)
                 rows.append(_row(state, rank, of, [f"<ol>{items}</ol>"], "list"))
-            yield _section(why, self._figure(query, self.split.ids[query], True), rows)
+            own = "".join(f"<li>{escape(text)}</li>" for text in (self.split.captions or ())[query])
+            own = f"<details><summary>its own captions</summary><ul>{own}</ul></details>"
+            picture = self._figure(query, self.split.ids[query], False)
+            yield _section(why, picture + own, rows)
 
     def _figure(self, index: int, below: str, true: bool) -> str:
         picture = thumbnail(self.split.picture(index))
@@ -204,6 +215,10 @@ class Page:
             f"<figure{' class=true' if true else ''}><img src='{picture}' alt='{name}' "
             f"title='{name}'><figcaption>{escape(below)}</figcaption></figure>"
         )
+
+
+def _cell(name: str, values: Mapping[str, float]) -> str:
+    return f"{values[name]:.4f}" if "recall" in name else f"{values[name]:g}"
 
 
 def _row(state: str, rank: int, of: int, shown: Sequence[str], kind: str = "row") -> str:
