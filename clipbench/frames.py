@@ -78,8 +78,17 @@ def ordered(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def seedless(frame: pd.DataFrame) -> list[str]:
-    """What sets the runs apart but for their seeds: runs that share it are one mean."""
-    return [axis for axis in varying(frame) if axis != "seed"]
+    """What sets the runs apart but for their seeds: runs that share it are one mean.
+
+    A learning rate that follows from the model or the strategy, as recommended ones do, is none.
+    """
+    axes = [axis for axis in varying(frame) if axis != "seed"]
+    for follower in ("lr", "batch_size", "epochs"):
+        rest = [axis for axis in axes if axis != follower]
+        if follower in axes and rest:
+            values = frame[follower].astype(str).groupby([frame[a].astype(str) for a in rest])
+            axes = rest if values.nunique().max() == 1 else axes
+    return axes
 
 
 def means(frame: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:

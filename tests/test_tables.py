@@ -189,3 +189,15 @@ def test_alphas_are_drawn_as_a_mean_over_seeds(sweep):
         entry["selection"] = entry["selection"] | {"alpha": 1.0}
     written = tables.sweep(sweep(*entries))
     assert "sweep_one_by_alpha.png" in {path.name for path in written}
+
+
+def test_a_learning_rate_that_follows_from_the_model_sets_nothing_apart():
+    rows = [
+        *({"model": "clip_tiny", "lr": 3e-4, "freeze_depth": d, "seed": 0} for d in (0, 1)),
+        *({"model": "resnet_tiny", "lr": 1e-3, "freeze_depth": d, "seed": 1} for d in (0, 1)),
+    ]
+    frame = pd.DataFrame([{**dict.fromkeys(frames.AXES), **row} for row in rows])
+    assert frames.seedless(frame) == ["model", "freeze_depth"]
+    assert frames.seedless(frame[:2].assign(lr=[1e-4, 1e-3], freeze_depth=0)) == ["lr"]
+    grid = frame.assign(lr=[1e-4, 1e-3, 1e-4, 1e-3], freeze_depth=0)
+    assert frames.seedless(grid) == ["model", "lr"]
