@@ -55,7 +55,7 @@ def by_axis(frame: pd.DataFrame, stem: Path) -> list[Path]:
 
     A point is the mean over seeds, with Student's 95 % interval; of its costs the least. What else
     the sweep varied are lines of their own; shift splits and what is remembered are dashed. Where
-    a model has one line, its epoch 0 is a thin one across.
+    a model has one line and one start, its epoch 0 is a thin one across.
 
     Args:
         frame: of :func:`clipbench.frames.frame`.
@@ -99,9 +99,9 @@ def _draw(frame: pd.DataFrame, axis: Axis, path: Path) -> None:
         name = ", ".join(_said(part, other) for other in others) or str(models[number])
         _metrics(panels["main"], part, axis, metrics, color, name)
         _costs(panels, part, axis, color)
-        if len(peers) == 1 and part["epoch0"].notna().any():
+        if len(peers) == 1 and part["epoch0"].nunique() == 1:
             zero = {"color": color, "lw": 0.7, "label": f"{name}: before training, val"}
-            panels["main"].axhline(part["epoch0"].mean(), **zero)
+            panels["main"].axhline(part["epoch0"].max(), **zero)
     _dress(panels, axis, metric)
     panels["main"].legend(fontsize=8, frameon=False, title=_counted(frame), title_fontsize=8)
     figures.save(figure, path)
