@@ -14,32 +14,9 @@ import torch
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.guards import reads_text
+from clipbench.guide import GUIDE
 from clipbench.strategies.base import Strategy
 from clipbench.strategies.lit import LiT
-
-Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Published:
-    """A row of the OpenCLIP guide's table: from, to."""
-
-    lr: Range
-    warmup_steps: Range
-    epochs: Range
-
-    @property
-    def middle(self) -> float:
-        """The learning rate in the middle of the range, by ratio."""
-        return math.sqrt(self.lr[0] * self.lr[1])
-
-
-GUIDE = {
-    "full fine-tuning": Published((1e-5, 1e-4), (1000, 5000), (5, 10)),
-    "partial fine-tuning": Published((5e-5, 5e-4), (1000, 3000), (5, 10)),
-    "a frozen encoder": Published((1e-4, 1e-3), (1000, 5000), (10, 20)),
-    "training from scratch": Published((1e-3, 5e-3), (10_000, 10_000), (32, math.inf)),
-}
 
 
 def kind(strategy: Strategy) -> str:
@@ -147,9 +124,22 @@ def sluggish(ema: float | str | None, steps: int) -> list[str]:
     ]
 
 
+def late(strategy: Strategy, epochs: int) -> list[str]:
+    """A warning of stages of unfreezing that would begin after the last epoch, if there are."""
+    starts = [start for start, _ in getattr(strategy, "stages", [])]
+    never = [str(start) for start in starts if start >= epochs]
+    if not never:
+        return []
+    return [
+        f"strategy.stages: what should begin once {' and '.join(never)} epochs are over never "
+        f"does in epochs={epochs}; begin earlier, or train for longer"
+    ]
+
+
 def warnings(facts: Facts, recipe: Mapping[str, Any], steps: int) -> list[str]:
     """What a run of some steps should be warned of, if anything."""
-    return [*outside(facts, recipe), *sluggish(recipe["ema"], steps)]
+    told = [*outside(facts, recipe), *sluggish(recipe["ema"], steps)]
+    return [*told, *late(facts.strategy, recipe["epochs"])]
 
 
 Choice = tuple[Any, str]

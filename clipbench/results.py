@@ -40,7 +40,7 @@ _IDLE = {
     "patience": set(),
 }
 # What does nothing at this value, so that runs from before there was such a key keep theirs.
-_OFF = {
+_OFF: Mapping[str, Mapping[str, Any]] = {
     "augment": {
         "randaugment": None,
         "color_jitter": 0,

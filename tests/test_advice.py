@@ -8,6 +8,8 @@ from clipbench import advice, paths, results
 from clipbench.job import execute
 from clipbench.launch import Job
 from clipbench.schema import build
+from clipbench.strategies.finetune import Finetune
+from clipbench.strategies.zero_shot import ZeroShot
 from tests.conftest import TINY, composed
 from tests.test_run import CHOICES
 
@@ -162,6 +164,18 @@ def test_an_average_too_slow_for_its_run_is_said():
     assert warning.startswith("ema=0.9998 leaves 98% of the first step's weights")
     assert advice.sluggish(0.9998, 31_250) == []
     assert advice.sluggish("auto", 80) == advice.sluggish(None, 80) == []
+
+
+def test_a_stage_that_never_begins_is_said():
+    """Epochs count from 0: what begins once 4 are over has no place in 4."""
+    staged = Finetune(freeze_depth="all", stages=[[2, 2], [4, 0], [7, 0]])
+    assert advice.late(staged, 8) == []
+    (warning,) = advice.late(staged, 4)
+    assert warning.startswith("strategy.stages: what should begin once 4 and 7 epochs are over")
+    assert warning.endswith("never does in epochs=4; begin earlier, or train for longer")
+    found, recipe = of(*CLIP, "strategy.stages=[[9,0]]", "epochs=9")
+    assert sum("strategy.stages" in line for line in advice.warnings(found, recipe, 90)) == 1
+    assert advice.late(ZeroShot(), 1) == []
 
 
 def test_a_run_keeps_the_reasons_and_is_the_run_that_says_the_same(outputs):

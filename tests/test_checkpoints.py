@@ -54,15 +54,18 @@ def test_every_epoch_is_kept_as_it_was_evaluated(outputs):
 
 
 def test_the_best_few_are_kept_and_chosen_by_any_metric(outputs):
-    """By val/loss, where less is better: a curve that falls and rises again."""
-    words = ("epochs=4", "lr=3e-2", "batch_size=24", "monitor=loss")
-    folder, record = done(*words, "keep=2")
-    losses = [row["val/loss"] for row in record["curve"][1:]]
+    """By val/loss, where less is better: epochs, and averages with the start."""
+    words = ("epochs=4", "lr=1e-2", "batch_size=24", "monitor=loss", "strategy.head=lp")
+    folder, record = done(*words, "keep=2", "alphas=2")
+    losses = [row["val/loss"] for row in record["curve"]]
     assert record["selection"]["metric"] == "val/loss"
-    assert record["selection"]["epoch"] == 1 + int(np.argmin(losses))
-    kept = {int(p.stem[-2:]) for p in (folder / "checkpoints").glob("epoch-*")}
-    assert kept == set(1 + np.argsort(losses, kind="stable")[:2])
+    assert record["selection"]["epoch"] == int(np.argmin(losses))
     assert record["final"]["val/loss"] == pytest.approx(min(losses), rel=1e-5)
+    kept = {int(p.stem[-2:]) for p in (folder / "checkpoints").glob("epoch-*")}
+    assert kept == set(1 + np.argsort(losses[1:], kind="stable")[:2])
+    line = {row["alpha"]: row["val/loss"] for row in record["alpha_curve"]}
+    assert record["selection"]["alpha"] == min(line, key=line.get)
+    assert len(set(line.values())) == 3
 
 
 def test_patience_ends_a_run_and_its_record_says_where(outputs):
