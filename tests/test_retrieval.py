@@ -117,6 +117,39 @@ def test_what_cannot_be_ranked_is_refused():
         retrieval.ranks_of(text @ image.T, owner)
 
 
+class Known:
+    """A model whose features are what it is given: texts are their rows in a table."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def encode_image(self, images):
+        return images
+
+    def encode_text(self, tokens):
+        return self.text[tokens]
+
+
+def test_pictures_of_1_to_12_captions_count_as_in_clip_benchmark():
+    generator = torch.Generator().manual_seed(2)
+    counts = torch.randint(1, 13, (70,), generator=generator)
+    owner = torch.arange(70).repeat_interleave(counts)
+    image = F.normalize(torch.randn(70, 32, generator=generator), dim=-1)
+    noise = torch.randn(len(owner), 32, generator=generator)
+    text = F.normalize(image[owner] + 0.5 * noise, dim=-1)
+    rows = [own.tolist() for own in torch.arange(len(owner)).split(counts.tolist())]
+    batches = [(image[i : i + 16], rows[i : i + 16]) for i in range(0, 70, 16)]
+    theirs = zeroshot_retrieval.evaluate(
+        Known(text), batches, torch.tensor, "cpu", amp=False, recall_k_list=[1, 5, 10]
+    )
+    found = retrieval.recall(image, text, owner)
+    for k in (1, 5, 10):
+        for name in ("image", "text"):
+            recall = theirs[f"{name}_retrieval_recall@{k}"]
+            assert found[f"{name}_recall@{k}"] == pytest.approx(recall, abs=1e-6)
+    assert 0.1 < found["image_recall@1"] < found["text_recall@1"] < 0.95
+
+
 class Batches:
     """A split's pictures and captions as clip-benchmark reads them: (images, lists of texts)."""
 

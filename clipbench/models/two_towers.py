@@ -33,13 +33,16 @@ class TwoTowers(ImageTower):
 
     def cut(self, texts: Sequence[str]) -> list[int]:
         """Which of some texts are longer than the text tower reads: their ends are cut off."""
-        if not texts:
-            return []
         tokenizer = self.tokenizer()
-        longer = int(tokenizer.context_length) + 1
-        last = tokenizer([*texts, ""], context_length=longer)[:, -1]
-        found: list[int] = (last[:-1] != last[-1]).nonzero().flatten().tolist()
-        return found
+        length = int(tokenizer.context_length)
+        # A token is a byte at least, and two are marks.
+        maybe = [
+            i for i, text in enumerate(texts) if len(text.encode(errors="replace")) > length - 2
+        ]
+        if not maybe:
+            return []
+        last = tokenizer([*(texts[i] for i in maybe), ""], context_length=length + 1)[:, -1]
+        return [i for i, token in zip(maybe, last[:-1].tolist(), strict=True) if token != last[-1]]
 
     @property
     def logit_scale(self) -> nn.Parameter:

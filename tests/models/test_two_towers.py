@@ -39,6 +39,17 @@ def test_a_model_without_text_has_no_text_layers():
         assert ResNet(arch="resnet50").text_layers() == []
 
 
+def test_texts_that_are_too_long_are_those_whose_words_are_cut_off():
+    """Exactly those of which open_clip's tokenizer leaves out tokens."""
+    tower = CLIP(arch="clip_tiny")
+    tokenizer, length = tower.tokenizer(), 24
+    texts = ["dog " * n for n in range(18, 26)] + ["", "a" * 22, "q" * 23, "猫" * 9, "x7 " * 30]
+    cut = [i for i, text in enumerate(texts) if len(tokenizer.encode(text)) + 2 > length]
+    assert tower.cut(texts) == cut
+    assert 0 < len(cut) < len(texts)
+    assert tower.cut([]) == tower.cut(["a dog"]) == []
+
+
 def plain(tower):
     """The same without the hooks: open_clip's attention as it comes."""
     other = copy.deepcopy(tower)
