@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
@@ -34,6 +34,14 @@ def _drawn_from_torch() -> Iterator[None]:
         np.random.set_state(numpys)  # noqa: NPY002
 
 
+def _posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """As timm, but with 1 bit left: at magnitude 10 it asks for none.
+
+    That was a black picture once, and is an error since Pillow 13.
+    """
+    return picture if bits >= 8 else ImageOps.posterize(picture, max(1, bits))
+
+
 # timm is imported where it is used: it takes a second, which most runs need not wait.
 
 
@@ -57,11 +65,14 @@ class RandAugment:
         fill = tuple(min(255, round(255 * value)) for value in mean)  # as timm rounds it
         told = {"img_mean": fill, "interpolation": Image.Resampling[interpolation.upper()]}
         try:
-            self._policy = rand_augment_transform(name, told)
+            self._policy: Any = rand_augment_transform(name, told)
         except (AssertionError, ValueError):
             raise Refused(
                 f"augment.randaugment={name} is no policy of timm's; use rand-m9-mstd0.5-inc1"
             ) from None
+        for op in self._policy.ops:
+            if op.name.startswith("Posterize"):
+                op.aug_fn = _posterize
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Other pixels of the same shape."""

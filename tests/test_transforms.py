@@ -25,6 +25,7 @@ from clipbench.errors import Refused
 from clipbench.models.clip import CLIP
 from clipbench.models.resnet import ResNet
 from clipbench.models.timm import Timm
+from clipbench.randaugment import RandAugment, _posterize
 from clipbench.transforms import Augment, Preprocess, eval_transform, train_transform
 
 
@@ -292,6 +293,19 @@ def test_randaugment_and_erasing_are_timms_own_on_the_same_draws(samples):
             torch.manual_seed(seed)
             changed += not torch.equal(ours.varied(photo), F.pil_to_tensor(photo))
     assert 12 <= changed <= 23, "each of two operations is left out half of the time"
+
+
+def test_every_operation_works_at_every_magnitude(samples):
+    """timm's posterize leaves no bit at 10, which Pillow refuses; a draw of 9 may come to 10."""
+    photo = F.pil_to_tensor(samples[0].resize((24, 24)))
+    for name in ("rand-m10-p1-inc1", "rand-m0-p1-inc1", "rand-m10-p1", "rand-m0-p1"):
+        changed = RandAugment(name)
+        assert len(changed._policy.ops) == 15
+        for op in changed._policy.ops:
+            changed._policy.ops = [op]
+            assert changed(photo).shape == (3, 24, 24), (name, op)
+    kept = F.pil_to_tensor(_posterize(F.to_pil_image(photo), 0))
+    assert set(kept.unique().tolist()) == {0, 128}
 
 
 def test_jitter_is_torchvisions_own_and_comes_after_the_policy(samples):
