@@ -14,32 +14,9 @@ import torch
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.guards import reads_text
+from clipbench.guide import GUIDE
 from clipbench.strategies.base import Strategy
 from clipbench.strategies.lit import LiT
-
-Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Published:
-    """A row of the OpenCLIP guide's table: from, to."""
-
-    lr: Range
-    warmup_steps: Range
-    epochs: Range
-
-    @property
-    def middle(self) -> float:
-        """The learning rate in the middle of the range, by ratio."""
-        return math.sqrt(self.lr[0] * self.lr[1])
-
-
-GUIDE = {
-    "full fine-tuning": Published((1e-5, 1e-4), (1000, 5000), (5, 10)),
-    "partial fine-tuning": Published((5e-5, 5e-4), (1000, 3000), (5, 10)),
-    "a frozen encoder": Published((1e-4, 1e-3), (1000, 5000), (10, 20)),
-    "training from scratch": Published((1e-3, 5e-3), (10_000, 10_000), (32, math.inf)),
-}
 
 
 def kind(strategy: Strategy) -> str:
