@@ -1,0 +1,58 @@
+"""What ails a run, by its record: each illness, the numbers that show it, overrides to try.
+
+Run: python -m clipbench.doctor run=DIR
+     python -m clipbench.doctor model=clip_vitb32 dataset=flowers102 lr=1e-3 ...
+
+The first looks at a run that ended, well or not. The second is the OpenCLIP guide's checklist
+before a run begins: type what you would give to clipbench.run. Exit code 0: nothing was found.
+"""
+
+from pathlib import Path
+
+from clipbench import case, config, doors, preflight, symptoms
+from clipbench.progress import console
+
+
+def main() -> None:
+    """Look, and say what was found."""
+    doors.opened(__doc__ or "", examine)
+
+
+def examine(words: list[str]) -> int:
+    """A run's findings, or a config's; 1 if there are any."""
+    if not any(word.startswith("run=") for word in words):
+        return _before(words)
+    folder = Path(doors.given(words, ("run",))["run"])
+    return _after(case.read(folder))
+
+
+def _after(run: case.Case) -> int:
+    record = run.record
+    title = f"{record['model']} on {record['dataset']}, {record['strategy']}, {record['status']}"
+    found = symptoms.diagnose(run)
+    console.print(title, highlight=False, markup=False)
+    if record["status"] in ("failed", "interrupted"):
+        console.print(f"it ended early: {record['error']}", highlight=False, markup=False)
+    for finding in found:
+        console.print(f"[red]{finding.name}[/]", highlight=False)
+        console.print(f"  {finding.evidence}", highlight=False, markup=False)
+        for remedy in finding.remedies:
+            console.print(f"  try: {remedy}", highlight=False, markup=False)
+    if not found:
+        looked = len(symptoms.SYMPTOMS)
+        console.print(f"nothing found; {looked} symptoms were looked for", highlight=False)
+    return 1 if found else 0
+
+
+def _before(words: list[str]) -> int:
+    points = list(preflight.checks(config.compose(*words)))
+    for right, what, remedy in points:
+        mark = "[green]pass[/]" if right else "[yellow]warn[/]"
+        console.print(f"{mark}  ", end="")
+        tried = "" if right else f"; try: {remedy}"
+        console.print(f"{what}{tried}", highlight=False, markup=False)
+    return 0 if all(right for right, *_ in points) else 1
+
+
+if __name__ == "__main__":
+    main()
