@@ -62,7 +62,7 @@ def to_open_clip(tuned: Tuned, folder: Path) -> list[Path]:
         Refused: for a model that is none of open_clip's, or a tower alone.
     """
     tower = tuned.classifier.tower
-    if not isinstance(tower, CLIP):
+    if not isinstance(tower, CLIP) or not tower.has_text:
         raise Refused(f"{tower.arch} is no model of open_clip's; use format=safetensors or onnx")
     if tuned.towers != "both":
         raise Refused(f"open_clip loads whole models; for towers={tuned.towers} use safetensors")
