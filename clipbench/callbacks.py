@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
-from clipbench import metrics
+from clipbench import metrics, ranks
 from clipbench.errors import Refused
 from clipbench.modules import TuningModule
 from clipbench.progress import console
@@ -115,7 +115,8 @@ class Recorder(Callback):
     ) -> None:
         """Keep the loss of each batch; the row of the epoch has their mean."""
         self._losses.append(outputs["loss"].detach())
-        self.pictures += len(batch["label"]) + len(batch.get("mixed", {}).get("label", ()))
+        rows = len(batch["label"]) + len(batch.get("mixed", {}).get("label", ()))
+        self.pictures += rows * ranks.here.world
 
     def _stop_clock(self) -> None:
         if self._started:
@@ -137,7 +138,7 @@ class Recorder(Callback):
         if trainer.state.fn == TrainerFn.VALIDATING:
             self.add(self.epoch, pl_module.values, trainer, pl_module)
             return
-        loss = float(torch.stack(self._losses).mean())
+        loss = ranks.mean(float(torch.stack(self._losses).mean()))
         self._losses.clear()
         values = {"train/loss": loss, **pl_module.values}
         self.add(trainer.current_epoch + 1, values, trainer, pl_module)
@@ -166,7 +167,8 @@ class Recorder(Callback):
         return known
 
     def _write(self) -> None:
-        write_text(self.folder / "curve.csv", pd.DataFrame(self.curve).to_csv(index=False))
+        if ranks.here.first:
+            write_text(self.folder / "curve.csv", pd.DataFrame(self.curve).to_csv(index=False))
 
     def _better(self, score: float) -> bool:
         assert self.best is not None
@@ -175,7 +177,8 @@ class Recorder(Callback):
 
     def add(self, epoch: int, values: Row, trainer: Trainer, module: TuningModule) -> None:
         """Append a row; values are null where the model has no meaningful head yet."""
-        row: Row = {"epoch": epoch, **values}
+        # The ranks must take one decision on the best epoch, though their BatchNorms may differ.
+        row: Row = ranks.from_first(lambda: {"epoch": epoch, **values})
         self.curve.append(row)
         score = row.get(self.metric)
         if score is None and row.get("val/loss") is not None:

@@ -12,10 +12,14 @@ from clipbench.errors import SHOWN
 from clipbench.groups import ALSO_DATASETS
 from clipbench.launch import Outcome
 from clipbench.progress import console, show
+from clipbench.streams import LOG
 
 
 def job(outcome: Outcome) -> None:
     """Print how a job ended."""
+    if outcome.status == "elsewhere":
+        print(f"{outcome.error} is at this: {outcome.folder}", flush=True)
+        return
     if outcome.status != "completed":
         _failure(outcome)
         return
@@ -54,7 +58,10 @@ def _alphas(record: dict[str, Any]) -> None:
 
 def _failure(outcome: Outcome) -> None:
     folder = Path(outcome.folder) if outcome.folder else paths.outputs()
-    refusal(f"{outcome.status}: {outcome.error}", outcome.details, folder)
+    before = " (before; retry=failed runs it again)" if outcome.before else ""
+    refusal(f"{outcome.status}: {outcome.error}{before}", outcome.details, folder)
+    if (folder / LOG).is_file():
+        print(f"  {folder / LOG}", file=sys.stderr)
 
 
 def refusal(summary: str, details: Sequence[str], folder: Path) -> None:

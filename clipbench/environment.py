@@ -1,6 +1,7 @@
 """What a run ran on: versions, commit, device, memory."""
 
 import logging
+import os
 import platform
 import resource
 import subprocess
@@ -38,6 +39,12 @@ def git() -> dict[str, Any] | None:
         return None
 
 
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def device(used: torch.device) -> dict[str, Any]:
     """The device's name and the peak memory of this process on it, in bytes."""
     if used.type == "cuda":
@@ -59,5 +66,6 @@ def quiet() -> None:
         ".*LeafSpec.*is deprecated.*",  # Lightning 2.6 on torch 2.14
         ".*in eval mode at the start of training.*",  # frozen statistics, as intended
         ".*Checkpoint directory.*exists.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",  # every rank sees whole splits
     ):
         warnings.filterwarnings("ignore", message)

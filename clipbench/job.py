@@ -6,17 +6,19 @@ import math
 import shutil
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from clipbench import advice, alphas, environment, guards, hub, optim, results
+from clipbench import advice, alphas, environment, guards, hub, optim, ranks, results
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
 from clipbench.launch import Job, Outcome
+from clipbench.locks import LOCK, Held, Lock
 from clipbench.mixing import Mixed, rows
 from clipbench.other_task import OtherTask
 from clipbench.progress import console
@@ -24,6 +26,7 @@ from clipbench.prompts import Prompts
 from clipbench.retention import Retention
 from clipbench.schema import build
 from clipbench.strategies.base import Strategy
+from clipbench.streams import LOG
 from clipbench.training import Training
 from clipbench.transforms import Augment
 
@@ -90,6 +93,7 @@ class Run:
         names = (job.choices["model"], job.choices["strategy"], self.key)
         self.folder = job.outputs / "runs" / job.choices["dataset"] / "-".join(names)
         self.record: dict[str, Any] = {}
+        self.lock: Lock | None = None
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -166,7 +170,7 @@ class Run:
 
         Raises:
             Refused: for no steps, a warm-up that never ends, mixed labels for a strategy that
-                takes none, or several devices.
+                takes none, or a batch that the devices cannot share.
         """
         if self.augment.mixes and not self.strategy.soft_labels:
             raise Refused(
@@ -174,8 +178,7 @@ class Run:
                 "of captions, or it sees no pictures while it trains; use augment.mixup=0 "
                 "augment.cutmix=0, or strategy=finetune"
             )
-        if self.config["trainer"]["devices"] not in (1, "1", "auto", [0]):
-            raise Refused("one run uses one device for now; use trainer.devices=1")
+        self._guard_ranks(ranks.here.world)
         if self.strategy.trains:
             allowed = self.config["allow_unfinished_warmup"]
             guards.warmup(
@@ -185,13 +188,55 @@ class Run:
                 allowed=allowed,
             )
 
+    def _guard_ranks(self, world: int) -> None:
+        if world > 1 and self.strategy.pairs:
+            name = self.job.choices["strategy"]
+            raise Refused(f"strategy={name} compares all pairs of a batch; use trainer.devices=1")
+        if world > 1 and self.config["micro_batch"] is not None:
+            raise Refused("micro_batch is for one device for now; use micro_batch=null")
+        for size in self.rows:
+            if size % world:
+                near = " or ".join(str(n * world) for n in (size // world, size // world + 1) if n)
+                raise Refused(
+                    f"a batch of {size} does not divide among {world} devices; use one of {near}"
+                )
+
+    def decide(self) -> Outcome | None:
+        """Whether there is anything to do; if so, the folder is locked.
+
+        Returns:
+            How the run has ended before, or that it is at work elsewhere; None to go on.
+        """
+        if self.completed:
+            return Outcome("completed", key=self.key, folder=str(self.folder), before=True)
+        self.guard()
+        try:
+            self.lock = Lock(self.folder)
+        except Held as holder:
+            return Outcome("elsewhere", key=self.key, folder=str(self.folder), error=str(holder))
+        record = results.read(self.folder) or {}
+        status, error = record.get("status", ""), record.get("error")
+        again = status == "interrupted" or (status != "completed" and self.job.retry)
+        if not status or again:
+            return None
+        self.close()
+        return Outcome(status, key=self.key, folder=str(self.folder), error=error, before=True)
+
     def open(self) -> None:
-        """Take the folder, emptying what an unfinished run left in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        (self.folder / ".hydra").mkdir(parents=True)
-        hydra: dict[str, Any] = {"config": self.config, "overrides": self.job.overrides}
-        for name, content in hydra.items():
-            OmegaConf.save(OmegaConf.create(content), self.folder / ".hydra" / f"{name}.yaml")
+        """Empty the folder of what an unfinished run left in it, and write down what this one is.
+
+        Only the first rank writes.
+        """
+        if ranks.here.first:
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
+            (self.folder / ".hydra").mkdir()
+            hydra: dict[str, Any] = {"config": self.config, "overrides": self.job.overrides}
+            for name, content in hydra.items():
+                OmegaConf.save(OmegaConf.create(content), self.folder / ".hydra" / f"{name}.yaml")
         choices, recipe = self.job.choices, self.recipe
         self.record = {
             "schema": results.SCHEMA,
@@ -202,6 +247,7 @@ class Run:
             # Sealed as completed at the end: a run that is killed has already said what it is.
             "status": "interrupted",
             "error": None,
+            "log": LOG,
             **{name: choices[name] for name in ("model", "dataset", "strategy")},
             **{name: recipe[name] for name in ("lr", "batch_size", "epochs")},
             "freeze_depth": self.config["freeze_depth"],
@@ -227,9 +273,15 @@ class Run:
         }
         self.write()
 
+    def close(self) -> None:
+        """Leave the folder to others."""
+        if self.lock is not None:
+            self.lock.release()
+
     def write(self) -> None:
         """Bring ``result.json`` up to date."""
-        results.write(self.folder, self.record)
+        if ranks.here.first:
+            results.write(self.folder, self.record)
 
     def warn(self, message: str) -> None:
         """Say something once, and keep it in the record."""
@@ -237,24 +289,31 @@ class Run:
         self.record["warnings"].append(message)
 
 
-def execute(job: Job) -> Outcome:
-    """Run a job to its end, whatever that is; nothing but an interrupt passes through."""
+def execute(job: Job, tell: Callable[[Outcome], Any] = lambda _: None) -> Outcome:
+    """Run a job to its end, whatever that is; in several ranks at once if it has several.
+
+    Args:
+        job: what to do.
+        tell: given a word as soon as the run has its folder.
+    """
     environment.quiet()
     run: Run | None = None
     status, error, details = "failed", "", list[str]()
     try:
-        run = Run(job)
+        run = ranks.first_goes_first(lambda: Run(job))
+        ranks.agree("config", run.key)
+        if (before := ranks.from_first(run.decide)) is not None:
+            return before
         done = Outcome("completed", key=run.key, folder=str(run.folder))
-        if run.completed:
-            return replace(done, before=True)
-        run.guard()
         run.open()
+        tell(replace(done, status="running"))
         Training(run)()
+        run.close()
         return done
     except Refused as refused:
         status, error, details = refused.status, str(refused), refused.details
-    except KeyboardInterrupt:
-        status, error = "interrupted", "interrupted"
+    except SystemExit as left:
+        error = f"something called sys.exit({left.code})"
     except Exception as bug:
         traceback.print_exc()
         error = f"{type(bug).__name__}: {bug}"
@@ -262,4 +321,5 @@ def execute(job: Job) -> Outcome:
         return Outcome(status, error=error, details=details)
     run.record |= {"status": status, "error": error}
     run.write()
+    run.close()
     return Outcome(status, key=run.key, folder=str(run.folder), error=error, details=details)

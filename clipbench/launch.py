@@ -1,15 +1,20 @@
-"""Each job in a fresh process, so that no run inherits another's seeds, memory or crash."""
+"""Each job in fresh processes, so that no run inherits another's seeds, memory or crash."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from dataclasses import dataclass, field
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from clipbench import paths
+from clipbench import paths, results
+from clipbench.errors import Refused
+from clipbench.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -21,12 +26,18 @@ class Job:
         choices: the option typed for each config group.
         overrides: the command line's own words.
         outputs: the outputs root; the fork server's environment may be older than this job.
+        retry: whether to run what failed before.
+        at_once: how many jobs share the machine.
+        environment: variables of this job's own, such as which GPU it has.
     """
 
     config: dict[str, Any]
     choices: dict[str, str]
     overrides: list[str]
     outputs: Path = field(default_factory=paths.outputs)
+    retry: bool = True
+    at_once: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,12 +45,15 @@ class Outcome:
     """How a job ended.
 
     Attributes:
-        status: ``completed``, ``failed``, ``interrupted`` or ``diverged``.
+        status: ``completed``, ``failed``, ``interrupted`` or ``diverged``; ``elsewhere`` while
+            another launcher runs it.
         key: of the run, or None if the job was refused before it had one.
         folder: the run's.
         error: the cause in one line.
         details: further lines, such as one for each bad picture.
-        before: True if the run had been completed by an earlier command.
+        before: True if an earlier command has brought the run to this end.
+        signal: that has interrupted it.
+        violent: whether a process of it was ended by a signal.
     """
 
     status: str
@@ -48,57 +62,193 @@ class Outcome:
     error: str | None = None
     details: list[str] = field(default_factory=list)
     before: bool = False
+    signal: int | None = None
+    violent: bool = False
+
+    @property
+    def code(self) -> int:
+        """For a shell: 0, 1, or 128 and the signal's number."""
+        return 128 + self.signal if self.signal else int(self.status != "completed")
 
 
-def _die_with_launcher() -> None:
-    """End this process when the launcher is gone, however it went: nobody waits for its result."""
-    launcher = multiprocessing.parent_process()
-    assert launcher is not None
+class Stop:
+    """SIGINT, SIGTERM or SIGHUP for the launcher: the jobs at work are ended, no other begins.
 
-    def watch() -> None:
-        wait([launcher.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
+    Attributes:
+        signal: that came; None before.
+    """
 
-    threading.Thread(target=watch, daemon=True).start()
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.working: set[Running] = set()
 
+    def install(self) -> None:
+        """Listen from now on."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                signal.signal(number, self._came)
 
-def _settle() -> None:
-    _die_with_launcher()
-    # A fork server's children would start their own that way, each worker of a loader importing
-    # everything again: five seconds a worker and epoch. The platform's way instead, as torch's is.
-    multiprocessing.set_start_method(None, force=True)
-
-
-def _work(job: Job, sender: Connection) -> None:
-    _settle()
-    from clipbench.job import execute
-
-    sender.send(execute(job))
+    def _came(self, number: int, frame: Any) -> None:
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL)  # whoever cannot wait sends it again
+        for running in list(self.working):
+            running.kill()
 
 
-def launch(job: Job) -> Outcome:
-    """Run a job in a process of its own and wait for it.
+stop = Stop()
+_starting = threading.Lock()
+
+
+def devices(trainer: dict[str, Any]) -> int:
+    """How many ranks a job has: one a device.
+
+    Raises:
+        Refused: for what is no number of devices.
+    """
+    asked = trainer["devices"]
+    if isinstance(asked, list):
+        return len(asked)
+    if isinstance(asked, str) and "," in asked:
+        return len(asked.strip(",").split(","))
+    if asked in ("auto", -1, "-1"):
+        return 1 if trainer["accelerator"] in ("cpu", "mps") else max(1, gpus())
+    try:
+        number = int(asked)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise Refused(f"trainer.devices={asked} is no number of devices; use 1 or more, or auto")
+    return number
+
+
+def gpus() -> int:
+    """How many CUDA devices there are for us."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+class Running:
+    """A job at work.
+
+    Args:
+        job: what to do.
+        world: how many ranks it has.
+        label: what its output is marked with.
+    """
+
+    def __init__(self, job: Job, world: int, label: str) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["clipbench.job"])
+        pipes = [context.Pipe(duplex=False) for _ in range(world + 1)]
+        # The last is the guard's, who speaks for a rank that could not.
+        self.receivers = {receiver: rank for rank, (receiver, _) in enumerate(pipes)}
+        self.world, self.limit = world, job.config["timeout"]
+        self.outcomes: list[tuple[int, Outcome]] = []
+        self.started: Outcome | None = None
+        self.streams = Streams(label)
+        senders = [sender for _, sender in pipes]
+        self.process = context.Process(target=_work, args=(job, senders, self.streams.ends))
+        with _starting:
+            self.process.start()
+        for end in (*senders, *self.streams.ends):
+            end.close()
+        stop.working.add(self)
+        if stop.signal:  # it came while this began
+            self.kill()
+
+    def kill(self) -> None:
+        """End every process of the job."""
+        assert self.process.pid is not None
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()  # that has not made its group yet
+
+    def wait(self) -> Outcome:
+        """Until the job has ended and none of its processes is left."""
+        deadline = time.monotonic() + (self.limit or 1e9)
+        while (left := deadline - time.monotonic()) > 0 and self.process.is_alive():
+            self._listen(min(left, 3600.0), self.process.sentinel)
+        self.kill()
+        self.process.join()
+        stop.working.discard(self)
+        patience = time.monotonic() + 2  # for a program of somebody else's that has our ends
+        while (self.receivers or self.streams.open) and time.monotonic() < patience:
+            self._listen(0.1)
+        if stop.signal:
+            name = signal.Signals(stop.signal).name
+            return self._sealed(Outcome("interrupted", error=name, signal=stop.signal))
+        if left <= 0:
+            return self._sealed(Outcome("failed", error=f"no end after timeout={self.limit} s"))
+        return self._sealed(self._cause())
+
+    def _listen(self, timeout: float, *more: int) -> None:
+        for source in wait([*self.receivers, *self.streams.open, *more], timeout):
+            if source in self.streams.open:
+                self.streams.read(source)
+            elif source in self.receivers:
+                self._hear(source)
+
+    def _hear(self, receiver: Connection) -> None:
+        try:
+            outcome: Outcome = receiver.recv()
+        except (EOFError, OSError):
+            del self.receivers[receiver]
+            return
+        if outcome.status != "running":
+            self.outcomes.append((self.receivers[receiver], outcome))
+        elif outcome.folder and not self.started:
+            self.started = outcome
+            self.streams.keep(Path(outcome.folder))
+
+    def _cause(self) -> Outcome:
+        """The first thing that went wrong; a rank's violent end goes before what others say."""
+        wrong = [(rank, end) for rank, end in self.outcomes if end.status != "completed"]
+        guards = [end for rank, end in wrong if rank == self.world]
+        said = [end for rank, end in wrong if rank != self.world]
+        if guards and (guards[0].violent or not said):
+            return guards[0]
+        if said:
+            return said[0]
+        if done := [end for rank, end in self.outcomes if rank == 0]:
+            return done[0]
+        from clipbench.workers import told
+
+        return told(0, self.process.exitcode or 0)
+
+    def _sealed(self, outcome: Outcome) -> Outcome:
+        """Bring the record in line with an end that the run itself could not write down."""
+        if self.started is None:
+            return outcome
+        assert self.started.folder is not None
+        folder = Path(self.started.folder)
+        record = results.read(folder)
+        if record is not None and record["status"] == "completed":
+            return replace(self.started, status="completed")
+        self.streams.write(f"{outcome.status}: {outcome.error}\n".encode())
+        if record is not None:
+            results.write(folder, record | {"status": outcome.status, "error": outcome.error})
+        return replace(outcome, key=self.started.key, folder=self.started.folder)
+
+
+def _work(job: Job, senders: Sequence[Connection], ends: Sequence[Connection]) -> None:
+    from clipbench.workers import guard
+
+    guard(job, senders, ends)
+
+
+def launch(job: Job, label: str = "") -> Outcome:
+    """Run a job in processes of its own and wait for it.
 
     The fork server has the libraries loaded, so a job starts in half a second and yet shares
     nothing with the one before.
+
+    Args:
+        job: what to do.
+        label: what its output is marked with, where several are shown at once.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["clipbench.job"])
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(job, sender))
-    process.start()
-    sender.close()
-    outcome: Outcome | None = None
     try:
-        outcome = receiver.recv()
-    except EOFError:
-        pass
-    except KeyboardInterrupt:
-        # The terminal sent the signal to the worker too, which is writing its record.
-        outcome = Outcome("interrupted", error="interrupted")
-    process.join()
-    if outcome is None:
-        code = process.exitcode or 0
-        cause = f"signal {-code} (9: out of memory?)" if code < 0 else f"exit code {code}"
-        outcome = Outcome("failed", error=f"the process of this job ended with {cause}")
-    return outcome
+        world = devices(job.config["trainer"])
+    except Refused as refused:
+        return Outcome("failed", error=str(refused))
+    return Running(job, world, label).wait()

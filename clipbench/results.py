@@ -1,9 +1,11 @@
 """The record of a run: its identity, its ``result.json``, and many of them as a DataFrame."""
 
+import functools
 import hashlib
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,7 +54,10 @@ _OFF: Mapping[str, Mapping[str, Any]] = {
     "model": {"pool": None},
 }
 _AFTER = {"alphas", "merge", "merge_bn", "retention", "retention_every_epoch"}
-_ROOT_OUTSIDE = {"prompts", "logger", "callbacks", "gate", "allow_unfinished_warmup", "keep"}
+_ROOT_OUTSIDE = {
+    *("prompts", "logger", "callbacks", "gate", "allow_unfinished_warmup", "keep"),
+    *("retry", "timeout", "rank_timeout"),
+}
 
 
 # Callbacks that look on, or write files: any other may change what comes of a run.
@@ -88,6 +93,21 @@ def identity(config: Mapping[str, Any], **content: Any) -> dict[str, Any]:
             }
         kept[name] = node
     return {"schema": SCHEMA, "config": kept, **content}
+
+
+def answers(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether a record is of what a config asks for, as far as one can tell without its data.
+
+    A null asks for a value by rule, which the record has.
+    """
+    asked = json.loads(json.dumps(_plain(identity(config)["config"])))
+    return _within(asked, identity(record["config"])["config"])
+
+
+def _within(asked: Any, given: Any) -> bool:
+    if isinstance(asked, Mapping) and isinstance(given, Mapping):
+        return all(_within(value, given.get(name)) for name, value in asked.items())
+    return asked is None or asked == given
 
 
 def _no_onlookers(callbacks: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,17 +158,45 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write ``result.json`` atomically; a number that is not finite becomes null."""
-    write_text(folder / "result.json", json.dumps(_plain(record), indent=1) + "\n")
+    """Write ``result.json`` atomically, sealed; a number that is not finite becomes null."""
+    plain = _plain(record)
+    sealed = {**plain, "sha256": _seal(plain)}
+    write_text(folder / "result.json", json.dumps(sealed, indent=1) + "\n")
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    body = {name: value for name, value in record.items() if name != "sha256"}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The record in a run's folder, or None where there is none that can be read."""
+    """The record in a run's folder, or None where there is none that can be read.
+
+    One that was cut off, or changed by anyone, counts for nothing, and is named on the error
+    output: its job runs again.
+    """
+    path = folder / "result.json"
     try:
-        record = json.loads((folder / "result.json").read_text())
-    except (OSError, ValueError):
+        content = path.read_bytes()
+    except OSError:
+        return None
+    try:
+        record = json.loads(content)
+        if record.get("sha256", seal := _seal(record)) != seal:
+            raise ValueError("not what was written")
+    except (ValueError, AttributeError) as error:
+        _say(
+            f"{path} is not a whole record ({error}); it counts for nothing and its job runs again"
+        )
         return None
     return record if isinstance(record, dict) and record.get("schema") == SCHEMA else None
+
+
+@functools.cache
+def _say(text: str) -> None:
+    """Once, though tables and checks read the same record again and again."""
+    print(text, file=sys.stderr)
 
 
 def records(outputs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.strategies import DDPStrategy
 
-from clipbench import advice, environment, guards, optim, results, saved
+from clipbench import advice, environment, guards, optim, ranks, results, saved
 from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
 from clipbench.checkpoints import Keep, early_stopping, stopped
 from clipbench.datamodules.base import ClassificationDataModule
@@ -114,7 +117,7 @@ class Training:
         self._epoch_zero()
         if not self.run.config["retention_every_epoch"]:
             module.watch = None
-        source = self.run.same_training()
+        source = ranks.from_first(self.run.same_training)
         if source is not None:
             last = self._take(source)
         else:
@@ -131,6 +134,7 @@ class Training:
         ends = None if start is None else (start, end)
         merge = self.run.merge if ends else None
         Finish(self.evaluate, self.run.folder, self.record, merge, ends)()
+        ranks.agree("end", "reached")  # a run is completed when all of it is
         self._seal()
 
     def _start(self) -> State | None:
@@ -298,11 +302,17 @@ def trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Tra
     length = {"max_epochs": epochs} if steps is None else {"max_epochs": -1, "max_steps": steps}
     # Bars are for a terminal; a log has the line of each epoch.
     shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
+    # Else Lightning would look for itself, and take a SLURM job's processes for ranks.
+    place: Any = TorchElasticEnvironment() if ranks.here.world > 1 else LightningEnvironment()
+    several = {"strategy": DDPStrategy()} if ranks.here.world > 1 else {}
     built: Trainer = build(
         {**config["trainer"], "enable_progress_bar": shown, **length},
         callbacks=[*own, *extra, *([RichProgressBar(leave=False)] if shown else [])],
         logger=loggers,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), place],
         default_root_dir=str(folder),
+        **several,
     )
+    # SIGTERM ends a run at once: Lightning's handlers would end it later, as if nothing had been.
+    built._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return built

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipbench import guards, paths, results
+from clipbench import guards, paths, results, workers
 from clipbench import launch as launching
 from clipbench.job import execute
 from clipbench.launch import Job, launch
@@ -79,15 +79,15 @@ def test_what_a_run_leaves(sweep):
         *(".hydra/config.yaml", ".hydra/overrides.yaml", "result.json", "curve.csv"),
         *("predictions.parquet", "logits.npy", "per_class.csv", "confusion.npz"),
         *("model.safetensors", "head.safetensors"),
-        *("checkpoints/last.ckpt", "checkpoints/best.ckpt"),
+        *("checkpoints/last.ckpt", "checkpoints/best.ckpt", "log.txt", ".lock"),
     }
     # The surface that people and scripts rely on, frozen.
     assert list(record) == [
         *("schema", "key", "training", "weights_from"),
-        *("status", "error", "model", "dataset", "strategy", "lr"),
+        *("status", "error", "log", "model", "dataset", "strategy", "lr"),
         *("batch_size", "epochs", "freeze_depth", "seed", "config", "versions", "git", "data"),
         *("steps", "parameters", "curve", "final", "selection", "alpha_curve", "temperature"),
-        *("cost", "advice", "warnings"),
+        *("cost", "advice", "warnings", "sha256"),
     ]
     assert record["data"]["test_ood"].keys() == {"n", "expected", "sha256", "rule"}
     assert record["steps"] == {"total": 6, "warmup": 1, "peak_lr": record["lr"]}
@@ -208,7 +208,7 @@ def test_a_job_that_dies_is_reported_and_its_record_says_interrupted(outputs, mo
     assert "signal 9" in outcome.error
 
 
-def _killed(job, sender):
+def _killed(job, senders, ends):
     import os
     import signal
 
@@ -244,6 +244,11 @@ def test_linear_probe_leaves_the_tower_as_it_was(outputs):
     assert record["curve"][2]["train/loss"] < record["curve"][1]["train/loss"]
 
 
+def _descendants(pid):
+    words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [found for child in map(int, words) for found in (child, *_descendants(child))]
+
+
 def _alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
@@ -254,14 +259,15 @@ def _alive(pid):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
 def test_when_the_launcher_is_killed_its_worker_is_gone_within_five_seconds(tmp_path):
     env = {**os.environ, "CLIPBENCH_OUTPUTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "clipbench.run", *TINY, "trainer=cpu", "epochs=500"]
+    command = [sys.executable, "-m", "clipbench.run", *TINY, *FEW, "epochs=500"]
+    command.append("dataset.workers=2")
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, cwd=paths.ROOT)
     for line in process.stdout:
         if line.startswith(b"epoch  1"):
             break
-    server = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1])
-    family = [server, *map(int, Path(f"/proc/{server}/task/{server}/children").read_text().split())]
-    assert len(family) == 2
+    family = _descendants(process.pid)
+    # resource tracker, fork server, guard, rank, and two of each loader
+    assert len(family) >= 6
     assert all(map(_alive, family))
     process.kill()
     process.wait()
@@ -326,6 +332,6 @@ def test_the_workers_of_a_loader_start_as_torch_starts_them(outputs, monkeypatch
     assert run_here(*TINY, *FEW).status == multiprocessing.get_context().get_start_method()
 
 
-def _tell(job, sender):
-    launching._settle()
-    sender.send(launching.Outcome(multiprocessing.get_start_method()))
+def _tell(job, senders, ends):
+    workers.settle(ends)
+    senders[0].send(launching.Outcome(multiprocessing.get_start_method()))

@@ -12,7 +12,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clipbench import metrics
+from clipbench import metrics, ranks
 from clipbench.datamodules import names
 from clipbench.datamodules.checks import (
     check_labels,
@@ -22,7 +22,7 @@ from clipbench.datamodules.checks import (
     present,
     readable,
 )
-from clipbench.datamodules.loading import Epoch, KeyedSampler, Pictures, collate, paired
+from clipbench.datamodules.loading import Epoch, KeyedSampler, Pictures, Share, collate, paired
 from clipbench.datamodules.options import Options, refuse_unknown
 from clipbench.datamodules.split import Split, carve, few_shot
 from clipbench.datamodules.unique import UniqueSampler
@@ -204,14 +204,14 @@ class DataModule(LightningDataModule, ABC):
         return KeyedSampler(len(self.epoch), self.seed, kept=self.epoch.kept(self.batch_size))
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Augmented, shuffled, the last batch possibly short."""
+        """Augmented, shuffled, the last batch possibly short; this rank's share of it."""
         split = self.splits["train"]
         view = train_transform(self.preprocess, self.augment)
         pictures = Pictures(split, view, self.seed, pairs=self.caption_rows, **self._reading)
         return DataLoader(
             pictures,
-            batch_size=self.batch_size,
-            sampler=self.train_sampler(),
+            batch_size=self.batch_size // ranks.here.world,
+            sampler=Share(self.train_sampler(), self.batch_size),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             collate_fn=collate,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
 from torchvision.transforms.v2.functional import to_pil_image
 
-from clipbench import paths
+from clipbench import paths, ranks
 from clipbench.datamodules.cache import Kept, kept
 from clipbench.datamodules.split import Split
 from clipbench.transforms import Picture, View
@@ -83,6 +83,30 @@ class KeyedSampler(Sampler[tuple[int, int]]):
         else:
             order = rng.choice(self.length, self.length, p=self.share)
         return iter([(self.epoch, int(i)) for i in order[: self.kept]])
+
+
+class Share(Sampler[tuple[int, int]]):
+    """This rank's part of each global batch; together the ranks take what one alone would.
+
+    Args:
+        order: of all rows.
+        batch_size: global.
+    """
+
+    def __init__(self, order: KeyedSampler, batch_size: int) -> None:
+        self.order, self.batch_size = order, batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.order), self.batch_size)
+        return whole * (self.batch_size // ranks.here.world) + -(-rest // ranks.here.world)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rows, size = list(self.order), self.batch_size
+        return ranks.shares(rows[start : start + size] for start in range(0, len(rows), size))
 
 
 class Pictures(Dataset[dict[str, Any]]):

@@ -1,0 +1,115 @@
+"""Which of a run's processes this is, and how they agree; one alone agrees with itself."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class Place:
+    """This process among those of its run.
+
+    Attributes:
+        rank: from 0; the first writes what the run leaves.
+        world: how many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+
+here = Place()
+
+
+def join(rank: int, world: int, timeout: float) -> None:
+    """Meet the other ranks, at the address that the environment names.
+
+    Args:
+        rank: of this process.
+        world: how many there are.
+        timeout: seconds after which waiting for one another is an error.
+    """
+    import torch.distributed
+    from lightning_utilities.core.rank_zero import rank_zero_only
+
+    gpus = torch.cuda.is_available()
+    torch.distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=timedelta(seconds=timeout)
+    )
+    here.rank, here.world = rank, world
+    # The libraries were loaded before there were ranks, and took every process for the first.
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]
+
+
+def agree(what: str, value: str) -> None:
+    """Go on only if every rank has the same value.
+
+    Raises:
+        RuntimeError: naming the value of each, if they differ.
+    """
+    if here.world == 1:
+        return
+    import torch.distributed
+
+    values = [""] * here.world
+    torch.distributed.all_gather_object(values, value)
+    if len(set(values)) > 1:
+        told = ", ".join(f"rank {rank} has {value}" for rank, value in enumerate(values))
+        raise RuntimeError(f"the ranks of one job do not agree on its {what}: {told}")
+
+
+def from_first(make: Callable[[], Value]) -> Value:
+    """What the first rank makes of it, in every rank."""
+    if here.world == 1:
+        return make()
+    import torch.distributed
+
+    box = [make() if here.first else None]
+    torch.distributed.broadcast_object_list(box, src=0)
+    made: Value = box[0]  # type: ignore[assignment]
+    return made
+
+
+def mean(value: float) -> float:
+    """The mean over the ranks."""
+    if here.world == 1:
+        return value
+    import torch.distributed
+
+    values = [0.0] * here.world
+    torch.distributed.all_gather_object(values, value)
+    return sum(values) / here.world
+
+
+def first_goes_first(make: Callable[[], Value]) -> Value:
+    """The same in every rank; the others wait for the first, which fetches what is not there."""
+    if here.world == 1:
+        return make()
+    import torch.distributed
+
+    if not here.first:
+        torch.distributed.barrier()
+    made = make()
+    if here.first:
+        torch.distributed.barrier()
+    return made
+
+
+def shares(batches: Iterable[list[Value]]) -> Iterator[Value]:
+    """This rank's rows of each global batch; all ranks have as many.
+
+    Where a batch does not divide, as the last of an epoch may not, it is filled up with its own
+    first rows: each rank must take the same steps, on rows that count alike.
+    """
+    for batch in batches:
+        own = -(-len(batch) // here.world)
+        filled = batch * here.world if len(batch) < here.world else batch + batch[: here.world]
+        yield from filled[here.rank * own : (here.rank + 1) * own]

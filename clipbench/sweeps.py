@@ -1,0 +1,196 @@
+"""The jobs of one command: how many there are and how many are done, run some at a time."""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from clipbench import closing, results, tables
+from clipbench.launch import Job, Outcome, devices, gpus, launch, stop
+from clipbench.locks import Held, Lock
+
+
+class GPUs:
+    """Those of this machine, lent to one job at a time.
+
+    Args:
+        count: how many there are; with none, jobs go without.
+    """
+
+    def __init__(self, count: int) -> None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self.free = visible.split(",")[:count] if visible else [str(n) for n in range(count)]
+        self.count, self._returned = len(self.free), threading.Condition()
+
+    @contextlib.contextmanager
+    def lend(self, wanted: int) -> Iterator[dict[str, str]]:
+        """The environment of a job that has some of them to itself."""
+        if not 0 < wanted <= self.count:
+            yield {}
+            return
+        with self._returned:
+            self._returned.wait_for(lambda: len(self.free) >= wanted)
+            mine, self.free = self.free[:wanted], self.free[wanted:]
+        try:
+            yield {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
+        finally:
+            with self._returned:
+                self.free += mine
+                self._returned.notify_all()
+
+
+class Session:
+    """What one command has done so far: its outcomes, and the sweep's folder if it is one."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.sweep: Path | None = None
+        self._noting = threading.Lock()
+
+    def job(self, config: DictConfig) -> Job:
+        """What a composed config asks for, to be run with Hydra's own part of it taken out."""
+        HydraConfig.instance().set_config(config)
+        about = HydraConfig.get()
+        if about.mode == RunMode.MULTIRUN:
+            self.sweep = Path(about.sweep.dir)
+            self.sweep.mkdir(parents=True, exist_ok=True)
+        plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        resolved: Any = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
+        return Job(
+            config=resolved,
+            choices=dict(about.runtime.choices),
+            overrides=list(about.overrides.task),
+            retry=resolved["retry"] == "failed" or self.sweep is None,
+        )
+
+    def __call__(self, config: DictConfig) -> float | None:
+        """Run one job: what Hydra calls, without ``-m`` and on machines of a cluster."""
+        whole = OmegaConf.merge(HydraConfig.instance().cfg or {}, config)
+        assert isinstance(whole, DictConfig)
+        (value,) = self.work([self.job(whole)], 1)
+        return value
+
+    def grid(self, jobs: Sequence[Job], at_once: int | str) -> list[float | None]:
+        """Run the jobs of a sweep, and say beforehand how many and how long.
+
+        Args:
+            jobs: at least one.
+            at_once: how many at a time; ``auto``: one a GPU, else one for four cores.
+
+        Returns:
+            See :meth:`work`.
+        """
+        if at_once == "auto":
+            at_once = (_on_gpus(jobs) and gpus()) or max(2, (os.cpu_count() or 1) // 4)
+        number = min(int(at_once), len(jobs))
+        print(headline(jobs, number), flush=True)
+        return self.work(jobs, number)
+
+    def work(self, jobs: Sequence[Job], at_once: int) -> list[float | None]:
+        """Run jobs, some at a time, and say how each ended.
+
+        Returns:
+            Of each the metric it was selected by, on val; None where there is none.
+
+        Raises:
+            KeyboardInterrupt: after a signal, when the jobs at work have ended.
+        """
+        lent = GPUs(gpus() if at_once > 1 and _on_gpus(jobs) else 0)
+        labels = [f"[{n}] " if at_once > 1 else "" for n in range(1, len(jobs) + 1)]
+
+        def one(number: int) -> Outcome:
+            job = replace(jobs[number], at_once=at_once)
+            if stop.signal:
+                return Outcome("interrupted", signal=stop.signal)
+            if self.sweep is not None:
+                print(f"\n[{number + 1}] {' '.join(job.overrides)}", flush=True)
+            with lent.lend(devices(job.config["trainer"]) if lent.count else 0) as environment:
+                outcome = launch(replace(job, environment=environment), labels[number])
+            with self._noting:
+                self._note(outcome, job)
+            return outcome
+
+        with ThreadPoolExecutor(at_once) as pool:
+            ended = list(pool.map(one, range(len(jobs))))
+        for number in range(len(ended)):
+            while ended[number].status == "elsewhere" and not stop.signal:
+                _wait_for(ended[number])
+                ended[number] = one(number)
+        self.outcomes += ended
+        if stop.signal:
+            raise KeyboardInterrupt
+        return [_score(outcome) for outcome in ended]
+
+    def _note(self, outcome: Outcome, job: Job) -> None:
+        closing.job(outcome)
+        if self.sweep is not None and outcome.status != "elsewhere":
+            line: dict[str, Any] = {"key": outcome.key, "status": outcome.status}
+            line |= {"folder": outcome.folder, "error": outcome.error, "overrides": job.overrides}
+            line |= {"code": outcome.code}
+            with (self.sweep / "jobs.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def close(self) -> int:
+        """After the last job: the sweep's table, and the exit code of the worst job."""
+        if self.sweep is not None:
+            for path in tables.sweep(self.sweep):
+                print(path)
+        return max((outcome.code for outcome in self.outcomes), default=0)
+
+
+def _on_gpus(jobs: Sequence[Job]) -> bool:
+    return any(job.config["trainer"]["accelerator"] not in ("cpu", "mps") for job in jobs)
+
+
+def _wait_for(outcome: Outcome) -> None:
+    """Until nobody is in the run's folder any more, or a signal comes."""
+    assert outcome.folder is not None
+    print(f"waiting for {outcome.error}, which is at {outcome.folder}", flush=True)
+    while not stop.signal:
+        try:
+            Lock(Path(outcome.folder)).release()
+            return
+        except Held:
+            time.sleep(0.5)
+
+
+def _score(outcome: Outcome) -> float | None:
+    record = results.read(Path(outcome.folder)) if outcome.folder else None
+    if record is None or record["status"] != "completed":
+        return None
+    epoch, metric = record["selection"]["epoch"], record["selection"]["metric"]
+    row: dict[str, Any] = next((row for row in record["curve"] if row["epoch"] == epoch), {})
+    value: float | None = row.get(metric)
+    return value
+
+
+def headline(jobs: Sequence[Job], at_once: int) -> str:
+    """How many jobs, how many are done, and how long the others may take."""
+    known = [record for _, record in results.records(jobs[0].outputs)]
+    known = [record for record in known if record["status"] == "completed"]
+    done = [next((r for r in known if results.answers(r, job.config)), None) for job in jobs]
+    seconds = [record["cost"]["seconds"] for record in done if record is not None]
+    left = len(jobs) - len(seconds)
+    text = f"{len(jobs)} jobs, {len(seconds)} of them done"
+    if not seconds or not left:
+        return text
+    mean = sum(seconds) / len(seconds)
+    rounds = -(-left // at_once)
+    return f"{text}; {_duration(rounds * mean)} for the others, if they take as long"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,0 +1,78 @@
+"""Sweeps whose jobs are broken from outside, through the real command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from clipbench import paths
+from tests.conftest import FEW, TINY
+
+HERE = Path(__file__).parent
+CAUSES = {
+    "raise": "RuntimeError: a fault of the test",
+    "exit": "something called sys.exit(3)",
+    "memory": "MemoryError: no memory left",
+    "segfault": "was ended by SIGSEGV",
+    "kill": "was ended by SIGKILL",
+    "term": "was ended by SIGTERM",
+}
+
+
+class Sweep:
+    """One command in a process of its own, with faults by seed.
+
+    Args:
+        outputs: the outputs root.
+        words: the command's, besides those that make its jobs small.
+        faults: of each seed ``(kind, rank, place)``.
+    """
+
+    def __init__(self, outputs, *words, faults=None):
+        self.outputs, self.log = outputs, outputs / "faults.jsonl"
+        outputs.mkdir(parents=True, exist_ok=True)
+        env = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "CLIPBENCH_OUTPUTS": str(outputs),
+            "CLIPBENCH_FAULTS": json.dumps(faults or {}),
+            "CLIPBENCH_FAULTS_LOG": str(self.log),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "clipbench.run", "-m", *TINY, *FEW, *words],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=paths.ROOT,
+        )
+
+    def wait(self, timeout=300):
+        """Its exit code and what it said."""
+        said, _ = self.process.communicate(timeout=timeout)
+        return self.process.returncode, said
+
+    def notes(self):
+        """What the jobs' processes noted of themselves."""
+        if not self.log.is_file():
+            return []
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+def descendants(pid):
+    """Every process below one, by /proc."""
+    try:
+        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [found for child in map(int, words) for found in (child, *descendants(child))]
+
+
+def alive(pid):
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
