@@ -18,7 +18,7 @@ from torch import Tensor
 from clipbench import inference, results
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
-from clipbench.models.base import ImageTower
+from clipbench.models.two_towers import TwoTowers
 from clipbench.pictures import Source, status
 from clipbench.progress import track
 
@@ -48,7 +48,7 @@ class Gallery:
         return [(i, float(scores[i])) for i in order]
 
 
-def fingerprint(tower: ImageTower) -> str:
+def fingerprint(tower: TwoTowers) -> str:
     """Sha256 of what the features of a picture depend on: every weight, and the preprocessing."""
     digest = hashlib.sha256(tower.preprocess.to_json().encode())
     for name, tensor in sorted(tower.state_dict().items()):
@@ -59,7 +59,7 @@ def fingerprint(tower: ImageTower) -> str:
 
 
 def embedded(
-    tower: ImageTower, split: Split, kept: Path, *, batch_size: int = 64, workers: int = 0
+    tower: TwoTowers, split: Split, kept: Path, *, batch_size: int = 64, workers: int = 0
 ) -> Gallery:
     """The features of all pictures, those known from an earlier time read and not computed.
 
@@ -100,7 +100,7 @@ def embedded(
 
 @torch.inference_mode()
 def _computed(
-    tower: ImageTower, split: Split, batch_size: int, workers: int
+    tower: TwoTowers, split: Split, batch_size: int, workers: int
 ) -> Iterator[tuple[dict[int, NDArray[np.float32]], dict[int, str]]]:
     """By batch the features by position, and why those that cannot be read cannot."""
     device = next(tower.parameters()).device
@@ -110,7 +110,8 @@ def _computed(
     ):
         found: dict[int, NDArray[np.float32]] = {}
         if batch is not None:
-            rows = F.normalize(tower(batch["image"].to(device)).float(), dim=-1).cpu().numpy()
+            features = tower.model.encode_image(batch["image"].to(device))
+            rows = F.normalize(features.float(), dim=-1).cpu().numpy()
             found = dict(zip(batch["index"].tolist(), rows, strict=True))
         yield found, {one.index: one.error or "" for one in bad}
 

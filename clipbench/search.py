@@ -99,9 +99,11 @@ def _tower(asked: doors.Given, name: str, overrides: list[str]) -> "TwoTowers":
         tower = saved.classifier(asked["run"], stem).tower
     else:
         tower = build(config.compose(f"model={name}", *overrides)["model"])
-    if not isinstance(tower, TwoTowers):
+    if not isinstance(tower, TwoTowers) or not tower.has_text:
+        pooled = "left the space that texts share (model.pool=mean)"
         raise Refused(
-            f"{name} cannot read text: {tower.arch} has pictures alone; "
+            f"{name} cannot read text: {tower.arch} "
+            f"{pooled if tower.mean_pooled else 'has pictures alone'}; "
             "search with a run of a CLIP, or with model=clip_vitb32"
         )
     return tower.eval()

@@ -14,6 +14,7 @@ import clipbench
 from clipbench import gallery, inference, results, search, sheets
 from clipbench.datamodules.loose import loose
 from clipbench.errors import Refused
+from clipbench.models.clip import CLIP
 from clipbench.schema import build
 from tests.conftest import FEW, TINY
 from tests.test_run import run_here
@@ -165,7 +166,7 @@ def test_a_long_query_is_told(run, photos, outputs, capsys, undrawn):
     assert "warning: too long for the model" in capsys.readouterr().err
 
 
-def test_what_is_asked_wrongly(run, photos, outputs, tmp_path):
+def test_what_is_asked_wrongly(run, photos, outputs, tmp_path, monkeypatch):
     wrong = {
         ("query= ",): "query= is missing or empty",
         (): "query= is missing or empty",
@@ -187,6 +188,9 @@ def test_what_is_asked_wrongly(run, photos, outputs, tmp_path):
         search.search([f"run={tmp_path}", f"images={photos}", "query=x"])
     with pytest.raises(Refused, match=r"cannot read text: test_resnet.* model=clip_vitb32"):
         search.search([*TINY, f"images={photos}", "query=x"])
+    monkeypatch.setattr(CLIP, "has_text", False)  # as with model.pool=mean
+    with pytest.raises(Refused, match="clip_tiny has pictures alone; search with a run of a CLIP"):
+        asked(run, photos, "query=x")
 
 
 def test_the_features_of_other_weights_are_others(run, photos):
