@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clipbench import alpha_figures, calibration, metrics, predictions, ranks, saved
+from clipbench import alpha_figures, calibration, examples, metrics, predictions, ranks, saved
 from clipbench.alphas import Merge, alpha_curve
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
@@ -27,6 +27,7 @@ class Finish:
         merge: which averages to evaluate, if any.
         ends: weights before training, and after the last epoch if the chosen one is the start: the
             line would else be a point.
+        before: of captions, the outputs of val before training, for the page of examples.
     """
 
     evaluate: Evaluation
@@ -34,6 +35,7 @@ class Finish:
     record: dict[str, Any]
     merge: Merge | None = None
     ends: tuple[State, State | None] | None = None
+    before: Mapping[str, Tensor] | None = None
 
     def __call__(self) -> None:
         """Evaluate, write the files, fill in the record."""
@@ -54,10 +56,21 @@ class Finish:
                 predictions.write(self.folder, evaluate.data, evaluate.outputs)
         elif ranks.here.first:
             predictions.write_ranks(self.folder, evaluate.data, evaluate.outputs)
+            self._examples(evaluate.data)
         self._save("model")
         if self.merge is not None and self.ends is not None:
             start, last = self.ends
             self._alphas(self.merge, (start, last or tuned))
+
+    def _examples(self, data: CaptionDataModule) -> None:
+        """A page of queries of val, before training and after, if anything was trained."""
+        record, after = self.record, self.evaluate.outputs["val"]
+        if self.before is None or not record["selection"]["epoch"]:
+            return
+        found = [(state["image"], state["text"]) for state in (self.before, after)]
+        title = f"{record['model']} on {record['dataset']}, {record['strategy']}: val"
+        path = self.folder / "examples.html"
+        examples.write(path, data.splits["val"], *found, seed=record["seed"], title=title)
 
     def _alphas(self, merge: Merge, ends: tuple[State, State]) -> None:
         record, metric = self.record, self.record["selection"]["metric"]

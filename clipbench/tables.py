@@ -34,7 +34,7 @@ def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dic
 
 
 def _metrics(frame: pd.DataFrame) -> list[str]:
-    """Accuracy, worst groups, and what runs were selected by; val first, then test, then shifts."""
+    """Accuracy, worst groups, recalls, what runs were selected by; val, then test, then shifts."""
     about = ("selection/", "cost/", "data/", "versions/", "git/")
     names = [c for c in frame.columns if "/" in c and not c.startswith(about)]
     if any(c.endswith("@alpha") for c in names):  # those of the best alpha; the rest is a curve
@@ -42,7 +42,13 @@ def _metrics(frame: pd.DataFrame) -> list[str]:
     order = {"val": 0, "test": 1}
     chosen = {metric.split("/")[1] for metric in frame["selection/metric"]}
     bare = {c: c.split("@")[0].split("/")[1] for c in names}
-    kept = [c for c in names if bare[c] in {"acc", *chosen} or bare[c].startswith("acc_worst_")]
+    kept = [
+        c
+        for c in names
+        if bare[c] in {"acc", *chosen}
+        or bare[c].startswith("acc_worst_")
+        or c.startswith(("test/image_recall@", "test/text_recall@"))
+    ]
     return sorted(kept, key=lambda c: (order.get(c.split("/")[0], 2), c))
 
 

@@ -115,6 +115,7 @@ class Training:
         start = self._start()
         module.watch = self.evaluate.retention
         self._epoch_zero()
+        before = dict(module.outputs) if isinstance(module, RetrievalModule) else None
         if not self.run.config["retention_every_epoch"]:
             module.watch = None
         source = ranks.from_first(self.run.same_training)
@@ -133,7 +134,7 @@ class Training:
         end = None if self.record["selection"]["epoch"] else last
         ends = None if start is None else (start, end)
         merge = self.run.merge if ends else None
-        Finish(self.evaluate, self.run.folder, self.record, merge, ends)()
+        Finish(self.evaluate, self.run.folder, self.record, merge, ends, before)()
         ranks.agree("end", "reached")  # a run is completed when all of it is
         self._seal()
 

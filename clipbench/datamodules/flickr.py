@@ -1,8 +1,9 @@
 """Flickr8k (Hodosh et al. 2013) and Flickr30k (Young et al. 2014): photos with five captions each.
 
-Three schemes, whose numbers are not to be set beside each other: ``karpathy``, the published one;
+Schemes, whose numbers are not to be set beside each other: ``karpathy``, the published one;
 ``official``, by the lists that came with the captions; ``clip_benchmark``, from the annotation
-files that CLIP_benchmark reads, for evaluation alone.
+files that CLIP_benchmark reads, for evaluation alone; of Flickr8k ``jina``, by the notebook to
+"How Much Do We Get by Finetuning CLIP?".
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,12 +31,19 @@ _LISTS = {
 }
 
 
+# The notebook (jina-ai/workshops, notebooks/finetuner-clip/FinetunerXCLIPBenchmark.ipynb) stops
+# after the line of index 5,000: of 5,001 lines 4,376 are not of test, which is what it prints.
+JINA_LINES = 5001
+
+Scheme = tuple[Callable[[], dict[str, Captions]], Sequence[Remote]]
+
+
 class FlickrDataModule(CaptionDataModule):
     """Photos in one folder, their captions in another file.
 
     Args:
         root: the dataset's folder.
-        scheme: ``karpathy``, ``official`` or ``clip_benchmark``.
+        scheme: ``karpathy``, ``official``, ``clip_benchmark``, or of Flickr8k ``jina``.
         options: see :class:`clipbench.datamodules.base.Options`.
 
     Attributes:
@@ -44,6 +52,7 @@ class FlickrDataModule(CaptionDataModule):
         texts: what the official captions' file is called, and how it is read.
         listed: the official file of each split's names.
         official: what may be fetched of those two.
+        rules: how splits were made that no list defines.
     """
 
     published_name: str
@@ -57,13 +66,8 @@ class FlickrDataModule(CaptionDataModule):
         self, *, root: str | Path, scheme: str = "karpathy", **options: Unpack[Options]
     ) -> None:
         super().__init__(root=root, **options)
-        karpathy = f"dataset_{self.published_name}.json"
-        benchmark = f"{self.published_name}_test_karpathy.txt"
-        schemes: dict[str, tuple[Callable[[], dict[str, Captions]], Sequence[Remote]]] = {
-            "karpathy": (self._karpathy, [remote(karpathy)]),
-            "official": (self._official, self.official),
-            "clip_benchmark": (self._clip_benchmark, [remote(benchmark)]),
-        }
+        self.rules: dict[str, str] = {}
+        schemes = self._schemes()
         if scheme not in schemes:
             raise Refused(f"no dataset.scheme={scheme}; there are {', '.join(schemes)}")
         self.scheme = scheme
@@ -72,6 +76,15 @@ class FlickrDataModule(CaptionDataModule):
         there = [replace(file, makes=(str(home),)) for file in self.photos if home]
         if self.photos or home:  # without the photos their captions are of no use
             self.files = (*(there or self.photos), *wanted)
+
+    def _schemes(self) -> dict[str, Scheme]:
+        """Of each scheme what reads its captions, and the files that it reads."""
+        benchmark = f"{self.published_name}_test_karpathy.txt"
+        return {
+            "karpathy": (self._karpathy, [remote(f"dataset_{self.published_name}.json")]),
+            "official": (self._official, self.official),
+            "clip_benchmark": (self._clip_benchmark, [remote(benchmark)]),
+        }
 
     def _home(self) -> Path | None:
         homes = [self.root / folder for folder in self.folders]
@@ -87,7 +100,10 @@ class FlickrDataModule(CaptionDataModule):
         """
         if self._home() is None and self.instructions:
             raise Refused(f"no photos are in {self.root}: {self.instructions}")
-        return {name: split_of(own, self._photo) for name, own in self.captions().items()}
+        return {
+            name: split_of(own, self._photo, self.rules.get(name))
+            for name, own in self.captions().items()
+        }
 
     def _photo(self, name: str) -> Path:
         return (self._home() or self.root / self.folders[0]) / name
@@ -139,6 +155,30 @@ class Flickr8kDataModule(FlickrDataModule):
             makes=(*texts, *listed.values()),
         ),
     )
+
+    def _schemes(self) -> dict[str, Scheme]:
+        files = [remote(f"dataset_{self.published_name}.json"), *self.official]
+        return {**super()._schemes(), "jina": (self._jina, files)}
+
+    def _jina(self) -> dict[str, Captions]:
+        """Train is the first lines of the captions' file less test; val what is left of val.
+
+        The notebook has no val. Kaggle's file, which it reads, keeps quotes around a caption that
+        has a comma, as CLIP_benchmark's files do.
+        """
+        kept, splits = find(self.root, "captions.txt", *self.texts), self._karpathy()
+        read = annotations.benchmark if kept.name == "captions.txt" else annotations.token
+        lines = [(n, text) for n, own in read(kept).items() if n.endswith(".jpg") for text in own]
+        train: Captions = {}
+        for name, text in sorted(lines, key=lambda line: line[0])[:JINA_LINES]:
+            if name not in splits["test"]:
+                train.setdefault(name, []).append(text)
+        val = {name: own for name, own in splits["val"].items() if name not in train}
+        self.rules = {
+            "train": f"the first {JINA_LINES:,} caption lines by name, less Karpathy's test",
+            "val": "Karpathy's less the pictures of train",
+        }
+        return {"train": train, "val": val, "test": splits["test"]}
 
 
 class Flickr30kDataModule(FlickrDataModule):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import Flickr30k
 
+from clipbench.datamodules import flickr
 from clipbench.datamodules.flickr import Flickr8kDataModule, Flickr30kDataModule
 from clipbench.errors import Refused
 
@@ -271,3 +272,42 @@ def test_all_official_captions_can_be_read(tmp_path):
     (warning,) = data.warnings
     assert warning.startswith("6,892 names with 34,460 captions are on no list, left out: ")
     assert warning.split(": ")[1].startswith("2258277193_586949ec62.jpg.1, ")
+
+
+@pytest.mark.parametrize("kaggle", [True, False])
+def test_jinas_lines_are_the_first_of_the_file_less_test(tmp_path, monkeypatch, kaggle):
+    """By name 1, 22, 30, 4, 5, 9 have five lines each; 5 and 9 are of test, 4 is of val."""
+    official_8k(tmp_path)
+    karpathy(tmp_path, "flickr8k")
+    if kaggle:
+        lines = [line.replace("\t", ",").split("#", 1) for line in token_lines()]
+        text = "".join(f"{name},{rest.split(',', 1)[1]}" for name, rest in lines)
+        (tmp_path / "captions.txt").write_text(f"image,caption\n{text}")
+    monkeypatch.setattr(flickr, "JINA_LINES", 27)
+    data = Flickr8kDataModule(root=tmp_path, scheme="jina")
+    splits = {name: dict(rows(split)) for name, split in data.read_splits().items()}
+    assert {name: len(own) for name, own in splits["train"].items()} == {
+        **{"1.jpg": 5, "22.jpg": 5, "30.jpg": 5, "4.jpg": 5},
+    }
+    assert [text.strip() for text in splits["train"]["4.jpg"]] == [
+        text.strip() for text in captions("4")
+    ]
+    assert splits["val"] == {}
+    assert set(splits["test"]) == {"9.jpg", "5.jpg"}
+    monkeypatch.setattr(flickr, "JINA_LINES", 14)
+    splits = {name: dict(rows(split)) for name, split in data.read_splits().items()}
+    assert {name: len(own) for name, own in splits["train"].items()} == {
+        **{"1.jpg": 5, "22.jpg": 5, "30.jpg": 4},
+    }
+    assert set(splits["val"]) == {"4.jpg"}
+    assert "less the pictures of train" in data.read_splits()["val"].rule
+
+
+@real_photos
+def test_jinas_lines_of_the_real_file():
+    data = Flickr8kDataModule(root=REAL, scheme="jina")
+    train = data.read_splits()["train"]
+    named = [line.split("#")[0] for line in (REAL / "captions.txt").read_text().splitlines()[1:]]
+    first = [line.split(",")[0] for line in named][:5001]
+    test = set(data.read_splits()["test"].ids)
+    assert sum(len(own) for own in train.captions) == sum(name not in test for name in first)
