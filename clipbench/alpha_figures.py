@@ -48,7 +48,7 @@ def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
                 row |= {column: mean[name], f"{column} +-": mean[f"{name} +-"]}
         ending = "".join(f"_{a.split('.')[-1]}={frames.cell(mean[a])}" for a in axes)
         written.append(stem.with_name(f"{stem.name}_by_alpha{ending}.png"))
-        title = f"mean and 95 % t interval, {mean['n']} seeds"
+        title = f"mean and 95 % t interval, {mean['n']:.0f} seeds"
         points = sorted(rows.values(), key=lambda row: row["alpha"])
         _draw(points, metric, mean["selection/alpha"], written[-1], title)
     return written
@@ -65,7 +65,9 @@ def _draw(rows: Rows, metric: str, chosen: float, path: Path, title: str | None 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
+    first = {f"{split}/{metric}": i for i, split in enumerate(("val", "test"))}
     names = [name for name in rows[0] if name.endswith(f"/{metric}")]
+    names.sort(key=lambda name: first.get(name, 2))
     shifts = [n for n in names if n.split("/")[0] not in ("val", "test", "retention")]
     panels = 2 if shifts and f"test/{metric}" in names else 1
     size = (5.2 * panels, 4.2)
