@@ -13,7 +13,13 @@ DUPLICATES = ("positives", "negatives", "masked")
 
 
 def clip_loss(
-    image: Tensor, text: Tensor, scale: Tensor, same: Tensor, *, masked: bool = False
+    image: Tensor,
+    text: Tensor,
+    scale: Tensor,
+    same: Tensor,
+    *,
+    masked: bool = False,
+    across: bool = True,
 ) -> Tensor:
     """The symmetric CLIP loss of the rows of this rank against the pairs of all ranks.
 
@@ -32,14 +38,15 @@ def clip_loss(
         same: boolean (b, B), which pairs of all ranks mean the same as each row, itself included;
             see :func:`same`.
         masked: leave out what is the same, in place of sharing the target.
+        across: False where every rank has all the pairs.
 
     Returns:
         Mean over the rows of both directions' cross-entropies.
     """
-    ranks, rank = _ranks()
-    scores = scale * image @ gathered(text).T
+    ranks, rank = _ranks(across)
+    scores = scale * image @ gathered(text, across).T
     # On one rank the second product is the first again.
-    back = scores.T if ranks == 1 else scale * text @ gathered(image).T
+    back = scores.T if ranks == 1 else scale * text @ gathered(image, across).T
     rows = torch.arange(len(image), device=image.device)
     own = rows + rank * len(image)
     target: Tensor = own
@@ -53,19 +60,22 @@ def clip_loss(
     return (F.cross_entropy(scores, target) + F.cross_entropy(back, target)) / 2
 
 
-def same(*meanings: Sequence[str] | Sequence[int], alike: bool = True) -> Tensor:
+def same(
+    *meanings: Sequence[str] | Sequence[int], alike: bool = True, across: bool = True
+) -> Tensor:
     """Which pairs of all ranks mean the same as each row of this one: boolean (b, B).
 
     Args:
         meanings: each of b values, such as captions, classes or the numbers of pictures: pairs
             mean the same that agree in any of them. Across ranks they are compared by 64 bits.
         alike: False for each row with itself alone.
+        across: False where every rank has all the pairs.
     """
-    rank, length = _ranks()[1], len(meanings[0])
+    rank, length = _ranks(across)[1], len(meanings[0])
     found = None
     for values in meanings:
         own = torch.tensor([_number(value) for value in values])
-        everyone = gathered(own)
+        everyone = gathered(own, across)
         equal = own[:, None] == everyone[None]
         found = equal if found is None else found | equal
     assert found is not None
@@ -74,12 +84,16 @@ def same(*meanings: Sequence[str] | Sequence[int], alike: bool = True) -> Tensor
     return torch.eye(length, found.shape[1], dtype=torch.bool).roll(rank * length, 1)
 
 
-def gathered(rows: Tensor) -> Tensor:
+def gathered(rows: Tensor, across: bool = True) -> Tensor:
     """The rows (B, ...) of all ranks, by rank, from those (b, ...) of this one.
 
     A gradient reaches the rank that made a row, from every rank that reads it.
+
+    Args:
+        rows: as many in each rank.
+        across: False for the rows as they are.
     """
-    if _ranks()[0] == 1:
+    if _ranks(across)[0] == 1:
         return rows
     if not rows.requires_grad:
         device = torch.device("cpu") if dist.get_backend() == "gloo" else _device()
@@ -94,9 +108,9 @@ def gathered(rows: Tensor) -> Tensor:
         return torch.cat(functional.all_gather(rows))  # type: ignore[no-untyped-call]
 
 
-def _ranks() -> tuple[int, int]:
+def _ranks(across: bool) -> tuple[int, int]:
     """How many ranks there are, and which this is."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not (across and dist.is_available() and dist.is_initialized()):
         return 1, 0
     return dist.get_world_size(), dist.get_rank()
 

@@ -266,9 +266,9 @@ class RetrievalModule(TuningModule):
         image = F.normalize(features(self.classifier, batch).float(), dim=-1)
         text = self._texts([text for own in captions for text in own], len(image))
         starts = torch.tensor([0, *(len(own) for own in captions[:-1])]).cumsum(0)
-        alike = same([own[0] for own in captions]).to(image.device)
+        alike = same([own[0] for own in captions], across=False).to(image.device)
         scale = two_towers(self.classifier).logit_scale.exp().float()
-        loss = clip_loss(image, text[starts.to(text.device)], scale, alike)
+        loss = clip_loss(image, text[starts.to(text.device)], scale, alike, across=False)
         return {"image": image, "text": text, "loss": loss.expand(len(image))}
 
     def _texts(self, texts: Sequence[str], rows: int) -> Tensor:

@@ -70,7 +70,8 @@ def predict(words: list[str]) -> int:
 
     from clipbench import inference, saved  # torch
 
-    classes = saved.classes(run, stem)
+    if not (classes := saved.classes(run, stem)):
+        raise Refused(f"{run} was tuned on captions and has no classes; use clipbench.search")
     if "images" in asked:
         pictures = _images(Path(asked["images"]), classes)
     else:
