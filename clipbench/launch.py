@@ -89,8 +89,15 @@ class Stop:
                 signal.signal(number, self._came)
 
     def _came(self, number: int, frame: Any) -> None:
-        self.signal = number
         signal.signal(number, signal.SIG_DFL)  # whoever cannot wait sends it again
+        idle = not self.working
+        self.now(number)
+        if idle:
+            raise KeyboardInterrupt
+
+    def now(self, number: int) -> None:
+        """End the jobs at work."""
+        self.signal = number
         for running in list(self.working):
             running.kill()
 

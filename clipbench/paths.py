@@ -1,6 +1,8 @@
 """Where conf/, experiments/, outputs/ and the data are, in a checkout or in an installed wheel."""
 
+import functools
 import os
+from datetime import datetime
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -19,6 +21,12 @@ def outputs() -> Path:
     return Path(os.environ.get("CLIPBENCH_OUTPUTS") or home / "outputs").absolute()
 
 
+@functools.cache
+def begun() -> str:
+    """When this command first asked: the name of its sweep, on whatever machines that is run."""
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
 def data(layout: str) -> Path:
     """A dataset's folder: ``$CLIPBENCH_DATA/<layout>``, else ``data/<layout>``."""
     home = ROOT if ROOT != PACKAGE else Path.cwd()
@@ -34,7 +42,8 @@ def options() -> str:
 
 
 def register() -> None:
-    """Make ``${clipbench.root:}``, ``${clipbench.outputs:}`` and ``${clipbench.data:x}`` known."""
+    """Make ``${clipbench.root:}``, ``${clipbench.outputs:}`` ``${clipbench.data:x}``, ... known."""
     OmegaConf.register_new_resolver("clipbench.root", lambda: str(ROOT), replace=True)
     OmegaConf.register_new_resolver("clipbench.outputs", lambda: str(outputs()), replace=True)
+    OmegaConf.register_new_resolver("clipbench.begun", begun, replace=True)
     OmegaConf.register_new_resolver("clipbench.data", lambda name: str(data(name)), replace=True)

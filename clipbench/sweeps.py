@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from clipbench import closing, results, tables
+from clipbench import closing, paths, results, schema, tables
 from clipbench.launch import Job, Outcome, devices, gpus, launch, stop
 from clipbench.locks import Held, Lock
 
@@ -56,6 +57,17 @@ class Session:
         self.outcomes: list[Outcome] = []
         self.sweep: Path | None = None
         self._noting = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a machine of a cluster: which sweep this is, and nothing of what was done here."""
+        return {"begun": paths.begun(), "outputs": str(paths.outputs())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        os.environ["CLIPBENCH_OUTPUTS"] = state["outputs"]
+        paths.begun = lambda: state["begun"]
+        paths.register()
+        schema.register()
+        self.__init__()  # type: ignore[misc]
 
     def job(self, config: DictConfig) -> Job:
         """What a composed config asks for, to be run with Hydra's own part of it taken out."""
@@ -121,19 +133,25 @@ class Session:
             return outcome
 
         with ThreadPoolExecutor(at_once) as pool:
-            ended = list(pool.map(one, range(len(jobs))))
+            try:
+                ended = list(pool.map(one, range(len(jobs))))
+            except BaseException:
+                stop.now(signal.SIGTERM)  # or the pool would wait for what is at work
+                raise
         for number in range(len(ended)):
             while ended[number].status == "elsewhere" and not stop.signal:
                 _wait_for(ended[number])
                 ended[number] = one(number)
-        self.outcomes += ended
         if stop.signal:
             raise KeyboardInterrupt
         return [_score(outcome) for outcome in ended]
 
     def _note(self, outcome: Outcome, job: Job) -> None:
         closing.job(outcome)
-        if self.sweep is not None and outcome.status != "elsewhere":
+        if outcome.status == "elsewhere":
+            return
+        self.outcomes.append(outcome)
+        if self.sweep is not None:
             line: dict[str, Any] = {"key": outcome.key, "status": outcome.status}
             line |= {"folder": outcome.folder, "error": outcome.error, "overrides": job.overrides}
             line |= {"code": outcome.code}
@@ -142,10 +160,22 @@ class Session:
 
     def close(self) -> int:
         """After the last job: the sweep's table, and the exit code of the worst job."""
+        codes = [outcome.code for outcome in self.outcomes]
+        elsewhere = paths.outputs() / "sweeps" / paths.begun()
+        if self.sweep is None and elsewhere.is_dir():  # its jobs ran on machines of a cluster
+            self.sweep = elsewhere
+            codes = [line["code"] for line in _listed(elsewhere)]
         if self.sweep is not None:
             for path in tables.sweep(self.sweep):
                 print(path)
-        return max((outcome.code for outcome in self.outcomes), default=0)
+        return max(codes, default=0)
+
+
+def _listed(sweep: Path) -> list[dict[str, Any]]:
+    """The last line of each job in a sweep's list: one that was preempted has several."""
+    path = sweep / "jobs.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return list({" ".join(line["overrides"]): line for line in lines}.values())
 
 
 def _on_gpus(jobs: Sequence[Job]) -> bool:

@@ -18,6 +18,7 @@ from clipbench.job import execute
 from clipbench.launch import Job, launch
 from clipbench.schema import build
 from tests.conftest import FEW, TINY, clipbench, composed
+from tests.faults import alive, descendants
 
 CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
 
@@ -244,18 +245,6 @@ def test_linear_probe_leaves_the_tower_as_it_was(outputs):
     assert record["curve"][2]["train/loss"] < record["curve"][1]["train/loss"]
 
 
-def _descendants(pid):
-    words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [found for child in map(int, words) for found in (child, *_descendants(child))]
-
-
-def _alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
 def test_when_the_launcher_is_killed_its_worker_is_gone_within_five_seconds(tmp_path):
     env = {**os.environ, "CLIPBENCH_OUTPUTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
@@ -265,16 +254,16 @@ def test_when_the_launcher_is_killed_its_worker_is_gone_within_five_seconds(tmp_
     for line in process.stdout:
         if line.startswith(b"epoch  1"):
             break
-    family = _descendants(process.pid)
+    family = descendants(process.pid)
     # resource tracker, fork server, guard, rank, and two of each loader
     assert len(family) >= 6
-    assert all(map(_alive, family))
+    assert all(map(alive, family))
     process.kill()
     process.wait()
     deadline = time.monotonic() + 5
-    while any(map(_alive, family)) and time.monotonic() < deadline:
+    while any(map(alive, family)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not any(map(_alive, family))
+    assert not any(map(alive, family))
     ((_, record),) = results.records(tmp_path)
     assert record["status"] == "interrupted"
     assert [row["epoch"] for row in record["curve"]][:2] == [0, 1]

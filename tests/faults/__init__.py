@@ -1,5 +1,6 @@
 """Sweeps whose jobs are broken from outside, through the real command line."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -27,9 +28,11 @@ class Sweep:
         outputs: the outputs root.
         words: the command's, besides those that make its jobs small.
         faults: of each seed ``(kind, rank, place)``.
+        model: the words that choose it.
+        shown: where its output goes; by default to :meth:`wait`.
     """
 
-    def __init__(self, outputs, *words, faults=None):
+    def __init__(self, outputs, *words, faults=None, model=TINY, shown=subprocess.PIPE):
         self.outputs, self.log = outputs, outputs / "faults.jsonl"
         outputs.mkdir(parents=True, exist_ok=True)
         env = {
@@ -41,9 +44,9 @@ class Sweep:
             "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "clipbench.run", "-m", *TINY, *FEW, *words],
+            [sys.executable, "-m", "clipbench.run", "-m", *model, *FEW, *words],
             env=env,
-            stdout=subprocess.PIPE,
+            stdout=shown,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=paths.ROOT,
@@ -63,10 +66,10 @@ class Sweep:
 
 def descendants(pid):
     """Every process below one, by /proc."""
-    try:
-        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
-        return []
+    words = []
+    for task in Path(f"/proc/{pid}/task").glob("*"):  # any thread may have started them
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            words += (task / "children").read_text().split()
     return [found for child in map(int, words) for found in (child, *descendants(child))]
 
 

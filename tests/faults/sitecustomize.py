@@ -31,7 +31,7 @@ def _raise(error):
 def note(**words):
     """A line in the log; short enough to be written in one."""
     with open(os.environ["CLIPBENCH_FAULTS_LOG"], "a") as file:  # noqa: PTH123
-        file.write(json.dumps({**words, "pid": os.getpid()}) + "\n")
+        file.write(json.dumps({**words, "pid": os.getpid(), "time": time.time()}) + "\n")
 
 
 def install():
@@ -61,6 +61,7 @@ def install():
 
     def starts(self, asked):
         run["seed"] = asked.config["seed"]
+        note(seed=run["seed"], rank=ranks.here.rank, place="begun")
         reach("start")
 
     def trains(self, trainer, module, outputs, batch, number):
