@@ -189,10 +189,8 @@ class Run:
             )
 
     def _guard_ranks(self, world: int) -> None:
-        if world > 1 and self.strategy.pairs:
-            name = self.job.choices["strategy"]
-            raise Refused(f"strategy={name} compares all pairs of a batch; use trainer.devices=1")
-        if world > 1 and self.config["micro_batch"] is not None:
+        # A loss of all pairs is carried back at once; others part by part, which DDP would sum up.
+        if world > 1 and self.config["micro_batch"] is not None and not self.strategy.pairs:
             raise Refused("micro_batch is for one device for now; use micro_batch=null")
         for size in self.rows:
             if size % world:

@@ -17,6 +17,7 @@ from clipbench.errors import Refused
 from clipbench.job import execute
 from clipbench.launch import Job
 from clipbench.strategies.contrastive import Contrastive
+from tests.conftest import clipbench as clipbench_run
 from tests.conftest import composed
 from tests.datamodules.folders import AUGMENT, TINY
 
@@ -241,3 +242,19 @@ def test_what_means_nothing_for_captions_is_refused_at_once(
     assert outcome.status == "failed"
     assert re.search(cause, outcome.error), outcome.error
     assert not list(results.records(outputs))
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one(tmp_path, photos):
+    """Each batch of 6 in two ranks of 3, in parts of 2 rows."""
+    done = clipbench_run(
+        *("-m", "dataset=captions", f"dataset.file={photos}", "model=clip_tiny", "lr=1e-3"),
+        *("strategy=contrastive", "trainer=cpu", "trainer.devices=1,2", "micro_batch=2"),
+        *("batch_size=6", "epochs=2", "logger=none", "callbacks=none"),
+        env={"CLIPBENCH_OUTPUTS": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    (_, one), (_, two) = results.records(tmp_path)
+    for first, second in zip(one["curve"], two["curve"], strict=True):
+        for name in set(first) & {"train/loss", "val/loss"}:
+            assert first[name] == pytest.approx(second[name], rel=1e-5), name
