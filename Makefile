@@ -48,6 +48,14 @@ faults-ranks: install  ## two ranks, one of which raises, dies or hangs wherever
 illnesses: install  ## run anew what the doctor is tested on, into tests/doctor/
 	OMP_NUM_THREADS=1 $(PY) -m tests.doctor
 
+test-slurm: install  ## a sweep on this machine's SLURM, one job of it preempted
+	$(PY) -m pip install --quiet --editable ".[dev,slurm]"
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/clusters/test_slurm.py
+
+test-ray: install  ## the same sweep on a local Ray
+	$(PY) -m pip install --quiet --editable ".[dev,ray]"
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/clusters/test_ray.py
+
 pretrain: ready  ## rebuild the weights of clip_tiny and resnet_tiny
 	$(PY) -m clipbench.pretrain clip_tiny
 	$(PY) -m clipbench.pretrain resnet_tiny

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipbench import results
+from clipbench import guide, results
 from clipbench.errors import Refused
 from clipbench.statistics import wilson
 
@@ -60,9 +60,15 @@ class Case:
         return float(self.record["lr"])
 
     @property
+    def cautious(self) -> bool:
+        """Whether the learning rate that was reached is far below the one recommended."""
+        usual = guide.own_lr(self.config["model"], self.config["strategy"])
+        return usual is not None and min(self.lr, self.record["steps"]["peak_lr"]) < usual / 3
+
+    @property
     def epochs(self) -> int:
         """Epochs that were trained."""
-        return int(self.record["curve"][-1]["epoch"])
+        return max((int(row["epoch"]) for row in self.record["curve"]), default=0)
 
     @cached_property
     def guessing(self) -> float | None:

@@ -18,7 +18,8 @@ LEFT = 0.5  # of the loss of guessing: more than that left in train/loss is unde
 FORGOTTEN = 0.05  # of another task's or a shift's accuracy, absolute. Ours.
 LONG_WARMUP = 0.35  # of the run; big_vision and FT-CLIP warm up for 0.2 of theirs. Ours.
 AT_GUESSING = 0.97  # of the loss of guessing: nothing is learnt. Ours.
-GAP = 1.5  # val/loss over train/loss of the first epoch, whose pictures were new as well. Ours.
+BURST = 1.5  # train/loss over that of guessing, on its way: it has diverged. Ours.
+GAP = 1.3  # val/loss over train/loss of the second epoch. Ours.
 ONE_CLASS = 0.5  # of the predictions, where it has less than half as many pictures. Ours.
 UNEVEN = 0.15  # of accuracy above the mean over classes. Ours.
 WIDE = 0.2  # of Wilson's 95 % interval of an accuracy: under some 100 pictures. Ours.
@@ -50,9 +51,17 @@ def diverged(case: Case) -> Iterator[Finding]:
     lower = (f"lr={_times(case.lr, 0.1)}", f"lr={_times(case.lr, 0.1)} warmup=0.2")
     if case.record["status"] == "diverged":
         yield Finding("divergence", str(case.record["error"]).partition(";")[0], lower)
-    elif case.guessing and losses and losses[-1][1] > 1.05 * case.guessing and len(losses) > 1:
-        said = f"train/loss ends at {losses[-1][1]:.2f}, above guessing ({case.guessing:.2f})"
-        yield Finding("divergence", said, lower)
+    elif case.guessing and len(losses) > 1 and _above(case, losses[-1][1]):
+        highest = max(value for _, value in losses)
+        if highest < BURST * case.guessing:
+            return  # a random head begins a little above it
+        said = f"train/loss came to {highest:.2f} and ends at {losses[-1][1]:.2f}; guessing is "
+        yield Finding("divergence", f"{said}{case.guessing:.2f}", lower)
+
+
+def _above(case: Case, loss: float) -> bool:
+    """Whether a loss is above that of guessing, and no small learning rate has left it there."""
+    return bool(case.guessing) and loss > 1.05 * (case.guessing or 0) and not case.cautious
 
 
 def nothing_learnt(case: Case) -> Iterator[Finding]:
@@ -62,8 +71,7 @@ def nothing_learnt(case: Case) -> Iterator[Finding]:
         return
     last = losses[-max(1, len(losses) // 3) :]
     close = all(AT_GUESSING <= value / case.guessing <= 1.05 for value in last)
-    usual = guide.own_lr(case.config["model"], case.config["strategy"])
-    if not close or (usual and case.lr < usual / 3):
+    if not close or case.cautious:
         return
     what = "batch" if case.guessing != _of_classes(case) else "classes"
     yield Finding(
@@ -105,7 +113,7 @@ def underfitting(case: Case) -> Iterator[Finding]:
     """The guide: losses remain high, no improvement over the pretrained model."""
     losses = [value for _, value in case.series("train/loss")]
     mixes = any((case.config["augment"].get(key) or 0) > 0 for key in ("mixup", "cutmix"))
-    if not losses or not case.guessing or mixes or losses[-1] > 1.05 * case.guessing:
+    if not losses or not case.guessing or mixes or _above(case, losses[-1]):
         return
     if any(True for _ in nothing_learnt(case)):
         return
@@ -127,7 +135,7 @@ def _more(case: Case) -> tuple[str, ...]:
     total, smaller = case.record["steps"]["total"], []
     if total / max(1, case.epochs) < 8 and case.record["batch_size"] > 16:
         smaller = [f"batch_size={max(16, case.record['batch_size'] // 4)}"]
-    higher = usual if case.lr < usual / 3 else 3 * case.lr
+    higher = usual if case.cautious else 3 * case.lr
     thawed = ["freeze_depth=0"] if case.record["freeze_depth"] else []
     return (*smaller, f"lr={higher:.2g}", f"epochs={3 * max(1, case.epochs)}", *thawed)
 
@@ -174,19 +182,23 @@ def warmup(case: Case) -> Iterator[Finding]:
 
 
 def batchnorm(case: Case) -> Iterator[Finding]:
-    """Far worse in evaluation than in training, from the first epoch on: moved statistics."""
+    """Far worse in evaluation than in training, before pictures could be learnt by heart.
+
+    In the second epoch, while train/loss falls, so that its mean overstates it.
+    """
     train, val = dict(case.series("train/loss")), dict(case.series("val/loss"))
     strategy = case.config["strategy"]
     name = f"{case.record['model']} {case.config['model'].get('arch')}"
     moved = not strategy.get("frozen_statistics", True) and _BATCHNORM.search(name)
-    if not moved or 1 not in train or 1 not in val or val[1] < GAP * train[1]:
+    if not moved or not {1, 2} <= train.keys() & val.keys():
         return
-    bigger = max(64, 4 * case.record["batch_size"])
+    if train[2] > train[1] or val[2] < GAP * train[2]:
+        return
     yield Finding(
         "BatchNorm",
-        f"after one epoch, of pictures all new, val/loss is {val[1]:.2f} and train/loss "
-        f"{train[1]:.2f}: its statistics in evaluation do not fit",
-        ("strategy.frozen_statistics=true", f"batch_size={bigger}", f"lr={_times(case.lr, 0.3)}"),
+        f"in epoch 2 val/loss is {val[2]:.2f} and train/loss {train[2]:.2f}: its statistics do "
+        "not fit weights that moved so fast, or batches so small",
+        (f"lr={_times(case.lr, 0.1)}", "strategy.frozen_statistics=true", "batch_size=64"),
     )
 
 
@@ -227,7 +239,7 @@ def stopped_early(case: Case) -> Iterator[Finding]:
     scores = case.series(case.metric)
     if case.record["selection"].get("epoch") != case.epochs or len(scores) < 4:
         return
-    third = scores[-1 - max(1, len(scores) // 3)][1]
+    third = scores[-1 - max(2, len(scores) // 3)][1]
     if scores[-1][1] - third <= max(0.02, case.noise):
         return
     yield Finding(

@@ -1,0 +1,76 @@
+"""Make the runs of ``runs.yaml`` and keep their records: ``python -m tests.doctor [NAME ...]``."""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from clipbench import case, config, paths, schema, symptoms
+from clipbench.launch import Job, launch
+from clipbench.schema import build
+
+HERE = Path(__file__).parent
+# What the doctor reads of a config; the rest would be most of the file.
+KEPT = ("strategy", "model", "augment", "label_smoothing", "weight_decay")
+
+
+def shortened(record):
+    """A record without what the doctor does not read."""
+    kept = {k: v for k, v in record.items() if k not in ("versions", "git", "cost", "advice")}
+    kept["config"] = {k: record["config"][k] for k in KEPT}
+    kept["final"] = {k: v for k, v in record["final"].items() if "@alpha" not in k}
+    return kept
+
+
+def rotated(folder):
+    """The classes' names, each given to another class."""
+    names = build(config.compose("dataset=shapes")["dataset"])
+    names.prepare(0)
+    path = folder / "names.json"
+    path.write_text(json.dumps(names.classes[7:] + names.classes[:7]))
+    return str(path)
+
+
+def make(name, common, words):
+    """One run, and its record under its name."""
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["CLIPBENCH_OUTPUTS"] = home
+        overrides = [*common, *words]
+        if any("NAMES" in word for word in overrides):
+            overrides = [w.replace("NAMES", rotated(Path(home))) for w in overrides]
+        typed = dict(word.partition("=")[::2] for word in overrides)
+        choices = {"model": typed["model"], "dataset": "shapes"}
+        choices["strategy"] = typed.get("strategy", "finetune")
+        outcome = launch(Job(config.compose(*overrides), choices, overrides))
+        found = case.read(Path(outcome.folder))
+    text = json.dumps(shortened(found.record), separators=(",", ":"))
+    (HERE / f"{name}.json").write_text(text + "\n")
+    np.savez_compressed(HERE / f"{name}.npz", **found.confusion)
+
+
+def main():
+    paths.register()
+    schema.register()
+    runs = yaml.safe_load((HERE / "runs.yaml").read_text())
+    common = runs.pop("common")
+    for name in sys.argv[1:] or runs:
+        make(name, common, runs[name]["words"])
+        said = symptoms.diagnose(read(name))
+        print(f"== {name}: {', '.join(f.name for f in said) or 'nothing'}", flush=True)
+        for finding in said:
+            print(f"     {finding.name}: {finding.evidence}")
+
+
+def read(name):
+    """A kept case."""
+    with np.load(HERE / f"{name}.npz") as file:
+        confusion = {split: file[split] for split in file.files}
+    return case.Case(json.loads((HERE / f"{name}.json").read_text()), confusion)
+
+
+if __name__ == "__main__":
+    main()
