@@ -313,7 +313,7 @@ def test_captions_alone_are_nothing_to_classify(tmp_path, outputs):
     file = tmp_path / "captions.csv"
     file.write_text("image,caption\na.jpg,a rose\n")
     done = run_here(*TINY, "dataset=captions", f"dataset.file={file}")
-    assert done.error.endswith("has captions and no classes to tell apart; choose another dataset")
+    assert "which strategy=finetune needs; use strategy=contrastive" in done.error
 
 
 def test_the_workers_of_a_loader_start_as_torch_starts_them(outputs, monkeypatch):
