@@ -94,6 +94,8 @@ def test_the_options_that_people_type_are_frozen():
         *("finetune", "zero_shot", "linear_probe", "lp_ft", "image_only", "text_only", "flyp"),
         *("ce_text", "contrastive", "lit"),
     } <= strategies
+    loggers = {option for group, option in OPTIONS if group == "logger"}
+    assert loggers == {"tensorboard", "none", "wandb", "mlflow"}
     assert set(OmegaConf.load(paths.CONF / "config.yaml")) >= {
         *("seed", "lr", "batch_size", "epochs", "freeze_depth", "warmup", "warmup_steps"),
         "text_freeze_depth",

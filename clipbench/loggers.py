@@ -1,0 +1,26 @@
+"""Loggers of others that need a little help in a job's own process."""
+
+from multiprocessing import util
+from typing import Any
+
+from pytorch_lightning.loggers import WandbLogger
+
+try:
+    import wandb
+except ImportError as missing:
+    raise ImportError("logger=wandb needs it; pip install 'clipbench[wandb]'") from missing
+
+
+class Wandb(WandbLogger):
+    """Lightning's, ended with the process.
+
+    wandb writes what it holds as Python exits; a job's process, started by ``multiprocessing``,
+    ends without that, and an offline run would be left empty.
+
+    Args:
+        options: see ``pytorch_lightning.loggers.WandbLogger``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        util.Finalize(None, wandb.finish, exitpriority=1)
