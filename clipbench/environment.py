@@ -66,6 +66,8 @@ def quiet() -> None:
         ".*LeafSpec.*is deprecated.*",  # Lightning 2.6 on torch 2.14
         ".*in eval mode at the start of training.*",  # frozen statistics, as intended
         ".*Checkpoint directory.*exists.*",
+        ".*`srun` command is available.*",  # a job of ours is one task, whatever its ranks
+        ".*checkpoint that ended before the epoch ended.*",  # the sampler begins where it must
         ".*recommended to use `self.log.*sync_dist=True.*",  # every rank sees whole splits
     ):
         warnings.filterwarnings("ignore", message)

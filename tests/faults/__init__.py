@@ -52,7 +52,7 @@ class Sweep:
             cwd=paths.ROOT,
         )
 
-    def wait(self, timeout=300):
+    def wait(self, timeout=900):
         """Its exit code and what it said."""
         said, _ = self.process.communicate(timeout=timeout)
         return self.process.returncode, said

@@ -1,0 +1,64 @@
+"""A real SLURM runs a small sweep, one job of which is preempted: ``make test-slurm``.
+
+It needs a SLURM that takes jobs from this machine, and whose nodes see its files.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from clipbench import results
+from tests.conftest import FEW, TINY, clipbench
+
+pytestmark = pytest.mark.slow
+
+SLURM = (
+    *("hydra/launcher=slurm", "hydra.launcher.timeout_min=20", "hydra.launcher.cpus_per_task=1"),
+)
+
+
+def preempt(outputs):
+    """Send one job the signal of a preemption, once it has trained an epoch."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        for _, record in results.records(outputs):
+            if len(record["curve"]) > 1 and record["seed"] == 1:
+                (job,) = outputs.glob("sweeps/*/.submitit/*_1")
+                subprocess.run(["scancel", "--signal=USR2", job.name], check=True)
+                return
+        time.sleep(0.5)
+    raise TimeoutError("the second job did not begin")
+
+
+def test_a_sweep_on_slurm_survives_a_preemption(tmp_path):
+    words = ("-m", *TINY, *FEW, "epochs=40", "seed=0,1")
+    alone = clipbench(*words, env={"CLIPBENCH_OUTPUTS": str(tmp_path / "here")}, timeout=900)
+    assert alone.returncode == 0, alone.stderr
+    outputs = tmp_path / "slurm"
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CLIPBENCH_OUTPUTS": str(outputs)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "clipbench.run", *words, *SLURM],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        preempt(outputs)
+        said, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, said
+    logs = "".join(path.read_text() for path in outputs.glob("sweeps/*/.submitit/*/*_log.*"))
+    assert "requeue" in logs.lower()
+    assert table(tmp_path / "here") == table(outputs)
+    (listed,) = outputs.glob("sweeps/*/jobs.jsonl")
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["completed", "completed"]
+
+
+def table(outputs):
+    """The sweep's table without its name."""
+    (path,) = (p for p in outputs.glob("tables/sweep_*.csv") if "_cost" not in p.name)
+    return path.read_bytes()
