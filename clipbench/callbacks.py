@@ -1,7 +1,6 @@
 """What a run writes while it trains: its curve, its best and last checkpoint, its pace."""
 
-import os
-import tempfile
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
-from clipbench import metrics, ranks
+from clipbench import metrics, ranks, sealed
 from clipbench.errors import Refused
 from clipbench.modules import TuningModule
 from clipbench.progress import console
@@ -33,19 +32,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write beside the target, flush to disk, replace."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".tmp-", delete=False) as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(target)
+        """See :func:`clipbench.sealed.write`; ``storage_options`` are what a seal says."""
+        sealed.write(Path(path), checkpoint, storage_options)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load tensors and plain data only."""
-        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return loaded
+        return sealed.read(Path(path))
 
 
 class EMA(WeightAveraging):
@@ -70,6 +62,9 @@ class EMA(WeightAveraging):
         super().__init__(multi_avg_fn=average)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing: this is left out where a run goes on after its last epoch."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the average in the model, and swap no more.
 
         Lightning would put the last epoch's average in place of the chosen one, which is loaded
@@ -90,10 +85,12 @@ class Recorder(Callback):
     Attributes:
         curve: rows ``{"epoch", "val/loss", "val/acc", ...}``.
         best: the chosen row, or None before any row has a metric.
-        best_outputs: the module's outputs on val at the chosen epoch.
+        best_outputs: the module's outputs on val at the chosen epoch; none if that was before
+            the run was interrupted.
         train_seconds: spent in training epochs, evaluation left out.
         pictures: how many were trained on, each as often as it was seen.
         epoch: of the row that an evaluation outside of training adds.
+        looks_on: whether it adds none.
     """
 
     def __init__(self, folder: Path, metric: str, changed: Callable[[], None]) -> None:
@@ -102,8 +99,36 @@ class Recorder(Callback):
         self.best: Row | None = None
         self.best_outputs: dict[str, torch.Tensor] = {}
         self.train_seconds, self.pictures, self.epoch = 0.0, 0, 0
+        self.looks_on = False
         self._started = 0.0
         self._losses: list[torch.Tensor] = []
+        self._lost_before: torch.Tensor | None = None  # of an epoch that was interrupted
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run that goes on has to know; of the losses, every rank's."""
+        running = time.perf_counter() - self._started if self._started else 0.0
+        return {
+            "curve": json.dumps(self.curve),  # each number to the bit, whatever its type
+            "best": self.best and self.best["epoch"],
+            "train_seconds": self.train_seconds + running,
+            "pictures": self.pictures,
+            "losses": ranks.gathered(self._lost()),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.curve[:] = json.loads(state_dict["curve"])
+        chosen = [row for row in self.curve if row["epoch"] == state_dict["best"]]
+        self.best, self.best_outputs = chosen[0] if chosen else None, {}
+        self.train_seconds, self.pictures = state_dict["train_seconds"], state_dict["pictures"]
+        self._lost_before = state_dict["losses"][ranks.here.rank]
+
+    def _lost(self) -> torch.Tensor | None:
+        """The losses of this epoch's batches so far, on the CPU; None before the first."""
+        parts = [] if self._lost_before is None else [self._lost_before]
+        if self._losses:
+            parts.append(torch.stack(self._losses).cpu())
+        return torch.cat(parts) if parts else None
 
     def on_train_batch_start(self, *args: Any) -> None:
         """The clock of training runs from the first batch of an epoch to its last."""
@@ -130,16 +155,16 @@ class Recorder(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the row of an epoch that has just been evaluated on val."""
         assert isinstance(pl_module, TuningModule)
-        if pl_module.split != "val" or trainer.state.fn not in (
-            TrainerFn.FITTING,
-            TrainerFn.VALIDATING,
-        ):
+        watched = trainer.state.fn in (TrainerFn.FITTING, TrainerFn.VALIDATING)
+        if self.looks_on or pl_module.split != "val" or not watched:
             return
         if trainer.state.fn == TrainerFn.VALIDATING:
             self.add(self.epoch, pl_module.values, trainer, pl_module)
             return
-        loss = ranks.mean(float(torch.stack(self._losses).mean()))
-        self._losses.clear()
+        losses = self._lost()
+        assert losses is not None
+        self._losses, self._lost_before = [], None
+        loss = ranks.mean(float(losses.mean()))
         values = {"train/loss": loss, **pl_module.values}
         self.add(trainer.current_epoch + 1, values, trainer, pl_module)
 
@@ -185,12 +210,11 @@ class Recorder(Callback):
             raise Refused(f"val has no {self.metric}; choose epochs by another, as monitor=loss")
         if score is not None and (self.best is None or self._better(score)):
             self.best, self.best_outputs = row, module.outputs
-            # Lightning asks callbacks what to save for whole checkpoints only, and an average of
-            # the weights, which was evaluated, is a callback's.
-            alone = not any(isinstance(c, EMA) for c in trainer.callbacks)  # type: ignore[attr-defined]
-            trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt", weights_only=alone)
+            best = self.folder / "checkpoints" / "best.ckpt"
+            trainer.save_checkpoint(best, weights_only=_alone(trainer))
         if epoch and trainer.state.fn == TrainerFn.FITTING:
-            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", weights_only=False)
+            last = self.folder / "checkpoints" / "last.ckpt"
+            trainer.save_checkpoint(last, weights_only=_alone(trainer))
         self._write()
         known = self._log(row, trainer)
         told = {"train/loss", "val/loss", "val/acc", self.metric, "retention/acc"}
@@ -199,3 +223,12 @@ class Recorder(Callback):
         shown = shown or "no meaningful head before training"
         self.changed()
         console.print(f"epoch {epoch:2d}  {shown}", highlight=False)
+
+
+def _alone(trainer: Trainer) -> bool:
+    """Whether a checkpoint can have the weights that were evaluated, and nothing else.
+
+    Lightning asks callbacks what to save for whole checkpoints only, and an average of the weights
+    is a callback's.
+    """
+    return not any(isinstance(c, EMA) for c in trainer.callbacks)  # type: ignore[attr-defined]

@@ -10,15 +10,22 @@ class Refused(Exception):
 
     Attributes:
         details: further lines, such as one ``path: reason`` for each bad picture.
-        status: what the run's record says of it, ``failed`` or ``diverged``.
+        status: what the run's record says of it, ``failed``, ``diverged`` or ``interrupted``.
+        signal: that interrupted it.
     """
 
-    def __init__(self, summary: str, details: Sequence[str] = (), status: str = "failed") -> None:
+    def __init__(
+        self,
+        summary: str,
+        details: Sequence[str] = (),
+        status: str = "failed",
+        signal: int | None = None,
+    ) -> None:
         # Out of a DataLoader's worker it comes as a formatted traceback that ends with it.
         super().__init__(summary.rpartition(f"{__name__}.Refused: ")[2].strip())
         self.details = list(details)
-        self.status = status
+        self.status, self.signal = status, signal
 
-    def __reduce__(self) -> tuple[type["Refused"], tuple[str, list[str], str]]:
+    def __reduce__(self) -> tuple[type["Refused"], tuple[str, list[str], str, int | None]]:
         """Cross a process boundary whole, details included."""
-        return Refused, (str(self), self.details, self.status)
+        return Refused, (str(self), self.details, self.status, self.signal)

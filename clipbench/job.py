@@ -1,5 +1,6 @@
 """One run: config -> datamodule, model -> strategy -> module -> Trainer -> one result.json."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -13,7 +14,18 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from clipbench import advice, alphas, environment, guards, hub, optim, ranks, results
+from clipbench import (
+    advice,
+    alphas,
+    environment,
+    guards,
+    hub,
+    optim,
+    ranks,
+    results,
+    resuming,
+    sealed,
+)
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
@@ -87,12 +99,13 @@ class Run:
         self.merge = alphas.asked(self.config)
         other = self.config["retention"]
         self.retention = None if other is None else Retention(other, self.config["seed"])
-        identity = self._identity()
-        self.key = results.key(identity)
-        self.training = results.key(results.of_training(identity))
+        self.identity = self._identity()
+        self.key = results.key(self.identity)
+        self.training = results.key(results.of_training(self.identity))
         names = (job.choices["model"], job.choices["strategy"], self.key)
         self.folder = job.outputs / "runs" / job.choices["dataset"] / "-".join(names)
         self.record: dict[str, Any] = {}
+        self.begin: resuming.Point | None = None
         self.lock: Lock | None = None
 
     @property
@@ -220,18 +233,45 @@ class Run:
         self.close()
         return Outcome(status, key=self.key, folder=str(self.folder), error=error, before=True)
 
+    def _begin(self) -> resuming.Point | None:
+        """Where to go on, which an unfinished run has left here or elsewhere.
+
+        The folder is emptied if there is no such place.
+        """
+        asked: str | None = self.config["ckpt"]["resume"]
+        point, record = None, results.read(self.folder)
+        if asked is not None and (record is None or record["status"] == "interrupted"):
+            point = resuming.newest(self.folder, self.key)
+        if point is None and asked not in (None, "auto"):
+            point = resuming.bring(asked, self.folder, self.key, self.identity, self._empty)
+        if point is None:
+            self._empty()
+        for folder in (self.folder, self.folder / "checkpoints"):
+            sealed.sweep(folder)
+        return point
+
+    def _empty(self) -> None:
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+
     def open(self) -> None:
-        """Empty the folder of what an unfinished run left in it, and write down what this one is.
+        """Find where to go on, or empty the folder, and write down what this run is.
 
         Only the first rank writes.
+
+        Raises:
+            Refused: for a place to go on from that is none, or another run's.
         """
+        self.begin = ranks.from_first(self._begin)
+        if self.begin is not None:
+            self.started -= self.begin.seconds
+            at = f"epoch {self.begin.epoch}, step {self.begin.step}"
+            console.print(f"going on where it was interrupted: {at}", highlight=False)
         if ranks.here.first:
-            for path in self.folder.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.name != LOCK:
-                    path.unlink()
-            (self.folder / ".hydra").mkdir()
+            (self.folder / ".hydra").mkdir(exist_ok=True)
             hydra: dict[str, Any] = {"config": self.config, "overrides": self.job.overrides}
             for name, content in hydra.items():
                 OmegaConf.save(OmegaConf.create(content), self.folder / ".hydra" / f"{name}.yaml")
@@ -297,6 +337,7 @@ def execute(job: Job, tell: Callable[[Outcome], Any] = lambda _: None) -> Outcom
     environment.quiet()
     run: Run | None = None
     status, error, details = "failed", "", list[str]()
+    number: int | None = None
     try:
         run = ranks.first_goes_first(lambda: Run(job))
         ranks.agree("config", run.key)
@@ -310,6 +351,7 @@ def execute(job: Job, tell: Callable[[Outcome], Any] = lambda _: None) -> Outcom
         return done
     except Refused as refused:
         status, error, details = refused.status, str(refused), refused.details
+        number = refused.signal
     except SystemExit as left:
         error = f"something called sys.exit({left.code})"
     except Exception as bug:
@@ -318,6 +360,8 @@ def execute(job: Job, tell: Callable[[Outcome], Any] = lambda _: None) -> Outcom
     if run is None or not run.record:
         return Outcome(status, error=error, details=details)
     run.record |= {"status": status, "error": error}
-    run.write()
+    with contextlib.suppress(OSError):  # a disk that is full has the record as it was before
+        run.write()
     run.close()
-    return Outcome(status, key=run.key, folder=str(run.folder), error=error, details=details)
+    ended = Outcome(status, key=run.key, folder=str(run.folder), error=error, details=details)
+    return replace(ended, signal=number)

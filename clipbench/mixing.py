@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from clipbench import ranks
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.other_task import OtherTask
@@ -82,21 +83,31 @@ class Zipped:
     """
 
     def __init__(self, own: DataLoader[Any], other: DataLoader[Any]) -> None:
-        self.own, self.other, self.epoch = own, other, 0
+        self.own, self.other, self.epoch, self.first = own, other, 0, 0
         self.sampler = self  # whom the Trainer tells the epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each epoch."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self.first = epoch, 0
         self.own.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+
+    def begin(self, epoch: int, row: int) -> None:
+        """Go on in the midst of an epoch, whose rows before this one of ``own`` have been seen."""
+        assert self.own.batch_size is not None
+        self.epoch, self.first = epoch, row // (self.own.batch_size * ranks.here.world)
+        self.own.sampler.begin(epoch, row)  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
         return len(self.own)
 
     def _endless(self) -> Iterator[dict[str, Any]]:
         passes = -(-len(self.own) // len(self.other))
-        for n in range(self.epoch * passes, (self.epoch + 1) * passes):
-            self.other.sampler.set_epoch(n)  # type: ignore[attr-defined]
+        done, batches = divmod(self.first, len(self.other))
+        rows = batches * (self.other.batch_size or 0) * ranks.here.world
+        for n in range(self.epoch * passes + done, (self.epoch + 1) * passes):
+            self.other.sampler.begin(n, rows)  # type: ignore[attr-defined]
+            rows = 0
             yield from self.other
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

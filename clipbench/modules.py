@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from clipbench import accumulation, optim
+from clipbench import accumulation, optim, ranks
 from clipbench.clip_loss import clip_loss, same
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, freeze_statistics
@@ -39,6 +40,8 @@ class TuningModule(LightningModule):
             dataset; given the classifier, it returns further ``values``.
         mixed: the loss of a batch's ``mixed``, where pictures of another dataset are mixed in.
         mixup: what mixes the pictures of a batch with each other, and their labels, given the step.
+        seed: of the run; with the step and the rank it decides what dropout drops.
+        last_step: to end after, though it be in the midst of an epoch.
     """
 
     measure: Callable[..., dict[str, float]] | None
@@ -62,6 +65,8 @@ class TuningModule(LightningModule):
         self._watched: dict[str, float] = {}
         self.mixed: Callable[[Classifier, Batch], Tensor] | None = None
         self.mixup: Callable[[Batch, int], Batch] | None = None
+        self.seed = 0
+        self.last_step: int | None = None
         self._collected: list[dict[str, Tensor]] = []
         self._micro_batch: int | None = recipe["micro_batch"]
         strategy.micro_batch = self._micro_batch
@@ -84,6 +89,10 @@ class TuningModule(LightningModule):
         freeze_statistics(self.classifier, everywhere=self.strategy.frozen_statistics)
         return self
 
+    def on_train_start(self) -> None:
+        """For a run that goes on in the midst of an epoch, whose start Lightning does not tell."""
+        self.on_train_epoch_start()
+
     def on_train_epoch_start(self) -> None:
         """Lightning trains modules in whatever mode they come; some libraries leave eval mode."""
         self.strategy.begin_epoch(self.classifier, self.current_epoch)
@@ -101,6 +110,8 @@ class TuningModule(LightningModule):
             Refused: with status ``diverged`` if the loss is not finite.
         """
         self.zero_grad()
+        keyed = np.random.SeedSequence([self.seed, self.global_step, ranks.here.rank])
+        torch.manual_seed(int(keyed.generate_state(1)[0]))
         whole = torch.zeros(())
         for share, loss in self._losses(batch):
             if whole.requires_grad:
@@ -138,7 +149,7 @@ class TuningModule(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Evaluate after the last of a number of steps, though it be in the midst of an epoch."""
-        self.trainer.should_stop |= self.global_step == self.trainer.max_steps
+        self.trainer.should_stop |= self.global_step in (self.trainer.max_steps, self.last_step)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop before a step that would spread a gradient that is not finite."""

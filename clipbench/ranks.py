@@ -78,15 +78,31 @@ def from_first(make: Callable[[], Value]) -> Value:
     return made
 
 
+def gathered(value: Value) -> list[Value]:
+    """The values of all ranks, in their order."""
+    if here.world == 1:
+        return [value]
+    import torch.distributed
+
+    values: list[Value | None] = [None] * here.world
+    torch.distributed.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
 def mean(value: float) -> float:
     """The mean over the ranks."""
+    return sum(gathered(value)) / here.world
+
+
+def any_of(value: bool) -> bool:
+    """Whether it is so in any rank."""
     if here.world == 1:
         return value
     import torch.distributed
 
-    values = [0.0] * here.world
-    torch.distributed.all_gather_object(values, value)
-    return sum(values) / here.world
+    flag = torch.tensor(int(value))
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return bool(flag)
 
 
 def first_goes_first(make: Callable[[], Value]) -> Value:

@@ -62,6 +62,7 @@ class Root:
     keep: Any = None
     allow_unfinished_warmup: bool = False
     gate: bool = True
+    ckpt: Any = MISSING
     retry: str | None = None
     timeout: float | None = None
     rank_timeout: float = 300.0

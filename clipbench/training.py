@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 
-from clipbench import advice, environment, guards, optim, ranks, results, saved
+from clipbench import advice, environment, guards, optim, ranks, results, resuming, saved, sealed
 from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
 from clipbench.checkpoints import Keep, early_stopping, stopped
 from clipbench.datamodules.base import ClassificationDataModule
@@ -56,6 +56,7 @@ class Training:
             run.warn(warning)
         classifier = self._classifier()
         self.module = tuning(classifier, self.strategy, run.recipe, run.schedule, self.data)
+        self.module.seed, self.module.last_step = run.config["seed"], run.config["steps"]
         if run.augment.mixes:
             self.module.mixup = MixUp(run.augment, len(self.data.classes), run.config["seed"])
         self.recorder = Recorder(run.folder, self.record["selection"]["metric"], self._changed)
@@ -63,6 +64,11 @@ class Training:
         averages = [] if decay is None or not self.strategy.trains else [EMA(decay)]
         own = [self.recorder, *self._policies(), *averages]
         self.trainer = trainer(run.config, run.folder, own)
+        every, begin = run.config["ckpt"]["every_steps"], run.begin
+        # Last, and past the Trainer's own check, which knows one kind of checkpoint.
+        self.trainer.callbacks.append(  # type: ignore[attr-defined]
+            resuming.Resume(run.folder, run.key, run.started, every, begin)
+        )
         device = self.trainer.strategy.root_device
         self.encoded = FeatureLoaders(self.data, _encoder(classifier.tower, device))
         self.loaders: Any = self.encoded if self.strategy.reads_features else self.data
@@ -118,17 +124,15 @@ class Training:
         before = dict(module.outputs) if isinstance(module, RetrievalModule) else None
         if not self.run.config["retention_every_epoch"]:
             module.watch = None
-        source = ranks.from_first(self.run.same_training)
+        source = ranks.from_first(self.run.same_training) if self.run.begin is None else None
         if source is not None:
             last = self._take(source)
         else:
             self._train()
             last = copied(module.classifier) if start else None
-            best = torch.load(
-                self.run.folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True
-            )
-            module.load_state_dict(best["state_dict"])
-            self.evaluate.outputs["val"] = self.recorder.best_outputs
+            module.load_state_dict(self._best())
+            if self.recorder.best_outputs:
+                self.evaluate.outputs["val"] = self.recorder.best_outputs
         # It would take each further look at val for an epoch.
         self.trainer.callbacks.remove(self.recorder)  # type: ignore[attr-defined]
         end = None if self.record["selection"]["epoch"] else last
@@ -137,6 +141,17 @@ class Training:
         Finish(self.evaluate, self.run.folder, self.record, merge, ends, before)()
         ranks.agree("end", "reached")  # a run is completed when all of it is
         self._seal()
+        if ranks.here.first:
+            resuming.clear(self.run.folder)
+
+    def _best(self) -> Any:
+        """The weights of the chosen epoch."""
+        best = sealed.read(self.run.folder / "checkpoints" / "best.ckpt")
+        epoch = best["epoch"] + 1 if best["global_step"] else 0
+        if self.trainer.global_step and epoch != self.record["selection"]["epoch"]:
+            # Of an epoch that this run came to before it was interrupted, and to another end.
+            raise Refused("the run did not go on as it had before; use ckpt.resume=null")
+        return best["state_dict"]
 
     def _start(self) -> State | None:
         """The weights before training, if averages with them are asked for and mean something."""
@@ -167,11 +182,22 @@ class Training:
 
     def _epoch_zero(self) -> None:
         # Two towers can be asked without a head, though a new one answers by chance.
+        again = self.run.begin is not None
+        if self.run.begin is not None:
+            state = sealed.read(self.run.begin.path(self.run.folder))
+            self.recorder.load_state_dict(state["callbacks"][self.recorder.state_key])
+            self._changed()
         if not self.module.classifier.meaningful and self.data.classes:
             nulls = {f"val/{name}": None for name in ("loss", *self.data.measured)}
-            self.recorder.add(0, nulls, self.trainer, self.module)
+            if not again:
+                self.recorder.add(0, nulls, self.trainer, self.module)
             return
-        self._validate()
+        if not again:
+            self._validate()
+        elif isinstance(self.module, RetrievalModule):  # whose outputs are shown in the end
+            self.recorder.looks_on = True
+            self._validate()
+            self.recorder.looks_on = False
         if self.strategy.fits_head == "start" or not self.module.classifier.meaningful:
             return
         if message := self._far_below():
@@ -199,7 +225,12 @@ class Training:
             if self.run.mixed is not None:
                 module.mixed = self.run.mixed
                 train = Zipped(train, self.run.mixed.data.train_dataloader())
-            self.trainer.fit(module, train, loaders.eval_dataloader("val"))
+            begin, path = self.run.begin, None
+            if begin is not None:
+                # Before the loader is asked: Lightning tells the epoch after (its issue 21938).
+                train.sampler.begin(begin.epoch, begin.batch * self.run.rows[0])
+                path = begin.path(self.run.folder)
+            self.trainer.fit(module, train, loaders.eval_dataloader("val"), ckpt_path=path)
             taken, planned = self.trainer.global_step, self.run.schedule.total
             if taken != planned and (epoch := stopped(self.trainer)) is not None:
                 self._stopped(epoch, taken)
@@ -299,15 +330,16 @@ def trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Tra
         build(node, save_dir=str(folder)) for node in (config["logger"] or {}).values() if node
     ]
     steps = config["steps"]
-    epochs = config["trainer"]["max_epochs"] or config["epochs"]
-    length = {"max_epochs": epochs} if steps is None else {"max_epochs": -1, "max_steps": steps}
+    # The module ends a run of steps: Lightning's max_steps would take the end of an epoch, where a
+    # run goes on, for its midst.
+    epochs = config["trainer"]["max_epochs"] or config["epochs"] if steps is None else -1
     # Bars are for a terminal; a log has the line of each epoch.
     shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
     # Else Lightning would look for itself, and take a SLURM job's processes for ranks.
     place: Any = TorchElasticEnvironment() if ranks.here.world > 1 else LightningEnvironment()
     several = {"strategy": DDPStrategy()} if ranks.here.world > 1 else {}
     built: Trainer = build(
-        {**config["trainer"], "enable_progress_bar": shown, **length},
+        {**config["trainer"], "enable_progress_bar": shown, "max_epochs": epochs},
         callbacks=[*own, *extra, *([RichProgressBar(leave=False)] if shown else [])],
         logger=loggers,
         plugins=[AtomicCheckpointIO(), place],

@@ -65,13 +65,18 @@ class KeyedSampler(Sampler[tuple[int, int]]):
         weights: NDArray[np.float64] | None = None,
         kept: int | None = None,
     ) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+        self.length, self.seed, self.epoch, self.first = length, seed, 0, 0
         self.kept = length if kept is None else kept
         self.share = None if weights is None else weights / weights.sum()
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch."""
-        self.epoch = epoch
+        """Called by the Trainer before each epoch, though after a loader may have asked."""
+        if epoch != self.epoch:
+            self.epoch, self.first = epoch, 0
+
+    def begin(self, epoch: int, row: int) -> None:
+        """Go on in the midst of an epoch, whose rows before this one have been seen."""
+        self.epoch, self.first = epoch, row
 
     def __len__(self) -> int:
         return self.kept
@@ -82,7 +87,7 @@ class KeyedSampler(Sampler[tuple[int, int]]):
             order = rng.permutation(self.length)
         else:
             order = rng.choice(self.length, self.length, p=self.share)
-        return iter([(self.epoch, int(i)) for i in order[: self.kept]])
+        return iter([(self.epoch, int(i)) for i in order[self.first : self.kept]])
 
 
 class Share(Sampler[tuple[int, int]]):
@@ -99,6 +104,10 @@ class Share(Sampler[tuple[int, int]]):
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each epoch."""
         self.order.set_epoch(epoch)
+
+    def begin(self, epoch: int, row: int) -> None:
+        """As the whole order does, by its rows."""
+        self.order.begin(epoch, row)
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.order), self.batch_size)

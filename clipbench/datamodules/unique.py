@@ -48,7 +48,7 @@ class UniqueSampler(KeyedSampler):
             batches.append(rng.permutation(np.concatenate(rows)))
             left = left - taken
         order = np.concatenate(batches[1:] + batches[:1] if rest else batches)
-        return iter([(self.epoch, int(i)) for i in order[: self.kept]])
+        return iter([(self.epoch, int(i)) for i in order[self.first : self.kept]])
 
 
 def _deal(left: Counts, size: int, must: NDArray[np.bool_], rng: np.random.Generator) -> Counts:
