@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from clipbench import axis_figures, frames, freeze, results, tables
+from clipbench import axis_figures, frames, freeze, paths, results, tables
 
 
 def record(key, model="clip_tiny", lr=1e-5, acc=0.5, n=306, sha="ab" * 32):
@@ -201,3 +201,19 @@ def test_a_learning_rate_that_follows_from_the_model_sets_nothing_apart():
     assert frames.seedless(frame[:2].assign(lr=[1e-4, 1e-3], freeze_depth=0)) == ["lr"]
     grid = frame.assign(lr=[1e-4, 1e-3, 1e-4, 1e-3], freeze_depth=0)
     assert frames.seedless(grid) == ["model", "lr"]
+
+
+def test_the_door_makes_tables_of_what_is_frozen(sweep, tmp_path, monkeypatch):
+    runs, _ = tables.sweep_runs(sweep(record("aaaaaaaa"), record("bbbbbbbb", lr=1e-4)))
+    monkeypatch.setattr(paths, "EXPERIMENTS", tmp_path)
+    (tmp_path / "results").mkdir()
+    text = freeze.frozen(frames.frame(runs)).to_csv(index=False)
+    (tmp_path / "results" / "some.csv").write_text(text)
+    monkeypatch.setattr("sys.argv", ["tables", "results=frozen"])
+    tables.main()
+    written = pd.read_csv(tmp_path / "tables" / "sweep_some.csv")
+    assert written["key"].tolist() == ["aaaaaaaa", "bbbbbbbb"]
+    monkeypatch.setattr("sys.argv", ["tables", "results=forzen"])
+    with pytest.raises(SystemExit) as ended:
+        tables.main()
+    assert ended.value.code == 2
