@@ -35,13 +35,15 @@ class Sweep:
     def __init__(self, outputs, *words, faults=None, model=TINY, shown=subprocess.PIPE):
         self.outputs, self.log = outputs, outputs / "faults.jsonl"
         outputs.mkdir(parents=True, exist_ok=True)
+        # This checkout's package, too: it is imported before there is a working directory.
+        found = [str(HERE), str(paths.ROOT), os.environ.get("PYTHONPATH")]
         env = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "CLIPBENCH_OUTPUTS": str(outputs),
             "CLIPBENCH_FAULTS": json.dumps(faults or {}),
             "CLIPBENCH_FAULTS_LOG": str(self.log),
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": os.pathsep.join(filter(None, found)),
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "clipbench.run", "-m", *model, *FEW, *words],
