@@ -17,7 +17,7 @@ CAUSES = {
     "memory": "MemoryError: no memory left",
     "segfault": "was ended by SIGSEGV",
     "kill": "was ended by SIGKILL",
-    "term": "was ended by SIGTERM",
+    "term": "SIGTERM",
 }
 
 
