@@ -14,6 +14,9 @@ from clipbench.launch import Outcome
 from clipbench.progress import console, show
 from clipbench.streams import LOG
 
+# Hydra's names for what comes with a plugin, and the extra that brings it.
+_EXTRAS = {"submitit_slurm": "slurm", "ray": "ray"}
+
 
 def job(outcome: Outcome) -> None:
     """Print how a job ended."""
@@ -98,6 +101,8 @@ def config_error(error: Exception, words: Sequence[str]) -> None:
         folders = [paths.CONF / place, paths.EXPERIMENTS / place]
         options = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
         message = f"{group}={option} is no option{near(option, options)}"
+        if (extra := _EXTRAS.get(option)) is not None:
+            message, options = f'{extra} is not installed; pip install "clipbench[{extra}]"', []
         message += f" (options: {', '.join(options)})" if options else ""
     elif match := re.search(r"Could not override '([^']+)'", text):
         name = match.group(1)
