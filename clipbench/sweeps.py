@@ -64,7 +64,7 @@ class Session:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         os.environ["CLIPBENCH_OUTPUTS"] = state["outputs"]
-        paths.begun = lambda: state["begun"]
+        paths.begun = lambda: state["begun"]  # type: ignore[assignment]
         paths.register()
         schema.register()
         self.__init__()  # type: ignore[misc]
