@@ -133,10 +133,11 @@ def _rank(job: Job, senders: Sequence[Connection]) -> None:
     """One rank of a job."""
     import torch
 
-    from clipbench import environment, ranks
+    from clipbench import allocator, environment, ranks
     from clipbench.job import execute
     from clipbench.progress import console
 
+    allocator.keep()
     for number in (signal.SIGTERM, signal.SIGINT):  # the elastic launcher's own
         signal.signal(number, signal.SIG_DFL)
     rank, world = int(os.environ.get("RANK", 0)), len(senders)
