@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help ready install demo test lint types unit bench faults-ranks illnesses pretrain data tables freeze dashboard clean
+.PHONY: help ready install demo test lint types unit bench faults-ranks faults-resume illnesses pretrain data tables freeze dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ bench: install  ## what is measured against other libraries, into outputs/bench/
 
 faults-ranks: install  ## two ranks, one of which raises, dies or hangs wherever it is: 24 cases
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.ranks
+
+faults-resume: install  ## a run killed at every step and gone on with, equal to the bit
+	OMP_NUM_THREADS=1 $(PY) -m tests.faults.resume
 
 illnesses: install  ## run anew what the doctor is tested on, into tests/doctor/
 	OMP_NUM_THREADS=1 $(PY) -m tests.doctor

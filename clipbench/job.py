@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import math
-import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -14,23 +13,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from clipbench import (
-    advice,
-    alphas,
-    environment,
-    guards,
-    hub,
-    optim,
-    ranks,
-    results,
-    resuming,
-    sealed,
-)
+from clipbench import advice, alphas, environment, guards, hub, optim, ranks, results, resuming
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
 from clipbench.launch import Job, Outcome
-from clipbench.locks import LOCK, Held, Lock
+from clipbench.locks import Held, Lock
 from clipbench.mixing import Mixed, rows
 from clipbench.other_task import OtherTask
 from clipbench.progress import console
@@ -233,30 +221,6 @@ class Run:
         self.close()
         return Outcome(status, key=self.key, folder=str(self.folder), error=error, before=True)
 
-    def _begin(self) -> resuming.Point | None:
-        """Where to go on, which an unfinished run has left here or elsewhere.
-
-        The folder is emptied if there is no such place.
-        """
-        asked: str | None = self.config["ckpt"]["resume"]
-        point, record = None, results.read(self.folder)
-        if asked is not None and (record is None or record["status"] == "interrupted"):
-            point = resuming.newest(self.folder, self.key)
-        if point is None and asked not in (None, "auto"):
-            point = resuming.bring(asked, self.folder, self.key, self.identity, self._empty)
-        if point is None:
-            self._empty()
-        for folder in (self.folder, self.folder / "checkpoints"):
-            sealed.sweep(folder)
-        return point
-
-    def _empty(self) -> None:
-        for path in self.folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != LOCK:
-                path.unlink()
-
     def open(self) -> None:
         """Find where to go on, or empty the folder, and write down what this run is.
 
@@ -265,11 +229,12 @@ class Run:
         Raises:
             Refused: for a place to go on from that is none, or another run's.
         """
-        self.begin = ranks.from_first(self._begin)
+        asked = self.config["ckpt"]["resume"]
+        self.begin = ranks.from_first(
+            lambda: resuming.begin(self.folder, self.key, self.identity, asked)
+        )
         if self.begin is not None:
             self.started -= self.begin.seconds
-            at = f"epoch {self.begin.epoch}, step {self.begin.step}"
-            console.print(f"going on where it was interrupted: {at}", highlight=False)
         if ranks.here.first:
             (self.folder / ".hydra").mkdir(exist_ok=True)
             hydra: dict[str, Any] = {"config": self.config, "overrides": self.job.overrides}

@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from clipbench import ranks, results, sealed
 from clipbench.errors import Refused
+from clipbench.locks import LOCK
 from clipbench.progress import console
 
 _KEPT = 2
@@ -115,7 +116,7 @@ class Resume(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Between two epochs."""
-        self._save(trainer, trainer.fit_loop.epoch_progress.current.processed, 0)
+        self._save(trainer, trainer.current_epoch + 1, 0)
         self._end(trainer, ranks.any_of(self.signal is not None))
 
     def _end(self, trainer: Trainer, stop: bool) -> None:
@@ -148,6 +149,41 @@ def clear(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def begin(folder: Path, key: str, identity: Mapping[str, Any], asked: str | None) -> Point | None:
+    """Where to go on, which an unfinished run has left here or elsewhere.
+
+    Args:
+        folder: of this run; emptied where there is no such place.
+        key: likewise.
+        identity: likewise.
+        asked: ``ckpt.resume``: ``auto``, None, or a run's folder or file to go on from.
+
+    Raises:
+        Refused: see :func:`bring`.
+    """
+    point, record = None, results.read(folder)
+    if asked is not None and (record is None or record["status"] == "interrupted"):
+        point = newest(folder, key)
+    if point is None and asked not in (None, "auto"):
+        point = bring(asked, folder, key, identity)
+    if point is None:
+        _empty(folder)
+    else:
+        at = f"epoch {point.epoch}, step {point.step}"
+        console.print(f"going on where it was interrupted: {at}", highlight=False)
+    for place in (folder, folder / "checkpoints"):
+        sealed.sweep(place)
+    return point
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
 def newest(folder: Path, key: str) -> Point | None:
     """Where a run can go on; what is damaged, or another run's, is passed over and named.
 
@@ -173,9 +209,7 @@ def _say(text: str) -> None:
     console.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True)
 
 
-def bring(
-    source: str, folder: Path, key: str, identity: Mapping[str, Any], empty: Callable[[], None]
-) -> Point:
+def bring(source: str, folder: Path, key: str, identity: Mapping[str, Any]) -> Point:
     """Go on here with what a run left elsewhere: ``ckpt.resume=PATH``.
 
     Args:
@@ -183,7 +217,6 @@ def bring(
         folder: of this run.
         key: likewise.
         identity: likewise.
-        empty: called before anything is brought.
 
     Raises:
         Refused: if there is nothing to go on from, or it is a run that differs in anything that can
@@ -210,7 +243,7 @@ def bring(
         )
     target = folder / "checkpoints"
     if run.resolve() != folder.resolve():
-        empty()
+        _empty(folder)
         target.mkdir()
         for other in run.glob("checkpoints/*.ckpt"):
             if other in found or not other.name.startswith("resume-"):

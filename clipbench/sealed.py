@@ -67,7 +67,7 @@ def write(path: Path, content: Mapping[str, Any], about: Mapping[str, Any] | Non
         _room(path, content)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=TEMPORARY, delete=False) as file:
             temporary, made = Path(file.name), _Hashed(file)
-            torch.save(dict(content), made)
+            torch.save(dict(content), made)  # type: ignore[arg-type]  # it asks for no more
             if about is not None:
                 file.write(b"\n" + json.dumps(_seal(made.hash, made.size, about)).encode())
             file.flush()

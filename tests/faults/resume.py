@@ -1,0 +1,210 @@
+"""A campaign: a run stopped at each of its steps, and gone on with, is the run that never stopped.
+
+Each stop is a SIGKILL of every rank, just after the state of a step was kept or in the midst of
+keeping it. Compared to the bit: the record but for its cost, the weights of the chosen epoch, and
+of the last step weights, average, optimiser and schedule.
+
+Run: make faults-resume
+"""
+
+import gc
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from clipbench import paths, ranks, results, resuming, schema, sealed
+from clipbench.callbacks import Recorder
+from clipbench.config import compose
+from clipbench.datamodules.loading import KeyedSampler
+from clipbench.job import execute
+from clipbench.launch import Job
+from tests.conftest import FEW, TINY
+
+CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
+# Three epochs of eight batches; BatchNorm, blocks that are dropped, an average of the weights,
+# pictures that are cropped and mixed.
+WORDS = (
+    *(*TINY, *FEW, "dataset.shots=null", "dataset.subset=4", "batch_size=4", "epochs=3"),
+    *("lr=1e-2", "ema=0.5", "augment=crop_flip", "augment.mixup=0.2", "logger=none"),
+    *("callbacks=none", "ckpt.every_steps=1", "+model.options.drop_path_rate=0.3"),
+)
+STEPS = 24
+
+
+class Killed(BaseException):
+    """In place of SIGKILL, where the process is still needed."""
+
+
+def die():
+    """The end of a process that nothing can be done about."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop(patch, step, place="step", end=die):
+    """Have a run stopped.
+
+    Args:
+        patch: given an owner, a name and a value, sets it.
+        step: after which.
+        place: ``step``, when its state has been kept; ``saving``, before that is in its place;
+            ``before``, when the callbacks have not seen the step.
+        end: how.
+    """
+    plain_save, plain_end = resuming.Resume._save, os.fsync
+    reached = []
+
+    def fsync(number):
+        if reached and place == "saving":
+            end()
+        plain_end(number)
+
+    def save(self, trainer, *rest):
+        if trainer.global_step == step:
+            reached.append(step)
+        plain_save(self, trainer, *rest)
+        if reached:
+            end()
+
+    def before(self, trainer, *rest):
+        if trainer.global_step == step:
+            end()
+
+    if place == "before":
+        patch(Recorder, "on_train_batch_end", before)
+    else:
+        patch(resuming.Resume, "_save", save)
+        patch(sealed.os, "fsync", fsync)
+
+
+def stock(patch):
+    """As Lightning alone would go on: nobody tells the sampler where."""
+    patch(KeyedSampler, "begin", lambda self, epoch, row: None)
+
+
+def left(outputs):
+    """All of a completed run that must be the same, by name."""
+    ((folder, record),) = results.records(outputs)
+    assert record["status"] == "completed", record["error"]
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    names = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers")
+    files = sorted(p.name for p in (folder / "checkpoints").iterdir())
+    kept = {k: v for k, v in record.items() if k not in ("cost", "sha256", "git")}
+    return {
+        "record": json.dumps(kept),
+        "files": files,
+        "weights": load_file(folder / "model.safetensors"),
+        "curve": (folder / "curve.csv").read_bytes(),
+        **{name: last[name] for name in names if name in last},
+    }
+
+
+def same(one, other):
+    """Whether two things are equal to the bit."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def here(outputs, words):
+    """The job in this process."""
+    os.environ["CLIPBENCH_OUTPUTS"] = str(outputs)
+    gc.collect()  # the lock of a run that was stopped
+    torch.manual_seed(0)  # a fresh process's random weights
+    return execute(Job(compose(*words), CHOICES, list(words)))
+
+
+def _rank(rank, world, port, outputs, words, hooks):
+    if world > 1:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": world}
+        place |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "LOCAL_WORLD_SIZE": world}
+        os.environ.update({name: str(value) for name, value in place.items()})
+        os.environ["TORCHELASTIC_RUN_ID"] = "resume"
+        ranks.join(rank, world, 60)
+    log = os.open(Path(outputs) / f"log-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    for hook, options in hooks:
+        hook(setattr, **options)
+    here(outputs, words)
+
+
+def run(outputs, words, world, *hooks):
+    """The job in processes of its own, and whether they were killed."""
+    outputs.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")  # nothing is computed here, so that one may
+    given = (outputs, words, hooks)
+    started = [context.Process(target=_rank, args=(r, world, port, *given)) for r in range(world)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    return all(process.exitcode == -signal.SIGKILL for process in started)
+
+
+def stopped(folder, words, world, step, place, *more):
+    """What a run has left that was killed and gone on with, or None if it was not."""
+    if not run(folder, words, world, (stop, {"step": step, "place": place}), *more):
+        return None
+    run(folder, words, world, *more)
+    return left(folder)
+
+
+def main(every=1, worlds=(1, 2)):
+    """Print each case that is not as it must be, and the counts; exit 1 if there is any."""
+    paths.register()
+    schema.register()
+    injected = right = 0
+    with tempfile.TemporaryDirectory() as folder:
+        cases = itertools.product(worlds, (0, 2), ("32-true", "bf16-mixed"))
+        for world, workers, precision in cases:
+            words = (*WORDS, f"dataset.workers={workers}", f"trainer.precision={precision}")
+            words += (f"trainer.devices={world}",)
+            name = f"{world} ranks, {workers} workers, {precision}"
+            outputs = Path(folder) / name.replace(" ", "")
+            run(outputs / "whole", words, world)
+            whole = left(outputs / "whole")
+            fine = 0
+            stops = [(step, "step") for step in range(1, STEPS + 1, every)]
+            stops += [(step, "saving") for step in (8, 13)]
+            for step, place in stops:
+                found = stopped(outputs / f"{place}{step}", words, world, step, place)
+                injected += found is not None
+                good = found is not None and same(whole, found)
+                fine += good
+                if not good:
+                    parts = (
+                        [] if found is None else [n for n in whole if not same(whole[n], found[n])]
+                    )
+                    print(f"FAIL {name}, {place} {step}: {parts or 'not stopped'}", flush=True)
+            right += fine
+            print(f"{name}: {fine} of {len(stops)} equal", flush=True)
+        words = (*WORDS, "dataset.workers=2")
+        run(Path(folder) / "teeth", words, 1)
+        whole = left(Path(folder) / "teeth")
+        seen = [
+            not same(whole, stopped(Path(folder) / f"teeth{k}", words, 1, k, "step", (stock, {})))
+            for k in (3, 8, 13)
+        ]
+    print(f"{injected} injected, {right} as they must be")
+    print(f"as Lightning alone goes on: {sum(seen)} of {len(seen)} differ, as they must")
+    return 0 if right == injected > 0 and all(seen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*(int(word) for word in sys.argv[1:2])))

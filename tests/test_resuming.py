@@ -1,0 +1,181 @@
+"""A run that was stopped goes on to the bit, from what is whole and its own, or says why not."""
+
+import dataclasses
+import errno
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from clipbench import resuming, sealed
+from clipbench.callbacks import Recorder
+from clipbench.errors import Refused
+from clipbench.resuming import Point, newest
+from tests.faults import resume as campaign
+from tests.faults.resume import Killed, left, same, stop
+
+WORDS = (*campaign.WORDS, "batch_size=8", "epochs=2")  # of four steps each
+
+
+def _killed():
+    raise Killed
+
+
+def cut(outputs, step, place, *words):
+    """Begin, or go on, and be killed in this process; the checkpoints that are left."""
+    with pytest.MonkeyPatch.context() as patch:
+        stop(patch.setattr, step, place, _killed)
+        with pytest.raises(Killed):
+            campaign.here(outputs, (*WORDS, *words))
+    return sorted(p.name for p in outputs.glob("runs/*/*/checkpoints/*"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that was never stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPBENCH_OUTPUTS", "")  # to be put back
+        outputs = tmp_path_factory.mktemp("whole")
+        assert campaign.here(outputs, WORDS).status == "completed"
+        return left(outputs)
+
+
+@pytest.fixture
+def terminated(tmp_path, monkeypatch):
+    """An outputs root with the run ended by SIGTERM in the midst of its second step."""
+    plain = Recorder.on_train_batch_end
+
+    def sends(self, trainer, *rest):
+        plain(self, trainer, *rest)
+        if trainer.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setenv("CLIPBENCH_OUTPUTS", "")
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_train_batch_end", sends)
+        ended = campaign.here(tmp_path / "first", WORDS)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert (ended.status, ended.code) == ("interrupted", 128 + signal.SIGTERM)
+    assert ended.error == "SIGTERM after step 2; the same command goes on from there"
+    return tmp_path / "first"
+
+
+def test_a_run_stopped_again_and_again_is_the_run_that_never_was(whole, terminated, tmp_path):
+    """By SIGTERM, between epochs, while it saves, after the last; once it goes on elsewhere."""
+    (run,) = terminated.glob("runs/*/*")
+    moved = tmp_path / "second"
+    went_on = f"ckpt.resume={run}"
+    other = campaign.here(moved, (*WORDS, "lr=1e-3", went_on))
+    assert other.status == "failed"
+    assert f"ckpt.resume={run} is another run: lr=0.01 there and 0.001 here" in other.error
+    assert "model.pretrained= for its weights alone" in other.error
+    shutil.rmtree(moved)
+    kept = cut(moved, 4, "step", went_on)
+    assert kept == ["best.ckpt", "last.ckpt", "resume-00000003.ckpt", "resume-00000004.ckpt"]
+    kept = cut(moved, 6, "saving", went_on)
+    assert kept[0].startswith(sealed.TEMPORARY)
+    assert kept[-1] == "resume-00000005.ckpt"
+    assert cut(moved, 8, "step", went_on)[-1] == "resume-00000008.ckpt"
+    done = campaign.here(moved, (*WORDS, went_on))
+    assert done.status == "completed", done.error
+    found = left(moved)
+    assert found["files"] == ["best.ckpt", "last.ckpt"]
+    asked = found["record"].replace(f'"resume": "{run}"', '"resume": "auto"')
+    assert same(whole, {**found, "record": asked})
+
+
+def test_what_lightning_alone_would_do_is_seen(whole, terminated, monkeypatch):
+    campaign.stock(monkeypatch.setattr)
+    assert campaign.here(terminated, WORDS).status == "completed"
+    assert not same(whole["weights"], left(terminated)["weights"])
+
+
+@pytest.fixture
+def points(tmp_path):
+    """A run's folder with two checkpoints."""
+    for step in (3, 4):
+        point = Point("abc", step, 0, step, False, 1.0)
+        content = {"weights": torch.full((3000,), step)}
+        sealed.write(point.path(tmp_path), content, dataclasses.asdict(point))
+    return tmp_path
+
+
+def test_a_checkpoint_that_is_not_what_was_written_is_passed_over(points, capsys):
+    assert newest(points, "abc").step == 4
+    last = points / "checkpoints" / "resume-00000004.ckpt"
+    content = last.read_bytes()
+    assert torch.load(last, weights_only=True)["weights"][0] == 4, "torch reads it as any"
+    for place in range(0, len(content), 101):
+        rotted = bytearray(content)
+        rotted[place] ^= 1
+        for bad in (rotted, content[:place]):
+            last.write_bytes(bad)
+            assert newest(points, "abc").step == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert "resume-00000004.ckpt is passed over: it is not" in said
+    last.write_bytes(content)
+    assert newest(points, "another") is None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "it is of another run, abc" in said
+    assert "no checkpoint is left to go on from; the run begins anew" in said
+
+
+def _full(*args):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_no_room_and_no_writing_are_said_and_leave_what_was(points, monkeypatch):
+    path = points / "checkpoints" / "resume-00000004.ckpt"
+    before = path.read_bytes()
+
+    def refused():
+        with pytest.raises(Refused) as caught:
+            sealed.write(path, {"weights": torch.zeros(10**6)}, {"key": "abc"})
+        assert str(path) in str(caught.value)
+        assert caught.value.status == "interrupted", "so that it is gone on with"
+        assert path.read_bytes() == before
+        assert not list(path.parent.glob(f"{sealed.TEMPORARY}*"))
+        return str(caught.value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda p: shutil._ntuple_diskusage(9, 9, 5 * 10**6))
+        assert "needs 8 MB of room, and 5 MB are free" in refused()
+    with monkeypatch.context() as patch:
+        patch.setattr(sealed.os, "fsync", _full)
+        assert "could not be written: No space left on device" in refused()
+    monkeypatch.setattr(sealed.tempfile, "NamedTemporaryFile", _denied)
+    assert "could not be written: Permission denied" in refused()
+
+
+def _denied(*args, **kwargs):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_disk_that_fills_while_it_is_written_to(tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root mounts a small disk")
+    try:
+        monkeypatch.setattr(sealed, "_room", lambda *args: None)
+        path = disk / "x.ckpt"
+        sealed.write(path, {"weights": torch.zeros(1000)}, {})
+        with pytest.raises(Refused, match="could not be written: No space left on device"):
+            sealed.write(path, {"weights": torch.zeros(10**6)}, {})
+        assert sealed.verified(path) == {}
+        assert [p.name for p in disk.iterdir()] == ["x.ckpt"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_place_to_go_on_from_that_is_none(tmp_path):
+    for step in (0, "often"):
+        with pytest.raises(Refused, match=f"no ckpt.every_steps={step}; use 1 or more, or null"):
+            resuming.Resume(tmp_path, "abc", 0.0, step)
+    with pytest.raises(Refused, match="has no checkpoints/resume-"):
+        resuming.bring(str(tmp_path / "nowhere"), Path(tmp_path), "abc", {})
