@@ -54,7 +54,7 @@ def read(path: Path) -> pd.DataFrame:
     words = {c: str for c in names if "/" not in c and c not in _NUMBERS}
     rules: Any = {"keep_default_na": False, "na_values": [""]}
     found: pd.DataFrame = pd.read_csv(path, dtype=words, **rules)
-    return found
+    return found.copy()  # in one piece: pandas warns of hundreds of columns read one by one
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
