@@ -103,6 +103,7 @@ class Stop:
 
 
 stop = Stop()
+GRACE = 5.0  # seconds that the other ranks have to end when one has failed
 _starting = threading.Lock()
 
 
@@ -173,8 +174,8 @@ class Running:
 
     def wait(self) -> Outcome:
         """Until the job has ended and none of its processes is left."""
-        deadline = time.monotonic() + (self.limit or 1e9)
-        while (left := deadline - time.monotonic()) > 0 and self.process.is_alive():
+        self.deadline = time.monotonic() + (self.limit or 1e9)
+        while (left := self.deadline - time.monotonic()) > 0 and self.process.is_alive():
             self._listen(min(left, 3600.0), self.process.sentinel)
         self.kill()
         self.process.join()
@@ -185,7 +186,7 @@ class Running:
         if stop.signal:
             name = signal.Signals(stop.signal).name
             return self._sealed(Outcome("interrupted", error=name, signal=stop.signal))
-        if left <= 0:
+        if left <= 0 and not self.outcomes:
             return self._sealed(Outcome("failed", error=f"no end after timeout={self.limit} s"))
         return self._sealed(self._cause())
 
@@ -204,6 +205,8 @@ class Running:
             return
         if outcome.status != "running":
             self.outcomes.append((self.receivers[receiver], outcome))
+            if outcome.status != "completed":  # a rank that hangs hears no SIGTERM
+                self.deadline = min(self.deadline, time.monotonic() + GRACE)
         elif outcome.folder and not self.started:
             self.started = outcome
             self.streams.keep(Path(outcome.folder))

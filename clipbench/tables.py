@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.markup import escape
 
 from clipbench import alpha_figures, axis_figures, figures, frames, paths, results
 from clipbench.progress import console, show
@@ -167,7 +168,8 @@ def sweep(folder: Path) -> list[Path]:
     """
     runs, failed = sweep_runs(folder)
     for job in failed:
-        console.print(f"[red]{job['status']}:[/] {' '.join(job['overrides'])}: {job['error']}")
+        said = escape(f"{' '.join(job['overrides'])}: {job['error']}")
+        console.print(f"[red]{job['status']}:[/] {said}")
     if not runs:
         return []
     written = of_frame(frames.frame(runs), folder.name)
