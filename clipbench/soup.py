@@ -33,7 +33,8 @@ from clipbench.progress import console
 from clipbench.prompts import Prompts
 from clipbench.schema import build
 from clipbench.strategies.base import Strategy, Task
-from clipbench.training import trainer, tuning
+from clipbench.trainer import trainer
+from clipbench.training import tuning
 
 Runs = list[tuple[Path, dict[str, Any]]]
 KINDS = {"kind": ("greedy", "uniform"), "bn": ("average", "reestimate")}

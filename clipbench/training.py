@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from pytorch_lightning import Callback, Trainer, seed_everything
-from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning import Callback, seed_everything
 
 from clipbench import advice, environment, guards, optim, ranks, results, resuming, saved, sealed
-from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
+from clipbench.callbacks import EMA, Recorder
 from clipbench.checkpoints import Keep, early_stopping, stopped
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
@@ -31,6 +27,7 @@ from clipbench.progress import console
 from clipbench.retention import Retention
 from clipbench.schema import build
 from clipbench.strategies.base import Strategy, Task
+from clipbench.trainer import trainer
 
 if TYPE_CHECKING:
     from clipbench.job import Run
@@ -87,6 +84,8 @@ class Training:
     def _classifier(self) -> Classifier:
         """The classifier at its start, and pictures prepared as it wants them."""
         config = self.run.config
+        # Twice: for weights that start at random, and for a head whatever those have drawn.
+        seed_everything(config["seed"], workers=True, verbose=False)
         tower: ImageTower = build(config["model"])
         # Convolutions are a third faster so on CPUs, and faster on GPUs; nothing else changes.
         tower.to(memory_format=torch.channels_last)
@@ -182,17 +181,17 @@ class Training:
 
     def _epoch_zero(self) -> None:
         # Two towers can be asked without a head, though a new one answers by chance.
-        again = self.run.begin is not None
-        if self.run.begin is not None:
-            state = sealed.read(self.run.begin.path(self.run.folder))
+        begin = self.run.begin
+        if begin is not None:
+            state = sealed.read(begin.path(self.run.folder))
             self.recorder.load_state_dict(state["callbacks"][self.recorder.state_key])
             self._changed()
         if not self.module.classifier.meaningful and self.data.classes:
             nulls = {f"val/{name}": None for name in ("loss", *self.data.measured)}
-            if not again:
+            if begin is None:
                 self.recorder.add(0, nulls, self.trainer, self.module)
             return
-        if not again:
+        if begin is None:
             self._validate()
         elif isinstance(self.module, RetrievalModule):  # whose outputs are shown in the end
             self.recorder.looks_on = True
@@ -315,37 +314,3 @@ def _encoder(tower: ImageTower, device: torch.device) -> Any:
         return features.float().cpu()
 
     return encode
-
-
-def trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Trainer:
-    """Lightning's Trainer as a config has it.
-
-    Args:
-        config: the root.
-        folder: the run's.
-        own: callbacks besides the config's.
-    """
-    extra = [build(node) for node in (config["callbacks"] or {}).values() if node]
-    loggers = [
-        build(node, save_dir=str(folder)) for node in (config["logger"] or {}).values() if node
-    ]
-    steps = config["steps"]
-    # The module ends a run of steps: Lightning's max_steps would take the end of an epoch, where a
-    # run goes on, for its midst.
-    epochs = config["trainer"]["max_epochs"] or config["epochs"] if steps is None else -1
-    # Bars are for a terminal; a log has the line of each epoch.
-    shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
-    # Else Lightning would look for itself, and take a SLURM job's processes for ranks.
-    place: Any = TorchElasticEnvironment() if ranks.here.world > 1 else LightningEnvironment()
-    several = {"strategy": DDPStrategy()} if ranks.here.world > 1 else {}
-    built: Trainer = build(
-        {**config["trainer"], "enable_progress_bar": shown, "max_epochs": epochs},
-        callbacks=[*own, *extra, *([RichProgressBar(leave=False)] if shown else [])],
-        logger=loggers,
-        plugins=[AtomicCheckpointIO(), place],
-        default_root_dir=str(folder),
-        **several,
-    )
-    # SIGTERM ends a run at once: Lightning's handlers would end it later, as if nothing had been.
-    built._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    return built

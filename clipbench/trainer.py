@@ -1,0 +1,50 @@
+"""Lightning's Trainer as a config has it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.strategies import DDPStrategy
+
+from clipbench import ranks
+from clipbench.callbacks import AtomicCheckpointIO
+from clipbench.progress import console
+from clipbench.schema import build
+
+
+def trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Trainer:
+    """The Trainer of a run, with its own callbacks, loggers and place among ranks.
+
+    Args:
+        config: the root.
+        folder: the run's.
+        own: callbacks besides the config's.
+    """
+    extra = [build(node) for node in (config["callbacks"] or {}).values() if node]
+    loggers = [
+        build(node, save_dir=str(folder)) for node in (config["logger"] or {}).values() if node
+    ]
+    steps = config["steps"]
+    # The module ends a run of steps: Lightning's max_steps would take the end of an epoch, where a
+    # run goes on, for its midst.
+    epochs = config["trainer"]["max_epochs"] or config["epochs"] if steps is None else -1
+    # Bars are for a terminal; a log has the line of each epoch.
+    shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
+    # Else Lightning would look for itself, and take a SLURM job's processes for ranks.
+    place: Any = TorchElasticEnvironment() if ranks.here.world > 1 else LightningEnvironment()
+    several = {"strategy": DDPStrategy()} if ranks.here.world > 1 else {}
+    built: Trainer = build(
+        {**config["trainer"], "enable_progress_bar": shown, "max_epochs": epochs},
+        callbacks=[*own, *extra, *([RichProgressBar(leave=False)] if shown else [])],
+        logger=loggers,
+        plugins=[AtomicCheckpointIO(), place],
+        default_root_dir=str(folder),
+        **several,
+    )
+    # SIGTERM ends a run at once: Lightning's handlers would end it later, as if nothing had been.
+    built._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return built
