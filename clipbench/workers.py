@@ -15,6 +15,10 @@ from multiprocessing.connection import Connection, wait
 
 from clipbench.launch import Job, Outcome
 
+_OUTSIDE = {
+    *(signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+    *(signal.SIGUSR1, signal.SIGUSR2),  # how a cluster preempts
+}
 _FAILED = 97  # the exit code of a rank that has said why
 _ELASTIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
 
@@ -76,13 +80,16 @@ def guard(job: Job, senders: Sequence[Connection], ends: Sequence[Connection]) -
 
 def told(rank: int, code: int) -> Outcome:
     """What the exit code of a rank means that has not said so itself."""
+    if code == 255:  # what multiprocessing says when the fork server was ended, as by a cluster
+        error = "the processes of the job were ended from outside"
+        return Outcome("interrupted", error=error, signal=signal.SIGTERM)
     if code >= 0:
         return Outcome("failed", error=f"the process of rank {rank} ended with exit code {code}")
     name = signal.Signals(-code).name
     ending = "; out of memory?" if -code == signal.SIGKILL else ""
     error = f"the process of rank {rank} was ended by {name}{ending}"
     # The first are sent from outside, the others by a bug: it would be met again.
-    if -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    if -code in _OUTSIDE:
         return Outcome("interrupted", error=error, signal=-code, violent=True)
     return Outcome("failed", error=error, violent=True)
 
