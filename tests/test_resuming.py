@@ -8,12 +8,17 @@ import signal
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from clipbench import resuming, sealed
+from clipbench import ranks, resuming, sealed
 from clipbench.callbacks import Recorder
+from clipbench.datamodules.loading import KeyedSampler, Share
+from clipbench.datamodules.unique import UniqueSampler
 from clipbench.errors import Refused
+from clipbench.mixing import Zipped
 from clipbench.resuming import Point, newest
 from tests.faults import resume as campaign
 from tests.faults.resume import Killed, left, same, stop
@@ -179,3 +184,58 @@ def test_a_place_to_go_on_from_that_is_none(tmp_path):
             resuming.Resume(tmp_path, "abc", 0.0, step)
     with pytest.raises(Refused, match="has no checkpoints/resume-"):
         resuming.bring(str(tmp_path / "nowhere"), Path(tmp_path), "abc", {})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_goes_on_at_a_batch_whoever_draws_it(monkeypatch, workers):
+    """Evenly, weighted, of unlike classes, one rank's share, with another dataset mixed in."""
+    monkeypatch.setattr(ranks.here, "world", 2)
+    monkeypatch.setattr(ranks.here, "rank", 1)
+    labels = np.arange(22) % 5
+    orders = [
+        lambda: KeyedSampler(22, 3, kept=20),
+        lambda: KeyedSampler(22, 3, weights=labels + 1.0),
+        lambda: UniqueSampler(labels, 3, batch_size=4),
+    ]
+
+    def loader(order, size=4):
+        share = Share(order, size)
+        return DataLoader(
+            Rows(), size // 2, sampler=share, num_workers=workers, collate_fn=lambda rows: rows
+        )
+
+    def mixed():
+        """The other dataset has three batches: one is in the midst of the second pass."""
+        return Zipped(
+            DataLoader(Rows(), 2, sampler=Share(KeyedSampler(22, 3), 4), collate_fn=_named),
+            loader(KeyedSampler(6, 5), 2),
+        )
+
+    for make in [*(lambda o=order: loader(o()) for order in orders), mixed]:
+        whole = make()
+        whole.sampler.set_epoch(2)
+        expected = list(whole)
+        for batch in (1, 4):
+            part = make()
+            part.sampler.begin(2, 4 * batch)
+            assert len(part) == len(expected), "the Trainer counts the epoch's batches"
+            part.sampler.set_epoch(2)  # as Lightning does, late
+            assert list(part) == expected[batch:]
+            part.sampler.set_epoch(3)
+            whole.sampler.set_epoch(3)
+            assert list(part) == list(whole)
+            whole.sampler.set_epoch(2)
+
+
+def _named(rows):
+    return {"own": rows}
+
+
+class Rows:
+    """Rows that are their own keys."""
+
+    def __len__(self):
+        return 22
+
+    def __getitem__(self, key):
+        return key

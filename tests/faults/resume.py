@@ -154,7 +154,7 @@ def run(outputs, words, world, *hooks):
         process.start()
     for process in started:
         process.join()
-    return all(process.exitcode == -signal.SIGKILL for process in started)
+    return any(process.exitcode == -signal.SIGKILL for process in started)
 
 
 def stopped(folder, words, world, step, place, *more):
