@@ -103,9 +103,10 @@ class Resume(Checkpoint):
     def _came(self, number: int, frame: Any) -> None:
         self.signal = number
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """In the midst of an epoch; its end has a hook of its own, after validation."""
-        if trainer.is_last_batch or trainer.should_stop:
+        last = trainer.is_last_batch or trainer.global_step == pl_module.last_step
+        if last or trainer.should_stop:
             return
         stop = ranks.any_of(self.signal is not None)
         due = self.every_steps is not None and trainer.global_step % self.every_steps == 0
@@ -260,10 +261,10 @@ def _differing(record: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterat
     theirs, ours = (
         dict(_flat(node["config"])) for node in (results.identity(record["config"]), identity)
     )
-    for name in sorted(theirs.keys() | ours.keys()):
-        # A file of weights is in an identity by its content.
-        if theirs.get(name) != ours.get(name) and name != "model.pretrained":
-            yield f"{name}={theirs.get(name)} there and {ours.get(name)} here"
+    # What a strategy ignores is in a config alone; a file of weights counts by its content.
+    for name in sorted(theirs.keys() & ours.keys() - {"model.pretrained"}):
+        if theirs[name] != ours[name]:
+            yield f"{name}={theirs[name]} there and {ours[name]} here"
 
 
 def _flat(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
