@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from clipbench import closing, paths, results, schema, tables
+from clipbench import closing, paths, results, schema
 from clipbench.launch import Job, Outcome, devices, gpus, launch, stop
 from clipbench.locks import Held, Lock
 
@@ -166,6 +166,8 @@ class Session:
             self.sweep = elsewhere
             codes = [line["code"] for line in _listed(elsewhere)]
         if self.sweep is not None:
+            from clipbench import tables  # pandas and scipy, which --cfg job must not pay for
+
             for path in tables.sweep(self.sweep):
                 print(path)
         return max(codes, default=0)

@@ -61,8 +61,7 @@ class LiveText(Strategy):
         seed: int = 0,
     ) -> None:
         self.freeze_depth, self.text_freeze_depth = freeze_depth, text_freeze_depth
-        self.clamp, self.seed = clamp, seed
-        self.frozen_statistics = frozen_statistics
+        self.clamp, self.seed, self.frozen_statistics = clamp, seed, frozen_statistics
         self.task: Task | None = None
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
