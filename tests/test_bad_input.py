@@ -122,7 +122,9 @@ def test_bad_pictures_are_listed_fifty_at_most_and_the_rest_is_in_a_file(photos,
     victims[1].write_bytes(b"")
     for i in range(60):
         (photos / "train" / "dog" / f"text{i}.jpg").write_text("no picture")
-    head, *listed, last = refused(tmp_path, "dataset=imagefolder", f"dataset.root={photos}")
+    said = refused(tmp_path, "dataset=imagefolder", f"dataset.root={photos}")
+    head, *listed, last, log = said
+    assert log.endswith("log.txt")
     assert "62 of 96 pictures cannot be read" in head
     assert len(listed) == 50
     assert str(victims[0]) in listed[0]

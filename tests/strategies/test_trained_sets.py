@@ -99,6 +99,7 @@ def train(classifier, strategy, size):
     module.train()
     for step, batch in enumerate(batches(size, 3)):
         batch["captions"] = [list(TASK.prompts[label]) for label in batch["label"]]
+        batch["index"] = torch.arange(len(batch["label"]))
         optimizer.zero_grad()
         strategy.loss(classifier, batch, smoothing=0.0, step=step).backward()
         optimizer.step()
