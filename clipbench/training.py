@@ -22,6 +22,7 @@ from clipbench.merging import State
 from clipbench.mixing import Zipped
 from clipbench.mixup import MixUp
 from clipbench.models.base import Classifier, ImageTower
+from clipbench.models.two_towers import TwoTowers
 from clipbench.modules import ClassificationModule, RetrievalModule, TuningModule
 from clipbench.progress import console
 from clipbench.retention import Retention
@@ -52,6 +53,7 @@ class Training:
         for warning in [*self.data.warnings, *strange]:
             run.warn(warning)
         classifier = self._classifier()
+        self._cut_captions(classifier.tower)
         self.module = tuning(classifier, self.strategy, run.recipe, run.schedule, self.data)
         self.module.seed, self.module.last_step = run.config["seed"], run.config["steps"]
         if run.augment.mixes:
@@ -72,6 +74,18 @@ class Training:
         self.evaluate = Evaluation(
             self.trainer, self.module, self.loaders, self.data, self._watch(classifier)
         )
+
+    def _cut_captions(self, tower: ImageTower) -> None:
+        """Say how many captions this model does not read to their end, which nothing else would."""
+        if not isinstance(self.data, CaptionDataModule) or not isinstance(tower, TwoTowers):
+            return
+        said = [own for split in self.data.splits.values() for own in split.captions or ()]
+        captions = [caption for own in said for caption in own]
+        if cut := len(tower.cut(captions)):
+            self.run.warn(
+                f"{cut:,} of {len(captions):,} captions are longer than this model reads: "
+                "their ends are cut off"
+            )
 
     def _policies(self) -> list[Callback]:
         config, metric, own = self.run.config, self.recorder.metric, list[Callback]()

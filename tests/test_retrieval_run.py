@@ -37,6 +37,7 @@ def photos(tmp_path_factory):
             said = [f"a {COLOURS[i % 8]} {w} of {split} {i}" for w in ("ball", "box", "dog")]
             rows += [f"{name},{text},{split}" for text in said[: 1 + i % 3]]
     rows += ["train0.png,the same,train", "train3.png,the same,train"]
+    rows.append(f"train5.png,{'a very ' * 20}long one,train")
     (home / "captions.csv").write_text("\n".join(rows) + "\n")
     return home / "captions.csv"
 
@@ -110,6 +111,13 @@ def test_epoch_0_is_the_zero_shot_model_measured_by_hand(tuned, photos):
     row = record["curve"][0]
     for name, value in expected.items():
         assert row[f"val/{name}"] == pytest.approx(value, rel=1e-4), name
+
+
+def test_captions_that_the_model_does_not_read_to_their_end_are_counted(tuned, photos):
+    _, record = tuned
+    count = len(pd.read_csv(photos))
+    (said,) = [text for text in record["warnings"] if "cut off" in text]
+    assert said.startswith(f"1 of {count} captions are longer than this model reads")
 
 
 def test_the_file_that_is_left_gives_the_numbers_that_were_told(tuned, photos):
