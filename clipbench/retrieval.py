@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 KS = (1, 5, 10)
-BLOCK = 192  # pictures in a tile; with 960 captions beside them it is 0.7 MB, which stays in a cache
+BLOCK = 192  # pictures in a tile; with 960 captions beside them it is 0.7 MB: it stays in a cache
 
 
 @dataclass(frozen=True)
