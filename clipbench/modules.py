@@ -29,6 +29,7 @@ class TuningModule(LightningModule):
         recipe: plain data: ``lr``, ``weight_decay``, ``optimizer``, ``label_smoothing``,
             ``micro_batch``, ...
         schedule: learning rate by optimiser step.
+        measure: the metrics of a split, given its name and what the module collected of it.
         weights: of each class in the loss, (C,), or None.
 
     Attributes:
@@ -52,11 +53,13 @@ class TuningModule(LightningModule):
         strategy: Strategy,
         recipe: Mapping[str, Any],
         schedule: optim.Schedule,
+        measure: Callable[..., dict[str, float]],
         weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.classifier, self.strategy = classifier, strategy
         self.recipe, self.schedule, self.weights = recipe, schedule, weights
+        self.measure = measure
         self.split = "val"
         self.outputs: dict[str, Tensor] = {}
         self.rows = 0
@@ -208,26 +211,8 @@ class TuningModule(LightningModule):
 class ClassificationModule(TuningModule):
     """Of a classifier of pictures: its outputs are logits (n, C) and labels (n,).
 
-    Args:
-        classifier: as the strategy prepared it.
-        strategy: see :class:`TuningModule`.
-        recipe: likewise.
-        schedule: likewise.
-        measure: the metrics of a split, given its name, logits (n, C) and labels (n,).
-        weights: of each class in the loss, (C,), or None.
+    ``measure`` is given a split's name and both.
     """
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        strategy: Strategy,
-        recipe: Mapping[str, Any],
-        schedule: optim.Schedule,
-        measure: Callable[[str, Tensor, Tensor], dict[str, float]],
-        weights: Tensor | None = None,
-    ) -> None:
-        super().__init__(classifier, strategy, recipe, schedule, weights)
-        self.measure = measure
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch of pictures, or of features computed before."""
@@ -251,24 +236,11 @@ class RetrievalModule(TuningModule):
     captions, in the split's order and in batches of the run's size: it compares with
     ``train/loss``, and between runs of one batch size.
 
-    Args:
-        classifier: as the strategy prepared it, its head without rows.
-        strategy: see :class:`TuningModule`.
-        recipe: likewise.
-        schedule: likewise.
-        measure: the metrics of a split, given its name and both features.
+    ``measure`` is given a split's name and both features.
     """
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        strategy: Strategy,
-        recipe: Mapping[str, Any],
-        schedule: optim.Schedule,
-        measure: Callable[[str, Tensor, Tensor], dict[str, float]],
-    ) -> None:
-        super().__init__(classifier, strategy, recipe, schedule)
-        self.measure = measure
+    def __init__(self, classifier: Classifier, *others: Any) -> None:
+        super().__init__(classifier, *others)
         self.tokens = Tokens(classifier.tower.tokenizer())
 
     def look(self, batch: Batch) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ sort, a search that cannot tell pictures apart finds one at k of n by chance alo
 that two pictures share word by word counts for the first of them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -126,7 +127,7 @@ def _check(pictures: int, texts: int, owner: Tensor) -> None:
         raise ValueError(f"{len(bare)} pictures have no text, first {bare[:1]}")
 
 
-class _Tiles:
+class _Tiles(ABC):
     """Pictures and their captions, cut where a picture begins, so that own meets own."""
 
     def __init__(self, owner: Tensor, pictures: int, block: int) -> None:
@@ -153,9 +154,9 @@ class _Tiles:
     def texts(self, tile: int) -> slice:
         return slice(self.cuts[tile][1], self.cuts[tile + 1][1])
 
+    @abstractmethod
     def scores(self, row: int, column: int) -> Tensor:
         """Of the pictures of a tile with the texts of a tile: (b, t)."""
-        raise NotImplementedError
 
     def all(self) -> Iterator[tuple[int, int]]:
         """Row and column of every tile, those on the diagonal first."""
