@@ -167,7 +167,8 @@ def _other_classes(
     own: Mapping[str, torch.Size], state: Mapping[str, Tensor], other: list[str]
 ) -> tuple[int, int] | None:
     """(Classes of the file, classes here) if all that differs is the first size of one layer."""
-    if len({name.rpartition(".")[0] for name in other}) != 1:
+    named = [name.rpartition(".") for name in other]
+    if len({layer for layer, _, _ in named}) != 1 or {n for *_, n in named} - {"weight", "bias"}:
         return None
     pairs = [(tuple(state[name].shape), tuple(own[name])) for name in other]
     if any(theirs[1:] != ours[1:] for theirs, ours in pairs):

@@ -184,6 +184,14 @@ def test_a_head_of_other_classes_is_called_one(net):
         weights.load_into(net, other, source="x.pt", target="net")
 
 
+def test_what_is_no_layer_is_not_called_a_head():
+    net = torch.nn.Module()
+    net.positional_embedding = torch.nn.Parameter(torch.zeros(10, 3))
+    with pytest.raises(Refused, match=r"1 of another shape \(positional_embedding\)"):
+        other = {"positional_embedding": torch.zeros(5, 3)}
+        weights.load_into(net, other, source="a", target="b")
+
+
 def test_half_precision_weights_load_into_full_precision(net):
     half = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
     weights.load_into(net, half, source="x.pt", target="net")

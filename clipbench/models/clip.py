@@ -1,10 +1,12 @@
 """CLIP through open_clip: any of its architectures, its weights, its zero-shot classifier."""
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
@@ -32,8 +34,9 @@ class CLIP(TwoTowers):
             ``hf-hub:org/name`` for an architecture of that repository's own.
         pretrained: an open_clip tag, ``hf-hub:org/name``, a local file, ``assets:`` and the name of
             a file of this package, or None for random weights.
-        image_size: side in pixels, or None for the checkpoint's own; when it is raised, position
-            embeddings are interpolated (open_clip's ``resize_pos_embed``).
+        image_size: side in pixels, or None for the checkpoint's own; for another, the positions of
+            a ViT or of a ResNet's attention pool are interpolated (open_clip's
+            ``resize_pos_embed``, which by itself knows the ViT alone).
         pool: ``mean`` for FT-CLIP's, see :func:`clipbench.models.pooling.pool_patches`; the text
             tower is then left out, since its space is; None for the checkpoint's own.
 
@@ -107,6 +110,7 @@ class CLIP(TwoTowers):
         with suppress(Exception):
             state = convert_state_dict(self.model, state)
             resize_pos_embed(state, self.model)
+            _resize_attention_pool(state, self.model.visual)
             resize_text_pos_embed(state, self.model)
         for name in ("logit_scale", "logit_bias"):  # a scalar here, one number there
             own = getattr(self.model, name, None)
@@ -216,6 +220,16 @@ def _before_projection(visual: Any, images: Tensor) -> Tensor:
     finally:
         visual.proj = projection
     return features
+
+
+def _resize_attention_pool(state: dict[str, Tensor], visual: Any) -> None:
+    """Let open_clip interpolate a ResNet's positions, which it knows by a ViT's name alone."""
+    key = "visual.attnpool.positional_embedding"
+    if key in state and hasattr(visual, "attnpool"):
+        side = math.isqrt(len(visual.attnpool.positional_embedding) - 1)
+        positions = {"visual.positional_embedding": state[key]}
+        resize_pos_embed(positions, SimpleNamespace(visual=SimpleNamespace(grid_size=side)))
+        state[key] = positions["visual.positional_embedding"]
 
 
 def _preprocess(told: Mapping[str, Any]) -> Preprocess:

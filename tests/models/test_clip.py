@@ -128,6 +128,24 @@ def test_position_embeddings_interpolate_as_open_clip_does(tmp_path, tiny):
     )
 
 
+def test_positions_of_an_attention_pool_interpolate_too(tmp_path):
+    """open_clip leaves a ResNet's alone, so that its weights fit no other size of picture."""
+    torch.manual_seed(0)
+    small = CLIP(arch="tiny-rn")
+    path = tmp_path / "small.safetensors"
+    weights.save(path, small.native_state_dict(random_head(small, 2)), small.metadata())
+    large = CLIP(arch="tiny-rn", pretrained=str(path), image_size=96).eval()
+    assert large.preprocess.size == 96 and large(images(96)).shape == (4, 24)
+    whole, *grid = small.model.visual.attnpool.positional_embedding.detach().unbind()
+    planes = torch.stack(grid).T.reshape(1, -1, 2, 2)
+    planes = F.interpolate(planes, size=(3, 3), mode="bicubic", antialias=True)
+    expected = torch.cat([whole[None], planes.flatten(2)[0].T])
+    assert torch.equal(large.model.visual.attnpool.positional_embedding, expected)
+    before = torch.cat([whole[None], torch.stack(grid)])
+    same = CLIP(arch="tiny-rn", pretrained=str(path))
+    assert torch.equal(same.model.visual.attnpool.positional_embedding, before)
+
+
 def test_preprocessing_travels_with_the_file(tmp_path, tiny):
     about = tiny.metadata()
     told = {**json.loads(about["preprocess"]), "mean": [0.1, 0.2, 0.3], "resize_mode": "squash"}
