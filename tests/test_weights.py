@@ -187,8 +187,8 @@ def test_a_head_of_other_classes_is_called_one(net):
 def test_what_is_no_layer_is_not_called_a_head():
     net = torch.nn.Module()
     net.positional_embedding = torch.nn.Parameter(torch.zeros(10, 3))
+    other = {"positional_embedding": torch.zeros(5, 3)}
     with pytest.raises(Refused, match=r"1 of another shape \(positional_embedding\)"):
-        other = {"positional_embedding": torch.zeros(5, 3)}
         weights.load_into(net, other, source="a", target="b")
 
 

@@ -135,7 +135,8 @@ def test_positions_of_an_attention_pool_interpolate_too(tmp_path):
     path = tmp_path / "small.safetensors"
     weights.save(path, small.native_state_dict(random_head(small, 2)), small.metadata())
     large = CLIP(arch="tiny-rn", pretrained=str(path), image_size=96).eval()
-    assert large.preprocess.size == 96 and large(images(96)).shape == (4, 24)
+    assert large.preprocess.size == 96
+    assert large(images(96)).shape == (4, 24)
     whole, *grid = small.model.visual.attnpool.positional_embedding.detach().unbind()
     planes = torch.stack(grid).T.reshape(1, -1, 2, 2)
     planes = F.interpolate(planes, size=(3, 3), mode="bicubic", antialias=True)
