@@ -36,6 +36,28 @@ def test_it_starts_from_the_head_of_a_linear_probe():
         torch.testing.assert_close(classifier.classify(rows["train"][0]), classifier.head(seen))
 
 
+def test_a_rescaled_head_has_a_random_ones_spread_and_the_same_answers():
+    """normalize_lp of the authors' code: over np.std of the fit, times np.std of a new layer."""
+    generator = torch.Generator().manual_seed(0)
+    rows = {
+        n: (torch.randn(30, 128, generator=generator), torch.arange(30) % 3)
+        for n in ("train", "val")
+    }
+    heads = {}
+    for rescale in (False, True):
+        words = ("strategy=lp_ft", f"strategy.rescale_head={rescale}", *CLIP)
+        strategy = build(composed(*words)["strategy"])
+        torch.manual_seed(0)
+        classifier = strategy.prepare(tower(), TASK)
+        random = classifier.head.weight.detach().numpy().copy()
+        strategy.fit_head(classifier, rows.__getitem__)
+        heads[rescale] = [p.detach().numpy() for p in classifier.head.parameters()]
+    factor = np.std(random) / np.std(heads[False][0])
+    assert not np.isclose(factor, 1, atol=0.1)
+    for ours, fitted in zip(heads[True], heads[False], strict=True):
+        np.testing.assert_allclose(ours, fitted * factor, rtol=1e-5)
+
+
 def test_epoch_0_of_its_run_is_the_last_of_the_probes(outputs):
     """With one classifier for both, the same pictures and the same fit."""
     found = {}
