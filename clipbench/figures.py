@@ -40,42 +40,53 @@ def hue(model: int, share: float) -> Any:
     return mpl.colormaps[_MAPS[model % len(_MAPS)]](0.45 + 0.5 * share)
 
 
-def label(record: Mapping[str, Any], varying: Sequence[str]) -> str:
+def label(row: Mapping[str, Any], varying: Sequence[str]) -> str:
     """A readable name for a run: its model and what else varies in its sweep."""
-    told = {**record.get("typed", {}), **record}
-    told["shots"] = record["config"]["dataset"].get("shots")
-    rest = [f"{a}={told[a]}" for a in varying if a not in ("model", "dataset") and a in told]
-    return " ".join([record["model"], *rest])
+    rest = [
+        f"{axis}={value}"
+        for axis in varying
+        if axis not in ("model", "dataset") and (value := frames.cell(row[axis]))
+    ]
+    return " ".join([str(row["model"]), *rest])
 
 
-def curves(runs: frames.Runs, path: Path) -> None:
+def curves(runs: frames.Runs | pd.DataFrame, path: Path) -> bool:
     """The validation metric against the epoch, epoch 0 included, of all runs over each other.
 
     Runs that differ by their seed alone have one colour: thin lines, and their mean.
+
+    Args:
+        runs: folders with records, or the frame of them.
+        path: of the figure.
+
+    Returns:
+        False where there is nothing to draw, as before there were curves in frozen rows.
     """
     from matplotlib.ticker import MaxNLocator
 
-    apart = frames.seedless(frames.frame(runs))
-    metric = runs[0][1]["selection"]["metric"]
-    groups: dict[tuple[str, str], list[Any]] = {}
-    for _, record in sorted(runs, key=lambda run: label(run[1], apart)):
-        groups.setdefault((record["model"], label(record, apart)), []).append(
-            pd.Series({row["epoch"]: row.get(metric) for row in record["curve"]}, dtype=float)
-        )
+    frame = runs if isinstance(runs, pd.DataFrame) else frames.frame(runs)
+    lines = frames.curves(frame)
+    if lines.isna().all(axis=None):
+        return False
+    apart = frames.seedless(frame)
+    names = frame.apply(lambda row: label(row, apart), axis=1)
+    groups = {
+        (frame["model"][part[0]], name): part for name, part in names.groupby(names).groups.items()
+    }
     models = sorted({model for model, _ in groups})
     figure, axes = _canvas(9, 5)
-    for model, name in groups:
-        seeds = groups[model, name]
-        peers = [other for own, other in groups if own == model]
+    for model, name in sorted(groups):
+        seeds = lines.loc[groups[model, name]]
+        peers = [other for own, other in sorted(groups) if own == model]
         color = hue(models.index(model), peers.index(name) / max(1, len(peers) - 1))
         look = {"color": color, "ls": MARKS[peers.index(name) % len(MARKS)][0]}
         if len(seeds) > 1:
-            for line in seeds:
+            for _, line in seeds.iterrows():
                 axes.plot(line.dropna(), lw=0.5, **look)
             name = f"{name}, mean of {len(seeds)} seeds"
-        mean = pd.concat(seeds, axis=1).mean(axis=1).dropna()
-        axes.plot(mean, marker="o", ms=3, lw=1.5, label=name, **look)
-    axes.set(xlabel="epoch (0: before training)", ylabel=metric)
+        axes.plot(seeds.mean().dropna(), marker="o", ms=3, lw=1.5, label=name, **look)
+    axes.set(xlabel="epoch (0: before training)", ylabel=frame["selection/metric"].iloc[0])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     save(figure, path)
+    return True

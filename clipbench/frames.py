@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from clipbench import results
+from clipbench.spreadsheet import unsafe
 from clipbench.statistics import over_seeds
 
 Runs = Sequence[tuple[Path, dict[str, Any]]]
@@ -16,6 +17,7 @@ AXES = (
     *("freeze_depth", "shots", "seed"),
 )
 _NO_AXES = ("key", "status", "folder", "epoch0")
+_SPLIT = ("n", "expected", "sha256")
 _NUMBERS = ("lr", "batch_size", "epochs", "shots", "seed", "epoch0")
 
 
@@ -23,7 +25,8 @@ def frame(runs: Runs) -> pd.DataFrame:
     """One row a run: what its sweep typed, its axes, metrics, cost, data and versions.
 
     ``data/n``, ``data/expected`` and ``data/sha256`` are of the test split, or of val where there
-    is none.
+    is none; other splits' are ``data/val/n``, ... ``curve/0``, ``curve/1``, ... is the metric that
+    the run was selected by, after that many epochs.
     """
     rows = pd.DataFrame([_row(folder, record) for folder, record in runs])
     names = [str(c) for c in rows]
@@ -41,7 +44,13 @@ def _row(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     flat |= {"cost/parameters": record["parameters"]["total"]}
     flat |= {"cost/trainable": record["parameters"]["trainable"]}
     flat |= {"cost/steps": record["steps"]["total"]}
-    flat |= {f"data/{name}": split[name] for name in ("n", "expected", "sha256")}
+    flat |= {f"data/{name}": split[name] for name in _SPLIT}
+    evaluated = {name: of for name, of in record["data"].items() if name not in ("train", "test")}
+    for name, of in evaluated.items():
+        flat |= {f"data/{name}/{what}": of[what] for what in _SPLIT if what in of}
+    flat |= {"data/scheme": record["config"]["dataset"].get("scheme")}
+    metric = record["selection"]["metric"]
+    flat |= {f"curve/{row['epoch']}": row.get(metric) for row in record["curve"]}
     flat |= {f"versions/{name}": version for name, version in record.get("versions", {}).items()}
     git = record.get("git") or {}
     return flat | {"git/commit": git.get("commit"), "git/dirty": git.get("dirty")}
@@ -54,7 +63,16 @@ def read(path: Path) -> pd.DataFrame:
     words = {c: str for c in names if "/" not in c and c not in _NUMBERS}
     rules: Any = {"keep_default_na": False, "na_values": [""]}
     found: pd.DataFrame = pd.read_csv(path, dtype=words, **rules)
+    for column in words:
+        found[column] = found[column].map(unsafe, na_action="ignore")
     return found.copy()  # in one piece: pandas warns of hundreds of columns read one by one
+
+
+def curves(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a run, a column an epoch from 0 on: the metric that runs were selected by."""
+    names = {int(c.split("/")[1]): c for c in map(str, frame) if c.startswith("curve/")}
+    found = frame[[names[epoch] for epoch in sorted(names)]].astype(float)
+    return found.set_axis(sorted(names), axis=1)
 
 
 def varying(frame: pd.DataFrame) -> list[str]:

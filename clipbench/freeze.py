@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipbench import frames, paths, tables
+from clipbench import frames, paths, sweep_tables, typeset
 from clipbench.progress import console
 from clipbench.results import write_text
 
@@ -41,12 +41,12 @@ def freeze(results: Path) -> list[Path]:
         sweep = paths.outputs() / "sweeps" / path.stem
         if not (sweep / "jobs.jsonl").is_file():
             continue
-        runs, failed = tables.sweep_runs(sweep)
+        runs, failed = sweep_tables.sweep_runs(sweep)
         for job in failed:
             console.print(f"[red]not frozen:[/] {path.stem}: {' '.join(job['overrides'])}")
         if runs:
             results.mkdir(parents=True, exist_ok=True)
-            text = frozen(frames.frame(runs)).to_csv(index=False)
+            text = typeset.csv(frozen(frames.frame(runs)))
             write_text(results / f"{path.stem}.csv", text)
             written.append(results / f"{path.stem}.csv")
     return written

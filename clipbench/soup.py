@@ -23,7 +23,7 @@ from clipbench import (
     paths,
     results,
     saved,
-    tables,
+    sweep_tables,
 )
 from clipbench.errors import Refused
 from clipbench.evaluation import Evaluation
@@ -48,7 +48,7 @@ def ingredients(sweep: Path) -> Runs:
     """
     if not (sweep / "jobs.jsonl").is_file():
         raise Refused(f"{sweep} is no sweep; give a folder of outputs/sweeps that has a jobs.jsonl")
-    runs = [run for run in tables.sweep_runs(sweep)[0] if run[1]["strategy"] != "soup"]
+    runs = [run for run in sweep_tables.sweep_runs(sweep)[0] if run[1]["strategy"] != "soup"]
     if len(runs) < 2:
         raise Refused(f"{sweep} has {len(runs)} completed runs; a soup is of two at least")
     first = _start(runs[0][1])
@@ -179,7 +179,7 @@ def main() -> None:
     line |= {"folder": outcome.folder, "overrides": [f"soup={asked['kind']}", f"bn={asked['bn']}"]}
     with (sweep / "jobs.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
-    for path in tables.sweep(sweep):
+    for path in sweep_tables.sweep(sweep):
         print(path)
 
 

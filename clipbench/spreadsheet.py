@@ -13,6 +13,11 @@ def safe(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
+def unsafe(text: str) -> str:
+    """What :func:`safe` was given."""
+    return text[1:] if text.startswith(tuple(f"'{sign}" for sign in _FORMULAS)) else text
+
+
 def write(file: IO[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table as CSV, its text made safe.
 

@@ -166,9 +166,9 @@ class Session:
             self.sweep = elsewhere
             codes = [line["code"] for line in _listed(elsewhere)]
         if self.sweep is not None:
-            from clipbench import tables  # pandas and scipy, which --cfg job must not pay for
+            from clipbench import sweep_tables  # pandas and scipy, which --cfg job must not pay for
 
-            for path in tables.sweep(self.sweep):
+            for path in sweep_tables.sweep(self.sweep):
                 print(path)
         return max(codes, default=0)
 

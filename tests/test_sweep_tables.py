@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from clipbench import axis_figures, frames, freeze, paths, results, tables
+from clipbench import axis_figures, frames, freeze, paths, results, sweep_tables, tables
 
 
 def record(key, model="clip_tiny", lr=1e-5, acc=0.5, n=306, sha="ab" * 32):
@@ -50,7 +50,7 @@ def sweep(tmp_path, monkeypatch):
 
 def test_what_a_row_says(sweep):
     folder = sweep(record("aaaaaaaa"), record("bbbbbbbb", lr=1e-4, acc=0.123456))
-    stem = Path(str(tables.sweep(folder)[0])).with_suffix("")
+    stem = Path(str(sweep_tables.sweep(folder)[0])).with_suffix("")
     text = stem.with_suffix(".md").read_text()
     header, _, first, second = text.strip().splitlines()
     names = [name.strip() for name in header.strip("|").split("|")]
@@ -71,7 +71,8 @@ def test_what_a_row_says(sweep):
 def test_results_do_not_depend_on_the_order_in_which_jobs_ran(sweep):
     one, two = record("aaaaaaaa"), record("bbbbbbbb", lr=1e-4)
     texts = [
-        Path(str(tables.sweep(sweep(*order))[0])).read_text() for order in ((one, two), (two, one))
+        Path(str(sweep_tables.sweep(sweep(*order))[0])).read_text()
+        for order in ((one, two), (two, one))
     ]
     assert texts[0] == texts[1]
 
@@ -79,13 +80,13 @@ def test_results_do_not_depend_on_the_order_in_which_jobs_ran(sweep):
 def test_a_job_listed_twice_is_one_row_and_failed_ones_are_said(sweep, capsys):
     one = record("aaaaaaaa")
     folder = sweep(one, one, failed=["lr=9"])
-    frame = pd.read_csv(Path(str(tables.sweep(folder)[0])).with_suffix(".csv"))
+    frame = pd.read_csv(Path(str(sweep_tables.sweep(folder)[0])).with_suffix(".csv"))
     assert len(frame) == 1
     assert "lr=9" in capsys.readouterr().out
 
 
 def test_a_sweep_in_which_nothing_completed_has_no_table(sweep):
-    assert tables.sweep(sweep(failed=["lr=9"])) == []
+    assert sweep_tables.sweep(sweep(failed=["lr=9"])) == []
 
 
 def test_what_only_this_sweep_typed_has_a_column(sweep):
@@ -94,14 +95,14 @@ def test_what_only_this_sweep_typed_has_a_column(sweep):
     for line, mode in zip(lines, ("crop", "pad"), strict=True):
         line["overrides"] = [f"dataset.resize_mode={mode}", "prompts=simple", "seed=0"]
     (folder / "jobs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    table = pd.read_csv(Path(tables.sweep(folder)[0]).with_suffix(".csv"))
+    table = pd.read_csv(Path(sweep_tables.sweep(folder)[0]).with_suffix(".csv"))
     assert table["dataset.resize_mode"].tolist() == ["crop", "pad"]
     assert "prompts" not in table
     assert table["val/acc"].tolist() == [0.5, 0.7]
 
 
 def means(folder):
-    return pd.read_csv(tables.sweep(folder)[0].with_name("sweep_one_means.csv"))
+    return pd.read_csv(sweep_tables.sweep(folder)[0].with_name("sweep_one_means.csv"))
 
 
 def test_runs_that_differ_by_their_seed_alone_are_one_mean_with_its_interval(sweep):
@@ -122,7 +123,7 @@ def test_no_mean_is_taken_over_two_test_splits(sweep):
 def test_of_the_costs_the_least_is_kept_and_of_memory_the_most(sweep):
     entries = [record(f"a{s}") | {"seed": s} for s in range(2)]
     entries[1]["cost"] = entries[1]["cost"] | {"seconds": 40.0, "peak_memory_bytes": 2e9}
-    stem = tables.sweep(sweep(*entries))[0]
+    stem = sweep_tables.sweep(sweep(*entries))[0]
     least = pd.read_csv(stem.with_name("sweep_one_cost_least.csv"))
     assert (least["seconds"][0], least["peak memory MB"][0], least["trainable"][0]) == (40, 2000, 5)
 
@@ -130,7 +131,7 @@ def test_of_the_costs_the_least_is_kept_and_of_memory_the_most(sweep):
 def test_depths_stand_in_their_order_and_all_comes_last(sweep):
     depths = ["all", 10, 2, 0]
     entries = [record(f"a{i}") | {"freeze_depth": d} for i, d in enumerate(depths)]
-    written = tables.sweep(sweep(*entries))
+    written = sweep_tables.sweep(sweep(*entries))
     assert pd.read_csv(written[0].with_suffix(".csv"))["freeze_depth"].tolist() == [
         *("0", "2", "10", "all")
     ]
@@ -156,7 +157,7 @@ def test_what_is_frozen_gives_the_same_tables_and_names_no_place(sweep, tmp_path
         line["overrides"] = [f"dataset.resize_mode={mode}", "dataset.root=/home/me", "ema=0.10"]
         line["overrides"].append(f"note={line['folder']}")
     (folder / "jobs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    runs, _ = tables.sweep_runs(folder)
+    runs, _ = sweep_tables.sweep_runs(folder)
     path = tmp_path / "one.csv"
     path.write_text(freeze.frozen(frames.frame(runs)).to_csv(index=False))
     assert str(tmp_path) not in path.read_text()
@@ -165,8 +166,8 @@ def test_what_is_frozen_gives_the_same_tables_and_names_no_place(sweep, tmp_path
     assert frames.read(path)[[*typed]].values.tolist()[0] == ["null", "0.10"]
     kept = frames.read(path)
     frame = frames.frame(runs).drop(columns=["dataset.root", "note"])
-    for table in (tables.result_table, tables.cost_table):
-        assert tables.as_text(table(kept)).equals(tables.as_text(table(frame)))
+    for table in (sweep_tables.result_table, sweep_tables.cost_table):
+        assert sweep_tables.as_text(table(kept)).equals(sweep_tables.as_text(table(frame)))
 
 
 def test_every_experiment_that_was_run_is_frozen(sweep, tmp_path, monkeypatch):
@@ -187,7 +188,7 @@ def test_alphas_are_drawn_as_a_mean_over_seeds(sweep):
         entry["final"] |= {f"{split}/acc@alpha=1": 0.6 for split in ("val", "test", "test_ood")}
         entry["final"] |= {f"{split}/acc@alpha=0": 0.5 for split in ("val", "test", "test_ood")}
         entry["selection"] = entry["selection"] | {"alpha": 1.0}
-    written = tables.sweep(sweep(*entries))
+    written = sweep_tables.sweep(sweep(*entries))
     assert "sweep_one_by_alpha.png" in {path.name for path in written}
 
 
@@ -204,7 +205,7 @@ def test_a_learning_rate_that_follows_from_the_model_sets_nothing_apart():
 
 
 def test_the_door_makes_tables_of_what_is_frozen(sweep, tmp_path, monkeypatch):
-    runs, _ = tables.sweep_runs(sweep(record("aaaaaaaa"), record("bbbbbbbb", lr=1e-4)))
+    runs, _ = sweep_tables.sweep_runs(sweep(record("aaaaaaaa"), record("bbbbbbbb", lr=1e-4)))
     monkeypatch.setattr(paths, "EXPERIMENTS", tmp_path)
     (tmp_path / "results").mkdir()
     text = freeze.frozen(frames.frame(runs)).to_csv(index=False)
