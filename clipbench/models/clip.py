@@ -109,6 +109,8 @@ class CLIP(TwoTowers):
         # Weights of another network may fail here; load_into() says which tensors differ.
         with suppress(Exception):
             state = convert_state_dict(self.model, state)
+            for key in [k for k in state if k.endswith("positional_embedding")]:
+                state[key] = state[key].float()  # torch interpolates no half precision on a CPU
             resize_pos_embed(state, self.model)
             _resize_attention_pool(state, self.model.visual)
             resize_text_pos_embed(state, self.model)

@@ -123,9 +123,12 @@ def test_position_embeddings_interpolate_as_open_clip_does(tmp_path, tiny):
         assert torch.equal(large(images(64)), theirs.encode_image(images(64)))
     state = {"visual.positional_embedding": tiny.model.visual.positional_embedding.detach()}
     resize_pos_embed(state, large.model)
-    assert torch.equal(
-        large.model.visual.positional_embedding, state["visual.positional_embedding"]
-    )
+    expected = state["visual.positional_embedding"]
+    assert torch.equal(large.model.visual.positional_embedding, expected)
+    half = {k: v.half() for k, v in tiny.native_state_dict(random_head(tiny, 2)).items()}
+    weights.save(path, half, tiny.metadata())  # as OpenAI's own files are
+    other = CLIP(arch="tiny-vit-quickgelu", pretrained=str(path), image_size=64)
+    torch.testing.assert_close(other.model.visual.positional_embedding, expected, rtol=0, atol=1e-4)
 
 
 def test_positions_of_an_attention_pool_interpolate_too(tmp_path):
@@ -142,6 +145,12 @@ def test_positions_of_an_attention_pool_interpolate_too(tmp_path):
     planes = F.interpolate(planes, size=(3, 3), mode="bicubic", antialias=True)
     expected = torch.cat([whole[None], planes.flatten(2)[0].T])
     assert torch.equal(large.model.visual.attnpool.positional_embedding, expected)
+    half = {k: v.half() for k, v in small.native_state_dict(random_head(small, 2)).items()}
+    weights.save(tmp_path / "half.safetensors", half, small.metadata())
+    other = CLIP(arch="tiny-rn", pretrained=str(tmp_path / "half.safetensors"), image_size=96)
+    torch.testing.assert_close(
+        other.model.visual.attnpool.positional_embedding, expected, rtol=0, atol=1e-3
+    )
     before = torch.cat([whole[None], torch.stack(grid)])
     same = CLIP(arch="tiny-rn", pretrained=str(path))
     assert torch.equal(same.model.visual.attnpool.positional_embedding, before)
