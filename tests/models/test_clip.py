@@ -128,7 +128,7 @@ def test_position_embeddings_interpolate_as_open_clip_does(tmp_path, tiny):
     half = {k: v.half() for k, v in tiny.native_state_dict(random_head(tiny, 2)).items()}
     weights.save(path, half, tiny.metadata())  # as OpenAI's own files are
     other = CLIP(arch="tiny-vit-quickgelu", pretrained=str(path), image_size=64)
-    torch.testing.assert_close(other.model.visual.positional_embedding, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(other.model.visual.positional_embedding, expected, rtol=0, atol=1e-3)
 
 
 def test_positions_of_an_attention_pool_interpolate_too(tmp_path):
