@@ -11,18 +11,19 @@ from clipbench.errors import Refused
 Given = dict[str, str]
 
 
-def opened(usage: str, act: Callable[[list[str]], int]) -> None:
+def opened(usage: str, act: Callable[[list[str]], int], *, bare: bool = False) -> None:
     """Do what a command line asks, and exit: 0 well, 1 refused, 2 not understood.
 
     Args:
         usage: the door's docstring, shown for ``--help`` and for no words at all.
         act: takes the words, returns the exit code.
+        bare: whether no words at all ask for something.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     words = sys.argv[1:]
-    if not words or {"-h", "--help"} & set(words):
+    if not (words or bare) or {"-h", "--help"} & set(words):
         print(usage, file=sys.stdout if words else sys.stderr)
         sys.exit(0 if words else 2)
     try:

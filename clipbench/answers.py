@@ -1,0 +1,123 @@
+"""What a sweep says to somebody who has to choose: which model, how sure, at what cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clipbench import frames, paired
+from clipbench.candidates import Candidate, candidates, measure
+from clipbench.paired import Difference
+
+SURE = 0.05
+RESAMPLES = 2_000  # of a comparison that a page shows
+# They have seen drawings only: what they do says nothing about the models they stand for.
+DRAWN = {"clip_tiny": "a small CLIP", "resnet_tiny": "a small ResNet"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the runs on one dataset say.
+
+    Attributes:
+        dataset: the option typed.
+        split: what was compared on: ``test``, or ``val`` where there is no test split.
+        metric: what by.
+        candidates: best on val first.
+        compared: of each pair of them second minus first, p adjusted for their number; empty
+            where no predictions of classes were saved.
+        n: pictures of the split.
+    """
+
+    dataset: str
+    split: str
+    metric: str
+    candidates: Sequence[Candidate]
+    compared: Mapping[tuple[str, str], Difference] = field(default_factory=dict)
+    n: int = 0
+
+    @property
+    def leader(self) -> Candidate:
+        """The best on val: what one would take without having seen the test split."""
+        return self.candidates[0]
+
+    def against(self, other: Candidate, leader: Candidate | None = None) -> Difference | None:
+        """The leader, or another, minus some candidate; None where nothing was compared."""
+        names = ((leader or self.leader).name, other.name)
+        if names in self.compared:
+            return _turned(self.compared[names])
+        return self.compared.get((names[1], names[0]))
+
+    @property
+    def worse(self) -> list[Candidate]:
+        """Those that the leader is significantly better than."""
+        return [c for c in self.candidates[1:] if (d := self.against(c)) and _clear(d, 1)]
+
+    @property
+    def better(self) -> list[Candidate]:
+        """Those that are significantly better on test than the one that val chose."""
+        return [c for c in self.candidates[1:] if (d := self.against(c)) and _clear(d, -1)]
+
+    @property
+    def equals(self) -> list[Candidate]:
+        """Those that no difference to the leader is shown of."""
+        apart = [*self.worse, *self.better]
+        return [c for c in self.candidates[1:] if c not in apart and self.against(c)]
+
+    @property
+    def cheaper(self) -> Candidate | None:
+        """The fastest that is not shown to be worse, if it takes half the leader's time or less."""
+        options = [c for c in self.equals if c.seconds <= self.leader.seconds / 2]
+        return min(options, key=lambda c: c.seconds, default=None)
+
+    @property
+    def rivals(self) -> list[Candidate]:
+        """Whom pictures and classes are compared with: the best of another model first."""
+        return sorted(self.candidates[1:], key=lambda c: c.model == self.leader.model)
+
+    def guessing(self) -> float:
+        """What always saying the largest class of the split would have, by the metric."""
+        if self.metric not in paired.METRICS:
+            return 0.0
+        labels = paired.predictions(self.leader.folders[0], self.split)["label"]
+        share = float(labels.value_counts(normalize=True).iloc[0])
+        if self.metric == "acc":
+            return share
+        classes = labels.nunique()
+        return 1 / classes if self.metric == "mean_per_class" else 2 * share / (1 + share) / classes
+
+
+def _turned(one: Difference) -> Difference:
+    from dataclasses import replace
+
+    return replace(one, estimate=-one.estimate, low=-one.high, high=-one.low)
+
+
+def _clear(one: Difference, sign: int) -> bool:
+    return one.p < SURE and one.estimate * sign > 0
+
+
+def answers(runs: frames.Runs) -> list[Answer]:
+    """An answer for each dataset, and for each version of its split: those do not compare.
+
+    Args:
+        runs: completed ones.
+    """
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for folder, record in runs:
+        split = "test" if "test" in record["data"] else "val"
+        told = record["data"][split]
+        groups.setdefault((record["dataset"], told["sha256"]), []).append((folder, record))
+    return [_answer(own) for own in groups.values()]
+
+
+def _answer(runs: frames.Runs) -> Answer:
+    first = runs[0][1]
+    split = "test" if "test" in first["data"] else "val"
+    metric = measure([record for _, record in runs])
+    found = candidates(runs, metric)
+    compared: dict[tuple[str, str], Difference] = {}
+    if metric in paired.METRICS and len(found) > 1:
+        models = {one.name: one.folders for one in found}
+        compared = paired.compare_all(models, split, metric, RESAMPLES)
+    n = int(first["data"][split]["n"])
+    return Answer(first["dataset"], split, metric, found, compared, n)

@@ -1,0 +1,78 @@
+"""One page that answers: which model, how sure, at what cost. It needs no other file, no network.
+
+Run: python -m clipbench.report [sweep=DIR] [out=FILE.html]
+
+sweep   a folder of sweeps/ below the outputs root, or its name; default: the latest
+out     default: reports/NAME.html below the outputs root
+
+Models and settings are chosen by val; the test split tells how good the chosen ones are and
+whether they differ. Pictures are shown where the dataset is on this machine.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clipbench import doors, paths, results, sweep_tables
+from clipbench.errors import Refused
+from clipbench.page import rendered
+
+
+def main() -> None:
+    """Write the page, and say where."""
+    doors.opened(__doc__ or "", report, bare=True)
+
+
+def report(words: list[str]) -> int:
+    """Do what the command line asks."""
+    asked = doors.given(words, ("sweep", "out"))
+    folder = _sweep(asked.get("sweep"))
+    out = Path(asked.get("out", paths.outputs() / "reports" / f"{folder.name}.html"))
+    if out.suffix != ".html":
+        raise Refused(f"out={out} is no .html; name one")
+    print(write(folder, out))
+    return 0
+
+
+def write(folder: Path, out: Path) -> Path:
+    """The page of a sweep.
+
+    Args:
+        folder: of the sweep, with its ``jobs.jsonl``.
+        out: of the page.
+
+    Raises:
+        Refused: if no job of it was completed.
+    """
+    runs, failed = sweep_tables.sweep_runs(folder)
+    if not runs:
+        raise Refused(f"no job of {folder} was completed; run it again, or see what it printed")
+    page = rendered(folder.name, runs, failed, plan(folder))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(out, page)
+    return out
+
+
+def plan(folder: Path) -> Mapping[str, Any]:
+    """What :mod:`clipbench.compare` decided for a sweep; empty for one of another door."""
+    path = folder / "plan.json"
+    found: Mapping[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
+def _sweep(given: str | None) -> Path:
+    home = paths.outputs() / "sweeps"
+    if given is None:
+        lists = sorted(home.glob("*/jobs.jsonl"), key=lambda path: path.stat().st_mtime)
+        if not lists:
+            raise Refused(f"no sweeps under {home.parent}; run one: python -m clipbench.run -m ...")
+        return lists[-1].parent
+    for folder in (Path(given), home / given):
+        if (folder / "jobs.jsonl").is_file():
+            return folder.resolve()
+    raise Refused(f"sweep={given} has no jobs.jsonl; name a folder of {home}")
+
+
+if __name__ == "__main__":
+    main()
