@@ -59,7 +59,7 @@ def test_a_rescaled_head_has_a_random_ones_spread_and_the_same_answers():
 
 
 def test_a_fitted_head_learns_as_fast_as_the_rest():
-    """Ten times is for a new one: it undid a fit of solar cells in its first epoch (.875 to .31)."""
+    """Ten times is for a new one: in an epoch it undid a fit of solar cells (0.875 to 0.312)."""
     new, fitted = (
         composed("model=efficientnet_lite0", f"strategy={s}") for s in ("finetune", "lp_ft")
     )
