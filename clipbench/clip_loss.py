@@ -74,7 +74,7 @@ def same(
     rank, length = _ranks(across)[1], len(meanings[0])
     found = None
     for values in meanings:
-        own = torch.tensor([_number(value) for value in values])
+        own = torch.tensor([number(value) for value in values])
         everyone = gathered(own, across)
         equal = own[:, None] == everyone[None]
         found = equal if found is None else found | equal
@@ -119,7 +119,8 @@ def _device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def _number(value: str | int) -> int:
+def number(value: str | int) -> int:
+    """A meaning as an integer, a text by 64 bits of its hash."""
     if isinstance(value, int):
         return value
     digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=8).digest()

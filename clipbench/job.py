@@ -102,6 +102,14 @@ class Run:
         size: int = self.recipe["batch_size"]
         return (size, 0) if self.mixed is None else rows(size, self.config["mix_fraction"])
 
+    @property
+    def shares(self) -> dict[str, int]:
+        """How a batch is shared out: rows of each device, and in how many parts it takes them."""
+        own = [size // ranks.here.world for size in self.rows]
+        micro: int | None = self.config["micro_batch"]
+        parts = sum(-(-size // (micro or size)) for size in own if size)
+        return {"devices": ranks.here.world, "per_device": sum(own), "accumulation": parts}
+
     def _batches(self) -> int:
         whole = self.data.epoch.batches(self.rows[0])
         limit: int | float | None = self.config["trainer"]["limit_train_batches"]
@@ -190,9 +198,6 @@ class Run:
             )
 
     def _guard_ranks(self, world: int) -> None:
-        # A loss of all pairs is carried back at once; others part by part, which DDP would sum up.
-        if world > 1 and self.config["micro_batch"] is not None and not self.strategy.pairs:
-            raise Refused("micro_batch is for one device for now; use micro_batch=null")
         for size in self.rows:
             if size % world:
                 near = " or ".join(str(n * world) for n in (size // world, size // world + 1) if n)
@@ -207,6 +212,7 @@ class Run:
             How the run has ended before, or that it is at work elsewhere; None to go on.
         """
         if self.completed:
+            resuming.clear(self.folder)  # of a run that was killed before it could
             return Outcome("completed", key=self.key, folder=str(self.folder), before=True)
         self.guard()
         try:
@@ -264,6 +270,7 @@ class Run:
                 "warmup": self.schedule.warmup,
                 "peak_lr": recipe["lr"] * self.schedule.peak if self.schedule.total else 0.0,
             },
+            "batch": self.shares,
             "parameters": {},
             "curve": [],
             "final": {},

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from clipbench import accumulation, optim, ranks
-from clipbench.clip_loss import clip_loss, same
+from clipbench.clip_loss import clip_loss, number, same
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, freeze_statistics
 from clipbench.strategies.base import Batch, Strategy, features, logits
@@ -36,6 +36,7 @@ class TuningModule(LightningModule):
         split: which split the next evaluation is of; names its metrics.
         outputs: what the last evaluation was measured from.
         rows: how many pictures that were.
+        owners: of an output with other rows than pictures, which one tells whose each is.
         values: its metrics, ``<split>/<metric>``.
         watch: what else is measured with each evaluation, such as what is remembered of another
             dataset; given the classifier, it returns further ``values``.
@@ -46,6 +47,7 @@ class TuningModule(LightningModule):
     """
 
     measure: Callable[..., dict[str, float]] | None
+    owners: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class TuningModule(LightningModule):
 
     @abstractmethod
     def look(self, batch: Batch) -> dict[str, Tensor]:
-        """What the metrics of a split need of a batch."""
+        """What the metrics of a split need of a batch, by row; its ``index`` among it."""
 
     @abstractmethod
     def measured(self) -> dict[str, float]:
@@ -123,7 +125,7 @@ class TuningModule(LightningModule):
             whole = whole.detach().to(value) + share * value
         if not torch.isfinite(whole):
             raise self._diverged("loss")
-        self.log("train/loss_step", whole)
+        self.log("train/loss_step", whole, logger=False)  # the recorder writes the loggers
         return whole
 
     def _losses(self, batch: Batch) -> Iterator[tuple[float, Callable[[], Tensor]]]:
@@ -170,20 +172,24 @@ class TuningModule(LightningModule):
         """Bring a head that follows the text tower up to date."""
         self.strategy.refresh(self.classifier)
         # Here an average of the weights is in its place, if one is kept.
+        ranks.same_buffers(self)
         self._watched = {} if self.watch is None else self.watch(self.classifier)
-        self.rows = 0
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect what the metrics of the whole split need."""
-        self.rows += len(batch["label"])
         self._collected.append({name: found.cpu() for name, found in self.look(batch).items()})
 
     def on_validation_epoch_end(self) -> None:
-        """The metrics of the split, over every picture once."""
-        self.outputs = {
+        """The metrics of the split, over every picture once, by every rank of all ranks' rows."""
+        own = {
             name: torch.cat([part[name] for part in self._collected]) for name in self._collected[0]
         }
         self._collected.clear()
+        self.outputs = {
+            name: ranks.whole(rows, own[self.owners.get(name, "index")])
+            for name, rows in own.items()
+        }
+        self.rows = len(self.outputs["index"])
         for name, found in self.outputs.items():
             if not torch.isfinite(found).all():
                 cause = f"the model gives {name} that are not finite on {self.split}"
@@ -220,7 +226,7 @@ class ClassificationModule(TuningModule):
 
     def look(self, batch: Batch) -> dict[str, Tensor]:
         """Logits and labels."""
-        return {"logits": self(batch).float(), "label": batch["label"]}
+        return {name: batch[name] for name in ("index", "label")} | {"logits": self(batch).float()}
 
     def measured(self) -> dict[str, float]:
         """Those of the dataset."""
@@ -239,20 +245,23 @@ class RetrievalModule(TuningModule):
     ``measure`` is given a split's name and both features.
     """
 
+    owners: Mapping[str, str] = {"text": "owner", "owner": "owner"}
+
     def __init__(self, classifier: Classifier, *others: Any) -> None:
         super().__init__(classifier, *others)
         self.tokens = Tokens(classifier.tower.tokenizer())
 
     def look(self, batch: Batch) -> dict[str, Tensor]:
-        """Features of the pictures and of all their captions, and the loss of each row."""
+        """Features of the pictures and of all their captions, and whose each caption is."""
         captions: Sequence[Sequence[str]] = batch["captions"]
         image = F.normalize(features(self.classifier, batch).float(), dim=-1)
         text = self._texts([text for own in captions for text in own], len(image))
-        starts = torch.tensor([0, *(len(own) for own in captions[:-1])]).cumsum(0)
-        alike = same([own[0] for own in captions], across=False).to(image.device)
-        scale = two_towers(self.classifier).logit_scale.exp().float()
-        loss = clip_loss(image, text[starts.to(text.device)], scale, alike, across=False)
-        return {"image": image, "text": text, "loss": loss.expand(len(image))}
+        owner = batch["index"].cpu().repeat_interleave(torch.tensor([len(own) for own in captions]))
+        first = torch.tensor([number(own[0]) for own in captions])
+        return {
+            **{"image": image, "text": text},
+            **{"index": batch["index"], "owner": owner, "first": first},
+        }
 
     def _texts(self, texts: Sequence[str], rows: int) -> Tensor:
         """Normalised features (m, D) of texts, as many at a time as there are pictures."""
@@ -263,8 +272,17 @@ class RetrievalModule(TuningModule):
     def measured(self) -> dict[str, float]:
         """The loss, and those of the dataset."""
         assert self.measure is not None
-        loss = float(self.outputs.pop("loss").mean())
-        return {
-            "loss": loss,
-            **self.measure(self.split, self.outputs["image"], self.outputs["text"]),
-        }
+        image, text = self.outputs["image"], self.outputs["text"]
+        return {"loss": self._whole_loss(image, text), **self.measure(self.split, image, text)}
+
+    def _whole_loss(self, image: Tensor, text: Tensor) -> float:
+        """The mean over pictures, of batches as one rank would have trained them."""
+        index, first = self.outputs["index"], self.outputs["first"]
+        text = text[torch.searchsorted(self.outputs["owner"], index)]
+        scale = two_towers(self.classifier).logit_scale.exp().float().cpu()
+        total = 0.0
+        for rows in torch.arange(len(index)).split(self.recipe["batch_size"]):
+            alike = same(first[rows].tolist(), across=False)
+            loss = clip_loss(image[rows], text[rows], scale, alike, across=False)
+            total += len(rows) * float(loss)
+        return total / len(index)

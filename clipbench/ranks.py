@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Value = TypeVar("Value")
 
@@ -129,3 +132,39 @@ def shares(batches: Iterable[list[Value]]) -> Iterator[Value]:
         own = -(-len(batch) // here.world)
         filled = batch * here.world if len(batch) < here.world else batch + batch[: here.world]
         yield from filled[here.rank * own : (here.rank + 1) * own]
+
+
+def own(length: int) -> range:
+    """The positions that this rank evaluates of a split: every so many, none twice, no filling up.
+
+    Where there are fewer than ranks, one without any takes the first, so that it has something to
+    go through; :func:`whole` leaves it out.
+    """
+    return range(here.rank, length, here.world) or range(min(1, length))
+
+
+def whole(rows: "Tensor", positions: "Tensor") -> "Tensor":
+    """The rows of all ranks, as one rank would have come to them.
+
+    Args:
+        rows: of this rank, (b, ...), on the CPU.
+        positions: of each in the split, (b,); rows of one position stay in their order.
+    """
+    if here.world == 1:
+        return rows
+    import torch
+
+    mine = positions % here.world == here.rank
+    parts = gathered((positions[mine], rows[mine]))
+    order = torch.cat([places for places, _ in parts]).argsort(stable=True)
+    return torch.cat([values for _, values in parts])[order]
+
+
+def same_buffers(module: "nn.Module") -> None:
+    """Give every rank the first one's running statistics: each has seen its own rows alone."""
+    if here.world == 1:
+        return
+    import torch.distributed
+
+    for buffer in module.buffers():
+        torch.distributed.broadcast(buffer, 0)

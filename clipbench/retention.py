@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
+from clipbench import ranks
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.other_task import OtherTask
 
@@ -42,7 +43,7 @@ class Retention(OtherTask):
         head = self.head(classifier.tower)
         assert head is not None
         asked = Classifier(classifier.tower, head, meaningful=True)
-        logits, labels = list[Tensor](), list[Tensor]()
+        logits, labels, index = list[Tensor](), list[Tensor](), list[Tensor]()
         context = self.trainer.precision_plugin.forward_context
         # A loader draws a seed; training goes on as if nobody had looked.
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
@@ -51,5 +52,7 @@ class Retention(OtherTask):
                     scores = asked(batch["image"].to(head.weight.device))
                 logits.append(scores.float().cpu())
                 labels.append(batch["label"])
-        values = self.data.measure(self.split, torch.cat(logits), torch.cat(labels))
+                index.append(batch["index"])
+        found = (ranks.whole(torch.cat(part), torch.cat(index)) for part in (logits, labels))
+        values = self.data.measure(self.split, *found)
         return {f"retention/{name}": value for name, value in values.items()}

@@ -16,6 +16,16 @@ from clipbench.progress import console
 from clipbench.schema import build
 
 
+class Ranks(DDPStrategy):
+    """Lightning's, but for evaluation, in which ranks may have more batches than others."""
+
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Past DDP's wrapper, which makes the ranks wait for one another at each batch."""
+        assert self.lightning_module is not None
+        with self.precision_plugin.val_step_context():
+            return self.lightning_module.validation_step(*args, **kwargs)
+
+
 def trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Trainer:
     """The Trainer of a run, with its own callbacks, loggers and place among ranks.
 
@@ -36,7 +46,7 @@ def trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Tra
     shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
     # Else Lightning would look for itself, and take a SLURM job's processes for ranks.
     place: Any = TorchElasticEnvironment() if ranks.here.world > 1 else LightningEnvironment()
-    several = {"strategy": DDPStrategy()} if ranks.here.world > 1 else {}
+    several = {"strategy": Ranks()} if ranks.here.world > 1 else {}
     built: Trainer = build(
         {**config["trainer"], "enable_progress_bar": shown, "max_epochs": epochs},
         callbacks=[*own, *extra, *([RichProgressBar(leave=False)] if shown else [])],

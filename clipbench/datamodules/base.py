@@ -222,10 +222,12 @@ class DataModule(LightningDataModule, ABC):
         return self.eval_dataloader("val")
 
     def eval_dataloader(self, name: str) -> DataLoader[dict[str, Any]]:
-        """A split as it is, every picture once."""
+        """A split as it is, every picture once; this rank's share of it."""
+        pictures = Pictures(self.splits[name], eval_transform(self.preprocess), **self._reading)
         return DataLoader(
-            Pictures(self.splits[name], eval_transform(self.preprocess), **self._reading),
-            batch_size=self.batch_size,
+            pictures,
+            batch_size=self.batch_size // ranks.here.world,
+            sampler=ranks.own(len(pictures)),
             num_workers=self.workers,
             collate_fn=collate,
         )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from clipbench import ranks
 from clipbench.datamodules.base import DataModule
 from clipbench.datamodules.loading import collate, said
 from clipbench.datamodules.split import Split
@@ -59,8 +60,9 @@ class FeatureLoaders:
         """The features of a split, computed when first asked for."""
         if split not in self.encoded:
             loader = track(self.data.eval_dataloader(split), f"encoding {split}")
-            features = torch.cat([self.encode(batch["image"]) for batch in loader])
-            self.encoded[split] = Features(self.data.splits[split], features)
+            parts = [(self.encode(batch["image"]), batch["index"]) for batch in loader]
+            features, index = (torch.cat(part) for part in zip(*parts, strict=True))
+            self.encoded[split] = Features(self.data.splits[split], ranks.whole(features, index))
         return self.encoded[split]
 
     def tensors(self, split: str) -> tuple[Tensor, Tensor]:
@@ -85,5 +87,11 @@ class FeatureLoaders:
         )
 
     def eval_dataloader(self, name: str) -> DataLoader[dict[str, Any]]:
-        """A split in order, every row once."""
-        return DataLoader(self.features(name), batch_size=self.data.batch_size, collate_fn=collate)
+        """A split in order, every row once; this rank's share of it."""
+        features = self.features(name)
+        return DataLoader(
+            features,
+            batch_size=self.data.batch_size // ranks.here.world,
+            sampler=ranks.own(len(features)),
+            collate_fn=collate,
+        )
