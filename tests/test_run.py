@@ -89,8 +89,8 @@ def test_what_a_run_leaves(sweep):
         *("schema", "key", "training", "weights_from"),
         *("status", "error", "log", "model", "dataset", "strategy", "lr"),
         *("batch_size", "epochs", "freeze_depth", "seed", "config", "versions", "git", "data"),
-        *("steps", "batch", "parameters", "curve", "final", "selection", "alpha_curve", "temperature"),
-        *("cost", "advice", "warnings", "sha256"),
+        *("steps", "batch", "parameters", "curve", "final", "selection", "alpha_curve"),
+        *("temperature", "cost", "advice", "warnings", "sha256"),
     ]
     assert record["data"]["test_ood"].keys() == {"n", "expected", "sha256", "rule"}
     assert record["steps"] == {"total": 6, "warmup": 1, "peak_lr": record["lr"]}
