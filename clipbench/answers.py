@@ -1,7 +1,8 @@
 """What a sweep says to somebody who has to choose: which model, how sure, at what cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from clipbench import frames, paired
@@ -19,7 +20,7 @@ class Answer:
     """What the runs on one dataset say.
 
     Attributes:
-        dataset: the option typed.
+        dataset: what it is called.
         split: what was compared on: ``test``, or ``val`` where there is no test split.
         metric: what by.
         candidates: best on val first.
@@ -87,8 +88,6 @@ class Answer:
 
 
 def _turned(one: Difference) -> Difference:
-    from dataclasses import replace
-
     return replace(one, estimate=-one.estimate, low=-one.high, high=-one.low)
 
 
@@ -110,6 +109,13 @@ def answers(runs: frames.Runs) -> list[Answer]:
     return [_answer(own) for own in groups.values()]
 
 
+def _called(record: Mapping[str, Any]) -> str:
+    """A dataset's name; of somebody's own folder, the folder's."""
+    root = str(record["config"]["dataset"].get("root") or "")
+    own = record["dataset"] in ("imagefolder", "captions") and root
+    return Path(root).name if own else str(record["dataset"])
+
+
 def _answer(runs: frames.Runs) -> Answer:
     first = runs[0][1]
     split = "test" if "test" in first["data"] else "val"
@@ -120,4 +126,4 @@ def _answer(runs: frames.Runs) -> Answer:
         models = {one.name: one.folders for one in found}
         compared = paired.compare_all(models, split, metric, RESAMPLES)
     n = int(first["data"][split]["n"])
-    return Answer(first["dataset"], split, metric, found, compared, n)
+    return Answer(_called(first), split, metric, found, compared, n)

@@ -13,10 +13,7 @@ from clipbench.untried import untried
 
 SIDE = 128  # of a picture, in pixels
 CLASSES = 12  # that are shown
-COLUMNS = (
-    *("parameters, M", "trained", "time", "time, all tried", "memory, GB"),
-    "points above guessing, a minute",
-)
+COSTS = ("M parameters", "trained", "time", "all tried", "memory, GB", "points a minute")
 
 
 def rendered(
@@ -65,10 +62,11 @@ def part(answer: Answer) -> dict[str, Any]:
         "chosen": _chosen(answer),
         "n": answer.n,
         "split": split,
-        "columns": ["", "val", split, "95 %", *shifts, *COLUMNS],
+        "columns": ["", "val", split, "95 %", *shifts, *COSTS],
         "rows": [_row(answer, one, shifts, guess) for one in answer.candidates],
-        "caption": f"{metric}, in %; guessing the largest class would have {100 * guess:.1f}. "
-        "Bold is what val chose. Time is a whole run's, with loading and evaluation.",
+        "caption": f"{metric}, in %. Bold is what val chose. Time is a whole run's, loading and "
+        "evaluation too, and of all runs that its setting was chosen among. Points a minute are "
+        f"those above guessing the largest class, which has {100 * guess:.1f}.",
         "curves": page_figures.curves(answer.candidates, metric, label),
         **_two(answer),
     }

@@ -25,9 +25,14 @@ def untried(
         plan: of :mod:`clipbench.compare`; empty for another sweep.
     """
     yield from plan.get("dropped", {}).values()
+    yield from plan.get("left", {}).values()
     yield from plan.get("shortened", {}).values()
     for job in failed:
-        yield f"{' '.join(job['overrides'])}: {job['status']}, {job['error']}"
+        words = " ".join(job["overrides"])
+        if plan and job["status"] == "interrupted":
+            yield f"{words}: cut short, and kept; the same command goes on with it."
+        else:
+            yield f"{words}: {job['status']}, {job['error']}"
     records = [record for _, record in runs]
     yield from _axes([r for r in records if r["steps"]["total"]])
     texts = [r for r in records if "logit scale" in r["parameters"]["groups"]]
