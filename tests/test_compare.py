@@ -1,0 +1,135 @@
+"""A comparison of one's own pictures: what fits the budget, who stands in, what is kept."""
+
+import json
+import signal
+
+import pytest
+
+from clipbench import budget, compare, comparison, contestants, launch, report, results
+from clipbench.budget import Training
+from clipbench.errors import Refused
+from clipbench.schema import build
+from tests.conftest import composed
+
+
+def training(model, wanted=10, around=10.0, pace=23.0):
+    """100 + 45 / 3 pictures an epoch at 23 a second: 5 s, and a margin."""
+    return Training(model, wanted, around, pictures=100, looked_at=45, pace=pace)
+
+
+def test_epochs_are_those_that_fit():
+    one = training("a")
+    assert one.epoch == pytest.approx(5 * budget.MARGIN)
+    assert one.seconds(10) == pytest.approx(60 * budget.MARGIN)
+    assert one.fitting(1e6) == 10
+    assert one.fitting(60 * budget.MARGIN - 0.01) == 9
+    assert one.fitting(15 * budget.MARGIN + 0.01) == 1
+    assert one.fitting(14 * budget.MARGIN) == 0
+    assert one.fitting(-5) == 0
+
+
+def test_what_one_model_does_not_need_is_the_next_ones():
+    slow, quick = training("slow", pace=2.3), training("quick", around=1.0, pace=230.0)
+    found = budget.shared([slow, quick], 200.0)
+    assert found["quick"][0] == 10
+    rest = 200.0 - quick.seconds(10)
+    assert found["slow"] == (slow.fitting(rest), pytest.approx(rest))
+    assert found["slow"][0] > slow.fitting(100.0)
+    assert budget.shared([slow, quick], -1.0) == {"quick": (0, 0.0), "slow": (0, 0.0)}
+
+
+def test_stand_ins_are_named_and_nothing_is_claimed(monkeypatch):
+    here = {"resnet50", "clip_vitb32"}
+    monkeypatch.setattr(contestants, "_there", lambda name: name in here)
+    assert contestants.of("auto") == contestants.Contestants(["clip_vitb32", "resnet50"], None)
+    here.remove("clip_vitb32")
+    found = contestants.of("auto")
+    assert found.models == ["clip_tiny", "resnet50"]
+    assert found.notice.startswith("Stand-ins: clip_tiny (a small CLIP, pretrained on drawings) in")
+    assert found.notice.endswith("says nothing about CLIP.")
+    here.clear()
+    assert contestants.of("auto").models == ["clip_tiny", "resnet_tiny"]
+    here.add("efficientnet_lite0")
+    assert contestants.of("auto").models == ["clip_tiny", "efficientnet_lite0"]
+    assert contestants.of("auto").notice.endswith("says nothing about CLIP or ResNet50.")
+    assert contestants.of("clip_vitl14,timm").models == ["clip_vitl14", "timm"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["budget=5"], "data=FOLDER is missing"),
+        (["data=flowers101"], "is no folder here, and no dataset; did you mean flowers102"),
+        (["data=shapes", "budget=soon"], "budget=soon is no number of minutes"),
+    ],
+)
+def test_what_is_typed_is_looked_at_first(words, said, outputs):
+    with pytest.raises(Refused, match=said):
+        compare.compare(words)
+    assert not outputs.exists()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of shapes in a folder with a name that has to be quoted."""
+    data = build(composed("dataset.counts={train: 16, val: 1, test: 1, test_ood: 1}")["dataset"])
+    data.prepare(0)
+    split, home = data.splits["train"], tmp_path / "it's, a=folder"
+    for i, label in enumerate(split.labels.tolist()):
+        if label < 2:
+            folder = home / data.classes[label].replace(" ", "_")
+            folder.mkdir(parents=True, exist_ok=True)
+            split.picture(i).save(folder / f"{i:03}.png")
+    return home
+
+
+@pytest.fixture
+def quiet_signals():
+    """Handlers and the launcher's own note as they were."""
+    kept = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    launch.stop.signal = None
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def test_a_comparison_that_the_budget_ends_goes_on_with_the_same_command(
+    photos, outputs, monkeypatch, capsys, quiet_signals
+):
+    words = [f"data={photos}", "models=clip_tiny,resnet_tiny", "budget=9", "trainer=cpu"]
+    words += ["logger=none", "epochs=2"]
+
+    def over(self, model, around):
+        self._end()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison.Comparison, "_measured", over)
+        assert compare.compare(words) == 0
+    assert "the same command again goes on where it was" in capsys.readouterr().out
+    (sweep,) = (outputs / "sweeps").iterdir()
+    (page,) = (outputs / "reports").iterdir()
+    early = page.read_text()
+    assert "resnet_tiny, fine-tuned: the end came before it began." in early
+    assert "On it&#39;s, a=folder, take " in early
+    launch.stop.signal = None
+
+    before = {folder: record for folder, record in results.records(outputs)}
+    assert len(before) == 3  # zero-shot, and a probe of each
+    assert compare.compare(words) == 0
+    said = capsys.readouterr().out
+    assert said.count("(completed before; nothing was run)") == 3
+    plan = report.plan(sweep)
+    assert plan["epochs"] == {"clip_tiny": None, "resnet_tiny": None}
+    assert plan["left"] == plan["dropped"] == plan["shortened"] == {}
+    listed = [json.loads(line) for line in (sweep / "jobs.jsonl").read_text().splitlines()]
+    done = {(job["overrides"][0], job["overrides"][1]) for job in listed}
+    assert len(done) == 5
+    after = dict(results.records(outputs))
+    for folder, record in before.items():
+        assert after[folder] == record
+    tuned = [r for r in after.values() if r["strategy"] == "finetune" and r["epochs"] == 2]
+    assert {r["model"] for r in tuned} == {"clip_tiny", "resnet_tiny"}
+    late = page.read_text()
+    assert late.index("Stand-ins: clip_tiny is a small CLIP") < late.index("<h1>")
+    assert "came before it began" not in late
