@@ -92,12 +92,15 @@ class Session:
         (value,) = self.work([self.job(whole)], 1)
         return value
 
-    def grid(self, jobs: Sequence[Job], at_once: int | str) -> list[float | None]:
+    def grid(
+        self, jobs: Sequence[Job], at_once: int | str, told: bool = True
+    ) -> list[float | None]:
         """Run the jobs of a sweep, and say beforehand how many and how long.
 
         Args:
             jobs: at least one.
             at_once: how many at a time; ``auto``: one a GPU, else one for four cores.
+            told: False where that has been said, as of a search, whose jobs come one by one.
 
         Returns:
             See :meth:`work`.
@@ -105,7 +108,8 @@ class Session:
         if at_once == "auto":
             at_once = (_on_gpus(jobs) and gpus()) or max(2, (os.cpu_count() or 1) // 4)
         number = min(int(at_once), len(jobs))
-        print(headline(jobs, number), flush=True)
+        if told:
+            print(headline(jobs, number), flush=True)
         return self.work(jobs, number)
 
     def work(self, jobs: Sequence[Job], at_once: int) -> list[float | None]:
@@ -212,12 +216,23 @@ def headline(jobs: Sequence[Job], at_once: int) -> str:
     known = [record for record in known if record["status"] == "completed"]
     done = [next((r for r in known if results.answers(r, job.config)), None) for job in jobs]
     seconds = [record["cost"]["seconds"] for record in done if record is not None]
-    left = len(jobs) - len(seconds)
-    text = f"{len(jobs)} jobs, {len(seconds)} of them done"
-    if not seconds or not left:
+    return expected("jobs", len(jobs), seconds, at_once)
+
+
+def expected(what: str, total: int, seconds: Sequence[float], at_once: int) -> str:
+    """How many there are and how many are done, by the seconds of each, and what that lets expect.
+
+    Args:
+        what: are counted.
+        total: how many.
+        seconds: that each took which is done.
+        at_once: how many at a time.
+    """
+    left, text = total - len(seconds), f"{total} {what}, {len(seconds)} of them done"
+    if not seconds or left <= 0:
         return text
-    mean = sum(seconds) / len(seconds)
     rounds = -(-left // at_once)
+    mean = sum(seconds) / len(seconds)
     return f"{text}; {_duration(rounds * mean)} for the others, if they take as long"
 
 

@@ -20,7 +20,7 @@ class Local(Launcher):
     """
 
     def __init__(self, at_once: int | str = 1) -> None:
-        self.at_once = at_once
+        self.at_once, self.told = at_once, False
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -40,6 +40,6 @@ class Local(Launcher):
             with open_dict(config):
                 config.hydra.job.id = config.hydra.job.num = number
             jobs.append(self.session.job(config))
-        values = self.session.grid(jobs, self.at_once)
+        values = self.session.grid(jobs, self.at_once, not self.told)
         # A search is to go on where a job has failed; how it ended is in the record.
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=value) for value in values]

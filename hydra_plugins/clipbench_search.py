@@ -1,0 +1,126 @@
+"""Hydra's way to a search in place of a grid, where the extra ``optuna`` is installed.
+
+Hydra reads this file whenever it starts, so it imports nothing that takes time.
+"""
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+
+try:
+    from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
+except ImportError:
+    OptunaSweeper = object
+
+
+class Search(OptunaSweeper):  # type: ignore[misc]
+    """The plugin's sweeper over a study that the same command finds again.
+
+    What an interrupted command has begun is asked for again, and its runs go on.
+    """
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Called by Hydra.
+
+        Raises:
+            HydraException: where nothing is to be searched, or somebody else is at this search.
+        """
+        from clipbench import paths
+        from clipbench.locks import Held, Lock
+
+        asked = sorted(word for word in arguments if not word.startswith("hparams_search="))
+        _something(asked)
+        own = self.sweeper
+        own.study_name = own.study_name or hashlib.sha256("\n".join(asked).encode()).hexdigest()[:8]
+        folder = paths.outputs() / "searches" / own.study_name
+        try:
+            lock = Lock(folder)
+        except Held as holder:
+            raise HydraException(f"{holder} is at this search; wait for it: {folder}") from None
+        try:
+            self._search(arguments, folder)
+        finally:
+            lock.release()
+
+    def _search(self, arguments: list[str], folder: Path) -> None:
+        import optuna
+
+        own = self.sweeper
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        # This optuna does not commit by itself what SQLAlchemy 2 does not commit unasked.
+        own.storage = own.storage or optuna.storages.RDBStorage(
+            f"sqlite:///{folder / 'study.db'}", engine_kwargs={"isolation_level": "AUTOCOMMIT"}
+        )
+        own.direction = own.direction or _direction(own.config.monitor)
+        with warnings.catch_warnings():  # of what is old in this optuna, and what was new
+            warnings.simplefilter("ignore")
+            study = optuna.create_study(
+                study_name=own.study_name,
+                storage=own.storage,
+                direction=own.direction,
+                load_if_exists=True,
+            )
+            own.n_trials -= self._resume(study)
+        own.launcher.told = True
+        try:
+            if own.n_trials > 0:
+                super().sweep(arguments)
+        except ValueError:  # it asks for the best trial where none has completed
+            if _done(study):
+                raise
+        _report(study)
+
+    def _resume(self, study: Any) -> int:
+        """How many trials are done; those that were begun are the next to be asked for."""
+        from optuna.trial import TrialState
+
+        from clipbench.sweeps import expected
+
+        if study.trials and hasattr(self.sweeper.sampler, "reseed_rng"):
+            self.sweeper.sampler.reseed_rng()  # not to draw again what was drawn before
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params)
+        done = _done(study)
+        seconds = [trial.duration.total_seconds() for trial in done]
+        said = expected("trials", self.sweeper.n_trials, seconds, self.sweeper.n_jobs)
+        print(f"search {study.study_name}: {said}", flush=True)
+        return len(done)
+
+
+def _something(asked: list[str]) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    words = OverridesParser.create().parse_overrides(asked)
+    if not any(word.is_sweep_override() for word in words):
+        raise HydraException(
+            "there is nothing to search; give a key a range, as "
+            "'lr=tag(log, interval(1e-6, 1e-3))', or values, as batch_size=32,64"
+        )
+
+
+def _direction(monitor: str | None) -> str:
+    from clipbench import metrics
+
+    # What a dataset selects by, where nothing else is asked for, is better when it is more.
+    return "maximize" if metrics.goodness(monitor or "acc", 1.0) > 0 else "minimize"
+
+
+def _done(study: Any) -> list[Any]:
+    from optuna.trial import TrialState
+
+    trials: list[Any] = study.get_trials(states=(TrialState.COMPLETE,))
+    return trials
+
+
+def _report(study: Any) -> None:
+    done = _done(study)
+    if not done:
+        print("no trial has completed", flush=True)
+        return
+    best = study.best_trial
+    words = " ".join(f"{name}={value}" for name, value in best.params.items())
+    print(f"best of {len(done)} trials: {best.value:.4f} with {words}", flush=True)
