@@ -85,11 +85,12 @@ def write(
     Returns:
         The three files.
     """
-    texts = {
-        ".md": as_markdown(header, rows),
-        ".csv": csv(frame),
-        ".tex": as_latex(header, rows),
-    }
+    return write_texts(stem, as_markdown(header, rows), as_latex(header, rows), frame)
+
+
+def write_texts(stem: Path, of_markdown: str, of_latex: str, frame: pd.DataFrame) -> list[Path]:
+    """Likewise, of texts that are made already."""
+    texts = {".md": of_markdown, ".csv": csv(frame), ".tex": of_latex}
     for ending, text in texts.items():
         write_text(stem.with_name(stem.name + ending), text)
     return [stem.with_name(stem.name + ending) for ending in texts]

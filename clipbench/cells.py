@@ -1,0 +1,194 @@
+"""A cell of a table: which runs it is of, how sure their number is, and the published one."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from clipbench import frames, references
+from clipbench.errors import Refused
+from clipbench.evidence import Evidence, Where
+from clipbench.references import Published
+from clipbench.statistics import Interval, over_seeds, wilson
+
+# Of runs that differ by their seed alone: other work on the machine only adds.
+_COSTS = {"cost/seconds": "min", "cost/images_per_second": "max"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pictures that a number is of.
+
+    Attributes:
+        name: ``test``, ``val``, ...
+        dataset: the option typed.
+        n: pictures there were.
+        expected: pictures that the split's list has.
+        sha256: its fingerprint.
+        scheme: which of the dataset's split schemes.
+    """
+
+    name: str
+    dataset: str
+    n: int
+    expected: int
+    sha256: str
+    scheme: str | None
+
+    def __str__(self) -> str:
+        whole = f" of {self.expected}" if self.n != self.expected else ""
+        return f"{self.name} {self.sha256[:8]} n={self.n}{whole}"
+
+    def unlike(self, published: str | None) -> str | None:
+        """Why a published number is not of these pictures; None if it is, as far as one can tell.
+
+        Args:
+            published: the name of the split that the published number is of, among ours.
+        """
+        if published is None:
+            return "the published split is not known"
+        if published != self.name:
+            return f"published is {published}, measured is {self.name}"
+        if self.n != self.expected:
+            return f"measured on {self.n:,} of {self.expected:,} pictures"
+        official = references.pictures(self.dataset, self.name, self.scheme)
+        if official != self.n:
+            known = "is not known" if official is None else f"has {official:,} pictures"
+            return f"measured on {self.n:,} pictures, the published split {known}"
+        return None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What runs that differ by their seed alone came to.
+
+    Attributes:
+        interval: their mean, or one run's number, with what is known of its uncertainty.
+        by_seed: the number of each run.
+        split: what it was measured on; None for a cost.
+        folders: of the runs; empty for frozen ones.
+        tried: settings among which the best on val was taken.
+        share: whether the number is a fraction.
+    """
+
+    interval: Interval
+    by_seed: Mapping[int, float]
+    split: Split | None
+    folders: tuple[Path, ...]
+    tried: int
+    share: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was measured and what was published, in percent where it is a share.
+
+    Attributes:
+        measured: None where nobody ran it.
+        published: None where there is no such number.
+        split_is: the split of ours that the published number is of; None if that is not known.
+        stand_in: no difference from a published number is taken.
+    """
+
+    measured: Measured | None
+    published: Published | None
+    split_is: str | None
+    stand_in: bool
+
+    def why_none(self) -> str | None:
+        """Why there is no difference between the two; None where there is, or one is missing."""
+        if self.measured is None or self.published is None or self.published.number is None:
+            return None
+        if self.stand_in:
+            return "measured with a stand-in"
+        split = self.measured.split
+        return split.unlike(self.split_is) if split else "a cost"
+
+    def difference(self) -> Interval | None:
+        """Measured less published, a published number being taken as it is printed."""
+        if self.measured is None or self.published is None or self.why_none():
+            return None
+        if (other := self.published.number) is None:
+            return None
+        one = self.measured.interval
+        ends = (100 * end - other for end in (one.estimate, one.low, one.high))
+        return Interval(*ends, one.over, one.n)
+
+
+def measure(evidence: Evidence, where: Where, metric: str) -> Measured | None:
+    """The number of a selection of runs; where several settings match, of the best one on val.
+
+    Args:
+        evidence: the runs there are.
+        where: which of them.
+        metric: a column: ``test/acc``, ``curve/5``, ``cost/seconds``.
+
+    Raises:
+        Refused: if runs of one setting have one seed, or were measured on different pictures.
+    """
+    rows = evidence.select(where)
+    if metric not in rows or rows[metric].isna().all():
+        return None
+    rows = rows[rows[metric].notna()].reset_index(drop=True)
+    groups = _settings(rows)
+    best = groups[0] if len(groups) == 1 else max(groups, key=_on_val)
+    if best["seed"].duplicated().any():
+        keys = ", ".join(best["key"])
+        raise Refused(f"runs {keys} have one seed and differ in what no column says; name a key")
+    values = best[metric].astype(float)
+    by_seed = dict(zip(best["seed"].astype(int), values, strict=True))
+    folders = tuple(Path(f) for f in best.get("folder", pd.Series(dtype=str)).dropna())
+    if metric.startswith("cost/"):
+        least = float(values.agg(_COSTS.get(metric, "max")))
+        interval = Interval(least, math.nan, math.nan, "seeds", len(best))
+        return Measured(interval, by_seed, None, folders, len(groups), share=False)
+    if metric.startswith("selection/"):
+        interval = over_seeds([*values])
+        return Measured(interval, by_seed, None, folders, len(groups), share=False)
+    split = _split(best, metric)
+    share = not re.search(r"loss|rank", metric)
+    interval = over_seeds([*values])
+    if len(values) == 1 and re.match(r"\w+/acc|curve/", metric) and _accuracies(best, metric):
+        interval = wilson(float(values.iloc[0]), split.n)
+    return Measured(interval, by_seed, split, folders, len(groups), share)
+
+
+def _accuracies(rows: pd.DataFrame, metric: str) -> bool:
+    return not metric.startswith("curve/") or rows["selection/metric"].iloc[0].endswith("/acc")
+
+
+def _settings(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    axes = frames.seedless(rows)
+    if not axes:
+        return [rows]
+    text = [rows[axis].astype(str) for axis in axes]
+    return [part for _, part in rows.groupby(text, sort=False)]
+
+
+def _on_val(rows: pd.DataFrame) -> float:
+    metric = rows["selection/metric"].iloc[0]
+    return float(rows[metric].mean()) * (-1 if "loss" in metric or "rank" in metric else 1)
+
+
+def _split(rows: pd.DataFrame, metric: str) -> Split:
+    named = str(rows["selection/metric"].iloc[0]) if metric.startswith("curve/") else metric
+    name = named.split("/")[0]
+    stem = f"data/{name}" if f"data/{name}/sha256" in rows else "data"
+    if stem == "data" and name != "test":
+        raise Refused(f"{metric}: the pictures of {name} are not known; run make freeze again")
+    if rows[f"{stem}/sha256"].nunique() > 1:
+        keys = ", ".join(rows["key"])
+        raise Refused(f"runs {keys} differ by more than their seed: by the pictures of {name}")
+    first = rows.iloc[0]
+    scheme = first.get("data/scheme")
+    return Split(
+        name,
+        str(first["dataset"]),
+        int(first[f"{stem}/n"]),
+        int(first[f"{stem}/expected"]),
+        str(first[f"{stem}/sha256"]),
+        None if scheme is None or pd.isna(scheme) else str(scheme),
+    )
