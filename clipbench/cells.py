@@ -114,8 +114,8 @@ class Cell:
         if (other := self.published.number) is None:
             return None
         one = self.measured.interval
-        ends = (100 * end - other for end in (one.estimate, one.low, one.high))
-        return Interval(*ends, one.over, one.n)
+        estimate, low, high = (100 * end - other for end in (one.estimate, one.low, one.high))
+        return Interval(estimate, low, high, one.over, one.n)
 
 
 def measure(evidence: Evidence, where: Where, metric: str) -> Measured | None:

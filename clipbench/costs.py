@@ -63,7 +63,7 @@ def _facts(folder: Path) -> pd.DataFrame:
 def facts(model: str) -> Mapping[str, Any] | None:
     """Parameters in millions, GFLOP of a forward pass, and sizes of a model, if they are known."""
     table = _facts(paths.EXPERIMENTS)
-    return table.loc[model].to_dict() if model in table.index else None
+    return dict(table.loc[model]) if model in table.index else None
 
 
 def gpu_hours(job: Job) -> float | None:

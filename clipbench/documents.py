@@ -14,8 +14,10 @@ from clipbench.layouts import Layout
 from clipbench.statistics import Interval
 
 GPU = "GPU-hours to run it"
+Column = tuple[str, list[str]]  # as it is printed
 
 GPU = "GPU-hours to run it"
+Column = tuple[str, list[str]]  # as it is printed
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,7 @@ def _bold(layout: Layout, place: int) -> footnotes.Bold:
     return found
 
 
-def _printed(
-    layout: Layout, place: int, name: str, bold: footnotes.Bold
-) -> Iterator[tuple[str, list[str]]]:
+def _printed(layout: Layout, place: int, name: str, bold: footnotes.Bold) -> Iterator[Column]:
     cells = layout.column(place)
     if all(isinstance(cell, str) for cell in cells):
         yield name, [str(cell) for cell in cells]
@@ -142,7 +142,7 @@ def _difference(one: Interval) -> str:
     return f"{one.estimate:+.1f}{ends}"
 
 
-def _about(layout: Layout) -> Iterator[tuple[str, list[str]]]:
+def _about(layout: Layout) -> Iterator[Column]:
     data, seeds = [], []
     for cells in layout.grid:
         own = [cell.measured for cell in cells if isinstance(cell, Cell) and cell.measured]

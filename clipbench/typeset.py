@@ -48,15 +48,15 @@ def csv(frame: pd.DataFrame) -> str:
     """The CSV of a frame, its names and texts made safe for spreadsheets."""
     words = frame.select_dtypes(exclude="number")
     kept = frame.assign(**{str(c): words[c].map(spreadsheet.safe) for c in words})
-    text: str = kept.rename(columns=spreadsheet.safe).to_csv(index=False)
-    return text
+    return kept.rename(columns=spreadsheet.safe).to_csv(index=False)
 
 
 def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A pipe table; :class:`Bold` cells in two stars."""
     body = [[f"**{markdown(c)}**" if isinstance(c, Bold) else markdown(c) for c in r] for r in rows]
     names = [markdown(name) for name in header]
-    return tabulate(body, names, tablefmt="pipe", disable_numparse=True) + "\n"
+    table: str = tabulate(body, names, tablefmt="pipe", disable_numparse=True)
+    return table + "\n"
 
 
 def as_latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
