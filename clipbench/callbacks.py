@@ -54,8 +54,9 @@ class EMA(WeightAveraging):
         def average(averaged: Any, current: Any, count: Any) -> None:
             for old, new in zip(averaged, current, strict=True):
                 if old.is_floating_point():
-                    # Unlike a sum of products, this leaves what is frozen as it is, to the bit.
-                    old.lerp_(new, 1 - decay)
+                    # Unlike a sum of products, this leaves what is frozen as it is, to the bit; a
+                    # text tower's mask has infinities, which have no difference.
+                    old.copy_(torch.where(old == new, old, old.lerp(new, 1 - decay)))
                 else:
                     old.copy_(new)
 
@@ -140,6 +141,11 @@ class Recorder(Callback):
     ) -> None:
         """Keep the loss of each batch; the row of the epoch has their mean."""
         self._losses.append(outputs["loss"].detach())
+        step = trainer.global_step
+        if step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            # Here, and not as Lightning would, after a checkpoint of this step is written.
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/loss_step": float(self._losses[-1])}, step - 1)
         rows = len(batch["label"]) + len(batch.get("mixed", {}).get("label", ()))
         self.pictures += rows * ranks.here.world
 

@@ -16,7 +16,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from clipbench import ranks, results, sealed
+from clipbench import events, ranks, results, sealed
 from clipbench.errors import Refused
 from clipbench.locks import LOCK
 from clipbench.progress import console
@@ -35,6 +35,7 @@ class Point:
         batch: of that epoch, that comes next.
         ended: whether training had come to its end there, as by early stopping.
         seconds: that the run had taken.
+        shown: how far TensorBoard's files had been written.
     """
 
     key: str
@@ -43,6 +44,7 @@ class Point:
     batch: int
     ended: bool
     seconds: float
+    shown: events.Mark | None = None
 
     def path(self, folder: Path) -> Path:
         """Its file in a run's folder."""
@@ -97,8 +99,10 @@ class Resume(Checkpoint):
             self._before = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: Any) -> None:
-        """To here."""
+        """To here; a loader's worker that a cluster has ended too is no fault of the run."""
         self.teardown(trainer, pl_module, "fit")
+        if self.signal is not None and not isinstance(exception, Refused):
+            raise self._interrupted(trainer, self.signal, "in the step after") from exception
 
     def _came(self, number: int, frame: Any) -> None:
         self.signal = number
@@ -122,18 +126,22 @@ class Resume(Checkpoint):
 
     def _end(self, trainer: Trainer, stop: bool) -> None:
         if stop:
-            number = self.signal or signal.SIGTERM
-            name, step = signal.Signals(number).name, trainer.global_step
-            raise Refused(
-                f"{name} after step {step}; the same command goes on from there",
-                status="interrupted",
-                signal=number,
-            )
+            raise self._interrupted(trainer, self.signal or signal.SIGTERM, "after")
+
+    def _interrupted(self, trainer: Trainer, number: int, when: str) -> Refused:
+        name, step = signal.Signals(number).name, trainer.global_step
+        going = "there" if when == "after" else "where its state was last kept"
+        return Refused(
+            f"{name} {when} step {step}; the same command goes on from {going}",
+            status="interrupted",
+            signal=number,
+        )
 
     def _save(self, trainer: Trainer, epoch: int, batch: int) -> None:
         seconds = time.perf_counter() - self.started
         step, ended = trainer.global_step, trainer.should_stop
-        point = Point(self.key, step, epoch, batch, ended, seconds)
+        shown = events.mark(self.folder, trainer.loggers) if ranks.here.first else None
+        point = Point(self.key, step, epoch, batch, ended, seconds, shown)
         trainer.save_checkpoint(point.path(self.folder), storage_options=asdict(point))
         if ranks.here.first:
             for path in _newest_first(self.folder)[_KEPT:]:
@@ -171,6 +179,7 @@ def begin(folder: Path, key: str, identity: Mapping[str, Any], asked: str | None
         _empty(folder)
     else:
         at = f"epoch {point.epoch}, step {point.step}"
+        events.back_to(folder, point.shown)
         console.print(f"going on where it was interrupted: {at}", highlight=False)
     for place in (folder, folder / "checkpoints"):
         sealed.sweep(place)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import errno
+import gc
+import json
 import os
 import shutil
 import signal
@@ -11,31 +13,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
 
-from clipbench import ranks, resuming, sealed
+from clipbench import ranks, results, resuming, sealed
 from clipbench.callbacks import Recorder
 from clipbench.datamodules.loading import KeyedSampler, Share
 from clipbench.datamodules.unique import UniqueSampler
 from clipbench.errors import Refused
 from clipbench.mixing import Zipped
 from clipbench.resuming import Point, newest
+from tests.conftest import FEW
 from tests.faults import resume as campaign
 from tests.faults.resume import Killed, left, same, stop
+from tests.test_retrieval_run import photos  # noqa: F401
 
 WORDS = (*campaign.WORDS, "batch_size=8", "steps=7")  # an epoch of four, and of another three
 
 
 def _killed():
+    for found in gc.get_objects():  # as if a run took longer than they keep things to themselves
+        if type(found) is SummaryWriter:
+            found.flush()
     raise Killed
 
 
-def cut(outputs, step, place, *words):
+def cut(outputs, step, place, *words, base=WORDS):
     """Begin, or go on, and be killed in this process; the checkpoints that are left."""
     with pytest.MonkeyPatch.context() as patch:
         stop(patch.setattr, step, place, _killed)
         with pytest.raises(Killed):
-            campaign.here(outputs, (*WORDS, *words))
+            campaign.here(outputs, (*base, *words))
     return sorted(p.name for p in outputs.glob("runs/*/*/checkpoints/*"))
 
 
@@ -97,6 +106,51 @@ def test_what_lightning_alone_would_do_is_seen(whole, terminated, monkeypatch):
     campaign.stock(monkeypatch.setattr)
     assert campaign.here(terminated, WORDS).status == "completed"
     assert not same(whole["weights"], left(terminated)["weights"])
+
+
+MIXED = (
+    *("model=clip_tiny", *FEW, "dataset.subset=4", "dataset.shots=null", "batch_size=16"),
+    *("mix=shapes", "mix.subset=4", "mix.shots=2", "mix.world_seed=1", "epochs=9", "lr=1e-2"),
+    *("warmup=0", "patience=2", "monitor=loss", "ckpt.every_steps=4"),
+    "trainer.log_every_n_steps=1",
+)
+
+
+def told(outputs):
+    """What TensorBoard shows of the only run: of each curve its points."""
+    ((folder, _),) = results.records(outputs)
+    events = EventAccumulator(str(folder)).Reload()
+    names = events.Tags()["scalars"]
+    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in names}
+
+
+def test_a_mix_patience_and_tensorboard_go_on_as_if_nothing_had_been(tmp_path, monkeypatch):
+    """Killed in the epochs after the best one, which patience counts, and after steps told of."""
+    monkeypatch.setenv("CLIPBENCH_OUTPUTS", "")
+    assert campaign.here(tmp_path / "whole", MIXED).status == "completed"
+    whole = left(tmp_path / "whole")
+    taken = json.loads(whole["record"])["steps"]["taken"]
+    for step in (taken - 4, taken - 1):
+        cut(tmp_path / "cut", step, "before", base=MIXED)
+    assert campaign.here(tmp_path / "cut", MIXED).status == "completed"
+    assert same(whole, left(tmp_path / "cut"))
+    curves = told(tmp_path / "cut")
+    assert len(curves["train/loss_step"]) == taken
+    assert curves == told(tmp_path / "whole")
+
+
+def test_a_run_on_captions_goes_on_to_the_bit(tmp_path, photos, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("CLIPBENCH_OUTPUTS", "")
+    words = (
+        *("dataset=captions", f"dataset.file={photos}", "model=clip_tiny", "strategy=contrastive"),
+        *("trainer=cpu", "logger=none", "callbacks=none", "batch_size=10", "ema=0.5"),
+        *("epochs=4", "augment=crop_flip", "ckpt.every_steps=3"),
+    )
+    assert campaign.here(tmp_path / "whole", words).status == "completed"
+    whole = left(tmp_path / "whole")
+    cut(tmp_path / "cut", 6, "before", base=words)
+    assert campaign.here(tmp_path / "cut", words).status == "completed"
+    assert same(whole, left(tmp_path / "cut"))
 
 
 @pytest.fixture

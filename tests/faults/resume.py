@@ -1,8 +1,9 @@
 """A campaign: a run stopped at each of its steps, and gone on with, is the run that never stopped.
 
-Each stop is a SIGKILL of every rank, just after the state of a step was kept or in the midst of
-keeping it. Compared to the bit: the record but for its cost, the weights of the chosen epoch, and
-of the last step weights, average, optimiser and schedule.
+What a SIGKILL leaves is what is in the run's folder then, so one run is copied after each of its
+steps, and each copy gone on with. Some stops are a SIGKILL of every rank, just after the state of
+a step was kept or in the midst of keeping it. Compared to the bit: the record but for its cost,
+the weights of the chosen epoch, and of the last step weights, average, optimiser and schedule.
 
 Run: make faults-resume
 """
@@ -12,10 +13,12 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -38,6 +41,7 @@ WORDS = (
     *("callbacks=none", "ckpt.every_steps=1", "+model.options.drop_path_rate=0.3"),
 )
 STEPS = 24
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 class Killed(BaseException):
@@ -60,6 +64,7 @@ def stop(patch, step, place="step", end=die):
         end: how.
     """
     plain_save, plain_end = resuming.Resume._save, os.fsync
+    plain_step = Recorder.on_train_batch_end
     reached = []
 
     def fsync(number):
@@ -77,6 +82,7 @@ def stop(patch, step, place="step", end=die):
     def before(self, trainer, *rest):
         if trainer.global_step == step:
             end()
+        plain_step(self, trainer, *rest)
 
     if place == "before":
         patch(Recorder, "on_train_batch_end", before)
@@ -85,15 +91,34 @@ def stop(patch, step, place="step", end=die):
         patch(sealed.os, "fsync", fsync)
 
 
+def copies(patch, outputs, target):
+    """Have a run copied each time that its state has been kept.
+
+    Args:
+        patch: see :func:`stop`.
+        outputs: its outputs root.
+        target: has a folder for each step then.
+    """
+    plain = resuming.Resume._save
+
+    def save(self, trainer, *rest):
+        plain(self, trainer, *rest)
+        if ranks.here.first:
+            shutil.copytree(outputs, target / str(trainer.global_step))
+
+    patch(resuming.Resume, "_save", save)
+
+
 def stock(patch):
     """As Lightning alone would go on: nobody tells the sampler where."""
     patch(KeyedSampler, "begin", lambda self, epoch, row: None)
 
 
 def left(outputs):
-    """All of a completed run that must be the same, by name."""
+    """All of a completed run that must be the same, by name; of another its error."""
     ((folder, record),) = results.records(outputs)
-    assert record["status"] == "completed", record["error"]
+    if record["status"] != "completed":
+        return {"record": record["error"]}
     last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     names = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers")
     files = sorted(p.name for p in (folder / "checkpoints").iterdir())
@@ -165,46 +190,59 @@ def stopped(folder, words, world, step, place, *more):
     return left(folder)
 
 
-def main(every=1, worlds=(1, 2)):
+def case(folder, words, world):
+    """One run, gone on with from each of its steps; how many stops there were, and the bad ones."""
+    copying = (copies, {"outputs": folder / "whole", "target": folder})
+    run(folder / "whole", words, world, copying)
+    whole, bad = left(folder / "whole"), {}
+    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    assert steps == [*range(1, STEPS + 1)], steps
+    for step in steps:
+        run(folder / str(step), words, world)
+        bad[f"step {step}"] = apart(whole, left(folder / str(step)))
+    for step, place in ((5, "step"), (8, "saving"), (13, "saving")):
+        found = stopped(folder / f"{place}{step}", words, world, step, place)
+        bad[f"killed at {place} {step}"] = ["not killed"] if found is None else apart(whole, found)
+    return len(bad), {name: parts for name, parts in bad.items() if parts}
+
+
+def apart(whole, found):
+    """The names of what is not the same."""
+    return [name for name in whole if not same(whole[name], found.get(name))]
+
+
+def teeth(folder):
+    """Whether it is seen when nobody tells the sampler where a run goes on, of three stops each."""
+    words = (*WORDS, "dataset.workers=2")
+    run(folder / "whole", words, 1)
+    whole = left(folder / "whole")
+    ways = [stopped(folder / str(k), words, 1, k, "step", (stock, {})) for k in (3, 8, 13)]
+    return [not same(whole, found) for found in ways]
+
+
+def main():
     """Print each case that is not as it must be, and the counts; exit 1 if there is any."""
     paths.register()
     schema.register()
-    injected = right = 0
+    stops = wrong = 0
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        cases = itertools.product(worlds, (0, 2), ("32-true", "bf16-mixed"))
-        for world, workers, precision in cases:
+        for world, workers, precision in itertools.product((1, 2), (0, 2), PRECISIONS):
             words = (*WORDS, f"dataset.workers={workers}", f"trainer.precision={precision}")
-            words += (f"trainer.devices={world}",)
             name = f"{world} ranks, {workers} workers, {precision}"
-            outputs = Path(folder) / name.replace(" ", "")
-            run(outputs / "whole", words, world)
-            whole = left(outputs / "whole")
-            fine = 0
-            stops = [(step, "step") for step in range(1, STEPS + 1, every)]
-            stops += [(step, "saving") for step in (8, 13)]
-            for step, place in stops:
-                found = stopped(outputs / f"{place}{step}", words, world, step, place)
-                injected += found is not None
-                good = found is not None and same(whole, found)
-                fine += good
-                if not good:
-                    parts = (
-                        [] if found is None else [n for n in whole if not same(whole[n], found[n])]
-                    )
-                    print(f"FAIL {name}, {place} {step}: {parts or 'not stopped'}", flush=True)
-            right += fine
-            print(f"{name}: {fine} of {len(stops)} equal", flush=True)
-        words = (*WORDS, "dataset.workers=2")
-        run(Path(folder) / "teeth", words, 1)
-        whole = left(Path(folder) / "teeth")
-        seen = [
-            not same(whole, stopped(Path(folder) / f"teeth{k}", words, 1, k, "step", (stock, {})))
-            for k in (3, 8, 13)
-        ]
-    print(f"{injected} injected, {right} as they must be")
+            place = Path(folder) / name.replace(" ", "")
+            count, bad = case(place, (*words, f"trainer.devices={world}"), world)
+            stops, wrong = stops + count, wrong + len(bad)
+            seconds = time.monotonic() - started
+            print(f"{name}: {count - len(bad)} of {count} equal, {seconds:.0f} s", flush=True)
+            for stop_name, parts in bad.items():
+                print(f"  FAIL {stop_name}: {parts}", flush=True)
+            shutil.rmtree(place)
+        seen = teeth(Path(folder) / "teeth")
+    print(f"{stops} stops, {stops - wrong} gone on with to the bit")
     print(f"as Lightning alone goes on: {sum(seen)} of {len(seen)} differ, as they must")
-    return 0 if right == injected > 0 and all(seen) else 1
+    return 0 if stops and not wrong and all(seen) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(*(int(word) for word in sys.argv[1:2])))
+    sys.exit(main())
