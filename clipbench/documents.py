@@ -17,7 +17,6 @@ GPU = "GPU-hours to run it"
 Column = tuple[str, list[str]]  # as it is printed
 
 GPU = "GPU-hours to run it"
-Column = tuple[str, list[str]]  # as it is printed
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from clipbench import axis_figures, frames, freeze, paths, results, sweep_tables, tables
+from clipbench.errors import Refused
 
 
 def record(key, model="clip_tiny", lr=1e-5, acc=0.5, n=306, sha="ab" * 32):
@@ -210,11 +211,9 @@ def test_the_door_makes_tables_of_what_is_frozen(sweep, tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     text = freeze.frozen(frames.frame(runs)).to_csv(index=False)
     (tmp_path / "results" / "some.csv").write_text(text)
-    monkeypatch.setattr("sys.argv", ["tables", "results=frozen"])
-    tables.main()
+    assert tables.make(["results=frozen"]) == 0
     written = pd.read_csv(tmp_path / "tables" / "sweep_some.csv")
     assert written["key"].tolist() == ["aaaaaaaa", "bbbbbbbb"]
-    monkeypatch.setattr("sys.argv", ["tables", "results=forzen"])
-    with pytest.raises(SystemExit) as ended:
-        tables.main()
-    assert ended.value.code == 2
+    for wrong in (["results=forzen"], ["table=nobodys"]):
+        with pytest.raises(Refused, match=r"frozen|there are"):
+            tables.make(wrong)
