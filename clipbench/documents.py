@@ -16,8 +16,6 @@ from clipbench.statistics import Interval
 GPU = "GPU-hours to run it"
 Column = tuple[str, list[str]]  # as it is printed
 
-GPU = "GPU-hours to run it"
-
 
 @dataclass(frozen=True)
 class Document:

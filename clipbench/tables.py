@@ -8,7 +8,16 @@ were not run here.
 
 from pathlib import Path
 
-from clipbench import documents, evidence, frames, layouts, paths, sweep_tables, typeset
+from clipbench import (
+    document_figures,
+    documents,
+    evidence,
+    frames,
+    layouts,
+    paths,
+    sweep_tables,
+    typeset,
+)
 from clipbench.errors import Refused
 from clipbench.evidence import Evidence
 from clipbench.progress import console
@@ -59,8 +68,11 @@ def of_documents(specs: dict[str, Path], source: str | None) -> int:
             console.print(f"[red]refused:[/] {error}", highlight=False)
             refused = 1
             continue
-        text, tex = found.markdown(None), found.latex()
-        for file in typeset.write_texts(target / name, text, tex, found.frame):
+        figure = target / f"{name}.png"
+        drawn = document_figures.draw(layout, runs, figure)
+        text = found.markdown(figure.name if drawn else None)
+        files = typeset.write_texts(target / name, text, found.latex(), found.frame)
+        for file in [*files, figure] if drawn else files:
             console.print(file)
     return refused
 
