@@ -138,7 +138,7 @@ class Comparison:
         self.plan["epochs"][one.model] = None if epochs == one.wanted else epochs
         if epochs < one.wanted:
             self.plan["shortened"][one.model] = (
-                f"{name}, for longer: it has {epochs} epochs for the budget of "
+                f"{name}, for longer: {_counted(epochs)} for the budget of "
                 f"{self.budget.minutes:g} min, recipe=auto would take {one.wanted}; {took}."
             )
 
@@ -175,6 +175,10 @@ class Comparison:
         assert self.session.sweep is not None
         text = json.dumps(self.plan, indent=1)
         results.write_text(self.session.sweep / "plan.json", text + "\n")
+
+
+def _counted(epochs: int) -> str:
+    return f"it has {epochs} epochs" if epochs > 1 else "it has one epoch"
 
 
 def _epochs(chosen: int | None) -> list[str]:

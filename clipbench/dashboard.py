@@ -1,20 +1,78 @@
-"""TensorBoard over the outputs root.
+"""TensorBoard over the outputs root: every run by a readable name, sweeps by their figures.
 
 Run: python -m clipbench.dashboard [TensorBoard's own flags, such as --port 6007]
+
+HParams has the axes and, as chosen/<split>/<metric>, the same metrics for every run. Custom Scalars
+lays the curves of all runs over each other. Images are confusion, the surest mistakes, the alpha
+curve, and the figures of each sweep; Text has the worst classes. Runs that begin while it is open
+are added.
 """
 
+import shutil
 import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from clipbench import paths
+from clipbench import boards, paths, results
+
+AGAIN = 30.0  # seconds, after which new runs are looked for
 
 
 def main() -> None:
     """Serve the runs until interrupted."""
     from tensorboard import program
 
+    home = laid_out()
+    threading.Thread(target=_watch, args=(home,), daemon=True).start()
     board = program.TensorBoard()
-    board.configure(argv=[None, "--logdir", str(paths.outputs() / "runs"), *sys.argv[1:]])
+    board.configure(argv=[None, "--logdir", str(home), *sys.argv[1:]])
     sys.exit(board.main())
+
+
+def laid_out() -> Path:
+    """The folder for TensorBoard, made anew: links to the runs, and events of its own."""
+    home = paths.outputs() / "dashboard"
+    shutil.rmtree(home, ignore_errors=True)  # links are removed, not what they lead to
+    home.mkdir(parents=True)
+    records = [record for _, record in results.records(paths.outputs())]
+    done = [record for record in records if record["status"] == "completed"]
+    own = home / "events.out.tfevents.0.clipbench"
+    boards.append(own, [boards.layout(), *([boards.experiment(done)] if done else [])])
+    for path in sorted((paths.outputs() / "tables").rglob("sweep_*.png")):
+        place = home / "sweeps" / path.stem.removeprefix("sweep_") / own.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        boards.append(place, [boards.png("figure", path.read_bytes())])
+    link(home)
+    return home
+
+
+def link(home: Path) -> None:
+    """A link by a readable name to each run that has none yet."""
+    for folder, record in results.records(paths.outputs()):
+        place = home / record["dataset"] / name(record)
+        if not place.is_symlink():
+            place.parent.mkdir(exist_ok=True)
+            place.symlink_to(folder, target_is_directory=True)
+
+
+def name(record: Mapping[str, Any]) -> str:
+    """What a run is called: what was typed of it that tells, and its key."""
+    told = boards.hyperparameters(record)
+    axes = [f"lr={told['lr']:g}"] if record["steps"]["total"] else []
+    if (depth := told.get("freeze_depth", "0")) != "0":
+        axes.append(f"depth={depth}")
+    axes += [f"{axis}={told[axis]:g}" for axis in ("shots", "seed") if axis in told]
+    words = [record["model"], record["strategy"], *axes, record["key"]]
+    return " ".join(words).replace("/", "_")
+
+
+def _watch(home: Path) -> None:
+    while True:
+        time.sleep(AGAIN)
+        link(home)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pytorch_lightning import Callback, seed_everything
 
-from clipbench import advice, environment, guards, optim, ranks, results, resuming, saved, sealed
+from clipbench import (
+    advice,
+    environment,
+    guards,
+    last_events,
+    optim,
+    ranks,
+    results,
+    resuming,
+    saved,
+    sealed,
+)
 from clipbench.callbacks import EMA, Recorder
 from clipbench.checkpoints import Keep, early_stopping, stopped
 from clipbench.datamodules.base import ClassificationDataModule
@@ -152,6 +163,8 @@ class Training:
         ends = None if start is None else (start, end)
         merge = self.run.merge if ends else None
         Finish(self.evaluate, self.run.folder, self.record, merge, ends, before)()
+        if ranks.here.first and (lack := last_events.add(self.run.folder, self.record, self.data)):
+            self.run.warn(lack)
         ranks.agree("end", "reached")  # a run is completed when all of it is
         self._seal()
         if ranks.here.first:
