@@ -72,7 +72,9 @@ class Outcome:
 
 
 class Stop:
-    """SIGINT, SIGTERM or SIGHUP for the launcher: the jobs at work are ended, no other begins.
+    """SIGINT, SIGTERM or SIGHUP for the launcher: the jobs at work keep where they are and end.
+
+    No other begins. They have :data:`KEEPING` seconds; whoever cannot wait sends it again.
 
     Attributes:
         signal: that came; None before.
@@ -89,21 +91,27 @@ class Stop:
                 signal.signal(number, self._came)
 
     def _came(self, number: int, frame: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)  # whoever cannot wait sends it again
+        signal.signal(number, signal.SIG_DFL)
         idle = not self.working
+        if not idle:
+            said = (
+                f"{signal.Signals(number).name}: {KEEPING:.0f} s to keep where the jobs at work are"
+            )
+            os.write(2, f"{said}; again, and they end at once\n".encode())
         self.now(number)
         if idle:
             raise KeyboardInterrupt
 
     def now(self, number: int) -> None:
-        """End the jobs at work."""
+        """Have the jobs at work end."""
         self.signal = number
         for running in list(self.working):
-            running.kill()
+            running.end()
 
 
 stop = Stop()
 GRACE = 5.0  # seconds that the other ranks have to end when one has failed
+KEEPING = 25.0  # and that all have for a last checkpoint; a cluster kills after 30
 _starting = threading.Lock()
 
 
@@ -152,6 +160,7 @@ class Running:
         # The last is the guard's, who speaks for a rank that could not.
         self.receivers = {receiver: rank for rank, (receiver, _) in enumerate(pipes)}
         self.world, self.limit = world, job.config["timeout"]
+        self.deadline = time.monotonic() + (self.limit or 1e9)
         self.outcomes: list[tuple[int, Outcome]] = []
         self.started: Outcome | None = None
         self.streams = Streams(label)
@@ -163,7 +172,12 @@ class Running:
             end.close()
         stop.working.add(self)
         if stop.signal:  # it came while this began
-            self.kill()
+            self.end()
+
+    def end(self) -> None:
+        """Have the ranks keep where they are, and end, in a while."""
+        self.deadline = min(self.deadline, time.monotonic() + KEEPING)
+        self.process.terminate()  # the guard passes it on
 
     def kill(self) -> None:
         """End every process of the job."""
@@ -174,9 +188,8 @@ class Running:
 
     def wait(self) -> Outcome:
         """Until the job has ended and none of its processes is left."""
-        self.deadline = time.monotonic() + (self.limit or 1e9)
         while (left := self.deadline - time.monotonic()) > 0 and self.process.is_alive():
-            self._listen(min(left, 3600.0), self.process.sentinel)
+            self._listen(min(left, 1.0), self.process.sentinel)  # a signal brings it nearer
         self.kill()
         self.process.join()
         stop.working.discard(self)
@@ -185,7 +198,8 @@ class Running:
             self._listen(0.1)
         if stop.signal:
             name = signal.Signals(stop.signal).name
-            return self._sealed(Outcome("interrupted", error=name, signal=stop.signal))
+            said = next((end.error for _, end in self.outcomes if end.signal), name)
+            return self._sealed(Outcome("interrupted", error=said, signal=stop.signal))
         if left <= 0 and not self.outcomes:
             return self._sealed(Outcome("failed", error=f"no end after timeout={self.limit} s"))
         return self._sealed(self._cause())

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
 from clipbench.launch import Job, Outcome
 
@@ -60,6 +61,13 @@ def settle(ends: Sequence[Connection]) -> None:
     multiprocessing.set_start_method(None, force=True)
     for name in _ELASTIC:  # of a launcher that was itself launched so
         os.environ.pop(name, None)
+    signal.signal(signal.SIGTERM, _pass_on)
+
+
+def _pass_on(number: int, frame: Any) -> None:
+    """To the ranks alone: without a loader's workers none could come to the end of its step."""
+    for rank in multiprocessing.active_children():
+        rank.terminate()
 
 
 def guard(job: Job, senders: Sequence[Connection], ends: Sequence[Connection]) -> None:
@@ -125,6 +133,7 @@ def _several(job: Job, senders: Sequence[Connection]) -> tuple[int, int] | None:
             start_method="fork",
             logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
             shutdown_timeout=1,
+            signals_to_handle="SIGQUIT",  # it would give the ranks no more than that second
         ),
         _rank,
     )

@@ -13,6 +13,7 @@ from clipbench import results
 from clipbench.job import execute
 from clipbench.launch import Job, Outcome, devices
 from clipbench.locks import Held, Lock
+from clipbench.resuming import newest
 from clipbench.sweeps import headline
 from clipbench.workers import told
 from tests.conftest import FEW, TINY, composed
@@ -44,7 +45,8 @@ def test_whatever_becomes_of_a_job_the_others_complete_and_it_has_its_cause(tmp_
     kinds = {1: "raise", 3: "exit", 4: "memory", 6: "segfault", 7: "term"}
     faults = {seed: (kind, 0, "training") for seed, kind in kinds.items()}
     faults[9] = ("hang", 0, "training")
-    sweep = sweep(f"seed={','.join(map(str, range(1, 11)))}", faults=faults)
+    seeds = ",".join(map(str, range(1, 11)))
+    sweep = sweep(f"seed={seeds}", faults=faults, CLIPBENCH_KEEPING="2")
     while sweep.process.poll() is None and not any(n.get("fault") == "hang" for n in sweep.notes()):
         time.sleep(0.1)
     family = descendants(sweep.process.pid)
@@ -70,6 +72,35 @@ def test_whatever_becomes_of_a_job_the_others_complete_and_it_has_its_cause(tmp_
     (listed,) = tmp_path.glob("sweeps/*/jobs.jsonl")
     codes = [json.loads(line)["code"] for line in listed.read_text().splitlines()]
     assert codes == [1, 0, 1, 1, 0, 1, 143, 0, 143]
+
+
+def test_what_is_at_work_when_sigterm_comes_keeps_where_it_is(tmp_path, sweep):
+    """Two at a time: one that trains, on two ranks, and one that hangs, until its time is up."""
+    words = ("seed=1,2,3", "epochs=500", "dataset.workers=1", "hydra/launcher=parallel")
+    two = "hydra.launcher.at_once=2"
+    hang = {2: ("hang", 0, "training")}
+    sweep = sweep(*words, two, "trainer.devices=2", faults=hang, CLIPBENCH_KEEPING="10")
+    while sweep.process.poll() is None:
+        notes = sweep.notes()
+        epochs = [n["epoch"] for n in notes if n["seed"] == 1 and "index" in n]
+        if any(n.get("fault") for n in notes) and epochs and max(epochs) > 1:
+            break
+        time.sleep(0.1)
+    family = descendants(sweep.process.pid)
+    sweep.process.send_signal(signal.SIGTERM)
+    code, said = sweep.wait()
+    assert code == 128 + signal.SIGTERM, said
+    assert "SIGTERM: 10 s to keep where the jobs at work are; again, and they end at once" in said
+    assert not any(map(alive, family))
+    found = by_seed(tmp_path)
+    assert {seed: record["status"] for seed, (_, record) in found.items()} == {
+        seed: "interrupted" for seed in (1, 2)
+    }
+    folder, record = found[1]
+    step = newest(folder, record["key"]).step
+    assert step >= 3
+    assert record["error"] == f"SIGTERM after step {step}; the same command goes on from there"
+    assert found[2][1]["error"] == "SIGTERM"
 
 
 def test_ranks_of_a_sweep_train_one_config_together_whatever_came_before(tmp_path, sweep):

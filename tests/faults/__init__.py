@@ -30,9 +30,10 @@ class Sweep:
         faults: of each seed ``(kind, rank, place)``.
         model: the words that choose it.
         shown: where its output goes; by default to :meth:`wait`.
+        more: variables of its environment.
     """
 
-    def __init__(self, outputs, *words, faults=None, model=TINY, shown=subprocess.PIPE):
+    def __init__(self, outputs, *words, faults=None, model=TINY, shown=subprocess.PIPE, **more):
         self.outputs, self.log = outputs, outputs / "faults.jsonl"
         outputs.mkdir(parents=True, exist_ok=True)
         # This checkout's package, too: it is imported before there is a working directory.
@@ -44,6 +45,7 @@ class Sweep:
             "CLIPBENCH_FAULTS": json.dumps(faults or {}),
             "CLIPBENCH_FAULTS_LOG": str(self.log),
             "PYTHONPATH": os.pathsep.join(filter(None, found)),
+            **more,
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "clipbench.run", "-m", *model, *FEW, *words],

@@ -1,0 +1,95 @@
+"""Holds a run still where it is to be killed, and notes how far it has come, for the campaign.
+
+Read by sitecustomize.py where $CLIPBENCH_HOLD names a file: a run that comes to the place written
+in there notes so and waits for its end.
+"""
+
+import os
+import stat
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from sitecustomize import note
+
+
+class Progress:
+    """What a run is doing, told line by line, and where it is held."""
+
+    def __init__(self):
+        self.hold, self.seed, self.phase = Path(os.environ["CLIPBENCH_HOLD"]), None, "begun"
+
+    def tell(self, phase, **more):
+        self.phase = phase
+        note(seed=self.seed, phase=phase, **more)
+
+    def reach(self, place, first=lambda: None):
+        """Wait for the end if this is the place; what is done before that."""
+        if self.hold.read_text() == place:
+            first()
+            note(seed=self.seed, phase=self.phase, held=place)
+            time.sleep(1e6)
+
+    @contextmanager
+    def within(self, phase):
+        before = self.phase
+        self.tell(phase)
+        self.reach(f"{phase} begins")
+        yield
+        self.tell(before)
+
+
+def install():
+    """Wrap what a run goes through."""
+    from clipbench import job, results, sealed
+    from clipbench.callbacks import Recorder
+    from clipbench.modules import TuningModule
+
+    run = Progress()
+    plain_fsync, plain_replace = os.fsync, Path.replace
+    plain_begin, plain_look = job.Run.__init__, TuningModule.validation_step
+    plain_step = Recorder.on_train_batch_end
+
+    def begins(self, asked):
+        run.seed, run.phase = " ".join(asked.overrides), "begun"
+        run.tell("begun")
+        plain_begin(self, asked)
+
+    def steps(self, trainer, *rest):
+        plain_step(self, trainer, *rest)
+        run.tell("training", step=trainer.global_step)
+        run.reach("training")
+
+    def looks(self, *rest):
+        run.tell("validation")
+        run.reach("validation")
+        plain_look(self, *rest)
+
+    def fsync(number):
+        about = os.fstat(number)
+        if run.phase in ("saving", "recording") and stat.S_ISREG(about.st_mode):
+            # What a write leaves that was killed halfway.
+            run.reach(f"{run.phase} half", lambda: os.ftruncate(number, about.st_size // 2))
+            run.reach(f"{run.phase} before fsync")
+        plain_fsync(number)
+
+    def replace(self, target):
+        run.reach(f"{run.phase} before replace")
+        found = plain_replace(self, target)
+        run.reach(f"{run.phase} after replace")
+        return found
+
+    def during(owner, name, phase):
+        plain = getattr(owner, name)
+
+        def wrapped(*args, **kwargs):
+            with run.within(phase):
+                return plain(*args, **kwargs)
+
+        setattr(owner, name, wrapped)
+
+    during(sealed, "write", "saving")
+    during(results, "write", "recording")
+    job.Run.__init__, TuningModule.validation_step = begins, looks
+    Recorder.on_train_batch_end = steps
+    os.fsync, Path.replace = fsync, replace
