@@ -332,7 +332,7 @@ def execute(job: Job, tell: Callable[[Outcome], Any] = lambda _: None) -> Outcom
     if run is None or not run.record:
         return Outcome(status, error=error, details=details)
     run.record |= {"status": status, "error": error}
-    with contextlib.suppress(OSError):  # a disk that is full has the record as it was before
+    with contextlib.suppress(Refused):  # a disk that is full has the record as it was before
         run.write()
     run.close()
     ended = Outcome(status, key=run.key, folder=str(run.folder), error=error, details=details)

@@ -5,6 +5,8 @@ import os
 import socket
 from pathlib import Path
 
+from clipbench.errors import Refused
+
 LOCK = ".lock"
 
 
@@ -23,11 +25,16 @@ class Lock:
 
     Raises:
         Held: if another process holds it.
+        Refused: if no file can be made there.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / LOCK).open("a+")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = (folder / LOCK).open("a+")
+        except OSError as error:
+            why = f"{folder} takes no files: {error.strerror}"
+            raise Refused(f"{why}; make it writable, or set CLIPBENCH_OUTPUTS") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -45,6 +45,7 @@ def main() -> None:
     # Hydra's own handler cuts tracebacks and exits; errors in a config are explained below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     # Imported here: --help must not pay for it.
+    from clipbench.errors import Refused
     from clipbench.launch import stop
     from clipbench.sweeps import Session
 
@@ -53,6 +54,7 @@ def main() -> None:
     entry = hydra.main(config_path=str(paths.CONF), config_name="config", version_base="1.3")
     try:
         entry(session)()
+        code = session.close()
     except KeyboardInterrupt:
         print("interrupted: the same command again runs what is left", file=sys.stderr)
         session.close()
@@ -62,7 +64,10 @@ def main() -> None:
 
         closing.config_error(error, sys.argv[1:])
         sys.exit(2)
-    sys.exit(session.close())
+    except (OSError, Refused) as error:  # a disk that is full, or takes no files
+        print(f"error: {error}; the same command again runs what is left", file=sys.stderr)
+        code = 1
+    sys.exit(code)
 
 
 if __name__ == "__main__":

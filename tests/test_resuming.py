@@ -24,7 +24,7 @@ from clipbench.datamodules.unique import UniqueSampler
 from clipbench.errors import Refused
 from clipbench.mixing import Zipped
 from clipbench.resuming import Point, newest
-from tests.conftest import FEW
+from tests.conftest import FEW, clipbench
 from tests.faults import resume as campaign
 from tests.faults.resume import Killed, left, same, stop
 from tests.test_retrieval_run import photos  # noqa: F401
@@ -214,22 +214,63 @@ def _denied(*args, **kwargs):
     raise PermissionError(errno.EACCES, "Permission denied")
 
 
-def test_a_disk_that_fills_while_it_is_written_to(tmp_path, monkeypatch):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+@pytest.fixture
+def disk(tmp_path):
+    """A folder that is a small disk, and what makes that read-only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(*words):
+        command = ["mount", *words, str(folder)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if os.geteuid() or not mount("-t", "tmpfs", "-o", "size=1m", "tmpfs"):
         pytest.skip("only root mounts a small disk")
-    try:
-        monkeypatch.setattr(sealed, "_room", lambda *args: None)
-        path = disk / "x.ckpt"
-        sealed.write(path, {"weights": torch.zeros(1000)}, {})
-        with pytest.raises(Refused, match="could not be written: No space left on device"):
-            sealed.write(path, {"weights": torch.zeros(10**6)}, {})
-        assert sealed.verified(path) == {}
-        assert [p.name for p in disk.iterdir()] == ["x.ckpt"]
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    yield folder, lambda: mount("-o", "remount,ro")
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_while_it_is_written_to(disk, monkeypatch):
+    folder, _ = disk
+    monkeypatch.setattr(sealed, "_room", lambda *args: None)
+    path = folder / "x.ckpt"
+    sealed.write(path, {"weights": torch.zeros(1000)}, {})
+    with pytest.raises(Refused, match="could not be written: No space left on device"):
+        sealed.write(path, {"weights": torch.zeros(10**6)}, {})
+    assert sealed.verified(path) == {}
+    results.write(folder, {"schema": 1, "status": "interrupted"})
+    with pytest.raises(Refused, match="could not be written: No space left on device"):
+        results.write(folder, {"schema": 1, "status": "completed", "log": "x" * 10**7})
+    assert results.read(folder)["status"] == "interrupted"
+    assert sorted(p.name for p in folder.iterdir()) == ["result.json", "x.ckpt"]
+
+
+def test_a_disk_that_is_read_only_is_said_in_a_line_with_its_path(disk):
+    folder, made_read_only = disk
+    path = folder / "x.ckpt"
+    sealed.write(path, {"weights": torch.zeros(1000)}, {})
+    results.write(folder, {"schema": 1, "status": "interrupted"})
+    assert made_read_only()
+    writes = (
+        lambda: sealed.write(path, {"weights": torch.zeros(10)}, {}),
+        lambda: results.write(folder, {"schema": 1, "status": "completed"}),
+    )
+    for name, write in zip(("x.ckpt", "result.json"), writes, strict=True):
+        with pytest.raises(Refused, match=f"{folder}/{name} could not be written: Read-only") as no:
+            write()
+        assert no.value.status == "interrupted"
+    assert sealed.verified(path) == {}
+    assert results.read(folder)["status"] == "interrupted"
+    refused = campaign.here(folder, WORDS)
+    assert refused.status == "failed"
+    assert refused.error.startswith(f"{folder}/runs/shapes/timm-finetune-")
+    assert "takes no files: Read-only file system; make it writable, or set" in refused.error
+    door = clipbench("-m", *WORDS, "seed=1,2", env={"CLIPBENCH_OUTPUTS": str(folder)})
+    assert door.returncode == 1
+    said = door.stderr.splitlines()[-1]
+    assert said.startswith("error: [Errno 30] Read-only file system: ")
+    assert f"{folder}/sweeps" in said
+    assert "Traceback" not in door.stderr
 
 
 def test_a_place_to_go_on_from_that_is_none(tmp_path):

@@ -58,7 +58,7 @@ def plan(count, random_share=0.35, seed=0):
     draw.shuffle(places)
     return [
         Kill(whom, draw.randint(2, 20), place, draw.uniform(0, 0.3))
-        for whom, place in zip(["job", "launcher"] * count, places, strict=False)
+        for whom, place in zip(["job", "launcher", "job"] * count, places, strict=False)
     ]
 
 
@@ -135,14 +135,16 @@ class Campaign:
         if group is None:  # it has just ended
             return self._strike(launcher, kill)
         family = descendants(launcher.pid)
+        job = [pid for pid in family if _group(pid) == group]
         if kill.whom == "launcher":
             launcher.kill()
             launcher.wait()
         else:
-            family = [pid for pid in family if _group(pid) == group]
+            family = job
             os.killpg(group, signal.SIGKILL)
         self.hold.write_text("")
-        for command in _outlive(family):
+        # The fork server takes down all libraries when the last of its children has gone.
+        for command in (*_outlive(job, 5), *_outlive(family, 30)):
             self.wrong.append(f"{command} outlives {kill}")
         last = [n for n in self._notes(begun) if n["pid"] == note["pid"]][-1]
         self.killed.append((kill, last["phase"]))
@@ -185,9 +187,9 @@ def _group(pid):
     return None
 
 
-def _outlive(family):
-    """What processes are there five seconds later."""
-    deadline = time.monotonic() + 5
+def _outlive(family, seconds):
+    """What processes are there so much later."""
+    deadline = time.monotonic() + seconds
     while any(map(alive, family)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return [_command(pid) for pid in family if alive(pid)]
@@ -195,7 +197,7 @@ def _outlive(family):
 
 def _command(pid):
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[-200:]
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:100]
     return "what has just ended"
 
 
