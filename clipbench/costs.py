@@ -36,6 +36,7 @@ class Job:
         batch_size: global.
         evaluated: pictures read in all evaluations together.
         freeze_depth: blocks that do not train, or ``all``.
+        image_size: in pixels, where it is not the model's own.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Job:
     batch_size: int
     evaluated: int
     freeze_depth: str = "0"
+    image_size: int | None = None
 
     @property
     def steps(self) -> int:
@@ -73,7 +75,7 @@ def gpu_hours(job: Job) -> float | None:
     """
     if (own := facts(job.model)) is None:
         return None
-    image, text = own["image_gflop"] * 1e9, own["text_gflop"] * 1e9
+    image, text = own["image_gflop"] * 1e9 * _larger(job, own), own["text_gflop"] * 1e9
     backward = 0.0 if job.strategy == "text_only" else 2 * (1 - frozen(job, own["blocks"]))
     trained = job.pictures * job.epochs * image * (1 + backward)
     if job.strategy in _IMAGE_ONCE:
@@ -85,9 +87,14 @@ def gpu_hours(job: Job) -> float | None:
     return float(trained + job.evaluated * image) / GPU_FLOPS / 3600
 
 
+def _larger(job: Job, own: Mapping[str, Any]) -> float:
+    """How much more a picture takes than at the model's own size."""
+    return float(((job.image_size or own["size"]) / own["size"]) ** 2)
+
+
 def frozen(job: Job, blocks: int) -> float:
     """The share of the image tower's blocks that does not train."""
-    if job.freeze_depth == "all" or job.strategy in _IMAGE_ONCE:
+    if job.freeze_depth == "all" or job.strategy in {"zero_shot", *_IMAGE_ONCE}:
         return 1.0
     return min(1.0, float(job.freeze_depth) / blocks)
 
@@ -105,6 +112,7 @@ def memory_bytes(job: Job, micro_batch: int | None = None) -> float | None:
     if (own := facts(job.model)) is None:
         return None
     rows, share = micro_batch or job.batch_size, 1 - frozen(job, own["blocks"])
+    rows *= _larger(job, own)
     trained = own["parameters" if job.strategy in _READS_TEXT else "image_parameters"] * share
     weights = (4 * own["parameters"] + 12 * trained) * 1e6
     if pd.isna(own["tokens"]):

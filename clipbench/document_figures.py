@@ -152,9 +152,9 @@ def _heat(panels: Sequence[Any], layout: Layout, evidence: Evidence, spec: Spec)
     (panel,) = panels
     image = panel.imshow(values, cmap="cividis", aspect="auto")
     for y, row in enumerate(values):
-        for x, value in enumerate(row):
-            dark = image.norm(value) < 0.6
-            text = "" if math.isnan(value) else f"{value:.1f}"
+        for x, shade in enumerate(row):
+            dark = image.norm(shade) < 0.6
+            text = "" if math.isnan(shade) else f"{shade:.1f}"
             panel.text(x, y, text, ha="center", va="center", color="white" if dark else "black")
     names = [name.replace(", ", "\n") for name in layout.columns]
     panel.set_xticks(range(len(names)), names, fontsize=8)
@@ -177,10 +177,10 @@ def _scatter(panels: Sequence[Any], layout: Layout, evidence: Evidence, spec: Sp
         own = [(n, x, y) for n, x, y in points if n.split(",")[0] == group]
         look = {"color": COLORS[number], "marker": figures.MARKS[number % 4][1], "label": group}
         panel.scatter([x for _, x, _ in own], [y for _, _, y in own], **look)
-        for name, x, y in own:
+        for name, across, up in own:
             side = {"xytext": (5, 3)} if number else {"xytext": (-5, -8), "ha": "right"}
             style = {"textcoords": "offset points", "fontsize": 7}
-            panel.annotate(name.partition(", ")[2], (x, y), **side, **style)
+            panel.annotate(name.partition(", ")[2], (across, up), **side, **style)
     panel.margins(0.14)
     panel.set(xlabel=f"{spec['columns'][0]}, %", ylabel=f"{spec['columns'][1]}, %")
     return _told(panel, bool(points))
