@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help ready install demo test lint types unit bench faults-ranks faults-resume illnesses pretrain data tables freeze dashboard clean
+.PHONY: help ready install demo compare report test lint types unit bench faults faults-quick faults-ranks faults-resume illnesses pretrain data tables freeze dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,12 @@ test: lint types unit  ## lint, types, tests
 bench: install  ## what is measured against other libraries, into outputs/bench/
 	OMP_NUM_THREADS=1 $(PY) -m tests.bench
 
+faults-quick: install  ## a sweep killed ten times comes to the table of the one that never was
+	OMP_NUM_THREADS=1 $(PY) -m tests.faults.campaign 10
+
+faults: install  ## and killed a hundred times
+	OMP_NUM_THREADS=1 $(PY) -m tests.faults.campaign 100
+
 faults-ranks: install  ## two ranks, one of which raises, dies or hangs wherever it is: 24 cases
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.ranks
 
@@ -58,6 +64,16 @@ test-slurm: install  ## a sweep on this machine's SLURM, one job of it preempted
 test-ray: install  ## the same sweep on a local Ray
 	$(PY) -m pip install --quiet --editable ".[dev,ray]"
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/clusters/test_ray.py
+
+compare: ready  ## your own pictures, CLIP or ResNet: make compare DATA=folder [MODELS=auto] [BUDGET=minutes]
+	$(PY) -m clipbench.compare 'data=$(DATA)' models=$(or $(MODELS),auto) budget=$(or $(BUDGET),30)
+
+report: ready  ## one page that answers, of the latest sweep or SWEEP=name
+	$(PY) -m clipbench.report $(if $(SWEEP),'sweep=$(SWEEP)')
+
+test-browser: install  ## report, examples and dashboard in a real Chromium, into outputs/browser/
+	$(PY) -m pip install --quiet --editable ".[dev,browser]"
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/browser
 
 pretrain: ready  ## rebuild the weights of clip_tiny and resnet_tiny
 	$(PY) -m clipbench.pretrain clip_tiny

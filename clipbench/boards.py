@@ -22,12 +22,17 @@ NUMBERS = (
     *("label_smoothing", "head_lr_factor"),
 )
 WORDS = ("model", "dataset", "strategy", "freeze_depth", "text_freeze_depth", "ema")
-CHARTS = {
-    "val": {"accuracy": "val/acc", "mean per class": "val/mean_per_class", "loss": "val/loss"},
-    "training": {"loss": "train/loss", "learning rate": "lr-.*"},
+CHARTS = {  # patterns, which TensorBoard looks for anywhere in a tag
+    "val": {
+        "accuracy": "^val/acc$",
+        "mean per class": "^val/mean_per_class$",
+        "macro-F1": "^val/macro_f1$",
+        "loss": "^val/loss$",
+    },
+    "training": {"loss": "^train/loss$", "learning rate": "^lr-"},
     "retrieval, val": {
-        "a text finds its picture": "val/image_recall@.*",
-        "a picture finds its text": "val/text_recall@.*",
+        "a text finds its picture": "^val/image_recall@",
+        "a picture finds its text": "^val/text_recall@",
     },
 }
 
@@ -70,9 +75,13 @@ def ended(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def experiment(records: Sequence[Mapping[str, Any]]) -> Summary:
-    """The columns of the HParams view: axes first, then the metrics that any run has."""
-    names = [name for r in records for name in hyperparameters(r)]
-    axes = [name for name in (*WORDS, *NUMBERS) if name in names]
+    """The columns of the HParams view: the axes that vary, then the metrics that any run has."""
+    told = [hyperparameters(record) for record in records]
+    axes = [
+        name
+        for name in (*WORDS, *NUMBERS)
+        if name == "model" or len({one.get(name) for one in told}) > 1
+    ]
     tags = {tag: None for r in records for tag in ended(r)}
     order = sorted(tags, key=lambda tag: (not tag.endswith("/acc"), tag))
     shown = [api.Metric(tag, display_name=tag.removeprefix(f"{CHOSEN}/")) for tag in order]
