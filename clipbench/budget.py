@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 MARGIN = 1.15  # a machine that does other work is slower than it was
 RESERVE = 30.0  # seconds, for the last checkpoint of a job that is cut short, and for the report
+LEAST = 3  # epochs: of fewer, with their warm-up, nothing can be said
 FORWARD = 1 / 3  # of a training step's time: the pass back costs twice the one forth
 
 
@@ -54,8 +55,9 @@ class Training:
         return self.around * MARGIN + epochs * self.epoch
 
     def fitting(self, seconds: float) -> int:
-        """How many epochs fit into a time: as many as wanted at most, none at least."""
-        return max(0, min(self.wanted, int((seconds - self.around * MARGIN) / self.epoch)))
+        """How many epochs fit into a time: those that are wanted at most; none if under three."""
+        epochs = min(self.wanted, int((seconds - self.around * MARGIN) / self.epoch))
+        return epochs if epochs >= min(LEAST, self.wanted) else 0
 
 
 def shared(trainings: list[Training], seconds: float) -> dict[str, tuple[int, float]]:

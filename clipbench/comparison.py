@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbench import closing, config, contestants, paths, report, results
-from clipbench.budget import Budget, Training, shared
+from clipbench.budget import LEAST, Budget, Training, shared
 from clipbench.candidates import SPOKEN
 from clipbench.errors import Refused
 from clipbench.launch import Job, launch, stop
@@ -130,15 +130,15 @@ class Comparison:
         took = f"an epoch takes {duration(one.epoch)} here"
         if not epochs:
             self.plan["dropped"][one.model] = (
-                f"{name}: {took}, a run of one {duration(one.seconds(1))}, and its share of what "
-                f"was left of the budget of {self.budget.minutes:g} min was {duration(seconds)}."
+                f"{name}: {took}, a run of {LEAST} {duration(one.seconds(LEAST))}; its share of the "
+                f"rest of {self.budget.minutes:g} min was {duration(seconds)}."
             )
             return
         # None is what recipe=auto chooses, so that the run is the one that anybody would get.
         self.plan["epochs"][one.model] = None if epochs == one.wanted else epochs
         if epochs < one.wanted:
             self.plan["shortened"][one.model] = (
-                f"{name}, for longer: {_counted(epochs)} for the budget of "
+                f"{name}, for longer: it has {epochs} epochs for the budget of "
                 f"{self.budget.minutes:g} min, recipe=auto would take {one.wanted}; {took}."
             )
 
@@ -175,10 +175,6 @@ class Comparison:
         assert self.session.sweep is not None
         text = json.dumps(self.plan, indent=1)
         results.write_text(self.session.sweep / "plan.json", text + "\n")
-
-
-def _counted(epochs: int) -> str:
-    return f"it has {epochs} epochs" if epochs > 1 else "it has one epoch"
 
 
 def _epochs(chosen: int | None) -> list[str]:

@@ -23,8 +23,9 @@ def test_epochs_are_those_that_fit():
     assert one.seconds(10) == pytest.approx(60 * budget.MARGIN)
     assert one.fitting(1e6) == 10
     assert one.fitting(60 * budget.MARGIN - 0.01) == 9
-    assert one.fitting(15 * budget.MARGIN + 0.01) == 1
-    assert one.fitting(14 * budget.MARGIN) == 0
+    assert one.fitting(25 * budget.MARGIN + 0.01) == 3
+    assert one.fitting(24 * budget.MARGIN) == 0  # two, of which nothing can be said
+    assert training("a", wanted=2).fitting(24 * budget.MARGIN) == 2
     assert one.fitting(-5) == 0
 
 
