@@ -15,7 +15,7 @@ from clipbench.progress import console, show
 from clipbench.streams import LOG
 
 # Hydra's names for what comes with a plugin, and the extra that brings it.
-_EXTRAS = {"submitit_slurm": "slurm", "ray": "ray", "optuna": "optuna"}
+_EXTRAS = {"optuna": "optuna"}
 
 
 def job(outcome: Outcome) -> None:

@@ -18,6 +18,21 @@ from clipbench.streams import Streams
 
 
 @dataclass(frozen=True)
+class Node:
+    """One of the machines that a job is on.
+
+    Attributes:
+        rank: from 0.
+        count: how many there are.
+        meeting: host and port of the first.
+    """
+
+    rank: int
+    count: int
+    meeting: str
+
+
+@dataclass(frozen=True)
 class Job:
     """What the command line asked for, as plain data that crosses a process boundary.
 
@@ -29,6 +44,7 @@ class Job:
         retry: whether to run what failed before.
         at_once: how many jobs share the machine.
         environment: variables of this job's own, such as which GPU it has.
+        node: which of several machines this is; None for the only one.
     """
 
     config: dict[str, Any]
@@ -38,6 +54,7 @@ class Job:
     retry: bool = True
     at_once: int = 1
     environment: dict[str, str] = field(default_factory=dict)
+    node: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +152,15 @@ def devices(trainer: dict[str, Any]) -> int:
     if number < 1:
         raise Refused(f"trainer.devices={asked} is no number of devices; use 1 or more, or auto")
     return number
+
+
+def _check_nodes(job: Job) -> None:
+    asked, there = job.config["trainer"]["num_nodes"], 1 if job.node is None else job.node.count
+    if asked != there:
+        raise Refused(
+            f"trainer.num_nodes={asked} on {there} of SLURM's: use hydra/launcher=slurm "
+            f"hydra.launcher.nodes={asked}, or trainer.num_nodes={there}"
+        )
 
 
 def gpus() -> int:
@@ -273,6 +299,7 @@ def launch(job: Job, label: str = "") -> Outcome:
     """
     try:
         world = devices(job.config["trainer"])
+        _check_nodes(job)
     except Refused as refused:
         return Outcome("failed", error=str(refused))
     return Running(job, world, label).wait()

@@ -54,6 +54,7 @@ _OFF: Mapping[str, Mapping[str, Any]] = {
         "mixup_probability": 1,
     },
     "model": {"pool": None},
+    "trainer": {"num_nodes": 1},
 }
 _AFTER = {"alphas", "merge", "merge_bn", "retention", "retention_every_epoch"}
 _ROOT_OUTSIDE = {

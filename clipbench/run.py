@@ -29,7 +29,7 @@ merge merge_bn retention=DATASET retention_every_epoch mix=DATASET mix_fraction 
 monitor patience keep=all
 allow_unfinished_warmup gate retry=failed timeout rank_timeout ckpt.resume=PATH ckpt.every_steps
 dataset.root dataset.shots dataset.workers model.pretrained model.image_size trainer.devices
-trainer.precision
+trainer.num_nodes trainer.precision
 
 --cfg job shows the whole config, --hydra-help Hydra's own flags."""
 

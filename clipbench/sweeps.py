@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from clipbench import closing, paths, results, schema
+from clipbench import closing, results
 from clipbench.launch import Job, Outcome, devices, gpus, launch, stop
 from clipbench.locks import Held, Lock
 
@@ -58,17 +58,6 @@ class Session:
         self.sweep: Path | None = None
         self._noting = threading.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For a machine of a cluster: which sweep this is, and nothing of what was done here."""
-        return {"begun": paths.begun(), "outputs": str(paths.outputs())}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        os.environ["CLIPBENCH_OUTPUTS"] = state["outputs"]
-        paths.begun = lambda: state["begun"]  # type: ignore[assignment]
-        paths.register()
-        schema.register()
-        self.__init__()  # type: ignore[misc]
-
     def job(self, config: DictConfig) -> Job:
         """What a composed config asks for, to be run with Hydra's own part of it taken out."""
         HydraConfig.instance().set_config(config)
@@ -86,7 +75,7 @@ class Session:
         )
 
     def __call__(self, config: DictConfig) -> float | None:
-        """Run one job: what Hydra calls, without ``-m`` and on machines of a cluster."""
+        """Run one job: what Hydra calls without ``-m``."""
         whole = OmegaConf.merge(HydraConfig.instance().cfg or {}, config)
         assert isinstance(whole, DictConfig)
         (value,) = self.work([self.job(whole)], 1)
@@ -111,6 +100,33 @@ class Session:
         if told:
             print(headline(jobs, number), flush=True)
         return self.work(jobs, number)
+
+    def cluster(
+        self,
+        jobs: Sequence[Job],
+        run: Callable[[Sequence[Job]], Iterator[Outcome]],
+        told: bool = True,
+    ) -> list[float | None]:
+        """Run the jobs of a sweep elsewhere, and say how each ended.
+
+        Args:
+            jobs: at least one.
+            run: does all, and yields their outcomes in their order.
+            told: see :meth:`grid`.
+
+        Returns:
+            See :meth:`work`.
+        """
+        if told:
+            print(headline(jobs, None), flush=True)
+        ended = []
+        for job, outcome in zip(jobs, run(jobs), strict=True):
+            while outcome.status == "elsewhere":
+                _wait_for(outcome)
+                (outcome,) = run([job])
+            self._note(outcome, job)
+            ended.append(outcome)
+        return [_score(outcome) for outcome in ended]
 
     def work(self, jobs: Sequence[Job], at_once: int) -> list[float | None]:
         """Run jobs, some at a time, and say how each ended.
@@ -164,24 +180,12 @@ class Session:
 
     def close(self) -> int:
         """After the last job: the sweep's table, and the exit code of the worst job."""
-        codes = [outcome.code for outcome in self.outcomes]
-        elsewhere = paths.outputs() / "sweeps" / paths.begun()
-        if self.sweep is None and elsewhere.is_dir():  # its jobs ran on machines of a cluster
-            self.sweep = elsewhere
-            codes = [line["code"] for line in _listed(elsewhere)]
         if self.sweep is not None:
             from clipbench import sweep_tables  # pandas and scipy, which --cfg job must not pay for
 
             for path in sweep_tables.sweep(self.sweep):
                 print(path)
-        return max(codes, default=0)
-
-
-def _listed(sweep: Path) -> list[dict[str, Any]]:
-    """The last line of each job in a sweep's list: one that was preempted has several."""
-    path = sweep / "jobs.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return list({" ".join(line["overrides"]): line for line in lines}.values())
+        return max((outcome.code for outcome in self.outcomes), default=0)
 
 
 def _on_gpus(jobs: Sequence[Job]) -> bool:
@@ -210,7 +214,7 @@ def _score(outcome: Outcome) -> float | None:
     return value
 
 
-def headline(jobs: Sequence[Job], at_once: int) -> str:
+def headline(jobs: Sequence[Job], at_once: int | None) -> str:
     """How many jobs, how many are done, and how long the others may take."""
     known = [record for _, record in results.records(jobs[0].outputs)]
     known = [record for record in known if record["status"] == "completed"]
@@ -219,20 +223,22 @@ def headline(jobs: Sequence[Job], at_once: int) -> str:
     return expected("jobs", len(jobs), seconds, at_once)
 
 
-def expected(what: str, total: int, seconds: Sequence[float], at_once: int) -> str:
+def expected(what: str, total: int, seconds: Sequence[float], at_once: int | None) -> str:
     """How many there are and how many are done, by the seconds of each, and what that lets expect.
 
     Args:
         what: are counted.
         total: how many.
         seconds: that each took which is done.
-        at_once: how many at a time.
+        at_once: how many at a time; None where nobody knows, as of a cluster.
     """
     left, text = total - len(seconds), f"{total} {what}, {len(seconds)} of them done"
     if not seconds or left <= 0:
         return text
-    rounds = -(-left // at_once)
     mean = sum(seconds) / len(seconds)
+    if at_once is None:
+        return f"{text}; {_duration(mean)} for each of the others, if it takes as long"
+    rounds = -(-left // at_once)
     return f"{text}; {_duration(rounds * mean)} for the others, if they take as long"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from clipbench.launch import Job, Outcome
+from clipbench.launch import Job, Node, Outcome
 
 _OUTSIDE = {
     *(signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
@@ -81,7 +81,8 @@ def guard(job: Job, senders: Sequence[Connection], ends: Sequence[Connection]) -
     settle(ends)
     os.environ.update(job.environment)
     *theirs, own = senders
-    ended = _one(job, theirs) if len(theirs) == 1 else _several(job, theirs)
+    alone = len(theirs) == 1 and job.node is None
+    ended = _one(job, theirs) if alone else _several(job, theirs)
     if ended is not None:
         own.send(told(*ended))
 
@@ -118,17 +119,19 @@ def _several(job: Job, senders: Sequence[Connection]) -> tuple[int, int] | None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    node = job.node or Node(0, 1, "localhost:0")
     for name in ("torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     launched = elastic_launch(
         LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
+            min_nodes=node.count,
+            max_nodes=node.count,
             nproc_per_node=len(senders),
-            run_id=f"clipbench-{os.getpid()}",
+            run_id="clipbench",
             rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
+            rdzv_endpoint=node.meeting,
+            rdzv_configs={"is_host": node.rank == 0},
+            local_addr=None if job.node else "localhost",
             max_restarts=0,
             start_method="fork",
             logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
@@ -156,15 +159,16 @@ def _rank(job: Job, senders: Sequence[Connection]) -> None:
     allocator.keep()
     for number in (signal.SIGTERM, signal.SIGINT):  # the elastic launcher's own
         signal.signal(number, signal.SIG_DFL)
-    rank, world = int(os.environ.get("RANK", 0)), len(senders)
-    threads = max(1, environment.cores() // (world * job.at_once))
+    names = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
+    rank, local, world = (int(os.environ.get(name, alone)) for name, alone in names.items())
+    threads = max(1, environment.cores() // (len(senders) * job.at_once))
     if threads < torch.get_num_threads():
         torch.set_num_threads(threads)
     console.quiet = rank > 0
     if world > 1:
         ranks.join(rank, world, job.config["rank_timeout"])
-    outcome = execute(job, senders[rank].send)
-    senders[rank].send(outcome)
+    outcome = execute(job, senders[local].send)
+    senders[local].send(outcome)
     if world > 1 and outcome.status != "completed":
         # At once: a clean end would wait for the others, who wait for this one.
         sys.stdout.flush()

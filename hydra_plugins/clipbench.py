@@ -33,6 +33,11 @@ class Local(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
         """Called by Hydra, with the jobs of a whole grid or of a search's next step."""
+        jobs = self.jobs(job_overrides, initial_job_idx)
+        return returned(self.session.grid(jobs, self.at_once, not self.told))
+
+    def jobs(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+        """What each asks for, composed."""
         setup_globals()
         jobs = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
@@ -40,6 +45,9 @@ class Local(Launcher):
             with open_dict(config):
                 config.hydra.job.id = config.hydra.job.num = number
             jobs.append(self.session.job(config))
-        values = self.session.grid(jobs, self.at_once, not self.told)
-        # A search is to go on where a job has failed; how it ended is in the record.
-        return [JobReturn(status=JobStatus.COMPLETED, _return_value=value) for value in values]
+        return jobs
+
+
+def returned(values: Sequence[float | None]) -> list[JobReturn]:
+    """For Hydra: a search is to go on where a job has failed; how it ended is in the record."""
+    return [JobReturn(status=JobStatus.COMPLETED, _return_value=value) for value in values]

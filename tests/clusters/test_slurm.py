@@ -22,16 +22,21 @@ SLURM = (
 
 
 def preempt(outputs):
-    """Send one job the signal of a preemption, once it has trained an epoch."""
+    """Send one job the signal of a preemption, once it has trained an epoch: it keeps its state."""
+    until(outputs, lambda record: len(record["curve"]) > 1)
+    (job,) = outputs.glob("sweeps/*/.submitit/*_1")
+    subprocess.run(["scancel", "--signal=USR2", job.name], check=True)
+    until(outputs, lambda record: "the same command goes on" in (record["error"] or ""))
+
+
+def until(outputs, reached):
+    """Wait for the second job to come somewhere, by its record."""
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
-        for _, record in results.records(outputs):
-            if len(record["curve"]) > 1 and record["seed"] == 1:
-                (job,) = outputs.glob("sweeps/*/.submitit/*_1")
-                subprocess.run(["scancel", "--signal=USR2", job.name], check=True)
-                return
+        if any(r["seed"] == 1 and reached(r) for _, r in results.records(outputs)):
+            return
         time.sleep(0.5)
-    raise TimeoutError("the second job did not begin")
+    raise TimeoutError("the second job did not come so far")
 
 
 def test_a_sweep_on_slurm_survives_a_preemption(tmp_path):
@@ -50,8 +55,10 @@ def test_a_sweep_on_slurm_survives_a_preemption(tmp_path):
         preempt(outputs)
         said, _ = process.communicate(timeout=900)
     assert process.returncode == 0, said
+    assert "2 jobs, 0 of them done" in said
     logs = "".join(path.read_text() for path in outputs.glob("sweeps/*/.submitit/*/*_log.*"))
     assert "requeue" in logs.lower()
+    assert "going on where it was interrupted" in logs
     assert table(tmp_path / "here") == table(outputs)
     (listed,) = outputs.glob("sweeps/*/jobs.jsonl")
     lines = [json.loads(line) for line in listed.read_text().splitlines()]
@@ -59,6 +66,7 @@ def test_a_sweep_on_slurm_survives_a_preemption(tmp_path):
 
 
 def table(outputs):
-    """The sweep's table without its name."""
-    (path,) = (p for p in outputs.glob("tables/sweep_*.csv") if "_cost" not in p.name)
-    return path.read_bytes()
+    """The sweep's tables, cost aside, by what follows its name."""
+    paths = [p for p in outputs.glob("tables/sweep_*.csv") if "_cost" not in p.name]
+    assert paths
+    return {"_".join(p.stem.split("_")[3:]): p.read_bytes() for p in paths}
