@@ -27,7 +27,7 @@ def test_two_machines_train_one_run(outputs):
     assert first.folder == second.folder == str(folder)
     assert record["batch"] == {"devices": 2, "per_device": 4, "accumulation": 1}
     told = pd.read_parquet(folder / "predictions.parquet")
-    assert len(told) == len(told.drop_duplicates(["split", "id"])) == 300
+    assert len(told) == len(told.drop_duplicates(["split", "id"])) == 480
     assert len(re.findall(r"^epoch +1", (folder / "log.txt").read_text(), re.M)) == 1
 
 
