@@ -108,15 +108,15 @@ def _printed(layout: Layout, place: int, name: str, bold: footnotes.Bold) -> Ite
     own = [cell if isinstance(cell, Cell) else None for cell in cells]
     published = any(cell and cell.published for cell in own)
     measured = any(cell and cell.measured for cell in own)
-    asked = "metric" in layout.spec["columns"][place]
-    if measured or (asked and not (published and layout.spec.get("wide"))):
+    spec = layout.spec["columns"][place]
+    wide = "metric" not in spec or layout.spec.get("wide")
+    if measured or not (published and wide):
         texts = [_measured(cell.measured) if cell and cell.measured else "" for cell in own]
         shown = [typeset.Bold(t) if i in bold else t for i, t in enumerate(texts)]
         yield f"{name}, measured" if published else name, shown
     if published:
         texts = [cell.published.shown if cell and cell.published else "" for cell in own]
-        reckoned = "gain" in layout.spec["columns"][place]
-        yield f"{name}, {'of the published' if reckoned else 'published'}", texts
+        yield f"{name}, {'of the published' if 'gain' in spec else 'published'}", texts
     differences = [cell.difference() if cell else None for cell in own]
     if any(differences):
         yield f"{name}, difference", [_difference(d) if d else "" for d in differences]
@@ -161,7 +161,9 @@ def _frame(layout: Layout, bold: Mapping[int, footnotes.Bold]) -> pd.DataFrame:
             else:
                 row["text"] = cell
             rows.append(row)
-    return pd.DataFrame(rows).dropna(axis=1, how="all")
+    frame = pd.DataFrame(rows).dropna(axis=1, how="all")
+    whole = [name for name in ("n", "expected", "seeds") if name in frame]
+    return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
 def _numbers(cell: Cell) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def fill(name: str, spec: Mapping[str, Any], evidence: Evidence) -> Layout:
         for column in spec["columns"]:
             cells.append(_cell(spec, row, column, cells, evidence))
         grid.append(cells)
-        hours.append(_hours(spec, row, cells))
+        hours.append(_hours(spec, row, evidence))
     rows = [
         f"{row['name']}{STAND_IN if _stands_in(_merged(spec, row, {}, 'where')) else ''}"
         for row in spec["rows"]
@@ -103,13 +103,13 @@ def _merged(spec: Any, row: Any, column: Any, key: str) -> dict[str, Any]:
     return {**spec.get(key, {}), **column.get(key, {}), **row.get(key, {})}
 
 
-def _hours(spec: Any, row: Any, cells: list[Cell | str]) -> float | None:
+def _hours(spec: Any, row: Any, evidence: Evidence) -> float | None:
     """Those of the runs that nobody made, each once."""
     left: dict[str, float | None] = {}
-    for column, cell in zip(spec["columns"], cells, strict=True):
+    for column in spec["columns"]:
         where = _merged(spec, row, column, "where")
-        empty = "metric" in column and isinstance(cell, Cell) and cell.measured is None
-        if empty and "model" in where and str(where) not in left:
+        asked = "metric" in column and "model" in where and str(where) not in left
+        if asked and evidence.select(where).empty:
             run = _merged(spec, row, column, "run")
             left[str(where)] = costs.of_cell({**run, **where})
     known = [hours for hours in left.values() if hours is not None]

@@ -34,7 +34,7 @@ class Published:
     @property
     def number(self) -> float | None:
         """In percent; None where none can be reckoned with, as with ``~30``."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)(?: \([\d.]+\))?", self.text)
+        found = re.fullmatch(r"(-?\d+(?:\.\d+)?)(?: \([\d.]+\))?", self.text)
         return float(found[1]) if found else None
 
     @property
