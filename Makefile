@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help ready install demo compare report test lint types unit bench faults faults-quick faults-ranks faults-resume illnesses pretrain data tables freeze dashboard clean
+.PHONY: help ready install demo compare report test lint types unit bench faults faults-quick faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ faults: install  ## and killed a hundred times
 
 faults-ranks: install  ## two ranks, one of which raises, dies or hangs wherever it is: 24 cases
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.ranks
+
+faults-jobs: install  ## every way for a job to go wrong, first, in the middle and last
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/test_sweeps.py
 
 faults-resume: install  ## a run killed at every step and gone on with, equal to the bit
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.resume

@@ -74,6 +74,33 @@ def test_whatever_becomes_of_a_job_the_others_complete_and_it_has_its_cause(tmp_
     assert codes == [1, 0, 1, 1, 0, 1, 143, 0, 143]
 
 
+@pytest.mark.slow  # make faults-jobs
+@pytest.mark.parametrize("kind", [*CAUSES, "hang"])
+def test_the_first_the_middle_and_the_last_job_go_wrong(tmp_path, sweep, kind):
+    wrong = (1, 3, 5)
+    sweep = sweep(
+        "seed=1,2,3,4,5",
+        *(["timeout=45"] if kind == "hang" else []),
+        faults={seed: (kind, 0, "training") for seed in wrong},
+    )
+    code, said = sweep.wait()
+    assert code == {"kill": 128 + signal.SIGKILL, "term": 128 + signal.SIGTERM}.get(kind, 1), said
+    assert [note["seed"] for note in sweep.notes() if "fault" in note] == [*wrong]
+    found = by_seed(tmp_path)
+    assert {seed for seed, (_, record) in found.items() if record["status"] == "completed"} == {
+        2,
+        4,
+    }
+    for seed in wrong:
+        folder, record = found[seed]
+        assert record["status"] == ("interrupted" if kind in ("kill", "term") else "failed")
+        cause = CAUSES.get(kind, "no end after timeout=45.0 s")
+        assert cause in record["error"]
+        assert cause in (folder / record["log"]).read_text()
+        assert f"{folder / record['log']}" in said
+    assert not any(alive(note["pid"]) for note in sweep.notes())
+
+
 def test_what_is_at_work_when_sigterm_comes_keeps_where_it_is(tmp_path, sweep):
     """Two at a time: one that trains, on two ranks, and one that hangs, until its time is up."""
     words = ("seed=1,2,3", "epochs=500", "dataset.workers=1", "hydra/launcher=parallel")

@@ -98,13 +98,18 @@ class Campaign:
         self.killed, self.wrong, self.done, self.jobs = [], [], {}, set()
         self.commands = 0
 
-    def run(self, kills):
-        """Give the command again and again, until there is nothing to kill nor to do."""
+    def run(self, kills=(), *more):
+        """Give the command again and again, until there is nothing to kill nor to do.
+
+        Args:
+            kills: one after the other.
+            more: words of the command.
+        """
         left, code = list(kills), None
         while code != 0 and self.commands < 3 * len(kills) + 2:
             self.commands += 1
             with (self.outputs / f"said-{self.commands}.txt").open("w") as said:
-                sweep = Sweep(self.outputs, *self.words, shown=said, **self.env)
+                sweep = Sweep(self.outputs, *self.words, *more, shown=said, **self.env)
                 while left and self._strike(sweep.process, left[0]):
                     left.pop(0)
                 code = sweep.process.wait(900)
@@ -257,7 +262,7 @@ def main(count):
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         alone = Campaign(Path(folder) / "alone", epochs)
-        alone.run([])
+        alone.run((), "hydra/launcher=parallel", "hydra.launcher.at_once=2")
         whole = left(alone.outputs)
         told(alone, whole, time.monotonic() - started)
         ours = Campaign(Path(folder) / "killed", epochs)
