@@ -78,6 +78,21 @@ def terminated(tmp_path, monkeypatch):
     return tmp_path / "first"
 
 
+def test_a_run_whose_loader_was_ended_first_is_interrupted_and_not_failed(tmp_path, monkeypatch):
+    """A cluster tells every process of a job, at once."""
+
+    def ended(self, trainer, *rest):
+        if trainer.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated.")
+
+    monkeypatch.setenv("CLIPBENCH_OUTPUTS", "")
+    monkeypatch.setattr(Recorder, "on_train_batch_end", ended)
+    found = campaign.here(tmp_path, WORDS)
+    assert (found.status, found.code) == ("interrupted", 128 + signal.SIGTERM)
+    assert found.error.startswith("SIGTERM in the step after step 2; the same command goes on from")
+
+
 def test_a_run_stopped_again_and_again_is_the_run_that_never_was(whole, terminated, tmp_path):
     """By SIGTERM, between epochs, while it saves, after the last; once it goes on elsewhere."""
     (run,) = terminated.glob("runs/*/*")

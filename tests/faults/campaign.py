@@ -243,6 +243,8 @@ def told(campaign, whole, seconds):
     keys = {row.rpartition(",")[2] for row in rows}
     if not len(rows) == len(keys) == JOBS:
         campaign.wrong.append(f"{len(keys)} jobs in {len(rows)} rows")
+    for number, (kill, phase) in enumerate(campaign.killed, start=1):
+        print(f"  {number}: {kill.whom}, {kill.place or 'at random'}: in {phase}")
     phases = Counter(phase for _, phase in campaign.killed)
     whom = Counter(kill.whom for kill, _ in campaign.killed)
     counts = [f"{n} {what}" for part in (whom, phases) for what, n in sorted(part.items())]
