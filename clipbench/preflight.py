@@ -35,6 +35,9 @@ def checks(config: Mapping[str, Any]) -> Iterator[Check]:
     yield kept or not clip, f"retention={'set' if kept else None}", "retention=cifar10"
     full = name == "full fine-tuning"
     yield not full, name, "freeze_depth=6, before all of it"
+    seen = config["trainer"].get("limit_val_batches") != 0
+    by = config["monitor"] or "the dataset's own metric"
+    yield seen, f"epochs are chosen on val, by {by}", "~trainer.limit_val_batches"
     averaged = config["alphas"] is not None or not clip
     yield averaged, f"alphas={config['alphas']} (WiSE-FT)", "alphas=10"
     saves = bool(config["callbacks"])

@@ -137,7 +137,21 @@ def _more(case: Case) -> tuple[str, ...]:
         smaller = [f"batch_size={max(16, case.record['batch_size'] // 4)}"]
     higher = usual if case.cautious else 3 * case.lr
     thawed = ["freeze_depth=0"] if case.record["freeze_depth"] else []
-    return (*smaller, f"lr={higher:.2g}", f"epochs={3 * max(1, case.epochs)}", *thawed)
+    return (
+        *smaller,
+        f"lr={higher:.2g}",
+        f"epochs={3 * max(1, case.epochs)}",
+        *thawed,
+        *_freer(case),
+    )
+
+
+def _freer(case: Case) -> tuple[str, ...]:
+    """Less regularisation, where there is any: the guide's last remedy for underfitting."""
+    decay, smoothing = case.config["weight_decay"], case.config.get("label_smoothing")
+    told = [f"weight_decay={_times(decay, 0.1)}"] if decay else []
+    told += ["label_smoothing=0"] if smoothing else []
+    return (" ".join(told),) if told else ()
 
 
 def forgetting(case: Case) -> Iterator[Finding]:

@@ -108,3 +108,21 @@ def test_none_of_these_doors_waits_for_torch():
     code = f"import sys; from clipbench import {', '.join(names)}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_what_ails_from_too_little_is_told_every_remedy_of_the_guide():
+    ill = read("underfitting")
+    record = {**ill.record, "freeze_depth": 2}
+    record["config"] = {**ill.config, "label_smoothing": 0.1, "weight_decay": 0.05}
+    found = symptoms.underfitting(case.Case(record, ill.confusion))
+    remedies = " ".join(next(found).remedies)
+    for word in ("lr=", "epochs=", "freeze_depth=0", "weight_decay=0.005 label_smoothing=0"):
+        assert word in remedies
+
+
+def test_a_run_without_val_is_warned_of(capsys):
+    words = ["model=resnet_tiny", "freeze_depth=2"]
+    assert doctor.examine(words) == 0
+    assert "pass  epochs are chosen on val" in capsys.readouterr().out
+    assert doctor.examine([*words, "+trainer.limit_val_batches=0"]) == 1
+    assert "warn  epochs are chosen on val" in capsys.readouterr().out
