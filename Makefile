@@ -60,6 +60,9 @@ faults-resume: install  ## a run killed at every step and gone on with, equal to
 illnesses: install  ## run anew what the doctor is tested on, into tests/doctor/
 	OMP_NUM_THREADS=1 $(PY) -m tests.doctor
 
+test-latex: install  ## every table through pdflatex (apt-get install texlive-latex-recommended)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/test_latex.py
+
 test-slurm: install  ## a sweep on this machine's SLURM, one job of it preempted
 	$(PY) -m pip install --quiet --editable ".[dev,slurm]"
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/clusters/test_slurm.py
@@ -82,7 +85,7 @@ pretrain: ready  ## rebuild the weights of clip_tiny and resnet_tiny
 	$(PY) -m clipbench.pretrain clip_tiny
 	$(PY) -m clipbench.pretrain resnet_tiny
 
-tables: ready  ## the table and curves of every sweep under outputs/
+tables: ready  ## every table and figure, of the runs here and of those frozen in experiments/results
 	$(PY) -m clipbench.tables
 
 freeze: ready  ## keep the rows of every experiment run here, in experiments/results/

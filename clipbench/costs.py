@@ -111,8 +111,8 @@ def memory_bytes(job: Job, micro_batch: int | None = None) -> float | None:
     """
     if (own := facts(job.model)) is None:
         return None
-    rows, share = micro_batch or job.batch_size, 1 - frozen(job, own["blocks"])
-    rows *= _larger(job, own)
+    rows = (micro_batch or job.batch_size) * _larger(job, own)
+    share = 1 - frozen(job, own["blocks"])
     trained = own["parameters" if job.strategy in _READS_TEXT else "image_parameters"] * share
     weights = (4 * own["parameters"] + 12 * trained) * 1e6
     if pd.isna(own["tokens"]):

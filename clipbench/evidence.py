@@ -15,38 +15,47 @@ Sweeps = dict[str, pd.DataFrame]
 Where = Mapping[str, Any]
 
 
-def gather(source: str | None = None) -> Sweeps:
-    """The runs of each sweep by its name, a row each, as :func:`clipbench.frames.frame`.
+def sweeps(source: str | None = None) -> dict[str, Path]:
+    """The folder, or the frozen rows, of each sweep there is, by its name.
 
     Args:
         source: ``outputs``, ``frozen``, or None: both, an own sweep before a frozen one of its
             name.
+    """
+    own = sorted((paths.outputs() / "sweeps").glob("*/jobs.jsonl")) if source != "frozen" else []
+    kept = sorted((paths.EXPERIMENTS / "results").glob("*.csv")) if source != "outputs" else []
+    return {path.stem: path for path in kept} | {path.parent.name: path.parent for path in own}
+
+
+def gather(source: str | None = None) -> Sweeps:
+    """The runs of each sweep by its name, a row each, as :func:`clipbench.frames.frame`.
+
+    Args:
+        source: as for :func:`sweeps`.
 
     Returns:
         Of the empty name: the runs outside of any sweep.
     """
-    parts = _own() if source != "frozen" else {}
-    if source != "outputs":
-        for path in sorted((paths.EXPERIMENTS / "results").glob("*.csv")):
-            if path.stem not in parts:
-                parts[path.stem] = frames.read(path)
-    return parts
-
-
-def _own() -> Sweeps:
-    parts = {}
+    parts: Sweeps = {}
     listed: set[Path] = set()
-    for path in sorted((paths.outputs() / "sweeps").glob("*/jobs.jsonl")):
-        runs, _ = sweep_tables.sweep_runs(path.parent)
-        listed |= {folder for folder, _ in runs}
-        if runs:
-            parts[path.parent.name] = frames.frame(runs)
+    for name, path in sweeps(source).items():
+        if path.is_file():
+            parts[name] = frozen(path)
+        elif runs := sweep_tables.sweep_runs(path)[0]:
+            listed |= {folder for folder, _ in runs}
+            parts[name] = frames.frame(runs)
+    others = [] if source == "frozen" else results.records(paths.outputs())
     alone = [
         (folder, record)
-        for folder, record in results.records(paths.outputs())
+        for folder, record in others
         if folder not in listed and record["status"] == "completed"
     ]
     return parts | ({"": frames.frame(alone)} if alone else {})
+
+
+def frozen(path: Path) -> pd.DataFrame:
+    """The rows of one of ``experiments/results/*.csv``."""
+    return frames.read(path)
 
 
 class Evidence:

@@ -31,7 +31,7 @@ _KEYS = {
 _KEYS |= {"notes", "figure", "correlate"}
 _ROW = {"name", "where", "published", "split_is", "given", "run", "alpha", "rival"}
 _COLUMN = {"name", "where", "published", "split_is", "metric", "given", "pictures", "gain"}
-_COLUMN |= {"reaches"}
+_COLUMN |= {"reaches", "divide"}
 STAND_IN = " (stand-in)"
 
 
@@ -140,8 +140,12 @@ def _cell(
     wanted = _merged(spec, row, column, "published")
     both = "published" in row and "published" in column
     split_is = row.get("split_is", column.get("split_is", spec.get("split_is")))
+    found = measure(evidence, where, metric) if where and metric else None
+    if found and "divide" in column:  # bytes as GB
+        one = found.interval
+        found = replace(found, interval=replace(one, estimate=one.estimate / column["divide"]))
     return Cell(
-        measure(evidence, where, metric) if where and metric else None,
+        found,
         references.find(wanted) if both else None,
         None if split_is == "unknown" else split_is,
         _stands_in(where),

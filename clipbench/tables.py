@@ -6,18 +6,14 @@ Without results= from both: own runs, and those frozen in experiments/results of
 were not run here.
 """
 
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from clipbench import (
-    document_figures,
-    documents,
-    evidence,
-    frames,
-    layouts,
-    paths,
-    sweep_tables,
-    typeset,
-)
+from clipbench import document_figures, documents, evidence, layouts, paths, sweep_tables, typeset
 from clipbench.errors import Refused
 from clipbench.evidence import Evidence
 from clipbench.progress import console
@@ -31,7 +27,7 @@ def main() -> None:
 
 
 def make(words: list[str]) -> int:
-    """Write tables.
+    """Write tables, some at a time where there are several cores.
 
     Args:
         words: ``table=NAME``, ``results=SOURCE``.
@@ -45,22 +41,48 @@ def make(words: list[str]) -> int:
     if (source := asked.get("results")) not in (None, *evidence.SOURCES):
         raise Refused(f"results={source} is not known; give outputs or frozen, or leave it out")
     specs = {path.stem: path for path in sorted((paths.EXPERIMENTS / "table").glob("*.yaml"))}
-    name = asked.get("table")
-    if name is not None and name not in specs and not name.startswith("sweep_"):
-        raise Refused(f"no table {name}; there are {', '.join(specs)}, and sweep_NAME of a sweep")
-    refused = of_documents({n: p for n, p in specs.items() if name in (None, n)}, source)
-    if name is None or name.startswith("sweep_"):
-        of_sweeps(name and name.removeprefix("sweep_"), source)
-    return refused
+    sweeps = evidence.sweeps(source)
+    if (name := asked.get("table")) is not None:
+        specs = {own: path for own, path in specs.items() if own == name}
+        sweeps = {own: path for own, path in sweeps.items() if f"sweep_{own}" == name}
+        if not specs and not sweeps:
+            names = sorted(path.stem for path in (paths.EXPERIMENTS / "table").glob("*.yaml"))
+            raise Refused(f"no table {name}; there are {', '.join(names)}, and sweep_NAME")
+    jobs: list[Job] = [partial(of_documents, specs, source)] if specs else []
+    jobs += [partial(of_sweep, path) for path in sweeps.values()]
+    if not sweeps and name is None:
+        console.print(f"no sweeps under {paths.outputs()}; run one: python -m clipbench.run -m ...")
+    cores = min(len(jobs), os.cpu_count() or 1)
+    if cores < 2:
+        return max((job() for job in jobs), default=0)
+    codes = []
+    with ProcessPoolExecutor(cores) as pool:
+        for code, text in pool.map(_captured, jobs):
+            sys.stdout.write(text)
+            codes.append(code)
+    return max(codes)
+
+
+Job = Callable[[], int]
+
+
+def _captured(job: Job) -> tuple[int, str]:
+    with console.capture() as captured:
+        code = job()
+    return code, captured.get()
 
 
 def of_documents(specs: dict[str, Path], source: str | None) -> int:
-    """Write the tables of some YAMLs; 1 if one was refused."""
+    """Write the tables of some YAMLs and their figures; 1 if one was refused.
+
+    Args:
+        specs: the YAML of each table, by its name.
+        source: of :func:`clipbench.evidence.gather`.
+    """
     target, refused = paths.outputs() / "tables", 0
     target.mkdir(parents=True, exist_ok=True)
-    runs = Evidence(evidence.gather(source)) if specs else None
+    runs = Evidence(evidence.gather(source))
     for name, path in specs.items():
-        assert runs is not None
         try:
             layout = layouts.fill(name, layouts.read(path), runs)
             found = documents.document(layout)
@@ -77,21 +99,15 @@ def of_documents(specs: dict[str, Path], source: str | None) -> int:
     return refused
 
 
-def of_sweeps(name: str | None, source: str | None) -> None:
-    """Write the tables of every sweep, or of one."""
-    own = sorted((paths.outputs() / "sweeps").glob("*/jobs.jsonl")) if source != "frozen" else []
-    folders = {path.parent.name: path.parent for path in own}
-    frozen = sorted((paths.EXPERIMENTS / "results").glob("*.csv")) if source != "outputs" else []
-    for folder in folders.values():
-        if name in (None, folder.name):
-            for path in sweep_tables.sweep(folder):
-                console.print(path)
-    for csv in frozen:
-        if csv.stem not in folders and name in (None, csv.stem):
-            for path in sweep_tables.of_frame(frames.read(csv), csv.stem):
-                console.print(path)
-    if not folders and not frozen:
-        console.print(f"no sweeps under {paths.outputs()}; run one: python -m clipbench.run -m ...")
+def of_sweep(path: Path) -> int:
+    """Write the tables of a sweep's folder, or of its frozen rows; 0."""
+    if path.is_dir():
+        written = sweep_tables.sweep(path)
+    else:
+        written = sweep_tables.of_frame(evidence.frozen(path), path.stem)
+    for file in written:
+        console.print(file)
+    return 0
 
 
 if __name__ == "__main__":
