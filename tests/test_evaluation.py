@@ -166,7 +166,7 @@ def test_one_rank_measures_what_is_there(alone, made):
 @pytest.mark.parametrize(
     ("world", "sizes"),
     [
-        *((2, SOME), (3, SOME), (4, SOME)),
+        *((2, SOME), (3, (1, 2, 5, 64)), (4, (1, 3, 5, 65))),
         *(pytest.param(world, SIZES, marks=pytest.mark.slow) for world in (2, 3, 4)),
     ],
 )
