@@ -70,3 +70,13 @@ def table(outputs):
     paths = [p for p in outputs.glob("tables/sweep_*.csv") if "_cost" not in p.name]
     assert paths
     return {"_".join(p.stem.split("_")[3:]): p.read_bytes() for p in paths}
+
+
+def test_one_job_is_on_two_machines(tmp_path):
+    """Two tasks of one machine stand for them."""
+    words = ("-m", *TINY, *FEW, "trainer.num_nodes=2", "batch_size=8")
+    place = ("hydra.launcher.nodes=1", "hydra.launcher.tasks_per_node=2")
+    done = clipbench(*words, *SLURM, *place, env={"CLIPBENCH_OUTPUTS": str(tmp_path)}, timeout=900)
+    assert done.returncode == 0, done.stderr
+    ((_, record),) = results.records(tmp_path)
+    assert record["batch"] == {"devices": 2, "per_device": 4, "accumulation": 1}
