@@ -42,6 +42,11 @@ class Candidate:
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known else None
 
+    def before(self, metric: str) -> float | None:
+        """The mean on val before training; None where the head started at random."""
+        starts = [record["curve"][0].get(f"val/{metric}") for record in self.records]
+        return None if None in starts else sum(starts) / len(starts)
+
     def interval(self, split: str, metric: str) -> Interval | None:
         """Where the metric may lie: over seeds, or of one run over pictures."""
         values = [record["final"].get(f"{split}/{metric}") for record in self.records]

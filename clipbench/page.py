@@ -67,11 +67,14 @@ def part(answer: Answer) -> dict[str, Any]:
         "columns": columns,
         "rows": [_row(answer, one, shifts, guess)[: len(columns)] for one in answer.candidates],
         "caption": f"{metric}, in %. Bold is what val chose. Time is that of a whole run, loading "
-        "and evaluation too. Points a minute are those above guessing the largest class, which has "
-        f"{100 * guess:.1f}.",
+        f"and evaluation too. Points a minute are those above {_guessed(guess)}.",
         "curves": page_figures.curves(answer.candidates, metric, label),
         **_two(answer),
     }
+
+
+def _guessed(share: float) -> str:
+    return f"guessing the largest class, which has {100 * share:.1f}" if share else "nothing"
 
 
 def _chosen(answer: Answer) -> str:

@@ -8,6 +8,7 @@ from clipbench.answers import Answer
 from clipbench.candidates import SPOKEN
 
 WAYS = ("zero_shot", "linear_probe", "finetune", "lp_ft", "flyp")  # that are worth a look first
+CAPTION_WAYS = ("zero_shot", "contrastive", "image_only", "text_only", "lit")
 
 
 def untried(
@@ -37,7 +38,8 @@ def untried(
     yield from _axes([r for r in records if r["steps"]["total"]])
     texts = [r for r in records if "logit scale" in r["parameters"]["groups"]]
     ways = {record["strategy"] for record in texts}
-    if texts and (left := [SPOKEN.get(way, way) for way in WAYS if way not in ways]):
+    whole = WAYS if any("val/acc" in record["final"] for record in texts) else CAPTION_WAYS
+    if texts and (left := [SPOKEN.get(way, way) for way in whole if way not in ways]):
         yield f"Other ways to tune a CLIP: {', '.join(left)} (strategy=)."
     if any(
         str(r["config"]["dataset"]["_target_"]).endswith("ImageFolderDataModule") for r in texts

@@ -101,6 +101,9 @@ def difference(one: Difference | None) -> str:
 def costs(answer: Answer) -> Iterator[str]:
     """What the leader costs, and what a cheaper one would."""
     one = answer.leader
+    before, now = one.before(answer.metric), one.mean(f"val/{answer.metric}")
+    if one.strategy != "zero_shot" and before is not None:
+        yield f"On val {one.name} has {percent(now)}; before any training it had {percent(before)}."
     yield (
         f"{one.name} took {duration(one.seconds)}, {one.memory / 1e9:.1f} GB of memory at most; "
         f"it has {one.total / 1e6:.1f} M parameters, of which {one.trained:,} were trained."

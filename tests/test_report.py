@@ -120,6 +120,14 @@ def test_what_val_chose_is_not_hidden_where_test_says_otherwise(tmp_path):
     assert said.startswith("Val chose it, but on test clip_vitb32, fine-tuned (\N{MINUS SIGN}")
 
 
+def test_what_training_brought_is_said_where_there_was_a_head_before(three):
+    (answer,) = answers.answers(three)
+    assert not any("before any training" in line for line in verdict.costs(answer))
+    three[0][1]["curve"][0]["val/acc"] = 0.25
+    said = next(verdict.costs(answers.answers(three)[0]))
+    assert said == "On val resnet50, fine-tuned has 96.0 %; before any training it had 25.0 %."
+
+
 def test_settings_and_seeds_are_told_apart(tmp_path):
     runs = [
         made(tmp_path, "resnet50", "finetune", 0.9, val=0.9, seed=seed, lr=lr)
@@ -209,6 +217,10 @@ def test_what_was_not_tried_follows_from_the_runs(three):
     told = " ".join(untried.untried(seeds, answers.answers(three), [], {}))
     assert "Other seeds" not in told
     assert "learning rates" not in told
+    for _, record in three:
+        record["final"] = {"val/mean_recall": 0.1}  # of captions
+    told = " ".join(untried.untried(three, [], [], {}))
+    assert "tune a CLIP: contrastive, image_only, text_only, lit (strategy=)" in told
 
 
 def test_classes_and_pictures_that_part_are_counted_by_hand():
