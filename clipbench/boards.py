@@ -1,8 +1,8 @@
-"""What TensorBoard is told besides curves: hyperparameters, layout, pictures; no torch."""
+"""What TensorBoard is told besides curves: how to lay them out, pictures, tables; no torch."""
 
 import io
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,10 @@ from PIL import Image
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as custom_scalars
-from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-from tensorboard.plugins.hparams import summary_v2 as api
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 Summary = Any  # TensorBoard has no types
-CHOSEN = "chosen"  # of each metric the value at the epoch that val chose
-NUMBERS = (
-    *("lr", "batch_size", "epochs", "shots", "seed", "warmup", "weight_decay", "layer_decay"),
-    *("label_smoothing", "head_lr_factor"),
-)
-WORDS = ("model", "dataset", "strategy", "freeze_depth", "text_freeze_depth", "ema")
 CHARTS = {  # patterns, which TensorBoard looks for anywhere in a tag
     "val": {
         "accuracy": "^val/acc$",
@@ -35,57 +27,6 @@ CHARTS = {  # patterns, which TensorBoard looks for anywhere in a tag
         "a picture finds its text": "^val/text_recall@",
     },
 }
-
-
-def hyperparameters(record: Mapping[str, Any]) -> dict[str, float | str]:
-    """The sweep axes of a run, the same names for every run; what is not set is left out."""
-    told = {**record["config"], **{k: record[k] for k in record if k in (*NUMBERS, *WORDS)}}
-    told["shots"] = record["config"]["dataset"].get("shots")
-    numbers = {name: float(told[name]) for name in NUMBERS if told.get(name) is not None}
-    words = {name: str(told[name]) for name in WORDS if told.get(name) is not None}
-    return {**words, **numbers}
-
-
-def session(record: Mapping[str, Any]) -> list[Summary]:
-    """A run in the HParams view: its axes, that it ended well, and the metrics of its end.
-
-    Their tags are ``chosen/<split>/<metric>``, whatever was trained.
-    """
-    start = api.hparams_pb(hyperparameters(record), trial_id=record["key"])
-    end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
-    content = plugin_data_pb2.HParamsPluginData(
-        session_end_info=end, version=metadata.PLUGIN_DATA_VERSION
-    )
-    closing = summary_pb2.Summary()
-    about = metadata.create_summary_metadata(content)
-    closing.value.add(
-        tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR
-    )
-    found = [
-        summary_pb2.Summary.Value(tag=tag, simple_value=value)
-        for tag, value in ended(record).items()
-    ]
-    return [start, summary_pb2.Summary(value=found), closing]
-
-
-def ended(record: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a run's end by tag; those of other averages are a curve of their own."""
-    final = record["final"].items()
-    return {f"{CHOSEN}/{k}": v for k, v in final if "@alpha=" not in k and v is not None}
-
-
-def experiment(records: Sequence[Mapping[str, Any]]) -> Summary:
-    """The columns of the HParams view: the axes that vary, then the metrics that any run has."""
-    told = [hyperparameters(record) for record in records]
-    axes = [
-        name
-        for name in (*WORDS, *NUMBERS)
-        if name == "model" or len({one.get(name) for one in told}) > 1
-    ]
-    tags = {tag: None for r in records for tag in ended(r)}
-    order = sorted(tags, key=lambda tag: (not tag.endswith("/acc"), tag))
-    shown = [api.Metric(tag, display_name=tag.removeprefix(f"{CHOSEN}/")) for tag in order]
-    return api.hparams_config_pb([api.HParam(name) for name in axes], shown)
 
 
 def layout() -> Summary:

@@ -12,11 +12,9 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from clipbench import boards, paths, results
+from clipbench import boards, hparams, paths, results
 
 AGAIN = 30.0  # seconds, after which new runs are looked for
 
@@ -40,7 +38,7 @@ def laid_out() -> Path:
     records = [record for _, record in results.records(paths.outputs())]
     done = [record for record in records if record["status"] == "completed"]
     own = home / "events.out.tfevents.0.clipbench"
-    boards.append(own, [boards.layout(), *([boards.experiment(done)] if done else [])])
+    boards.append(own, [boards.layout(), *([hparams.experiment(done)] if done else [])])
     for path in sorted((paths.outputs() / "tables").rglob("sweep_*.png")):
         place = home / "sweeps" / path.stem.removeprefix("sweep_") / own.name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -52,21 +50,10 @@ def laid_out() -> Path:
 def link(home: Path) -> None:
     """A link by a readable name to each run that has none yet."""
     for folder, record in results.records(paths.outputs()):
-        place = home / record["dataset"] / name(record)
+        place = home / record["dataset"] / hparams.name(record)
         if not place.is_symlink():
             place.parent.mkdir(exist_ok=True)
             place.symlink_to(folder, target_is_directory=True)
-
-
-def name(record: Mapping[str, Any]) -> str:
-    """What a run is called: what was typed of it that tells, and its key."""
-    told = boards.hyperparameters(record)
-    axes = [f"lr={told['lr']:g}"] if record["steps"]["total"] else []
-    if (depth := told.get("freeze_depth", "0")) != "0":
-        axes.append(f"depth={depth}")
-    axes += [f"{axis}={told[axis]:g}" for axis in ("shots", "seed") if axis in told]
-    words = [record["model"], record["strategy"], *axes, record["key"]]
-    return " ".join(words).replace("/", "_")
 
 
 def _watch(home: Path) -> None:

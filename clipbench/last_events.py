@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clipbench import boards, mosaics
+from clipbench import boards, hparams, mosaics
 from clipbench.datamodules.base import DataModule
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
@@ -38,7 +38,7 @@ def add(folder: Path, record: Mapping[str, Any], data: DataModule) -> str | None
 
 
 def _told(folder: Path, record: Mapping[str, Any], splits: Mapping[str, Split]) -> list[Any]:
-    told = list(boards.session(record))
+    told = list(hparams.session(record))
     if (folder / "predictions.parquet").is_file():
         told += _classes(folder, "test" if "test" in splits else "val", splits)
     if (folder / "alpha_curve.png").is_file():

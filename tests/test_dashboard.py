@@ -112,6 +112,7 @@ def test_one_view_of_all_runs(home, runs):
     content = own.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
     view = metadata.parse_experiment_plugin_data(content)
     axes = [info.name for info in view.hparam_infos]
+    assert [info.name for info in view.hparam_infos if info.differs] == ["model", "lr"]
     assert axes == ["model", "lr", "weight_decay", "head_lr_factor"]  # those that differ
     shown = [info.name.tag for info in view.metric_infos]
     for folder, _ in runs.values():
