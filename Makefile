@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help ready install demo compare report test lint types unit bench faults faults-quick faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
+.PHONY: help ready install demo compare report test lint types test-ranks test-slurm test-ray unit bench faults faults-quick faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ illnesses: install  ## run anew what the doctor is tested on, into tests/doctor/
 
 test-latex: install  ## every table through pdflatex (apt-get install texlive-latex-recommended)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/test_latex.py
+
+test-ranks: install  ## splits of every size on two to four ranks, to the last picture as on one
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/test_evaluation.py tests/test_retrieval_run.py
 
 test-slurm: install  ## a sweep on this machine's SLURM, one job of it preempted
 	$(PY) -m pip install --quiet --editable ".[dev,slurm]"
