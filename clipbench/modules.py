@@ -281,7 +281,7 @@ class RetrievalModule(TuningModule):
         text = text[torch.searchsorted(self.outputs["owner"], index)]
         scale = two_towers(self.classifier).logit_scale.exp().float().cpu()
         total = 0.0
-        for rows in torch.arange(len(index)).split(self.recipe["batch_size"]):
+        for rows in torch.split(torch.arange(len(index)), self.recipe["batch_size"]):
             alike = same(first[rows].tolist(), across=False)
             loss = clip_loss(image[rows], text[rows], scale, alike, across=False)
             total += len(rows) * float(loss)
