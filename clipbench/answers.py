@@ -27,6 +27,7 @@ class Answer:
         compared: of each pair of them second minus first, p adjusted for their number; empty
             where no predictions of classes were saved.
         n: pictures of the split.
+        shifts: likewise what was compared on each further split.
     """
 
     dataset: str
@@ -35,18 +36,25 @@ class Answer:
     candidates: Sequence[Candidate]
     compared: Mapping[tuple[str, str], Difference] = field(default_factory=dict)
     n: int = 0
+    shifts: Mapping[str, Mapping[tuple[str, str], Difference]] = field(default_factory=dict)
 
     @property
     def leader(self) -> Candidate:
         """The best on val: what one would take without having seen the test split."""
         return self.candidates[0]
 
-    def against(self, other: Candidate, leader: Candidate | None = None) -> Difference | None:
-        """The leader, or another, minus some candidate; None where nothing was compared."""
-        names = ((leader or self.leader).name, other.name)
-        if names in self.compared:
-            return _turned(self.compared[names])
-        return self.compared.get((names[1], names[0]))
+    def against(self, other: Candidate, shift: str | None = None) -> Difference | None:
+        """The leader minus another, on a further split if one is named; None if not compared."""
+        compared = self.compared if shift is None else self.shifts[shift]
+        names = (self.leader.name, other.name)
+        if names in compared:
+            return _turned(compared[names])
+        return compared.get((names[1], names[0]))
+
+    def sturdier(self, shift: str) -> Candidate | None:
+        """Who is significantly better than the leader on a further split, the best of them."""
+        found = [c for c in self.candidates[1:] if (d := self.against(c, shift)) and _clear(d, -1)]
+        return max(found, key=lambda c: c.mean(f"{shift}/{self.metric}") or 0, default=None)
 
     @property
     def worse(self) -> list[Candidate]:
@@ -121,9 +129,15 @@ def _answer(runs: frames.Runs) -> Answer:
     split = "test" if "test" in first["data"] else "val"
     metric = measure([record for _, record in runs])
     found = candidates(runs, metric)
-    compared: dict[tuple[str, str], Difference] = {}
-    if metric in paired.METRICS and len(found) > 1:
-        models = {one.name: one.folders for one in found}
-        compared = paired.compare_all(models, split, metric, RESAMPLES)
+    compared: dict[str, Mapping[tuple[str, str], Difference]] = {split: {}}
+    names = [key.split("/")[0] for key in first["final"] if key.endswith(f"/{metric}")]
+    for name in dict.fromkeys([split, *names]):
+        if name in ("val", "retention") and name != split:
+            continue
+        compared[name] = {}
+        prints = {(r["data"].get(name) or {}).get("sha256") for c in found for r in c.records}
+        if metric in paired.METRICS and len(found) > 1 and len(prints) == 1:
+            models = {one.name: one.folders for one in found}
+            compared[name] = paired.compare_all(models, name, metric, RESAMPLES)
     n = int(first["data"][split]["n"])
-    return Answer(_called(first), split, metric, found, compared, n)
+    return Answer(_called(first), split, metric, found, compared.pop(split), n, compared)

@@ -1,6 +1,6 @@
 """The page of a report: every part of it as plain values, put into one template that escapes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -51,7 +51,7 @@ def part(answer: Answer) -> dict[str, Any]:
     """What the template shows of one dataset."""
     split, metric = answer.split, answer.metric
     label = f"val/{metric} by epoch on {answer.dataset}"
-    shifts = list(_shifts(answer))
+    shifts = list(answer.shifts)
     tried = [TRIED] if max(one.tried for one in answer.candidates) > 1 else []
     columns, guess = ["", "val", split, "95 %", *shifts, *COSTS, *tried], answer.guessing()
     return {
@@ -81,13 +81,6 @@ def _chosen(answer: Answer) -> str:
     most = max(one.tried for one in answer.candidates)
     told = " and each setting too, of up to {} runs" if most > 1 else ""
     return f"Val chose the epochs{told.format(most)}; {answer.split} was read once."
-
-
-def _shifts(answer: Answer) -> Iterator[str]:
-    for key in answer.leader.records[0]["final"]:
-        split, _, metric = key.partition("/")
-        if metric == answer.metric and split not in ("val", answer.split):
-            yield split
 
 
 def _row(answer: Answer, one: Candidate, shifts: Sequence[str], guess: float) -> list[str]:

@@ -86,6 +86,15 @@ def sureness(answer: Answer) -> Iterator[str]:
         told = [f"{one.name} ({difference(answer.against(one))})" for one in found]
         if told:
             yield said.format("; ".join(told), split=answer.split)
+    for shift in answer.shifts:
+        if (other := answer.sturdier(shift)) is not None:
+            value, own = (
+                percent(one.mean(f"{shift}/{answer.metric}")) for one in (other, answer.leader)
+            )
+            yield (
+                f"If pictures like those of {shift} matter: {other.name} has {value} there, "
+                f"{answer.leader.name} {own} ({difference(answer.against(other, shift))})."
+            )
     if answer.split == "val":
         yield "There is no test split: epochs were chosen on the same pictures, which flatters all."
 

@@ -128,6 +128,27 @@ def test_what_training_brought_is_said_where_there_was_a_head_before(three):
     assert said == "On val resnet50, fine-tuned has 96.0 %; before any training it had 25.0 %."
 
 
+def test_who_keeps_more_of_a_shift_is_said(tmp_path):
+    runs = [
+        made(tmp_path, "resnet50", "finetune", 0.95, val=0.96),
+        made(tmp_path, "clip_vitb32", "finetune", 0.95, val=0.9),
+    ]
+    for (folder, record), accuracy in zip(runs, (0.5, 0.9), strict=True):
+        rows = pd.read_parquet(folder / "predictions.parquet")
+        shift = rows.assign(split="test_new", prediction=rows["label"])
+        shift.loc[shift.index[: round(N * (1 - accuracy))], "prediction"] += 2
+        pd.concat([rows, shift]).to_parquet(folder / "predictions.parquet")
+        record["data"]["test_new"] = {**record["data"]["test"], "sha256": "2" * 64}
+        record["final"]["test_new/acc"] = accuracy
+        results.write(folder, record)
+    (answer,) = answers.answers(runs)
+    assert not answer.better
+    assert answer.sturdier("test_new").model == "clip_vitb32"
+    said = list(verdict.sureness(answer))[-1]
+    assert said.startswith("If pictures like those of test_new matter: clip_vitb32, fine-tuned has")
+    assert "90.0 % there, resnet50, fine-tuned 50.0 % (\N{MINUS SIGN}40.0 points" in said
+
+
 def test_settings_and_seeds_are_told_apart(tmp_path):
     runs = [
         made(tmp_path, "resnet50", "finetune", 0.9, val=0.9, seed=seed, lr=lr)
