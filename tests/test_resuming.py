@@ -29,7 +29,7 @@ from tests.faults import resume as campaign
 from tests.faults.resume import Killed, left, same, stop
 from tests.test_retrieval_run import photos  # noqa: F401
 
-WORDS = (*campaign.WORDS, "batch_size=8", "steps=7")  # an epoch of four, and of another three
+WORDS = (*campaign.WORDS, "steps=7")  # an epoch of four, and of another three
 
 
 def _killed():
