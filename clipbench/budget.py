@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 MARGIN = 1.15  # a machine that does other work is slower than it was
-RESERVE = 30.0  # seconds, for the last checkpoint of a job that is cut short, and for the report
+RESERVE = 40.0  # seconds, for the last checkpoint of a job that is cut short, and for the report
 LEAST = 3  # epochs: of fewer, with their warm-up, nothing can be said
 FORWARD = 1 / 3  # of a training step's time: the pass back costs twice the one forth
 
