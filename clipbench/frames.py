@@ -1,5 +1,6 @@
 """Runs as rows: what sets them apart, what came out, what it cost; and means over their seeds."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,12 @@ def ordered(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
     def rank(column: pd.Series) -> pd.Series:
         def place(value: Any) -> tuple[bool, float, str]:
-            number = pd.to_numeric(pd.Series([value]), errors="coerce").iloc[0]
-            word = bool(pd.isna(number))
-            return word, 0.0 if word else float(number), "" if pd.isna(value) else str(value)
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                number = math.nan
+            word = math.isnan(number)
+            return word, 0.0 if word else number, "" if pd.isna(value) else str(value)
 
         return column.map({value: place(value) for value in column.unique()})
 

@@ -1,11 +1,11 @@
 """A table as Markdown, LaTeX and CSV, whatever stands in its cells."""
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from tabulate import tabulate
 
 from clipbench import spreadsheet
 from clipbench.results import write_text
@@ -26,6 +26,7 @@ _TEX = {
 }
 
 
+@functools.lru_cache(4096)
 def markdown(text: str) -> str:
     """A cell's text as it is read, for GitHub's Markdown."""
     text = re.sub(r"[\\`*|$~]", r"\\\g<0>", " ".join(text.split()))
@@ -34,6 +35,7 @@ def markdown(text: str) -> str:
     return text.replace("](", r"]\(").replace("![", r"!\[")
 
 
+@functools.lru_cache(4096)
 def latex(text: str) -> str:
     """A cell's text for pdflatex; a sign that it has no glyph for is its code point."""
     found = []
@@ -54,9 +56,11 @@ def csv(frame: pd.DataFrame) -> str:
 def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A pipe table; :class:`Bold` cells in two stars."""
     body = [[f"**{markdown(c)}**" if isinstance(c, Bold) else markdown(c) for c in r] for r in rows]
-    names = [markdown(name) for name in header]
-    table: str = tabulate(body, names, tablefmt="pipe", disable_numparse=True)
-    return table + "\n"
+    lines = [[markdown(name) for name in header], *body]
+    widths = [max(4, *map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, [f":{'-' * (width - 1)}" for width in widths])
+    padded = [[c.ljust(w) for c, w in zip(line, widths, strict=True)] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in padded)
 
 
 def as_latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

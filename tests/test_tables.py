@@ -326,4 +326,4 @@ def test_a_document_without_a_figure_or_a_note():
     layout = layouts.fill("t", {**spec, "rows": [{"name": "a", "given": {"c": "b"}}]}, Evidence({}))
     found = documents.document(layout)
     assert found.notes == []
-    assert found.markdown(None) == "**t**\n\n| r   | c   |\n|:----|:----|\n| a   | b   |\n\n"
+    assert found.markdown(None) == "**t**\n\n| r    | c    |\n| :--- | :--- |\n| a    | b    |\n\n"
