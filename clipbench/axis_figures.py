@@ -151,7 +151,8 @@ def _dress(panels: dict[str, Any], axis: Axis, metric: str) -> None:
         if name != "main":
             panel.set_title(name, fontsize=9)
             panel.set_ylim(0, 1.1 * panel.dataLim.ymax or None)
-            panel.tick_params(labelsize=7)
+            panel.tick_params(labelsize=7, labelbottom=name in [*COSTS][2:])
+            panel.locator_params(axis="y", nbins=4)
     said = "pictures a class" if axis.name == "shots" else axis.name
     panels["main"].set(xlabel=said, ylabel=metric)
     low, high = panels["main"].get_ylim()
