@@ -44,8 +44,9 @@ class Candidate:
 
     def before(self, metric: str) -> float | None:
         """The mean on val before training; None where the head started at random."""
-        starts = [record["curve"][0].get(f"val/{metric}") for record in self.records]
-        return None if None in starts else sum(starts) / len(starts)
+        rows = [row for record in self.records for row in record["curve"] if row["epoch"] == 0]
+        starts = [row.get(f"val/{metric}") for row in rows]
+        return None if None in starts or not starts else sum(starts) / len(starts)
 
     def interval(self, split: str, metric: str) -> Interval | None:
         """Where the metric may lie: over seeds, or of one run over pictures."""
