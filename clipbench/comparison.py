@@ -130,8 +130,8 @@ class Comparison:
         took = f"an epoch takes {duration(one.epoch)} here"
         if not epochs:
             self.plan["dropped"][one.model] = (
-                f"{name}: {took}, a run of {LEAST} {duration(one.seconds(LEAST))}; its share of "
-                f"the rest of {self.budget.minutes:g} min was {duration(seconds)}."
+                f"{name}: {took}, a run of {LEAST} epochs {duration(one.seconds(LEAST))}; it had "
+                f"{duration(seconds)} of the {self.budget.minutes:g} min."
             )
             return
         # None is what recipe=auto chooses, so that the run is the one that anybody would get.
