@@ -132,7 +132,7 @@ def of_cell(asked: Mapping[str, Any]) -> float | None:
 
     Args:
         asked: model, dataset, epochs; what else the cost depends on: strategy, freeze_depth,
-            batch_size, scheme; pictures of an epoch, or the names of the splits in ``train``.
+            batch_size, image_size, scheme; pictures of an epoch, or the names of the splits in ``train``.
     """
     split = str(asked.get("train", "train"))
     scheme = asked.get("dataset.scheme", asked.get("scheme"))
@@ -151,5 +151,6 @@ def of_cell(asked: Mapping[str, Any]) -> float | None:
         int(asked.get("batch_size", 64)),
         evaluated,
         str(asked.get("freeze_depth", "0")),
+        asked.get("image_size"),
     )
     return gpu_hours(job)
