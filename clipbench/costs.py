@@ -132,7 +132,8 @@ def of_cell(asked: Mapping[str, Any]) -> float | None:
 
     Args:
         asked: model, dataset, epochs; what else the cost depends on: strategy, freeze_depth,
-            batch_size, image_size, scheme; pictures of an epoch, or the names of the splits in ``train``.
+            batch_size, image_size, scheme; pictures of an epoch, or the names of its splits in
+            ``train``.
     """
     split = str(asked.get("train", "train"))
     scheme = asked.get("dataset.scheme", asked.get("scheme"))

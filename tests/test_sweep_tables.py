@@ -6,7 +6,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from clipbench import axis_figures, frames, freeze, paths, results, sweep_tables, tables
+from clipbench import (
+    axis_figures,
+    evidence,
+    figures,
+    frames,
+    freeze,
+    paths,
+    results,
+    sweep_tables,
+    tables,
+    typeset,
+)
 from clipbench.errors import Refused
 
 
@@ -217,3 +228,66 @@ def test_the_door_makes_tables_of_what_is_frozen(sweep, tmp_path, monkeypatch):
     for wrong in (["results=forzen"], ["table=nobodys"]):
         with pytest.raises(Refused, match=r"frozen|there are"):
             tables.make(wrong)
+
+
+def test_frozen_rows_have_their_curves_and_every_splits_fingerprint(sweep, tmp_path):
+    entries = [record("aaaaaaaa"), record("bbbbbbbb", lr=1e-4, acc=0.7)]
+    for entry in entries:
+        entry["curve"][0]["val/acc"] = 0.25
+        entry["data"] |= {"train": {"n": 9, "expected": 9, "sha256": "ee" * 32}}
+        entry["data"] |= {"val": {"n": 20, "expected": 20, "sha256": "cd" * 32, "rule": None}}
+    runs, _ = sweep_tables.sweep_runs(sweep(*entries))
+    path = tmp_path / "one.csv"
+    path.write_text(freeze.frozen(frames.frame(runs)).to_csv(index=False))
+    kept = frames.read(path)
+    assert frames.curves(kept).to_numpy().tolist() == [[0.25, 0.5], [0.25, 0.7]]
+    assert kept["data/val/sha256"].tolist() == ["cd" * 32] * 2
+    assert kept["data/val/n"].tolist() == [20, 20]
+    assert not any(name.startswith("data/train") for name in kept)
+    assert figures.curves(kept, tmp_path / "curve.png")
+    assert not figures.curves(kept.drop(columns=["curve/0", "curve/1"]), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_of_many_lines_the_best_are_drawn_and_the_others_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "MOST", 2)
+    told = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: told.append(figure.axes[0]))
+    rows = [
+        {**dict.fromkeys(frames.AXES), "model": "m", "lr": 10.0**-i, "curve/1": i / 10}
+        for i in range(1, 5)
+    ]
+    frame = pd.DataFrame(rows).assign(**{"selection/metric": "val/acc"})
+    assert figures.curves(frame, tmp_path / "c.png")
+    legend = told[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["m lr=0.0001", "m lr=0.001"]
+    assert legend.get_title().get_text() == "the best 2; 2 are left out"
+
+
+def test_an_own_sweep_stands_before_a_frozen_one_of_its_name(sweep, tmp_path, monkeypatch):
+    folder = sweep(record("aaaaaaaa"))
+    monkeypatch.setattr(paths, "EXPERIMENTS", tmp_path)
+    (tmp_path / "results").mkdir()
+    runs, _ = sweep_tables.sweep_runs(folder)
+    for name, key in (("one", "cccccccc"), ("other", "dddddddd")):
+        text = freeze.frozen(frames.frame(runs).assign(key=key)).to_csv(index=False)
+        (tmp_path / "results" / f"{name}.csv").write_text(text)
+    lone = tmp_path / "runs" / "flowers102" / "run-bbbbbbbb"
+    lone.mkdir(parents=True)
+    results.write(lone, record("bbbbbbbb"))
+
+    def keys(source):
+        return {name: part["key"].tolist() for name, part in evidence.gather(source).items()}
+
+    assert keys(None) == {"one": ["aaaaaaaa"], "other": ["dddddddd"], "": ["bbbbbbbb"]}
+    assert keys("outputs") == {"one": ["aaaaaaaa"], "": ["bbbbbbbb"]}
+    assert keys("frozen") == {"one": ["cccccccc"], "other": ["dddddddd"]}
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_frozen_safe_and_read_as_it_was(tmp_path):
+    rows = [{**dict.fromkeys(frames.AXES), "key": "a", "model": "=cmd()", "note": "-1+2"}]
+    path = tmp_path / "one.csv"
+    path.write_text(typeset.csv(pd.DataFrame(rows)))
+    assert "'=cmd()" in path.read_text()
+    kept = frames.read(path)
+    assert (kept["model"][0], kept["note"][0]) == ("=cmd()", "-1+2")
