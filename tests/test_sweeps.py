@@ -80,7 +80,7 @@ def test_the_first_the_middle_and_the_last_job_go_wrong(tmp_path, sweep, kind):
     wrong = (1, 3, 5)
     sweep = sweep(
         "seed=1,2,3,4,5",
-        *(["timeout=45"] if kind == "hang" else []),
+        *(["timeout=90"] if kind == "hang" else []),
         faults={seed: (kind, 0, "training") for seed in wrong},
     )
     code, said = sweep.wait()
@@ -94,7 +94,7 @@ def test_the_first_the_middle_and_the_last_job_go_wrong(tmp_path, sweep, kind):
     for seed in wrong:
         folder, record = found[seed]
         assert record["status"] == ("interrupted" if kind in ("kill", "term") else "failed")
-        cause = CAUSES.get(kind, "no end after timeout=45.0 s")
+        cause = CAUSES.get(kind, "no end after timeout=90.0 s")
         assert cause in record["error"]
         assert cause in (folder / record["log"]).read_text()
         assert f"{folder / record['log']}" in said

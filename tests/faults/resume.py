@@ -27,7 +27,7 @@ import sklearn.metrics  # noqa: F401  # by every run, so once before they are fo
 import torch
 from safetensors.torch import load_file
 
-from clipbench import paths, ranks, results, resuming, schema, sealed
+from clipbench import paths, ranks, results, resuming, schema, sealed, workers
 from clipbench.callbacks import Recorder
 from clipbench.config import compose
 from clipbench.datamodules.loading import KeyedSampler
@@ -160,6 +160,7 @@ def _composed(words):
 
 
 def _rank(rank, world, port, outputs, words, hooks):
+    os.register_at_fork(after_in_child=workers._die_with_parent)  # as a job's guard does
     if world > 1:
         place = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": world}
         place |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "LOCAL_WORLD_SIZE": world}
@@ -216,8 +217,10 @@ def case(folder, words, world):
 
 
 def apart(whole, found):
-    """The names of what is not the same."""
-    return [name for name in whole if not same(whole[name], found.get(name))]
+    """The names of what is not the same, or why there is nothing."""
+    if found.keys() < whole.keys():
+        return [found["record"]]
+    return [name for name in whole if not same(whole[name], found[name])]
 
 
 def teeth(folder):
@@ -237,9 +240,9 @@ def main():
     stops = wrong = 0
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        for world, workers, precision in itertools.product((1, 2), (0, 2), PRECISIONS):
-            words = (*WORDS, f"dataset.workers={workers}", f"trainer.precision={precision}")
-            name = f"{world} ranks, {workers} workers, {precision}"
+        for world, loading, precision in itertools.product((1, 2), (0, 2), PRECISIONS):
+            words = (*WORDS, f"dataset.workers={loading}", f"trainer.precision={precision}")
+            name = f"{world} ranks, {loading} workers, {precision}"
             place = Path(folder) / name.replace(" ", "")
             count, bad = case(place, (*words, f"trainer.devices={world}"), world)
             stops, wrong = stops + count, wrong + len(bad)
