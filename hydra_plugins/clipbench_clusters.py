@@ -139,12 +139,13 @@ class Ray(Local):
 
     def outcomes(self, jobs: Sequence[Any]) -> Iterator[Any]:
         """Hand all to Ray; the outcome of each when it has come, in their order."""
-        from clipbench.launch import Outcome
+        from clipbench.launch import Outcome, stop
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray = _library("ray", "ray")
         if not ray.is_initialized():
             ray.init(**self.init)
+            stop.install()  # again: Ray has put handlers of its own in its place
         # A machine that goes takes its task along: another one goes on with the run.
         task = ray.remote(**self.remote)(on_ray)
         handed = [task.remote(_moved(job)) for job in jobs]

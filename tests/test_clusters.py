@@ -56,6 +56,12 @@ def test_a_sweep_elsewhere_is_announced_noted_and_scored(outputs, tmp_path, job,
     assert [outcome.code for outcome in session.outcomes] == [0, 1]
 
 
+def test_nothing_that_came_back_is_no_table(tmp_path):
+    session = Session()
+    session.sweep = tmp_path
+    assert session.close() == 0
+
+
 def test_a_run_that_is_at_work_is_waited_for_and_asked_for_again(outputs, tmp_path, job):
     lock, asked = Lock(tmp_path / "run"), []
 
