@@ -125,3 +125,17 @@ def test_one_view_of_all_runs(home, runs):
     charts = {chart.title: chart for part in parsed.category for chart in part.chart}
     assert list(charts["accuracy"].multiline.tag) == ["^val/acc$"]
     assert events(home / "sweeps" / "a_by_freeze_depth").Tags()["images"] == ["figure"]
+
+
+def test_the_line_of_alphas_is_a_picture_too(runs, tmp_path):
+    _, record = runs["clip_tiny"]
+    (tmp_path / "events.out.tfevents.1").write_bytes(b"")
+    Image.new("RGB", (30, 20)).save(tmp_path / "alpha_curve.png")  # of captions: no predictions
+    final = {**record["final"], "test/acc@alpha=0.5": 0.5, "test/none": None}
+    assert (
+        last_events.add(tmp_path, {**record, "final": final}, type("D", (), {"splits": {}})) is None
+    )
+    tags = events(tmp_path).Tags()
+    assert tags["images"] == ["alpha curve"]
+    assert "chosen/test/acc" in tags["scalars"]
+    assert not [tag for tag in tags["scalars"] if "alpha" in tag or "none" in tag]
