@@ -61,7 +61,7 @@ def _legend(axes: Any) -> None:
 
 
 def curves(candidates: Sequence[Candidate], metric: str, label: str) -> str:
-    """Val by epoch, epoch 0 included, as the mean over seeds; one that takes no epoch is a line."""
+    """Val by epoch, epoch 0 included, as the mean over seeds; one without an optimiser is a line."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _canvas(4.2, 3.2 + 0.2 * len(candidates))
@@ -77,8 +77,9 @@ def curves(candidates: Sequence[Candidate], metric: str, label: str) -> str:
         line, mark = figures.MARKS[models.index(one.model) % len(figures.MARKS)]
         # matplotlib takes a label that begins so for none.
         look = {"color": f"C{number}", "ls": line, "label": one.name.lstrip("_")}
-        if len(mean) == 1 or mean.index.max() <= 1:
-            axes.axhline(mean.iloc[-1], lw=1.2, **look)
+        value = one.mean(f"val/{metric}")
+        if not one.records[0]["steps"]["total"] and value is not None:
+            axes.axhline(value, lw=1.2, **look)
         else:
             axes.plot(mean, marker=mark, ms=3.5, lw=1.5, **look)
     axes.set(xlabel="epoch (0: before training)", ylabel=f"val/{metric}")

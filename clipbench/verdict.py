@@ -111,7 +111,9 @@ def costs(answer: Answer) -> Iterator[str]:
     """What the leader costs, and what a cheaper one would."""
     one = answer.leader
     before, now = one.before(answer.metric), one.mean(f"val/{answer.metric}")
-    if one.strategy != "zero_shot" and before is not None:
+    if one.strategy != "zero_shot" and not any(r["selection"]["epoch"] for r in one.records):
+        yield f"No epoch of training was better on val than what {one.name} started from."
+    elif one.strategy != "zero_shot" and before is not None:
         yield f"On val {one.name} has {percent(now)}; before any training it had {percent(before)}."
     yield (
         f"{one.name} took {duration(one.seconds)}, {one.memory / 1e9:.1f} GB of memory at most; "

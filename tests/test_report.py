@@ -126,6 +126,9 @@ def test_what_training_brought_is_said_where_there_was_a_head_before(three):
     three[0][1]["curve"][0]["val/acc"] = 0.25
     said = next(verdict.costs(answers.answers(three)[0]))
     assert said == "On val resnet50, fine-tuned has 96.0 %; before any training it had 25.0 %."
+    three[0][1]["selection"]["epoch"] = 0
+    said = next(verdict.costs(answers.answers(three)[0]))
+    assert said.startswith("No epoch of training was better on val than what resnet50")
 
 
 def test_who_keeps_more_of_a_shift_is_said(tmp_path):
