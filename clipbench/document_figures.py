@@ -187,7 +187,10 @@ def _scatter(panels: Sequence[Any], layout: Layout, evidence: Evidence, spec: Sp
 
 
 def _curves(panels: Sequence[Any], layout: Layout, evidence: Evidence, spec: Spec) -> bool:
+    from matplotlib.ticker import MaxNLocator
+
     (panel,), drawn = panels, False
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     for number, (row, name) in enumerate(zip(layout.spec["rows"], layout.rows, strict=True)):
         where = {**layout.spec.get("where", {}), **row.get("where", {})}
         rows = evidence.select(where) if where else pd.DataFrame()
