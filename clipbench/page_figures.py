@@ -61,7 +61,7 @@ def _legend(axes: Any) -> None:
 
 
 def curves(candidates: Sequence[Candidate], metric: str, label: str) -> str:
-    """Val by epoch, epoch 0 included, as the mean over seeds; one without an optimiser is a line."""
+    """Val by epoch, as the mean over seeds, epoch 0 included; what took no steps is one line."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _canvas(4.2, 3.2 + 0.2 * len(candidates))
