@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from clipbench.errors import Refused
@@ -28,9 +27,6 @@ class Finetune(Strategy):
             is 8, after 4 it is 0; before the first stage it is ``freeze_depth``.
         head_trains: False keeps the head as it starts, so that other tasks' heads still fit the
             tower: PAINT (Ilharco et al. 2022), with ``merge=paint``.
-        rescale_head: shrink a fitted head, weights and biases by one factor, to the spread of a
-            random one, LP-FT's ``normalize_lp``: the same answers, less sure of themselves, and
-            gradients of the size that a new head would send down.
 
     Raises:
         Refused: for stages that do not follow each other.
@@ -46,9 +42,7 @@ class Finetune(Strategy):
         frozen_statistics: bool = False,
         stages: Sequence[tuple[int, int | str]] | None = None,
         head_trains: bool = True,
-        rescale_head: bool = False,
     ) -> None:
-        self.rescale_head = rescale_head
         self.freeze_depth, self.head, self.head_trains = freeze_depth, head, head_trains
         self.frozen_statistics = frozen_statistics
         self.fits_head = "start" if head == "lp" else None
@@ -86,13 +80,7 @@ class Finetune(Strategy):
         weights: Tensor | None = None,
     ) -> None:
         """A head fitted on the features of train, its strength chosen on val."""
-        random = classifier.head.weight.std(correction=0).item()
         probe.fit_head(classifier, features, weights)
-        if self.rescale_head:
-            factor = random / classifier.head.weight.std(correction=0).item()
-            with torch.no_grad():
-                for parameter in classifier.head.parameters():
-                    parameter.mul_(factor)
 
     def begin_epoch(self, classifier: Classifier, epoch: int) -> None:
         """Freeze as deep as this epoch's stage says.
