@@ -14,8 +14,9 @@ go to every run: dataset.class_names=FILE, trainer=cpu. The runs are ordinary on
 again goes on where it was and keeps what is done.
 """
 
-from clipbench import comparison, doors
+from clipbench import doors
 from clipbench.errors import Refused
+from clipbench.reporting import comparison
 
 KEYS = ("data", "models", "budget")
 

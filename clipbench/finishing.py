@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from clipbench import alpha_figures, calibration, examples, metrics, predictions, ranks, saved
+from clipbench import calibration, examples, metrics, predictions, ranks, saved
 from clipbench.alphas import Merge, alpha_curve
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.evaluation import Evaluation, copied
 from clipbench.merging import State
+from clipbench.tabling import alpha_figures
 
 
 @dataclass

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipbench import frames, paths, sweep_tables, typeset
+from clipbench import paths
 from clipbench.progress import console
 from clipbench.results import write_text
+from clipbench.tabling import frames, sweep_tables, typeset
 
 
 def frozen(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows without what is of this machine: folders, and typed words that are paths.
 
     Args:
-        frame: of :func:`clipbench.frames.frame`.
+        frame: of :func:`clipbench.tabling.frames.frame`.
     """
     words = [str(c) for c in frame if "/" not in str(c)]
     local = [c for c in words if frame[c].astype(str).str.match(r"[/~.]|[A-Za-z]:\\").any()]

@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import costs, doors, evidence, paths, references, schema
-from clipbench.costs import Job
+from clipbench import doors, paths, schema
 from clipbench.progress import console, show
+from clipbench.tabling import costs, evidence, references
+from clipbench.tabling.costs import Job
 
 _HEAD = ("runs", "model", "dataset", "strategy", "frozen", "pictures", "epochs", "steps")
 _COSTS = ("GPU-hours", "memory GB", "disk GB", "measured s")

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipbench import doors, paths, results, sweep_tables
+from clipbench import doors, paths, results
 from clipbench.errors import Refused
-from clipbench.page import rendered
+from clipbench.reporting.page import rendered
+from clipbench.tabling import sweep_tables
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from clipbench.figures import save
+from clipbench.tabling.figures import save
 
 COLUMNS = 5
 SIDE = 192  # of a picture on a sheet, in pixels

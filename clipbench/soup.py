@@ -13,18 +13,7 @@ from typing import Any
 
 from pytorch_lightning import seed_everything
 
-from clipbench import (
-    alphas,
-    closing,
-    environment,
-    merging,
-    metrics,
-    optim,
-    paths,
-    results,
-    saved,
-    sweep_tables,
-)
+from clipbench import alphas, closing, environment, merging, metrics, optim, paths, results, saved
 from clipbench.errors import Refused
 from clipbench.evaluation import Evaluation
 from clipbench.finishing import Finish
@@ -33,6 +22,7 @@ from clipbench.progress import console
 from clipbench.prompts import Prompts
 from clipbench.schema import build
 from clipbench.strategies.base import Strategy, Task
+from clipbench.tabling import sweep_tables
 from clipbench.trainer import trainer
 from clipbench.training import tuning
 

@@ -181,7 +181,9 @@ class Session:
     def close(self) -> int:
         """After the last job: the sweep's table, and the exit code of the worst job."""
         if self.sweep is not None and self.outcomes:
-            from clipbench import sweep_tables  # pandas and scipy, which --cfg job must not pay for
+            from clipbench.tabling import (
+                sweep_tables,  # pandas and scipy, which --cfg job must not pay for
+            )
 
             for path in sweep_tables.sweep(self.sweep):
                 print(path)

@@ -13,10 +13,11 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from clipbench import document_figures, documents, evidence, layouts, paths, sweep_tables, typeset
+from clipbench import paths
 from clipbench.errors import Refused
-from clipbench.evidence import Evidence
 from clipbench.progress import console
+from clipbench.tabling import document_figures, documents, evidence, layouts, sweep_tables, typeset
+from clipbench.tabling.evidence import Evidence
 
 
 def main() -> None:
@@ -77,7 +78,7 @@ def of_documents(specs: dict[str, Path], source: str | None) -> int:
 
     Args:
         specs: the YAML of each table, by its name.
-        source: of :func:`clipbench.evidence.gather`.
+        source: of :func:`clipbench.tabling.evidence.gather`.
     """
     target, refused = paths.outputs() / "tables", 0
     target.mkdir(parents=True, exist_ok=True)

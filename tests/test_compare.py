@@ -5,9 +5,10 @@ import signal
 
 import pytest
 
-from clipbench import budget, compare, comparison, contestants, launch, report, results
-from clipbench.budget import Training
+from clipbench import compare, launch, report, results
 from clipbench.errors import Refused
+from clipbench.reporting import budget, comparison, contestants
+from clipbench.reporting.budget import Training
 from clipbench.schema import build
 from tests.conftest import composed
 

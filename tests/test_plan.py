@@ -2,8 +2,9 @@
 
 import pytest
 
-from clipbench import costs, evidence, paths, plan
-from clipbench.costs import Job
+from clipbench import paths, plan
+from clipbench.tabling import costs, evidence
+from clipbench.tabling.costs import Job
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from clipbench import answers, disagreements, page, report, results, untried, verdict
+from clipbench import report, results
 from clipbench.errors import Refused
+from clipbench.reporting import answers, disagreements, page, untried, verdict
 
 NASTY = "<script>alert('1')</script> & $x_1$ {{ 7 * 7 }}"
 N = 300

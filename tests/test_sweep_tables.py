@@ -6,19 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from clipbench import (
-    axis_figures,
-    evidence,
-    figures,
-    frames,
-    freeze,
-    paths,
-    results,
-    sweep_tables,
-    tables,
-    typeset,
-)
+from clipbench import freeze, paths, results, tables
 from clipbench.errors import Refused
+from clipbench.tabling import axis_figures, evidence, figures, frames, sweep_tables, typeset
 
 
 def record(key, model="clip_tiny", lr=1e-5, acc=0.5, n=306, sha="ab" * 32):

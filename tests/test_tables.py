@@ -15,22 +15,13 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from clipbench import (
-    documents,
-    evidence,
-    layouts,
-    paths,
-    references,
-    results,
-    significance,
-    tables,
-    typeset,
-)
-from clipbench.cells import Cell, Measured, Split, measure
+from clipbench import paths, results, tables
 from clipbench.errors import Refused
-from clipbench.evidence import Evidence
-from clipbench.references import Published
 from clipbench.statistics import Interval, over_seeds
+from clipbench.tabling import documents, evidence, layouts, references, significance, typeset
+from clipbench.tabling.cells import Cell, Measured, Split, measure
+from clipbench.tabling.evidence import Evidence
+from clipbench.tabling.references import Published
 
 HERE = Path(__file__).parent / "tables"
 NASTY = ["a|b", "$x_1$", "<script>alert(1)</script>", "=cmd()", "50 %", "&amp;", "#1", "_x_"]

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from clipbench import page, paths
+from clipbench import paths
+from clipbench.reporting import page
 from tests.test_examples import world  # noqa: F401
 
 pytestmark = pytest.mark.slow

@@ -6,10 +6,12 @@ from typing import Any
 
 import jinja2
 
-from clipbench import disagreements, frames, page_figures, paths, verdict
-from clipbench.answers import Answer, answers
-from clipbench.candidates import Candidate
-from clipbench.untried import untried
+from clipbench import paths
+from clipbench.reporting import disagreements, page_figures, verdict
+from clipbench.reporting.answers import Answer, answers
+from clipbench.reporting.candidates import Candidate
+from clipbench.reporting.untried import untried
+from clipbench.tabling import frames
 
 SIDE = 128  # of a picture, in pixels
 CLASSES = 12  # that are shown

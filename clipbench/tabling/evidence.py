@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clipbench import frames, paths, results, sweep_tables
+from clipbench import paths, results
+from clipbench.tabling import frames, sweep_tables
 
 SOURCES = ("outputs", "frozen")
 Sweeps = dict[str, pd.DataFrame]
@@ -28,7 +29,7 @@ def sweeps(source: str | None = None) -> dict[str, Path]:
 
 
 def gather(source: str | None = None) -> Sweeps:
-    """The runs of each sweep by its name, a row each, as :func:`clipbench.frames.frame`.
+    """The runs of each sweep by its name, a row each, as :func:`clipbench.tabling.frames.frame`.
 
     Args:
         source: as for :func:`sweeps`.

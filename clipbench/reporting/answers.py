@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clipbench import frames, paired
-from clipbench.candidates import Candidate, candidates, measure
+from clipbench import paired
 from clipbench.paired import Difference
+from clipbench.reporting.candidates import Candidate, candidates, measure
+from clipbench.tabling import frames
 
 SURE = 0.05
 RESAMPLES = 2_000  # of a comparison that a page shows

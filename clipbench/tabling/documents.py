@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import footnotes, significance, typeset
-from clipbench.cells import Cell, Measured
 from clipbench.errors import Refused
-from clipbench.layouts import Layout
 from clipbench.statistics import Interval
+from clipbench.tabling import footnotes, significance, typeset
+from clipbench.tabling.cells import Cell, Measured
+from clipbench.tabling.layouts import Layout
 
 GPU = "GPU-hours to run it"
 Column = tuple[str, list[str]]  # as it is printed

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from clipbench import costs, frames, references
-from clipbench.cells import Cell, Measured, measure
 from clipbench.errors import Refused
-from clipbench.evidence import Evidence
-from clipbench.references import Published
 from clipbench.statistics import over_seeds
+from clipbench.tabling import costs, frames, references
+from clipbench.tabling.cells import Cell, Measured, measure
+from clipbench.tabling.evidence import Evidence
+from clipbench.tabling.references import Published
 
 _KEYS = {
     "title",

@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import figures, frames, paths
-from clipbench.cells import Cell
-from clipbench.evidence import Evidence
-from clipbench.layouts import STAND_IN, Layout, numbers
+from clipbench import paths
+from clipbench.tabling import figures, frames
+from clipbench.tabling.cells import Cell
+from clipbench.tabling.evidence import Evidence
+from clipbench.tabling.layouts import STAND_IN, Layout, numbers
 
 # Okabe and Ito's palette, told apart by the colour-blind; lines differ by style and mark as well.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

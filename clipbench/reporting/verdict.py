@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from clipbench.answers import DRAWN, Answer
-from clipbench.candidates import Candidate
 from clipbench.paired import Difference
+from clipbench.reporting.answers import DRAWN, Answer
+from clipbench.reporting.candidates import Candidate
 
 SAID = {
     "acc": "of {n:,} {split} pictures right",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import figures, frames
+from clipbench.tabling import figures, frames
 
 # Of the runs of a mean the fastest is shown: other work on the machine only adds.
 COSTS = {
@@ -58,7 +58,7 @@ def by_axis(frame: pd.DataFrame, stem: Path) -> list[Path]:
     a model has one line and one start, its epoch 0 is a thin one across.
 
     Args:
-        frame: of :func:`clipbench.frames.frame`.
+        frame: of :func:`clipbench.tabling.frames.frame`.
         stem: of the files.
 
     Returns:

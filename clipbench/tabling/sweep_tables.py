@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 from rich.markup import escape
 
-from clipbench import alpha_figures, axis_figures, figures, frames, paths, results, typeset
+from clipbench import paths, results
 from clipbench.progress import console, show
+from clipbench.tabling import alpha_figures, axis_figures, figures, frames, typeset
 
 
 def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dict[str, Any]]]:
@@ -161,7 +162,7 @@ def of_frame(frame: pd.DataFrame, name: str) -> list[Path]:
     """Write and print the tables of runs, and draw them against what varies.
 
     Args:
-        frame: of :func:`clipbench.frames.frame`.
+        frame: of :func:`clipbench.tabling.frames.frame`.
         name: of the sweep.
 
     Returns:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import frames
+from clipbench.tabling import frames
 
 _MAPS = ("Blues", "Oranges", "Greens", "Purples", "Reds", "Greys")
 MOST = 30  # lines, or thin lines of one colour, that an eye can tell apart

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from clipbench import frames
-from clipbench.answers import Answer
-from clipbench.candidates import SPOKEN
+from clipbench.reporting.answers import Answer
+from clipbench.reporting.candidates import SPOKEN
+from clipbench.tabling import frames
 
 WAYS = ("zero_shot", "linear_probe", "finetune", "lp_ft", "flyp")  # that are worth a look first
 CAPTION_WAYS = ("zero_shot", "contrastive", "image_only", "text_only", "lit")

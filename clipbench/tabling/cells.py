@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipbench import frames, references
 from clipbench.errors import Refused
-from clipbench.evidence import Evidence, Where
-from clipbench.references import Published
 from clipbench.statistics import Interval, over_seeds, wilson
+from clipbench.tabling import frames, references
+from clipbench.tabling.evidence import Evidence, Where
+from clipbench.tabling.references import Published
 
 # Of runs that differ by their seed alone: other work on the machine only adds.
 _COSTS = {"cost/seconds": "min", "cost/images_per_second": "max"}

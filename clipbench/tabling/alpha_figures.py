@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import figures, frames
+from clipbench.tabling import figures, frames
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -26,7 +26,7 @@ def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
     """The mean line of the runs that differ by their seed alone, with 95 % t intervals.
 
     Args:
-        frame: of :func:`clipbench.frames.frame`.
+        frame: of :func:`clipbench.tabling.frames.frame`.
         stem: of the files.
 
     Returns:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import paths, references
+from clipbench import paths
+from clipbench.tabling import references
 
 # FT-CLIP's own log (LightDXY/FT-CLIP@3f9cefa:logs/CLIP_B16.log): ViT-B/16, 50 epochs of ImageNet's
 # 1,281,167 pictures in 6:01:54 on 8 GPUs, mixed precision: 64 million x 3 x 35.13 GFLOP.

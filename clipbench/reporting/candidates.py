@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import frames, paired
+from clipbench import paired
 from clipbench.statistics import Interval, over_seeds, wilson
+from clipbench.tabling import frames
 
 SPOKEN = {"finetune": "fine-tuned", "zero_shot": "zero-shot", "linear_probe": "linear probe"}
 MOST = 8  # that are compared, where one model and strategy has many settings

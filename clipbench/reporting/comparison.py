@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clipbench import closing, config, contestants, paths, report, results
-from clipbench.budget import LEAST, Budget, Training, shared
-from clipbench.candidates import SPOKEN
+from clipbench import closing, config, paths, report, results
 from clipbench.errors import Refused
 from clipbench.launch import Job, launch, stop
+from clipbench.reporting import contestants
+from clipbench.reporting.budget import LEAST, Budget, Training, shared
+from clipbench.reporting.candidates import SPOKEN
+from clipbench.reporting.verdict import duration
 from clipbench.sweeps import Session
-from clipbench.verdict import duration
 
 AUTO = ("recipe=auto",)
 WAYS = ("zero_shot", "linear_probe", "finetune")
@@ -27,7 +28,7 @@ class Comparison:
 
     Args:
         data: a folder, or a dataset's name.
-        models: see :func:`clipbench.contestants.of`.
+        models: see :func:`clipbench.reporting.contestants.of`.
         minutes: of the budget.
         words: for every job.
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clipbench import figures
-from clipbench.candidates import Candidate
+from clipbench.reporting.candidates import Candidate
+from clipbench.tabling import figures
 
 _INK = "#010203"  # becomes the colour of the page's text
 BINS = 10

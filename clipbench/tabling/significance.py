@@ -8,8 +8,8 @@ import numpy as np
 from scipy import stats
 
 from clipbench import paired
-from clipbench.cells import Measured
 from clipbench.statistics import holm
+from clipbench.tabling.cells import Measured
 
 LEVEL = 0.95
 _RESAMPLES = 2000  # of the pictures: a table has many pairs

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 
 from scipy import stats
 
-from clipbench import costs
-from clipbench.cells import Cell
-from clipbench.layouts import Layout
-from clipbench.references import MARK
+from clipbench.tabling import costs
+from clipbench.tabling.cells import Cell
+from clipbench.tabling.layouts import Layout
+from clipbench.tabling.references import MARK
 
 Bold = Mapping[int, str]  # places of rows, and the test that says so
 SEEDS = "\N{PLUS-MINUS SIGN}: Student's 95 % interval over seeds."

@@ -1,0 +1,1 @@
+"""From runs to an answer: which model, how sure, at what cost, as one page."""
