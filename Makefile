@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help ready install demo compare report test lint types test-ranks test-slurm test-ray unit bench faults faults-quick faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
+.PHONY: help ready install demo compare report lint types unit test test-browser test-latex test-ranks test-slurm test-ray bench faults faults-quick faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,9 +23,10 @@ ready: $(VENV)/ready  ## make .venv with clipbench and what it runs on
 
 install: $(VENV)/installed  ## and with what its tests need
 
-demo: ready  ## two sweeps of clip_tiny and resnet_tiny: table, curves, TensorBoard, in minutes
+demo: ready  ## two sweeps of clip_tiny and resnet_tiny: tables, curves, TensorBoard, a page, in minutes
 	$(PY) -m clipbench.run experiment=demo
 	$(PY) -m clipbench.run experiment=demo_shots
+	$(PY) -m clipbench.report sweep=demo_shots
 
 lint: install  ## ruff: style, docstrings, annotations
 	$(VENV)/bin/ruff check .
