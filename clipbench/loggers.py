@@ -5,11 +5,6 @@ from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
-try:
-    import wandb
-except ImportError as missing:
-    raise ImportError("logger=wandb needs it; pip install 'clipbench[wandb]'") from missing
-
 
 class Wandb(WandbLogger):
     """Lightning's, ended with the process.
@@ -23,4 +18,6 @@ class Wandb(WandbLogger):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        import wandb  # which Lightning does without until here
+
         util.Finalize(None, wandb.finish, exitpriority=1)

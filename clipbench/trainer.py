@@ -4,14 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
 from clipbench import ranks
 from clipbench.callbacks import AtomicCheckpointIO
+from clipbench.errors import Refused
 from clipbench.progress import console
 from clipbench.schema import build
 
@@ -35,9 +38,7 @@ def trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Tra
         own: callbacks besides the config's.
     """
     extra = [build(node) for node in (config["callbacks"] or {}).values() if node]
-    loggers = [
-        build(node, save_dir=str(folder)) for node in (config["logger"] or {}).values() if node
-    ]
+    loggers = [_logger(n, node, folder) for n, node in (config["logger"] or {}).items() if node]
     steps = config["steps"]
     # The module ends a run of steps: Lightning's max_steps would take the end of an epoch, where a
     # run goes on, for its midst.
@@ -57,4 +58,18 @@ def trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Tra
     )
     # SIGTERM ends a run at once: Lightning's handlers would end it later, as if nothing had been.
     built._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return built
+
+
+def _logger(name: str, node: Mapping[str, Any], folder: Path) -> Logger:
+    try:
+        built: Logger = build(node, save_dir=str(folder))
+    except InstantiationException as failure:
+        cause: BaseException | None = failure
+        while cause is not None and not isinstance(cause, ImportError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        fix = f"pip install 'clipbench[{name}]', or leave logger={name} out"
+        raise Refused(f"{name} is not installed here; {fix}") from None
     return built

@@ -4,9 +4,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.loggers import mlflow, wandb
 
 from clipbench import paths, results
+from clipbench.errors import Refused
 from clipbench.launch import Job, launch
+from clipbench.trainer import trainer
 from tests.conftest import FEW, TINY, composed
 
 
@@ -39,6 +42,18 @@ def test_mlflow_keeps_the_curve_in_its_own_database(outputs):
     assert [value for (value,) in found] == pytest.approx(curve)
     ((name,),) = database.execute("select name from runs")
     assert name.startswith("test_resnet lr=")
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_logger_that_is_not_installed_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(mlflow, "_MLFLOW_AVAILABLE", False)
+    monkeypatch.setattr(wandb, "_WANDB_AVAILABLE", False)
+    config = composed(f"logger={name}", *TINY)
+    config["logger"] = {name: config["logger"][name]}
+    with pytest.raises(
+        Refused, match=rf"{name} is not installed.*pip install 'clipbench\[{name}\]'"
+    ):
+        trainer(config, tmp_path, [])
 
 
 def test_a_logger_changes_no_key():
