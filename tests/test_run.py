@@ -167,11 +167,12 @@ def test_the_same_command_again_runs_nothing_that_was_completed(sweep):
 
 def test_tables_are_rebuilt_from_the_records(sweep):
     outputs, env, *_ = sweep
-    tables = {p: p.read_bytes() for p in (outputs / "tables").glob("sweep_*.md")}
+    name = min(path.stem for path in (outputs / "tables").glob("sweep_*.md"))
+    tables = {p: p.read_bytes() for p in (outputs / "tables").glob(f"{name}*.md")}
     for path in tables:
         path.unlink()
-    name = f"table={min(path.stem for path in tables)}"
-    assert clipbench(name, "results=outputs", module="tables", env=env).returncode == 0
+    words = (f"table={name}", "results=outputs")
+    assert clipbench(*words, module="tables", env=env).returncode == 0
     assert {p: p.read_bytes() for p in tables} == tables
 
 

@@ -11,12 +11,12 @@ from time import monotonic, sleep
 
 import pytest
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from clipbench import paths
 from clipbench.reporting import page
 from tests.test_examples import world  # noqa: F401
 
+sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
 pytestmark = pytest.mark.slow
 WIDTHS = (1000, 380)
 SHOTS = paths.ROOT / "outputs" / "browser"
