@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
@@ -143,7 +144,8 @@ def test_a_mix_patience_and_tensorboard_go_on_as_if_nothing_had_been(tmp_path, m
     """Killed in the epochs after the best one, which patience counts, and after steps told of."""
     monkeypatch.setenv("CLIPBENCH_OUTPUTS", "")
     # A job is a process of its own; here the tenth file of one would be read before the ninth.
-    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer._global_uid", 0)
+    writers = event_file_writer.AtomicCounter(0)
+    monkeypatch.setattr(event_file_writer, "_global_uid", writers)
     assert campaign.here(tmp_path / "whole", MIXED).status == "completed"
     whole = left(tmp_path / "whole")
     taken = json.loads(whole["record"])["steps"]["taken"]
