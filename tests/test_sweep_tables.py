@@ -87,6 +87,18 @@ def test_a_job_listed_twice_is_one_row_and_failed_ones_are_said(sweep, capsys):
     assert "lr=9" in capsys.readouterr().out
 
 
+def test_a_job_that_was_completed_when_retried_has_not_failed(sweep):
+    folder = sweep(record("aaaaaaaa"), failed=["lr=3"])
+    lines = [json.loads(line) for line in (folder / "jobs.jsonl").read_text().splitlines()]
+    before = {**lines[0], "overrides": ["lr=0"], "status": "failed", "error": "e"}
+    lines[0]["overrides"] = ["lr=0", "retry=failed"]
+    text = "".join(json.dumps(line) + "\n" for line in (before, *lines))
+    (folder / "jobs.jsonl").write_text(text)
+    runs, failed = sweep_tables.sweep_runs(folder)
+    assert [found["key"] for _, found in runs] == ["aaaaaaaa"]
+    assert [job["overrides"] for job in failed] == [["lr=3"]]
+
+
 def test_a_sweep_in_which_nothing_completed_has_no_table(sweep):
     assert sweep_tables.sweep(sweep(failed=["lr=9"])) == []
 

@@ -22,7 +22,9 @@ def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dic
     jobs = {json.dumps(job["overrides"]): job for job in map(json.loads, lines)}
     done = {job["folder"]: job for job in jobs.values() if job["status"] == "completed"}
     read = [(Path(folder), results.read(Path(folder)), job) for folder, job in done.items()]
-    failed = [job for job in jobs.values() if job["status"] != "completed"]
+    # One that was completed by other words, as by retry=failed, has not failed.
+    rest = [job for job in jobs.values() if job["status"] != "completed"]
+    failed = [job for job in rest if job.get("folder") not in done]
     return [
         (folder, {**record, "typed": dict(w.split("=", 1) for w in job["overrides"] if "=" in w)})
         for folder, record, job in read
