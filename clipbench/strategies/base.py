@@ -161,7 +161,7 @@ class Strategy(ABC):
         features: Callable[[str], tuple[Tensor, Tensor]],
         weights: Tensor | None = None,
     ) -> None:
-        """Fit the head, where :attr:`fits_head` says when.
+        """Fit the head on train, its strength chosen on val, where :attr:`fits_head` says when.
 
         Args:
             classifier: its head is replaced in place.
@@ -169,7 +169,9 @@ class Strategy(ABC):
                 augmentation.
             weights: of each class, (C,), with mean 1 over train; None for equal ones.
         """
-        raise NotImplementedError(f"{type(self).__name__} fits no head")
+        from clipbench.strategies import probe  # scikit-learn, which most runs do without
+
+        probe.fit_head(classifier, features, weights)
 
     def begin_epoch(self, classifier: Classifier, epoch: int) -> None:
         """Called before each epoch of training, the first of which is 0."""

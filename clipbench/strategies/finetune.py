@@ -1,12 +1,9 @@
 """Fine-tuning: for a CLIP as WiSE-FT does it, for a ResNet with a new head (CLI: the default)."""
 
-from collections.abc import Callable, Sequence
-
-from torch import Tensor
+from collections.abc import Sequence
 
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier, ImageTower
-from clipbench.strategies import probe
 from clipbench.strategies.base import Strategy, Task, freeze, left, start_head
 
 
@@ -72,15 +69,6 @@ class Finetune(Strategy):
                 )
             classifier.head.requires_grad_(False)
         return classifier
-
-    def fit_head(
-        self,
-        classifier: Classifier,
-        features: Callable[[str], tuple[Tensor, Tensor]],
-        weights: Tensor | None = None,
-    ) -> None:
-        """A head fitted on the features of train, its strength chosen on val."""
-        probe.fit_head(classifier, features, weights)
 
     def begin_epoch(self, classifier: Classifier, epoch: int) -> None:
         """Freeze as deep as this epoch's stage says.

@@ -1,6 +1,7 @@
 """LP-FT: a head fitted on frozen features, then all of it (Kumar et al. 2022)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,33 +14,15 @@ class LPFT(Finetune):
     """Fine-tuning from a linear probe's head, which may be made less sure of itself first.
 
     Args:
-        freeze_depth: as :class:`~clipbench.strategies.finetune.Finetune`'s, and the others too.
-        head: ``lp``.
-        frozen_statistics: the authors' ``use_net_val_mode``.
-        stages: of unfreezing.
-        head_trains: or stays as it was fitted.
         rescale_head: shrink weights and biases by one factor, to the spread of a random head, the
             authors' ``normalize_lp``: the same answers, and gradients of the size that a new head
             would send down.
+        finetune: see :class:`~clipbench.strategies.finetune.Finetune`; its ``head`` is ``lp``, and
+            ``frozen_statistics`` the authors' ``use_net_val_mode``.
     """
 
-    def __init__(
-        self,
-        *,
-        freeze_depth: int | str = 0,
-        head: str = "lp",
-        frozen_statistics: bool = True,
-        stages: Sequence[tuple[int, int | str]] | None = None,
-        head_trains: bool = True,
-        rescale_head: bool = False,
-    ) -> None:
-        super().__init__(
-            freeze_depth=freeze_depth,
-            head=head,
-            frozen_statistics=frozen_statistics,
-            stages=stages,
-            head_trains=head_trains,
-        )
+    def __init__(self, *, rescale_head: bool = False, **finetune: Any) -> None:
+        super().__init__(**finetune)
         self.rescale_head = rescale_head
 
     def fit_head(
