@@ -9,6 +9,7 @@ Hydra reads this file whenever it starts, so it imports nothing that takes time.
 import multiprocessing
 import os
 import signal
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing import forkserver
@@ -24,7 +25,22 @@ _ANY = {"name", "timeout_min", "nodes", "tasks_per_node", "cpus_per_task", "gpus
 _ANY |= {"mem_gb", "stderr_to_stdout"}
 
 
-class Slurm(Local):
+class Cluster(Local):
+    """A launcher of jobs that others carry out."""
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> list[JobReturn]:
+        """Called by Hydra."""
+        jobs = self.jobs(job_overrides, initial_job_idx)
+        return returned(self.session.cluster(jobs, self.outcomes, not self.told))
+
+    @abstractmethod
+    def outcomes(self, jobs: Sequence[Any]) -> Iterator[Any]:
+        """The outcome of each job when it has come, in their order."""
+
+
+class Slurm(Cluster):
     """A SLURM job for each job, by submitit, which queues it again when it is preempted.
 
     Args:
@@ -36,13 +52,6 @@ class Slurm(Local):
     def __init__(self, folder: str, max_num_timeout: int, **parameters: Any) -> None:
         super().__init__()
         self.folder, self.max_num_timeout, self.parameters = folder, max_num_timeout, parameters
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> list[JobReturn]:
-        """Called by Hydra."""
-        jobs = self.jobs(job_overrides, initial_job_idx)
-        return returned(self.session.cluster(jobs, self.outcomes, not self.told))
 
     def outcomes(self, jobs: Sequence[Any]) -> Iterator[Any]:
         """Queue them all; the outcome of each when it has come, in their order."""
@@ -120,7 +129,7 @@ def _start_server() -> None:
         signal.signal(number, handler)
 
 
-class Ray(Local):
+class Ray(Cluster):
     """A Ray task for each job, on this machine or on a cluster.
 
     Args:
@@ -131,13 +140,6 @@ class Ray(Local):
     def __init__(self, init: Any, remote: Any) -> None:
         super().__init__()
         self.init, self.remote = init, remote
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> list[JobReturn]:
-        """Called by Hydra."""
-        jobs = self.jobs(job_overrides, initial_job_idx)
-        return returned(self.session.cluster(jobs, self.outcomes, not self.told))
 
     def outcomes(self, jobs: Sequence[Any]) -> Iterator[Any]:
         """Hand all to Ray; the outcome of each when it has come, in their order."""
