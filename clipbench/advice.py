@@ -13,8 +13,8 @@ import torch
 
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
+from clipbench.diagnosis.guide import GUIDE
 from clipbench.guards import reads_text
-from clipbench.guide import GUIDE
 from clipbench.strategies.base import Strategy
 from clipbench.strategies.lit import LiT
 
@@ -84,11 +84,12 @@ def outside(facts: Facts, recipe: Mapping[str, Any]) -> list[str]:
 
     A learning rate that the model's own file recommends is taken as it is. Warm-up counts where it
     is given in steps: the guide's are of sets of millions of pictures, and as a share of a smaller
-    run they would say nothing.
+    run they would say nothing. For the same reason a small set may take as many epochs as
+    ``recipe=auto`` would.
 
     Args:
         facts: of the run.
-        recipe: ``lr``, ``warmup_steps``, ``epochs`` and ``steps``.
+        recipe: ``lr``, ``batch_size``, ``warmup_steps``, ``epochs`` and ``steps``.
     """
     if not facts.clip or not facts.strategy.trains:
         return []
@@ -100,7 +101,8 @@ def outside(facts: Facts, recipe: Mapping[str, Any]) -> list[str]:
     }
     for key, value in asked.items():
         low, high = getattr(GUIDE[name], key)
-        if value is not None and not low <= value <= high:
+        most = max(high, _epochs(facts, recipe)[0]) if key == "epochs" else high
+        if value is not None and not low <= value <= most:
             said = f"{low:g} or more" if high in (math.inf, low) else f"{low:g} to {high:g}"
             found.append(f"{key}={value:g} ({said})")
     if not found:
@@ -156,12 +158,14 @@ def _batch_size(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 def _epochs(facts: Facts, values: Mapping[str, Any]) -> Choice:
-    frozen = kind(facts.strategy) == "a frozen encoder"
-    low, high = (10, 20) if frozen else (5, 20)
+    name = kind(facts.strategy)
+    low, high = GUIDE[
+        "a frozen encoder" if name == "a frozen encoder" else "full fine-tuning"
+    ].epochs
     steps = math.ceil(facts.pictures / values["batch_size"])
-    return min(high, max(low, math.ceil(500 / steps))), (
+    return min(20, max(int(low), math.ceil(500 / steps))), (
         f"500 steps, as big_vision's for Flowers102 and Pets, are {500 / steps:.1f} epochs of "
-        f"{steps}; the guide has {low} to {high}"
+        f"{steps}, within {low:g} to 20; the guide has {low:g} to {high:g}, of larger sets"
     )
 
 
@@ -218,7 +222,8 @@ def chosen(recipe: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], lis
     """Values for what a recipe leaves null, and the reason of each.
 
     batch_size: 64, with a GPU 256, but no more than leaves 8 steps an epoch. epochs: as many as
-    make 500 steps, within 5 to 20 (10 to 20 for a frozen encoder). warmup: a fifth of a run under
+    make 500 steps, within 5 to 20 (10 to 20 for a frozen encoder); the guide's 5 to 10 are of sets
+    whose epochs are longer. warmup: a fifth of a run under
     1,000 steps, else a tenth. lr: the strategy's own, or the model's; for a CLIP times 5 if blocks
     are frozen and 10 if a whole encoder is, as the middles of the guide's ranges are. weight_decay:
     the model's; for a CLIP and under 20 pictures a class twice that. label_smoothing: 0.1 from 100

@@ -21,7 +21,7 @@ from clipbench.datamodules.checks import (
 )
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
-from clipbench.pictures import survey
+from clipbench.imaging.pictures import survey
 
 UNEVEN = 10  # times as many pictures of the largest class as of the smallest: worth a word
 

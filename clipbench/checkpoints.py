@@ -8,10 +8,11 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.trainer.states import TrainerFn
 
-from clipbench import metrics, saved, weights
+from clipbench import metrics, weights
 from clipbench.callbacks import AtomicCheckpointIO, Recorder
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier
+from clipbench.tuned import saved
 
 
 def _file(run: Path, epoch: int) -> Path:

@@ -14,7 +14,8 @@ import threading
 import time
 from pathlib import Path
 
-from clipbench import boards, hparams, paths, results
+from clipbench import paths, results
+from clipbench.tensorboard import boards, hparams
 
 AGAIN = 30.0  # seconds, after which new runs are looked for
 

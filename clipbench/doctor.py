@@ -9,7 +9,8 @@ before a run begins: type what you would give to clipbench.run. Exit code 0: not
 
 from pathlib import Path
 
-from clipbench import case, config, doors, preflight, symptoms
+from clipbench import config, doors
+from clipbench.diagnosis import case, preflight, symptoms
 from clipbench.progress import console
 
 

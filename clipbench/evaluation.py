@@ -15,7 +15,7 @@ from clipbench.errors import Refused
 from clipbench.merging import State
 from clipbench.models.base import Classifier
 from clipbench.modules import TuningModule
-from clipbench.retention import Retention
+from clipbench.robustness.retention import Retention
 
 
 @dataclass
@@ -68,9 +68,10 @@ class Evaluation:
         positions = np.random.default_rng([seed, count]).permutation(len(loader.dataset))[:count]
         rows = Subset(loader.dataset, positions.tolist())
         drawn = DataLoader(rows, batch_size, collate_fn=loader.collate_fn)
-        device = self.trainer.strategy.root_device
+        device, converted = self.trainer.strategy.root_device, self.trainer.precision_plugin
         for batch in drawn:
-            yield {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
+            moved = {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
+            yield converted.convert_input(moved)
 
 
 def copied(classifier: Classifier) -> State:

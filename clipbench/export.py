@@ -41,7 +41,7 @@ def export(words: list[str]) -> int:
     stem = doors.choice(asked, "weights", ("model", "merged"))
     alpha = _alpha(asked)
 
-    from clipbench import formats, saved  # torch
+    from clipbench.tuned import formats, saved  # torch
 
     classes, about = saved.classes(run, stem), {"clipbench": record["key"]}
     if alpha is None:

@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from clipbench import calibration, examples, metrics, predictions, ranks, saved
-from clipbench.alphas import Merge, alpha_curve
+from clipbench import calibration, metrics, predictions, ranks
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.evaluation import Evaluation, copied
 from clipbench.merging import State
+from clipbench.robustness.alphas import Merge, alpha_curve
 from clipbench.tabling import alpha_figures
+from clipbench.tuned import examples, saved
 
 
 @dataclass

@@ -1,13 +1,16 @@
 """Checks that stop a run which could only give a wrong number, and say why."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from hydra.utils import get_class
 
 from clipbench.datamodules.base import DataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
+from clipbench.models.base import Classifier, freeze_statistics
 from clipbench.optim import Schedule
 from clipbench.strategies.base import Strategy
 from clipbench.strategies.lit import LiT
@@ -70,6 +73,45 @@ def warmup(schedule: Schedule, *, lr: float, epochs: int, allowed: bool) -> None
             f"the learning rate would peak at {lr * schedule.peak:.2g}, {schedule.peak:.0%} of "
             f"lr={lr:g}; use warmup_steps=null warmup=0.1, or allow_unfinished_warmup=true"
         )
+
+
+def lone_picture(
+    classifier: Classifier, strategy: Strategy, fewest: Callable[[int], int], size: int
+) -> None:
+    """Refuse an epoch whose last batch is one picture where BatchNorm cannot normalise one.
+
+    Where a picture has come down to one position, a batch of one has no variance; torch says so,
+    at the end of the first epoch.
+
+    Args:
+        classifier: as it begins to train.
+        strategy: that trains it.
+        fewest: the least pictures a device takes at once, by batch size.
+        size: the batch's.
+
+    Raises:
+        Refused: if it cannot train on as few as there would be.
+    """
+    norms = torch.nn.modules.batchnorm._BatchNorm
+    if fewest(size) != 1 or not any(isinstance(part, norms) for part in classifier.modules()):
+        return
+    trained = copy.deepcopy(classifier)
+    trained.train()
+    freeze_statistics(trained, everywhere=strategy.frozen_statistics)
+    side = classifier.tower.preprocess.size
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            trained.tower(torch.zeros(1, 3, side, side))
+    except ValueError as error:
+        if "more than 1 value" not in str(error):
+            raise
+        fit = (n for n in range(2, 2 * size + 2) if fewest(n) > 1)
+        near = min(fit, key=lambda n: abs(n - size), default=None)
+        use = f"batch_size={near}" if near else "strategy.frozen_statistics=true"
+        raise Refused(
+            f"batch_size={size} leaves a device one picture at a time, which the BatchNorm of "
+            f"this model cannot train on; use {use}"
+        ) from error
 
 
 def published_zero_shot(

@@ -13,17 +13,19 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from clipbench import advice, alphas, environment, guards, hub, optim, ranks, results, resuming
+from clipbench import advice, environment, guards, optim, ranks, results, resuming
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
+from clipbench.fetching import hub
 from clipbench.launch import Job, Outcome
 from clipbench.locks import Held, Lock
-from clipbench.mixing import Mixed, rows
-from clipbench.other_task import OtherTask
 from clipbench.progress import console
 from clipbench.prompts import Prompts
-from clipbench.retention import Retention
+from clipbench.robustness import alphas
+from clipbench.robustness.mixing import Mixed, rows
+from clipbench.robustness.other_task import OtherTask
+from clipbench.robustness.retention import Retention
 from clipbench.schema import build
 from clipbench.strategies.base import Strategy
 from clipbench.streams import LOG
@@ -99,7 +101,9 @@ class Run:
     @property
     def rows(self) -> tuple[int, int]:
         """How many pictures of a batch are the dataset's, and of another that is mixed in."""
-        size: int = self.recipe["batch_size"]
+        return self._rows(self.recipe["batch_size"])
+
+    def _rows(self, size: int) -> tuple[int, int]:
         return (size, 0) if self.mixed is None else rows(size, self.config["mix_fraction"])
 
     @property
@@ -109,6 +113,12 @@ class Run:
         micro: int | None = self.config["micro_batch"]
         parts = sum(-(-size // (micro or size)) for size in own if size)
         return {"devices": ranks.here.world, "per_device": sum(own), "accumulation": parts}
+
+    def fewest(self, size: int) -> int:
+        """The least pictures a device takes at once with a ``batch_size``; 0: no fair share."""
+        (own, _), world = self._rows(size), ranks.here.world
+        micro = self.config["micro_batch"]
+        return 0 if own % world else self.data.epoch.fewest(own, world, micro)
 
     def _batches(self) -> int:
         whole = self.data.epoch.batches(self.rows[0])

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clipbench import boards, hparams, mosaics
 from clipbench.datamodules.base import DataModule
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
+from clipbench.tensorboard import boards, hparams, mosaics
 
 WORST, MISTAKES = 20, 18  # how many classes and pictures are shown
 

@@ -23,7 +23,7 @@ def interpolate(start: State, tuned: State, alpha: float, kept: Sequence[str] = 
 
     What is no floating-point number, such as BatchNorm's count of batches, is the tuned one's. Its
     running statistics are averaged like all else, which is no right estimate of them: see
-    :func:`reestimate`.
+    :func:`reestimate`. All is in the precision of the tuned.
 
     Args:
         start: of every parameter and buffer, the head's included.
@@ -37,7 +37,7 @@ def interpolate(start: State, tuned: State, alpha: float, kept: Sequence[str] = 
     """
     _same_network(start, tuned)
     return {
-        name: torch.lerp(start[name], value, alpha)
+        name: torch.lerp(start[name].to(value.dtype), value, alpha)
         if value.is_floating_point() and not name.startswith(tuple(kept))
         else value
         for name, value in tuned.items()

@@ -30,7 +30,7 @@ from clipbench.statistics import wilson
 
 if TYPE_CHECKING:
     from clipbench.datamodules.split import Split
-    from clipbench.inference import Said
+    from clipbench.tuned.inference import Said
 
 KEYS = (
     *("run", "images", "out", "dataset", "split", "top", "weights", "temperature"),
@@ -68,7 +68,7 @@ def predict(words: list[str]) -> int:
     }
     place = _place(asked)
 
-    from clipbench import inference, saved  # torch
+    from clipbench.tuned import inference, saved  # torch
 
     if not (classes := saved.classes(run, stem)):
         raise Refused(f"{run} was tuned on captions and has no classes; use clipbench.search")

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from clipbench import paths, results, weights
 from clipbench.config import compose
 from clipbench.datamodules.shapes import ShapesDataModule
-from clipbench.drawing import COLOURS, FILLS, SHAPES
 from clipbench.models.base import ImageTower
 from clipbench.progress import console, show
 from clipbench.prompts import fill
 from clipbench.schema import build
 from clipbench.transforms import eval_transform
+from clipbench.world.drawing import COLOURS, FILLS, SHAPES
 
 # Each attribute's values, and the prompts that name it and nothing else.
 ATTRIBUTES: Mapping[str, tuple[list[str], list[str]]] = {

@@ -16,10 +16,11 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from clipbench import events, ranks, results, sealed
+from clipbench import ranks, results, sealed
 from clipbench.errors import Refused
 from clipbench.locks import LOCK
 from clipbench.progress import console
+from clipbench.tensorboard import events
 
 _KEPT = 2
 

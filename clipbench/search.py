@@ -31,8 +31,8 @@ from clipbench.errors import Refused
 from clipbench.progress import show
 
 if TYPE_CHECKING:
-    from clipbench.gallery import Gallery
     from clipbench.models.two_towers import TwoTowers
+    from clipbench.tuned.gallery import Gallery
 
 KEYS = ("run", "model", "images", "top", "weights", "out", "batch_size", "workers", "device")
 
@@ -62,8 +62,8 @@ def search(words: list[str]) -> int:
         raise Refused(f"out={out} is no folder; name one, sheets are written into it")
     name = _name(asked, overrides)
 
-    from clipbench import gallery, inference  # torch
     from clipbench.datamodules.loose import loose
+    from clipbench.tuned import gallery, inference  # torch
 
     where = Path(asked["images"])
     split = loose(where)
@@ -90,9 +90,9 @@ def _name(asked: doors.Given, overrides: list[str]) -> str:
 
 
 def _tower(asked: doors.Given, name: str, overrides: list[str]) -> "TwoTowers":
-    from clipbench import saved
     from clipbench.models.two_towers import TwoTowers
     from clipbench.schema import build
+    from clipbench.tuned import saved
 
     if "run" in asked:
         stem = doors.choice(asked, "weights", ("model", "merged"))
@@ -115,7 +115,7 @@ def _answer(
     """Print what was found, and draw it."""
     import torch
 
-    from clipbench.sheets import contact_sheet
+    from clipbench.imaging.sheets import contact_sheet
 
     texts = list(queries)
     for cut in tower.cut(texts):

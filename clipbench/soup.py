@@ -13,18 +13,20 @@ from typing import Any
 
 from pytorch_lightning import seed_everything
 
-from clipbench import alphas, closing, environment, merging, metrics, optim, paths, results, saved
+from clipbench import closing, environment, merging, metrics, optim, paths, results
 from clipbench.errors import Refused
 from clipbench.evaluation import Evaluation
 from clipbench.finishing import Finish
 from clipbench.launch import Outcome
 from clipbench.progress import console
 from clipbench.prompts import Prompts
+from clipbench.robustness import alphas
 from clipbench.schema import build
 from clipbench.strategies.base import Strategy, Task
 from clipbench.tabling import sweep_tables
 from clipbench.trainer import trainer
 from clipbench.training import tuning
+from clipbench.tuned import saved
 
 Runs = list[tuple[Path, dict[str, Any]]]
 KINDS = {"kind": ("greedy", "uniform"), "bn": ("average", "reestimate")}

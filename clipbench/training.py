@@ -18,7 +18,6 @@ from clipbench import (
     ranks,
     results,
     resuming,
-    saved,
     sealed,
 )
 from clipbench.callbacks import EMA, Recorder
@@ -30,16 +29,17 @@ from clipbench.errors import Refused
 from clipbench.evaluation import Evaluation, copied
 from clipbench.finishing import Finish
 from clipbench.merging import State
-from clipbench.mixing import Zipped
 from clipbench.mixup import MixUp
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.models.two_towers import TwoTowers
 from clipbench.modules import ClassificationModule, RetrievalModule, TuningModule
 from clipbench.progress import console
-from clipbench.retention import Retention
+from clipbench.robustness.mixing import Zipped
+from clipbench.robustness.retention import Retention
 from clipbench.schema import build
 from clipbench.strategies.base import Strategy, Task
 from clipbench.trainer import trainer
+from clipbench.tuned import saved
 
 if TYPE_CHECKING:
     from clipbench.job import Run
@@ -64,6 +64,9 @@ class Training:
         for warning in [*self.data.warnings, *strange]:
             run.warn(warning)
         classifier = self._classifier()
+        if self.strategy.trains:
+            size = run.recipe["batch_size"]
+            guards.lone_picture(classifier, self.strategy, run.fewest, size)
         self._cut_captions(classifier.tower)
         self.module = tuning(classifier, self.strategy, run.recipe, run.schedule, self.data)
         self.module.seed, self.module.last_step = run.config["seed"], run.config["steps"]

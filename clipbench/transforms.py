@@ -11,9 +11,9 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import ColorJitter
 from torchvision.transforms.v2 import functional as F
 
-from clipbench import resampling
 from clipbench.errors import Refused
-from clipbench.randaugment import Erasing, RandAugment
+from clipbench.imaging import resampling
+from clipbench.imaging.randaugment import Erasing, RandAugment
 
 Picture = Image.Image | Tensor  # PIL, or uint8 (3, H, W)
 Transform = Callable[[Picture], Tensor]

@@ -74,7 +74,9 @@ def test_every_way_of_tuning_has_its_row_of_the_guide(words, kind):
         (("lr=1e-4", "epochs=5"), None),
         (("lr=2e-4",), "full fine-tuning: lr=0.0002 (1e-05 to 0.0001)"),
         (("lr=2e-4", "freeze_depth=6"), None),
-        (("lr=9e-6", "epochs=11"), "lr=9e-06 (1e-05 to 0.0001), epochs=11 (5 to 10)"),
+        (("lr=9e-6", "epochs=21"), "lr=9e-06 (1e-05 to 0.0001), epochs=21 (5 to 10)"),
+        (("lr=1e-5", "epochs=20", "batch_size=64"), None),  # what recipe=auto takes
+        (("lr=1e-5", "epochs=20", "batch_size=8"), "epochs=20 (5 to 10)"),  # 128 steps each
         (("recipe=wise_ft",), "full fine-tuning: warmup_steps=500 (1000 to 5000)"),
         (("recipe=wise_ft", "warmup_steps=1000"), None),
         (("strategy=text_only", "lr=1e-3", "epochs=20"), None),

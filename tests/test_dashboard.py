@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
-from clipbench import boards, dashboard, last_events, mosaics, results
+from clipbench import dashboard, last_events, results
+from clipbench.tensorboard import boards, mosaics
 
 
 def events(folder):

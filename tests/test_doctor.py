@@ -9,7 +9,8 @@ import pytest
 import yaml
 from scipy.stats import entropy
 
-from clipbench import advice, case, config, doctor, guide, paths, results, symptoms
+from clipbench import advice, config, doctor, paths, results
+from clipbench.diagnosis import case, guide, symptoms
 from clipbench.errors import Refused
 from clipbench.schema import build
 from tests.doctor.__main__ import HERE, read

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from clipbench import optim, ranks, results, saved, sealed
+from clipbench import optim, ranks, results, sealed
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.datamodules.features import FeatureLoaders
@@ -20,10 +20,11 @@ from clipbench.job import execute
 from clipbench.launch import Job
 from clipbench.models.base import Classifier
 from clipbench.modules import ClassificationModule, RetrievalModule
-from clipbench.retention import Retention
+from clipbench.robustness.retention import Retention
 from clipbench.schema import build
 from clipbench.strategies.zero_shot import ZeroShot
 from clipbench.trainer import trainer
+from clipbench.tuned import saved
 from tests.conftest import FEW, TINY, composed
 from tests.test_run import CHOICES
 

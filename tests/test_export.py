@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from clipbench import export, formats, paths, saved
+from clipbench import export, paths
 from clipbench.errors import Refused
 from clipbench.schema import build
-from tests.test_saved import pictures, recorded
+from clipbench.tuned import formats, saved
+from tests.tuned.test_saved import pictures, recorded
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from clipbench import alphas, results, saved
+from clipbench import results
 from clipbench.errors import Refused
+from clipbench.robustness import alphas
 from clipbench.schema import build
+from clipbench.tuned import saved
 from tests.conftest import FEW, TINY, composed
 from tests.test_run import run_here
 
@@ -164,6 +166,18 @@ def test_each_epochs_retention_is_of_the_weights_that_are_evaluated(outputs):
         assert [final[k] for k in names] == pytest.approx(rows[chosen], rel=1e-5)
         assert [final[f"{k}@alpha=0"] for k in names] == pytest.approx(rows[0], rel=1e-5)
         assert [final[f"{k}@alpha=1"] for k in names] == pytest.approx(rows[chosen or 2], rel=1e-5)
+
+
+def test_another_dataset_is_seen_in_the_precision_of_the_run(outputs):
+    """A head of text is made in float32, pictures are; the towers may be in double."""
+    words = (*WORDS, *OTHER, "lr=0", "alphas=[0,1]", "merge=fisher")
+    mix = ("mix=shapes", "mix.subset=4", f"mix.{COUNTS}", "mix.world_seed=1")
+    found = {}
+    for precision in ("32-true", "64-true"):
+        own = f"trainer.precision={precision}"
+        found[precision] = completed(*words, *mix, "mix_fraction=0.34", own)[1]["final"]
+    assert found["64-true"] == pytest.approx(found["32-true"], rel=1e-4, abs=1e-6)
+    assert found["64-true"] != found["32-true"]
 
 
 def test_a_probe_is_averaged_with_the_head_of_text(outputs):

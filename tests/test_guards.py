@@ -1,8 +1,13 @@
 import pytest
+import torch
 
 from clipbench import guards
+from clipbench.datamodules.loading import Epoch
 from clipbench.errors import Refused
+from clipbench.models.base import Classifier
+from clipbench.models.timm import Timm
 from clipbench.optim import Schedule
+from clipbench.strategies.finetune import Finetune
 
 
 def test_the_blogs_warmup_is_refused_with_its_cause():
@@ -35,3 +40,37 @@ def test_zero_shot_gate():
     assert ask(0.34, 0.66) is None
     assert "at chance" in ask(0.01, None)  # nothing to compare with: a warning, no stop
     assert ask(0.2, None) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "devices", "micro", "least"),
+    [
+        *((33, 8, 1, None, 1), (32, 8, 1, None, 8), (5, 8, 1, None, 5), (0, 8, 1, None, 0)),
+        *((34, 8, 2, None, 1), (35, 8, 2, None, 2), (32, 8, 2, 3, 1), (32, 8, 1, 3, 2)),
+    ],
+)
+def test_the_fewest_rows_are_those_of_the_shortest_part(rows, size, devices, micro, least):
+    """Worked by hand: 33 are 4 x 8 and 1; 35 on two devices end in 3, which are 2 and 2."""
+    assert Epoch(rows).fewest(size, devices, micro) == least
+
+
+def test_one_picture_for_a_batchnorm_is_refused_where_torch_would_raise():
+    options = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
+    strategy = Finetune()
+
+    def classifier(side):
+        tower = Timm(arch="resnet18", image_size=side, options=options)
+        return Classifier(tower, torch.nn.Linear(8, 3), meaningful=False)
+
+    small, large = classifier(32), classifier(64)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        small.train()(torch.zeros(1, 3, 32, 32))
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    with pytest.raises(Refused, match=r"batch_size=8 leaves a device one picture.*batch_size=7"):
+        guards.lone_picture(small, strategy, Epoch(33).fewest, 8)
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+    guards.lone_picture(small, strategy, Epoch(34).fewest, 8)
+    guards.lone_picture(large, strategy, Epoch(33).fewest, 8)
+    guards.lone_picture(small, Finetune(frozen_statistics=True), Epoch(33).fewest, 8)
+    with pytest.raises(Refused, match=r"batch_size=1 .*use strategy.frozen_statistics=true"):
+        guards.lone_picture(small, strategy, lambda size: 1, 1)

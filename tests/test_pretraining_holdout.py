@@ -3,7 +3,7 @@
 import pytest
 
 from clipbench import paths, pretrain, schema
-from clipbench.drawing import FILLS, SHAPES
+from clipbench.world.drawing import FILLS, SHAPES
 from tests.conftest import composed
 
 ATTRIBUTES = {"shape": 1 / 12, "fill": 1 / 8, "colour": 1 / 10}

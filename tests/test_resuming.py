@@ -23,8 +23,8 @@ from clipbench.callbacks import Recorder
 from clipbench.datamodules.loading import KeyedSampler, Share
 from clipbench.datamodules.unique import UniqueSampler
 from clipbench.errors import Refused
-from clipbench.mixing import Zipped
 from clipbench.resuming import Point, newest
+from clipbench.robustness.mixing import Zipped
 from tests.conftest import FEW, clipbench
 from tests.faults import resume as campaign
 from tests.faults.resume import Killed, left, same, stop

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 import clipbench
-from clipbench import gallery, inference, results, search, sheets
+from clipbench import results, search
 from clipbench.datamodules.loose import loose
 from clipbench.errors import Refused
+from clipbench.imaging import sheets
 from clipbench.models.clip import CLIP
 from clipbench.schema import build
+from clipbench.tuned import gallery, inference
 from tests.conftest import FEW, TINY
 from tests.test_run import run_here
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipbench import results, saved, soup
+from clipbench import results, soup
 from clipbench.errors import Refused
 from clipbench.schema import build
+from clipbench.tuned import saved
 from tests.conftest import FEW, TINY
 from tests.test_run import run_here
 

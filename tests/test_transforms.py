@@ -18,14 +18,14 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from clipbench import pictures
 from clipbench.datamodules.loading import KeyedSampler, Pictures
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
+from clipbench.imaging import pictures
+from clipbench.imaging.randaugment import RandAugment, _posterize
 from clipbench.models.clip import CLIP
 from clipbench.models.resnet import ResNet
 from clipbench.models.timm import Timm
-from clipbench.randaugment import RandAugment, _posterize
 from clipbench.transforms import Augment, Preprocess, eval_transform, train_transform
 
 
@@ -176,7 +176,7 @@ VIEWS["resize 256, bilinear"] = eval_transform(replace(PLAIN, resize=256, interp
 
 
 def within_1_of_255(pairs):
-    """But for one value in a million, within 2: clipbench/resampling.py says how often."""
+    """But for one value in a million, within 2: clipbench/imaging/resampling.py says how often."""
     apart = torch.cat([(exact.int() - quick.int()).abs().flatten() for exact, quick in pairs])
     return apart.max() <= 2 and (apart > 1).sum() <= 1e-6 * apart.numel()
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from clipbench.datamodules.split import Split
 from clipbench.datamodules.texts import lines, whole
-from clipbench.download import Remote
 from clipbench.errors import Refused
+from clipbench.fetching.download import Remote
 
 Captions = dict[str, list[str]]
 

@@ -26,8 +26,8 @@ from clipbench.datamodules.loading import Epoch, KeyedSampler, Pictures, Share, 
 from clipbench.datamodules.options import Options, refuse_unknown
 from clipbench.datamodules.split import Split, carve, few_shot
 from clipbench.datamodules.unique import UniqueSampler
-from clipbench.download import Remote, bring
 from clipbench.errors import Refused
+from clipbench.fetching.download import Remote, bring
 from clipbench.transforms import Augment, Preprocess, eval_transform, train_transform
 
 __all__ = [

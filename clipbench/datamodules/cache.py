@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from clipbench.decoding import FORMATS, Source, opened
+from clipbench.imaging.decoding import FORMATS, Source, opened
 from clipbench.progress import console, track
 from clipbench.transforms import Picture, Whole
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
-from clipbench.pictures import Source, faults
+from clipbench.imaging.pictures import Source, faults
 
 TRAINING = ("train", "val")
 

@@ -12,8 +12,8 @@ from clipbench.datamodules import annotations
 from clipbench.datamodules.annotations import Captions, find, remote, split_of
 from clipbench.datamodules.base import Options, Split, carve
 from clipbench.datamodules.captioned import CaptionDataModule
-from clipbench.download import Remote
 from clipbench.errors import Refused
+from clipbench.fetching.download import Remote
 
 _ZIPS = "http://images.cocodataset.org"
 _NAME = len("000000397133.jpg")  # how COCO_val2014_000000397133.jpg ends, and all there is in 2017

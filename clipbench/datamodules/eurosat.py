@@ -9,8 +9,8 @@ from torchvision.datasets.utils import check_integrity
 
 from clipbench.datamodules.base import Split
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule
-from clipbench.download import Remote
 from clipbench.errors import Refused
+from clipbench.fetching.download import Remote
 
 
 class EuroSATDataModule(TorchvisionDataModule):

@@ -8,8 +8,8 @@ from torchvision import datasets
 
 from clipbench.datamodules.base import Options, Split
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule, listed
-from clipbench.download import Remote
 from clipbench.errors import Refused
+from clipbench.fetching.download import Remote
 
 CLASSES: Mapping[str, int] = {"variant": 100, "family": 70, "manufacturer": 41}
 

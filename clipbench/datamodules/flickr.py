@@ -15,8 +15,8 @@ from clipbench.datamodules import annotations
 from clipbench.datamodules.annotations import Captions, by_lists, find, remote, split_of
 from clipbench.datamodules.base import Options, Split
 from clipbench.datamodules.captioned import CaptionDataModule
-from clipbench.download import Remote
 from clipbench.errors import Refused
+from clipbench.fetching.download import Remote
 
 _FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 # The lists of Flickr30k Entities at a commit; sizes and sums are those of the files in it.

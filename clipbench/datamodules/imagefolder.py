@@ -11,7 +11,7 @@ import numpy as np
 from clipbench.datamodules import shards
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
 from clipbench.errors import Refused
-from clipbench.pictures import EXTENSIONS
+from clipbench.imaging.pictures import EXTENSIONS
 
 VAL_NAMES = ("val", "valid", "validation")
 

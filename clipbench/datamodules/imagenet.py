@@ -15,7 +15,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from clipbench.datamodules import names
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
 from clipbench.errors import Refused
-from clipbench.pictures import EXTENSIONS
+from clipbench.imaging.pictures import EXTENSIONS
 
 # In label order, which is sorted order.
 WNIDS: Sequence[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]

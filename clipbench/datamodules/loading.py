@@ -44,6 +44,18 @@ class Epoch:
         """How many batches of a size there are."""
         return -(-self.kept(size) // size)
 
+    def fewest(self, size: int, devices: int = 1, micro: int | None = None) -> int:
+        """The least rows that a device takes at once.
+
+        Args:
+            size: rows of a global batch.
+            devices: that share it.
+            micro: the most that one takes at once; None for all of its share.
+        """
+        whole, rest = divmod(self.kept(size), size)
+        shares = [size // devices] * bool(whole) + [-(-rest // devices)] * bool(rest)
+        return min((own % (micro or own) or micro or own for own in shares), default=0)
+
 
 class KeyedSampler(Sampler[tuple[int, int]]):
     """Positions in an order that is a function of (seed, epoch) alone.
@@ -128,7 +140,7 @@ class Pictures(Dataset[dict[str, Any]]):
         decoder: ``pillow``, exact to the last bit of what the checkpoint's library makes of a
             picture, or ``torchvision``, faster and at most 1 of 255 away. Pictures in memory
             need no decoder: they are prepared exactly.
-        value_range: see :func:`clipbench.pictures.read`.
+        value_range: see :func:`clipbench.imaging.pictures.read`.
         cache_gb: the most that decoded pictures kept on disk may take; 0 keeps none.
         pairs: see :class:`Epoch`.
     """

@@ -10,7 +10,7 @@ from clipbench.datamodules import shards
 from clipbench.datamodules.split import Split
 from clipbench.datamodules.tar_index import index
 from clipbench.errors import Refused
-from clipbench.pictures import EXTENSIONS, Member, Source
+from clipbench.imaging.pictures import EXTENSIONS, Member, Source
 
 
 def loose(where: Path) -> Split:

@@ -12,7 +12,7 @@ from typing import Any
 
 from clipbench.datamodules.texts import decode
 from clipbench.errors import Refused
-from clipbench.pictures import EXTENSIONS
+from clipbench.imaging.pictures import EXTENSIONS
 
 Row = tuple[int, Mapping[str, Any]]
 _TABLES, _JSON_LINES = (".csv", ".tsv", ".tab", ".txt"), (".jsonl", ".ndjson")

@@ -18,12 +18,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from clipbench import paths
-from clipbench.biscuits import DEFECTS, Biscuit, photograph
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split
-from clipbench.drawing import COLOURS, FILLS, SHAPES, SIDE, Scene
 from clipbench.errors import Refused
-from clipbench.styles import BACKDROPS, draw
-from clipbench.wording import aspects, captions, inspection
+from clipbench.world.biscuits import DEFECTS, Biscuit, photograph
+from clipbench.world.drawing import COLOURS, FILLS, SHAPES, SIDE, Scene
+from clipbench.world.styles import BACKDROPS, draw
+from clipbench.world.wording import aspects, captions, inspection
 
 
 @dataclass(frozen=True)

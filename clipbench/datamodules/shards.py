@@ -15,7 +15,7 @@ from clipbench.datamodules.split import Split
 from clipbench.datamodules.tar_index import Sample, index
 from clipbench.datamodules.texts import lines, split_name
 from clipbench.errors import Refused
-from clipbench.pictures import Member
+from clipbench.imaging.pictures import Member
 from clipbench.progress import track
 
 _TAR = re.compile(r"\.(tar(\.\w+)?|tgz|tbz2?|txz)$", re.IGNORECASE)

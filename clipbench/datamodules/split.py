@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipbench.errors import Refused
-from clipbench.pictures import Source, pixels, read
+from clipbench.imaging.pictures import Source, pixels, read
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from clipbench import paths, results
 from clipbench.errors import Refused
-from clipbench.pictures import EXTENSIONS
+from clipbench.imaging.pictures import EXTENSIONS
 
 LAYOUT = 1  # a new number where what is kept of a shard changes
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # as webdataset divides a member's name

@@ -14,8 +14,9 @@ from typing import Any
 import open_clip
 from torch import Tensor
 
-from clipbench import hub, weights
+from clipbench import weights
 from clipbench.errors import Refused
+from clipbench.fetching import hub
 
 log = logging.getLogger(__name__)
 _QUICK = "-quickgelu"

@@ -10,8 +10,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from clipbench import hub, weights
+from clipbench import weights
 from clipbench.errors import Refused
+from clipbench.fetching import hub
 from clipbench.models import layers
 from clipbench.models.base import ImageTower
 from clipbench.transforms import Preprocess

@@ -97,8 +97,8 @@ def parted(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Parted]:
 
 def pictures(record: Mapping[str, Any], split: str, ids: set[str], side: int) -> dict[str, str]:
     """Small pictures of a split as ``data:`` addresses; none where they are not on this machine."""
-    from clipbench.examples import thumbnail  # torch
     from clipbench.schema import build
+    from clipbench.tuned.examples import thumbnail  # torch
 
     try:
         rows = build(record["config"]["dataset"]).lists(record["seed"])[split]

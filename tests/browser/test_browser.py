@@ -14,7 +14,7 @@ from PIL import Image
 
 from clipbench import paths
 from clipbench.reporting import page
-from tests.test_examples import world  # noqa: F401
+from tests.tuned.test_examples import world  # noqa: F401
 
 sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
 pytestmark = pytest.mark.slow
@@ -102,7 +102,7 @@ def contrast(*colours):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_examples_of_a_search(browser, world, tmp_path, width):  # noqa: F811
-    from clipbench import examples
+    from clipbench.tuned import examples
 
     split, before, after, _ = world
     place = tmp_path / "examples.html"

@@ -11,9 +11,10 @@ import pytest
 from torchvision.datasets import Flowers102
 from torchvision.datasets.utils import calculate_md5
 
-from clipbench import paths, transfer
+from clipbench import paths
 from clipbench.datamodules.flowers102 import Flowers102DataModule
 from clipbench.errors import Refused
+from clipbench.fetching import transfer
 from clipbench.job import execute
 from clipbench.launch import Job
 from tests.conftest import composed

@@ -7,10 +7,10 @@ import pytest
 
 from clipbench import paths, schema
 from clipbench.datamodules.shapes import main
-from clipbench.drawing import COLOURS, FILLS, SHAPES
 from clipbench.errors import Refused
 from clipbench.schema import build
-from clipbench.styles import draw
+from clipbench.world.drawing import COLOURS, FILLS, SHAPES
+from clipbench.world.styles import draw
 from tests.conftest import composed
 
 

@@ -14,7 +14,7 @@ from clipbench.datamodules.captions import CaptionsDataModule
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
 from clipbench.datamodules.shards import files, meant
 from clipbench.errors import Refused
-from clipbench.pictures import content
+from clipbench.imaging.pictures import content
 
 from .folders import AUGMENT, TINY, draw
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from clipbench import case, config, paths, schema, symptoms
+from clipbench import config, paths, schema
+from clipbench.diagnosis import case, symptoms
 from clipbench.launch import Job, launch
 from clipbench.schema import build
 

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.io import loadmat
 
-from clipbench import hub, weights
+from clipbench import weights
 from clipbench.errors import Refused
+from clipbench.fetching import hub
 from clipbench.models import efficientnet_lite0
 from clipbench.models.base import as_head
 from clipbench.models.efficientnet_lite0 import EfficientNetLite0

@@ -13,9 +13,9 @@ from clipbench.job import execute
 from clipbench.launch import Job
 from clipbench.models.base import Classifier, random_head
 from clipbench.models.clip import CLIP
-from clipbench.saved import classifier
 from clipbench.strategies.base import Task
 from clipbench.strategies.finetune import Finetune
+from clipbench.tuned.saved import classifier
 from tests.conftest import FEW, composed
 from tests.models.test_clip import images
 from tests.test_modules import recipe_of

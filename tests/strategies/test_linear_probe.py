@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
-from clipbench import results, saved
+from clipbench import results
 from clipbench.errors import Refused
 from clipbench.job import execute
 from clipbench.launch import Job
@@ -14,6 +14,7 @@ from clipbench.models.base import Classifier, as_head, random_head
 from clipbench.strategies import probe
 from clipbench.strategies.base import Task
 from clipbench.strategies.linear_probe import LinearProbe
+from clipbench.tuned import saved
 from tests.conftest import FEW, TINY, composed
 from tests.strategies.test_finetune import TASK, resnet, tower
 

@@ -7,13 +7,14 @@ from open_clip.loss import ClipLoss
 from PIL import Image
 
 import clipbench
-from clipbench import results, saved, weights
+from clipbench import results, weights
 from clipbench.errors import Refused
 from clipbench.job import execute
 from clipbench.launch import Job
 from clipbench.models.lit import LiT as Model
 from clipbench.schema import build
 from clipbench.strategies.lit import LiT
+from clipbench.tuned import saved
 from tests.conftest import FEW, TINY, composed
 from tests.strategies.test_finetune import TASK, resnet, tower
 

@@ -1,0 +1,1 @@
+"""Files from the network or a hub: whole, checked, unpacked where they belong."""

@@ -1,0 +1,339 @@
+"""Which files are pictures that can be trained on, found out before training, not amid it.
+
+A picture is bad if a decoder refuses it, libjpeg warns of it, or its end is missing. What no
+decoder can tell, such as bits flipped within the pixels of a BMP or in a JPEG's coded data that
+still decode, is not found by either look below: only a stored hash tells, see :func:`survey`.
+"""
+
+import hashlib
+import logging
+import os
+import stat
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import PIL
+from PIL import Image, UnidentifiedImageError
+
+from clipbench import results
+from clipbench.imaging.decoding import (
+    EXTENSIONS,
+    FORMATS,
+    MAX_PIXELS,
+    Member,
+    Range,
+    Source,
+    content,
+    decode,
+    jpeg_pixels,
+    jpegs_within,
+    opened,
+    orientation,
+    pixels,
+    read,
+    unfit,
+)
+from clipbench.imaging.endings import missing_end
+from clipbench.progress import track
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "EXTENSIONS",
+    "MAX_PIXELS",
+    "Member",
+    "Source",
+    "content",
+    "faults",
+    "pixels",
+    "read",
+    "status",
+    "survey",
+]
+
+MAX_BYTES = 2**30
+CUT_HEADER = "Truncated File Read"  # what Pillow says of one, as a warning or an error
+LONG_WORK = 500  # files; above this a progress bar is shown
+
+BLOCK = 256  # files looked at before the next are taken up
+LARGE = 8_000_000  # pixels; the survey decodes larger ones one at a time, to bound its memory
+
+_one_large = threading.Lock()
+
+
+def faults(sources: Sequence[Source], value_range: Range | None = None) -> dict[Source, str]:
+    """The quick look: the reason for each bad file, in the order given.
+
+    Of each file the size, the header and the end are looked at, and nothing is decoded: holes and
+    flipped bits amid a file are left to :func:`survey`.
+    """
+    found: dict[Source, str] = {}
+    with _unwarned(), _pool() as pool:
+        for block in _blocks(sources):
+            reasons = pool.map(lambda source: _quick_look(source, value_range), block)
+            pairs = zip(block, reasons, strict=True)
+            found |= {source: reason for source, reason in pairs if reason is not None}
+    return found
+
+
+def _quick_look(source: Source, value_range: Range | None) -> str | None:
+    def look() -> str | None:
+        size = status(source)[0]
+        if reason := _wrong_size(size):
+            return reason
+        with opened(source) as file, Image.open(file, formats=FORMATS) as image:
+            return unfit(image, value_range) or missing_end(image, file, size)
+
+    return _said(look)
+
+
+def _said(look: Callable[[], str | None]) -> str | None:
+    """What a look finds, or the error that it ends with, as a reason."""
+    try:
+        return look()
+    except UnidentifiedImageError:
+        return (
+            "not a picture (JPEG, PNG, WebP, BMP, TIFF, GIF or PPM), or its header is damaged; "
+            "replace it"
+        )
+    except Image.DecompressionBombError:
+        return f"over {MAX_PIXELS:,} pixels; make it smaller"
+    except Exception as error:  # decoders have raised SyntaxError, struct.error, ...
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if CUT_HEADER in said:
+            return "cut off: a part of the header is missing; bring the file again"
+        return said if ";" in said else f"{said}; replace it"
+
+
+def status(source: Source) -> tuple[int, int]:
+    """Bytes, and the file's time of change in nanoseconds.
+
+    Raises:
+        OSError: if it is no regular file, or a tar that ends within it.
+    """
+    found = (source if isinstance(source, Path) else source.path).stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("not a regular file; replace it")
+    if isinstance(source, Path):
+        return found.st_size, found.st_mtime_ns
+    if source.offset + source.size > found.st_size:
+        raise OSError(f"cut off: {source.path.name} ends within it; bring the tar file again")
+    return source.size, found.st_mtime_ns
+
+
+def _wrong_size(size: int) -> str | None:
+    if size == 0:
+        return "empty, 0 bytes; bring the file again"
+    return f"larger than {MAX_BYTES >> 20} MiB; make it smaller" if size > MAX_BYTES else None
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Without a path a warning helps nobody. This one alone means that pixels are missing.
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message=CUT_HEADER)
+        logger = logging.getLogger("PIL")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _pool() -> ThreadPoolExecutor:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(min(cores or 1, 16))  # the decoders work without the GIL
+
+
+def _blocks(sources: Sequence[Source]) -> Iterator[list[Source]]:
+    """Each source once, in blocks, since a future each for a million is too many."""
+    files: Iterable[Source] = dict.fromkeys(sources)
+    if len(sources) > LONG_WORK:
+        files = track(files, f"checking {len(sources):,} pictures", total=len(sources))
+    remaining = iter(files)
+    while block := list(islice(remaining, BLOCK)):
+        yield block
+
+
+class Row(NamedTuple):
+    """What the survey knows of a file; of one that cannot be opened, the path and the reason."""
+
+    path: str
+    rules: str
+    size: int | None = None
+    mtime_ns: int | None = None
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    mode: str | None = None
+    reason: str | None = None
+    changed: bool = False
+
+
+def survey(
+    sources: Sequence[Source], cache: Path | None = None, value_range: Range | None = None
+) -> "pd.DataFrame":
+    """The full pass: every file decoded to its last pixel, and what its decoder murmurs heard.
+
+    libjpeg (and libtiff) go on over corrupt data with no more than a line on the error output.
+    Pillow hides libjpeg's, torchvision lets it through: it is read there while the files are
+    decoded. On 1,500 mutants this agrees with simplejpeg's strict mode to the file.
+
+    Flipped bits that decode to other pixels with no complaint cannot be told from a picture by any
+    decoder: such a file counts as good here. Its sha256 is what tells, if the file was surveyed
+    before it was damaged: ``changed`` then says so.
+
+    Args:
+        sources: the files; one that stands twice is looked at once.
+        cache: the manifest, a parquet file. A file whose path, size and time of change stand in it
+            is not read again. It is rewritten whole at the end, also of a survey cut short.
+        value_range: as in :func:`read`.
+
+    Returns:
+        A row a source, in the order given: path, size, mtime_ns, sha256 of the bytes, width and
+        height as seen, Pillow's mode, reason (None where the picture is good), and changed: whether
+        the manifest had other bytes under this path before.
+
+    Raises:
+        OSError: if the manifest cannot be written.
+    """
+    rules = f"1, Pillow {PIL.__version__}, values {value_range}"
+    known = _manifest(cache)
+    rows: dict[str, Row] = {}
+    try:
+        with _unwarned(), _pool() as pool:
+            for block in _blocks(sources):
+                rows |= {row.path: row for row in _surveyed(block, known, rules, value_range, pool)}
+    finally:
+        if cache is not None:
+            _write_manifest(cache, {**known, **rows}.values())
+    return _frame(rows.values()).drop(columns="rules")
+
+
+def _surveyed(
+    block: Sequence[Source],
+    known: dict[str, Row],
+    rules: str,
+    value_range: Range | None,
+    pool: ThreadPoolExecutor,
+) -> list[Row]:
+    def look(source: Source) -> Row:
+        return _full_look(source, known.get(str(source)), rules, value_range)
+
+    with _heard() as lines:
+        rows = list(pool.map(look, block))
+        if not lines():
+            return rows
+        # Somebody in this block murmured. One by one it shows who.
+        for i, source in enumerate(block):
+            if rows[i].reason is None:
+                look(source)
+                if complaint := lines():
+                    reason = f"corrupt, its decoder says: {complaint[0]}; replace it"
+                    rows[i] = rows[i]._replace(reason=reason)
+    return rows
+
+
+@contextmanager
+def _heard() -> Iterator[Callable[[], list[str]]]:
+    """What C libraries print on file handle 2 meanwhile, instead of seeing it printed."""
+    with tempfile.TemporaryFile(buffering=0) as file:
+
+        def lines() -> list[str]:
+            file.seek(0)
+            said = file.read(1 << 16).decode(errors="replace").splitlines()
+            file.seek(0)
+            file.truncate()
+            # libtiff warns of each tag that it does not know, which does no harm.
+            return [line for line in said if line.strip() and "Warning, " not in line]
+
+        shown = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+
+
+def _full_look(source: Source, known: Row | None, rules: str, value_range: Range | None) -> Row:
+    row = Row(str(source), rules)
+
+    def look() -> str | None:
+        nonlocal row
+        size, mtime_ns = status(source)
+        if known and (known.rules, known.size, known.mtime_ns) == (rules, size, mtime_ns):
+            row = known._replace(changed=False)
+            return known.reason
+        row = row._replace(size=size, mtime_ns=mtime_ns)
+        if reason := _wrong_size(size):
+            return reason
+        found = content(source)
+        digest = hashlib.sha256(found).hexdigest()
+        row = row._replace(
+            sha256=digest, changed=bool(known and known.sha256 not in (None, digest))
+        )
+        with Image.open(BytesIO(found), formats=FORMATS) as image:
+            row = row._replace(width=image.width, height=image.height, mode=image.mode)
+            if reason := unfit(image, value_range) or missing_end(image, BytesIO(found), size):
+                return reason
+            with _one_large if image.width * image.height > LARGE else nullcontext():
+                width, height = _decoded_size(image, found, value_range)
+        row = row._replace(width=width, height=height)
+        return None
+
+    return row._replace(reason=reason) if (reason := _said(look)) else row
+
+
+def _decoded_size(image: Image.Image, found: bytes, value_range: Range | None) -> tuple[int, int]:
+    """Decode a picture in full, by the decoder that training uses and that complains aloud."""
+    if image.format in ("JPEG", "MPO"):
+        with suppress(RuntimeError):  # Pillow has the last word
+            height, width = jpeg_pixels(found).shape[1:]
+            return (height, width) if orientation(image) > 4 else (width, height)
+    size = decode(BytesIO(found), value_range).size
+    for part in jpegs_within(image, found):
+        with suppress(Exception), Image.open(BytesIO(part), formats=("JPEG",)) as inner:
+            if inner.width * inner.height <= MAX_PIXELS:  # it need not be as the TIFF says
+                jpeg_pixels(part)
+    return size
+
+
+def _manifest(cache: Path | None) -> dict[str, Row]:
+    """The rows of an earlier survey by path; none where there is no manifest, or a damaged one."""
+    import pyarrow.parquet as pq
+
+    if cache is None or not cache.exists():
+        return {}
+    with suppress(Exception):
+        rows = (Row(**row) for row in pq.read_table(cache).to_pylist())
+        return {row.path: row for row in rows}
+    return {}
+
+
+def _frame(rows: Iterable[Row]) -> "pd.DataFrame":
+    import pandas as pd
+
+    whole = dict.fromkeys(("size", "mtime_ns", "width", "height"), "Int64")
+    frame = pd.DataFrame(list(rows), columns=Row._fields, dtype=object)  # None stays None
+    return frame.astype({**whole, "changed": bool})
+
+
+def _write_manifest(cache: Path, rows: Iterable[Row]) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    buffer = BytesIO()
+    # A path that is no UTF-8 cannot be kept in parquet: such a file is read again each time.
+    kept = (row for row in rows if row.path.encode(errors="ignore").decode() == row.path)
+    _frame(kept).to_parquet(buffer, index=False)
+    results.write_bytes(cache, buffer.getvalue())

@@ -1,0 +1,1 @@
+"""What else a model knows, and how it keeps it: WiSE-FT's line, retention, mixed batches."""

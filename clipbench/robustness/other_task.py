@@ -1,0 +1,81 @@
+"""Another dataset beside the one a model is tuned on, with a head of text of its own."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from clipbench.datamodules.base import ClassificationDataModule
+from clipbench.datamodules.checks import check_labels, check_names, check_pictures
+from clipbench.errors import Refused
+from clipbench.models.base import ImageTower
+from clipbench.prompts import Prompts
+from clipbench.schema import build
+from clipbench.transforms import Augment
+
+
+class OtherTask:
+    """Another dataset, classified by a head of text made of its own class names and templates.
+
+    Args:
+        node: the config of a dataset.
+        key: what asked for it, to be named in messages.
+        seed: of the run.
+
+    Raises:
+        Refused: for a dataset without classes, or one that is not there.
+    """
+
+    def __init__(self, node: Mapping[str, Any], key: str, seed: int) -> None:
+        data = build(node)
+        if not isinstance(data, ClassificationDataModule):
+            raise Refused(f"this dataset has captions and no classes; use another for {key}")
+        self.data, self.key, self.seed = data, key, seed
+        self.data.prepare(seed)
+        self.prompts = Prompts().of(data.classes, data.templates, data.keys)
+        self._head: nn.Linear | None = None
+
+    def identity(self) -> dict[str, str]:
+        """What a run's key is to know of it."""
+        said = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
+        return {"data": self.record()["sha256"], "prompts": said}
+
+    def record(self) -> dict[str, Any]:
+        """For the run's record: of the one split its n, what n should be, and its fingerprint."""
+        (split,) = self.data.record().values()
+        return split
+
+    def attach(self, tower: ImageTower, batch_size: int, augment: Augment | None = None) -> None:
+        """Say how pictures become batches, as the model's checkpoint was trained.
+
+        Raises:
+            Refused: for names, labels or pictures that cannot be right.
+        """
+        data = self.data
+        # Not data.check(), which wants a train split.
+        check_names(data.classes, data.templates, data.homonyms)
+        check_labels(data.splits, data.classes)
+        check_pictures(data.splits, data.value_range)
+        data.attach(
+            preprocess=tower.preprocess,
+            augment=augment or Augment(),
+            batch_size=batch_size,
+            seed=self.seed,
+        )
+
+    def head(self, tower: ImageTower) -> nn.Linear | None:
+        """The head of its classes; made once if the text tower stays as it is.
+
+        None for a model without text, or one whose features are not those that text is made for.
+        """
+        if self._head is None or _text_trains(tower):
+            made = tower.zero_shot_head(self.prompts) if tower.normalized else None
+            self._head = made and made.requires_grad_(False)
+        return self._head and self._head.to(next(tower.parameters()))
+
+
+def _text_trains(tower: ImageTower) -> bool:
+    text = [*tower.scales(), *(p for layer in tower.text_layers() for p in layer)]
+    return any(parameter.requires_grad for parameter in text)
