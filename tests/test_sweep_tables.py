@@ -157,6 +157,20 @@ def test_depths_stand_in_their_order_and_all_comes_last(sweep):
     assert axis_figures.Axis.of(pd.Series([1e-4, 3e-3], name="lr")).doubles
 
 
+def test_a_cost_that_was_not_measured_has_no_panel(sweep, monkeypatch):
+    """A sweep of probes, none of which has a pace."""
+    entries = [record(f"a{d}") | {"freeze_depth": d} for d in range(3)]
+    for entry in entries:
+        entry["cost"] = entry["cost"] | {"images_per_second": None}
+    drawn = []
+    monkeypatch.setattr(axis_figures.figures, "save", lambda figure, path: drawn.append(figure))
+    sweep_tables.sweep(sweep(*entries))
+    (panels,) = [f.axes for f in drawn if len(f.axes) > 2]
+    named = [panel.get_title() for panel in panels[1:]]
+    assert named == ["whole run, s", "peak memory, GB", "trained parameters, M"]
+    assert [bool(panel.lines) for panel in panels[1:]] == [True] * 3
+
+
 def test_what_is_frozen_gives_the_same_tables_and_names_no_place(sweep, tmp_path):
     entries = [
         record(key, acc=1 / 3, lr=lr) | {"freeze_depth": depth, "seed": seed}

@@ -82,8 +82,10 @@ def _draw(frame: pd.DataFrame, axis: Axis, path: Path) -> None:
     splits = [name.split("/")[0] for name in map(str, frame) if name.endswith(f"/{metric}")]
     metrics = [f"{split}/{metric}" for split in splits if split != "val"]
     metrics.sort(key=lambda c: not c.startswith("test/"))
+    costs = [label for label, (column, _) in COSTS.items() if frame[column].notna().any()]
+    placed = [*costs, ".", ".", ".", "."]  # no probe has a pace: its panel would be empty
     figure, panels = plt.subplot_mosaic(
-        [["main", *list(COSTS)[:2]], ["main", *list(COSTS)[2:]]],
+        [["main", *placed[:2]], ["main", *placed[2:4]]],
         figsize=(12, 4.6),
         width_ratios=[2.4, 1, 1],
         layout="constrained",
@@ -134,6 +136,8 @@ def _metrics(
 def _costs(panels: dict[str, Any], part: pd.DataFrame, axis: Axis, color: Any) -> None:
     where = part[axis.name].map(frames.cell).map(axis.ticks)
     for label, (column, least) in COSTS.items():
+        if label not in panels:
+            continue
         costs = pd.to_numeric(part[column]).groupby(where).agg(least)
         look = {"ls": "" if axis.words else "-", "marker": "o", "ms": 3.5, "color": color}
         panels[label].plot(costs.index, costs, **look)
@@ -151,7 +155,7 @@ def _dress(panels: dict[str, Any], axis: Axis, metric: str) -> None:
         if name != "main":
             panel.set_title(name, fontsize=9)
             panel.set_ylim(0, 1.1 * panel.dataLim.ymax or None)
-            panel.tick_params(labelsize=7, labelbottom=name in [*COSTS][2:])
+            panel.tick_params(labelsize=7, labelbottom=name in [*panels][-2:])
             panel.locator_params(axis="y", nbins=4)
     said = "pictures a class" if axis.name == "shots" else axis.name
     panels["main"].set(xlabel=said, ylabel=metric)
