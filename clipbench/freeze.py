@@ -23,7 +23,9 @@ def frozen(frame: pd.DataFrame) -> pd.DataFrame:
     words = [str(c) for c in frame if "/" not in str(c)]
     local = [c for c in words if frame[c].astype(str).str.match(r"[/~.]|[A-Za-z]:\\").any()]
     left_out = {"folder", "experiment", *local}
-    left_out |= {str(c) for c in frame if c not in words and frame[c].isna().all()}
+    # A probe has no pace; tables of costs have a column for it all the same.
+    empty = [str(c) for c in frame if c not in words and frame[c].isna().all()]
+    left_out |= {c for c in empty if not c.startswith("cost/")}
     kept = frame[[c for c in frame if c not in left_out]]
     return kept.sort_values("key", kind="stable", ignore_index=True)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> Interval:
 @functools.cache
 def _quantile(level: float, freedom: int) -> float:
     """Student's, two-sided; kept, for a table asks for the same one thousands of times."""
-    return float(stats.t.ppf((1 + level) / 2, freedom))
+    return float(special.stdtrit(freedom, (1 + level) / 2))
 
 
 def wilson(accuracy: float, n: int, level: float = 0.95) -> Interval:
@@ -63,6 +63,8 @@ def wilson(accuracy: float, n: int, level: float = 0.95) -> Interval:
         n: pictures of the split.
         level: of confidence.
     """
+    from scipy import stats  # over half a second, for what a table of means never asks
+
     found = stats.binomtest(round(accuracy * n), n).proportion_ci(level, "wilson")
     return Interval(accuracy, float(found.low), float(found.high), "pictures", n)
 
@@ -74,6 +76,8 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
         first: whether it was right, (n,).
         second: likewise of the same pictures.
     """
+    from scipy import stats
+
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     if only_first + only_second == 0:
         return 1.0

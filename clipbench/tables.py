@@ -6,6 +6,7 @@ Without results= from both: own runs, and those frozen in experiments/results of
 were not run here.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 from clipbench import paths
 from clipbench.errors import Refused
 from clipbench.progress import console
-from clipbench.tabling import document_figures, documents, evidence, layouts, sweep_tables, typeset
+from clipbench.tabling import evidence, sweep_tables, typeset
 from clipbench.tabling.evidence import Evidence
 
 
@@ -50,14 +51,15 @@ def make(words: list[str]) -> int:
             names = sorted(path.stem for path in (paths.EXPERIMENTS / "table").glob("*.yaml"))
             raise Refused(f"no table {name}; there are {', '.join(names)}, and sweep_NAME")
     jobs: list[Job] = [partial(of_documents, specs, source)] if specs else []
-    jobs += [partial(of_sweep, path) for path in sweeps.values()]
+    jobs += [partial(of_sweep, path, told=name is not None) for path in sweeps.values()]
     if not sweeps and name is None:
         console.print(f"no sweeps under {paths.outputs()}; run one: python -m clipbench.run -m ...")
     cores = min(len(jobs), os.cpu_count() or 1)
     if cores < 2:
         return max((job() for job in jobs), default=0)
     codes = []
-    with ProcessPoolExecutor(cores) as pool:
+    # A sixth of their time would go into looking for garbage; they end before it is much.
+    with ProcessPoolExecutor(cores, initializer=gc.disable) as pool:
         for code, text in pool.map(_captured, jobs):
             sys.stdout.write(text)
             codes.append(code)
@@ -80,6 +82,9 @@ def of_documents(specs: dict[str, Path], source: str | None) -> int:
         specs: the YAML of each table, by its name.
         source: of :func:`clipbench.tabling.evidence.gather`.
     """
+    # Half a second of scipy, which no sweep's table needs: meanwhile others write those.
+    from clipbench.tabling import document_figures, documents, layouts
+
     target, refused = paths.outputs() / "tables", 0
     target.mkdir(parents=True, exist_ok=True)
     runs = Evidence(evidence.gather(source))
@@ -100,12 +105,12 @@ def of_documents(specs: dict[str, Path], source: str | None) -> int:
     return refused
 
 
-def of_sweep(path: Path) -> int:
-    """Write the tables of a sweep's folder, or of its frozen rows; 0."""
+def of_sweep(path: Path, *, told: bool) -> int:
+    """Write the tables of a sweep's folder, or of its frozen rows, printing one if told; 0."""
     if path.is_dir():
-        written = sweep_tables.sweep(path)
+        written = sweep_tables.sweep(path, told=told)
     else:
-        written = sweep_tables.of_frame(evidence.frozen(path), path.stem)
+        written = sweep_tables.of_frame(evidence.frozen(path), path.stem, told=told)
     for file in written:
         console.print(file)
     return 0

@@ -183,7 +183,7 @@ def test_latex_leaves_no_sign_that_means_something():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """All of the project's tables, of what is frozen, in a process that cannot import torch."""
+    """All tables of what is frozen, the sweeps' too, by processes that cannot import torch."""
     outputs = tmp_path_factory.mktemp("outputs")
     code = (
         "import sys\n"
@@ -192,9 +192,8 @@ def made(tmp_path_factory):
         "        if name.split('.')[0] in ('torch', 'torchvision', 'pytorch_lightning', 'timm'):\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, No())\n"
-        "from clipbench import paths, tables\n"
-        "specs = {p.stem: p for p in sorted((paths.EXPERIMENTS / 'table').glob('*.yaml'))}\n"
-        "sys.exit(tables.of_documents(specs, 'frozen'))"
+        "from clipbench import tables\n"
+        "sys.exit(tables.make(['results=frozen']))"
     )
     env = {**os.environ, "CLIPBENCH_OUTPUTS": str(outputs)}
     run = [sys.executable, "-c", code]
@@ -206,7 +205,10 @@ def made(tmp_path_factory):
 def test_every_table_of_the_documents_is_made_without_torch(made):
     names = {path.stem for path in (paths.EXPERIMENTS / "table").glob("*.yaml")}
     written = {path.stem for path in made.glob("*.md")}
-    assert names == written
+    sweeps = {f"sweep_{path.stem}" for path in (paths.EXPERIMENTS / "results").glob("*.csv")}
+    assert names | sweeps <= written
+    assert all(name.startswith("sweep_") for name in written - names)
+    assert {path.stem for path in made.glob("sweep_*.png")} >= sweeps
     assert {name.split("_")[0] for name in names} == {"blog", "jina", "ft", "openclip", "reference"}
     for path in made.glob("*.md"):
         figure = re.search(r"\((\w+\.png)\)", path.read_text())

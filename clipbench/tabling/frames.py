@@ -1,5 +1,6 @@
 """Runs as rows: what sets them apart, what came out, what it cost; and means over their seeds."""
 
+import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,8 @@ def _row(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
 def read(path: Path) -> pd.DataFrame:
     """A frame that was written as CSV, as it was but for its folders."""
     # What was typed are words, null and 1e-4 too; so is a key of digits alone.
-    names = pd.read_csv(path, nrows=0).columns
+    with path.open(newline="") as lines:
+        names = next(csv.reader(lines))
     words = {c: str for c in names if "/" not in c and c not in _NUMBERS}
     rules: Any = {"keep_default_na": False, "na_values": [""]}
     found: pd.DataFrame = pd.read_csv(path, dtype=words, **rules)
@@ -125,10 +127,10 @@ def means(frame: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> p
         A row a mean: the axes, ``n``, each column, and ``<column> +-``, which is NaN for one run.
     """
     rows = []
-    text = frame.assign(**{axis: frame[axis].astype(str) for axis in axes})
-    groups = text.groupby([*axes], sort=False) if axes else [((), text)]
-    for _, same in groups:
-        part = frame.loc[same.index]
+    frame = frame[[*dict.fromkeys((*axes, *columns))]]  # of hundreds, which each part would copy
+    text = [frame[axis].astype(str) for axis in axes]
+    parts = [part for _, part in frame.groupby(text, sort=False)] if axes else [frame]
+    for part in parts:
         row: dict[str, Any] = {axis: part[axis].iloc[0] for axis in axes} | {"n": len(part)}
         for column in columns:
             values = pd.to_numeric(part[column]).dropna()

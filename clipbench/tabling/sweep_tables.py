@@ -144,11 +144,12 @@ def as_text(frame: pd.DataFrame) -> pd.DataFrame:
     return text
 
 
-def sweep(folder: Path) -> list[Path]:
+def sweep(folder: Path, *, told: bool = True) -> list[Path]:
     """Write a sweep's tables, its curves and its figures; print the table.
 
     Args:
         folder: one of ``sweeps/`` below the outputs root.
+        told: whether to print.
 
     Returns:
         The files written.
@@ -157,15 +158,16 @@ def sweep(folder: Path) -> list[Path]:
     for job in failed:
         said = escape(f"{' '.join(job['overrides'])}: {job['error']}")
         console.print(f"[red]{job['status']}:[/] {said}")
-    return of_frame(frames.frame(runs), folder.name) if runs else []
+    return of_frame(frames.frame(runs), folder.name, told=told) if runs else []
 
 
-def of_frame(frame: pd.DataFrame, name: str) -> list[Path]:
-    """Write and print the tables of runs, and draw them against what varies.
+def of_frame(frame: pd.DataFrame, name: str, *, told: bool = True) -> list[Path]:
+    """Write the tables of runs, print one of them, and draw them against what varies.
 
     Args:
         frame: of :func:`clipbench.tabling.frames.frame`.
         name: of the sweep.
+        told: whether to print.
 
     Returns:
         The files written.
@@ -185,7 +187,8 @@ def of_frame(frame: pd.DataFrame, name: str) -> list[Path]:
         rows, header = shown.to_numpy().tolist(), [str(c) for c in shown]
         written += typeset.write(stem.with_name(stem.name + ending), header, rows, one)
     trained = frame[frame["strategy"] != "soup"]  # which has no lr of its own
-    _print(tables.get("_means", table), name, frame)
+    if told:
+        _print(tables.get("_means", table), name, frame)
     return [*written, *_draw(trained.reset_index(drop=True), stem)]
 
 
