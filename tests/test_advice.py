@@ -47,7 +47,7 @@ def chosen(*words, **about):
     return advice.chosen(recipe, found)
 
 
-# MISSION 3.10, the guide's table.
+# The guide's table.
 @pytest.mark.parametrize(
     ("words", "kind"),
     [
@@ -161,7 +161,7 @@ def test_too_few_pictures_to_tune_on():
 
 
 def test_an_average_too_slow_for_its_run_is_said():
-    """ALGORITHMS C3: FT-CLIP's 0.9998 on Flowers102's 80 steps."""
+    """FT-CLIP's 0.9998 on Flowers102's 80 steps."""
     (warning,) = advice.sluggish(0.9998, 80)
     assert warning.startswith("ema=0.9998 leaves 98% of the first step's weights")
     assert advice.sluggish(0.9998, 31_250) == []

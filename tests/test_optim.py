@@ -64,7 +64,7 @@ def test_the_optimiser_really_follows_it_in_every_group():
 
 @pytest.mark.parametrize(
     ("pictures", "batch", "epochs", "warmup", "share"),
-    # PEERS' table: what WiSE-FT's 500 warm-up steps reach on each dataset.
+    # What WiSE-FT's 500 warm-up steps reach on each dataset.
     [(1020, 512, 10, 500, 0.04), (3334, 512, 10, 500, 0.14), (76_863, 512, 10, 500, 1.0)],
 )
 def test_peak_of_a_warmup_that_never_ends(pictures, batch, epochs, warmup, share):
@@ -126,7 +126,7 @@ def test_layer_wise_rates_are_timms_for_every_parameter(arch):
 
 
 def test_ft_clips_numbers_for_b16():
-    """ALGORITHMS C3: twelve blocks at 0.6; block 11 has 0.6, the embeddings 0.6^13 = 1.3e-3."""
+    """Twelve blocks at 0.6; block 11 has 0.6, the embeddings 0.6^13 = 1.3e-3."""
     layers = [[nn.Parameter(torch.zeros(2, 2))] for _ in range(14)]
     scales = [scale for _, scale in optim.layer_scales(layers, 0.6).values()]
     assert scales[0] == pytest.approx(1.306e-3, rel=1e-3)

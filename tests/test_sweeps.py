@@ -131,7 +131,7 @@ def test_what_is_at_work_when_sigterm_comes_keeps_where_it_is(tmp_path, sweep):
 
 
 def test_ranks_of_a_sweep_train_one_config_together_whatever_came_before(tmp_path, sweep):
-    """PEERS F3: two devices then one, one then two, and a job that is done and so skipped."""
+    """Two devices then one, one then two, and a job that is done and so skipped."""
     words = {"model": ("model=clip_tiny",)}  # without BatchNorm, which sees its rank's rows alone
     first = sweep("trainer.devices=2,1", "epochs=2", **words)
     code, said = first.wait()
