@@ -10,7 +10,7 @@ from typing import Any
 from clipbench import config, paths, results
 from clipbench.errors import SHOWN
 from clipbench.groups import ALSO_DATASETS
-from clipbench.launch import Outcome
+from clipbench.messages import Outcome
 from clipbench.progress import console, show
 from clipbench.streams import LOG
 

@@ -1,6 +1,6 @@
 """Whole splits evaluated outside of training, with the weights at hand or with others."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,6 @@ from clipbench.errors import Refused
 from clipbench.merging import State
 from clipbench.models.base import Classifier
 from clipbench.modules import TuningModule
-from clipbench.robustness.retention import Retention
 
 
 @dataclass
@@ -35,7 +34,7 @@ class Evaluation:
     module: TuningModule
     loaders: Any
     data: ClassificationDataModule | CaptionDataModule
-    retention: Retention | None = None
+    retention: Callable[[Classifier], dict[str, float]] | None = None
     outputs: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __call__(self, names: Sequence[str], weights: State | None = None) -> dict[str, float]:

@@ -18,8 +18,8 @@ from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
 from clipbench.fetching import hub
-from clipbench.launch import Job, Outcome
 from clipbench.locks import Held, Lock
+from clipbench.messages import Job, Outcome
 from clipbench.progress import console
 from clipbench.prompts import Prompts
 from clipbench.robustness import alphas

@@ -17,7 +17,7 @@ from clipbench import closing, environment, merging, metrics, optim, paths, resu
 from clipbench.errors import Refused
 from clipbench.evaluation import Evaluation
 from clipbench.finishing import Finish
-from clipbench.launch import Outcome
+from clipbench.messages import Outcome
 from clipbench.progress import console
 from clipbench.prompts import Prompts
 from clipbench.robustness import alphas

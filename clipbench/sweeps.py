@@ -17,8 +17,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from clipbench import closing, results
-from clipbench.launch import Job, Outcome, devices, gpus, launch, stop
+from clipbench.launch import devices, gpus, launch, stop
 from clipbench.locks import Held, Lock
+from clipbench.messages import Job, Outcome
 
 
 class GPUs:

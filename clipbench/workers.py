@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from clipbench.launch import Job, Node, Outcome
+from clipbench.messages import Job, Node, Outcome
 
 _OUTSIDE = {
     *(signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP),

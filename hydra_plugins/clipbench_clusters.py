@@ -1,7 +1,7 @@
 """Hydra's way to the jobs of a sweep on a cluster: ``hydra/launcher=slurm`` and ``ray``.
 
-What crosses to another machine is a :class:`clipbench.launch.Job`, plain data, and its outcome. The
-machines share the file system that the outputs are on.
+What crosses to another machine is a :class:`clipbench.messages.Job`, plain data, and its outcome.
+The machines share the file system that the outputs are on.
 
 Hydra reads this file whenever it starts, so it imports nothing that takes time.
 """
@@ -55,7 +55,8 @@ class Slurm(Cluster):
 
     def outcomes(self, jobs: Sequence[Any]) -> Iterator[Any]:
         """Queue them all; the outcome of each when it has come, in their order."""
-        from clipbench.launch import Outcome, stop
+        from clipbench.launch import stop
+        from clipbench.messages import Outcome
 
         submitit = _library("submitit", "slurm")
         named = {k if k in _ANY else f"slurm_{k}": v for k, v in self.parameters.items()}
@@ -91,7 +92,8 @@ class OnSlurm:
         """Run it to its end, on this machine, and on others if it has several."""
         import submitit
 
-        from clipbench.launch import Node, launch
+        from clipbench.launch import launch
+        from clipbench.messages import Node
 
         here = submitit.JobEnvironment()
         if here.num_tasks > 1:
@@ -143,7 +145,8 @@ class Ray(Cluster):
 
     def outcomes(self, jobs: Sequence[Any]) -> Iterator[Any]:
         """Hand all to Ray; the outcome of each when it has come, in their order."""
-        from clipbench.launch import Outcome, stop
+        from clipbench.launch import stop
+        from clipbench.messages import Outcome
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray = _library("ray", "ray")

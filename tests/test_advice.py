@@ -6,7 +6,7 @@ import pytest
 
 from clipbench import advice, paths, results
 from clipbench.job import execute
-from clipbench.launch import Job
+from clipbench.messages import Job
 from clipbench.schema import build
 from clipbench.strategies.finetune import Finetune
 from clipbench.strategies.zero_shot import ZeroShot

@@ -10,7 +10,7 @@ from clipbench import results
 from clipbench.checkpoints import at_epoch, early_stopping
 from clipbench.errors import Refused
 from clipbench.job import Run, execute
-from clipbench.launch import Job
+from clipbench.messages import Job
 from clipbench.metrics import METRICS, goodness
 from tests.conftest import FEW, TINY, composed
 

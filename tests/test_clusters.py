@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 
 from clipbench import launch as launching
 from clipbench import results
-from clipbench.launch import Job, Outcome
 from clipbench.locks import Lock
+from clipbench.messages import Job, Outcome
 from clipbench.sweeps import Session, expected
 from hydra_plugins.clipbench_clusters import OnSlurm, Ray, Slurm, on_ray
 from tests.conftest import FEW, TINY, composed

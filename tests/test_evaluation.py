@@ -17,7 +17,7 @@ from clipbench.datamodules.features import FeatureLoaders
 from clipbench.datamodules.split import Split
 from clipbench.evaluation import Evaluation
 from clipbench.job import execute
-from clipbench.launch import Job
+from clipbench.messages import Job
 from clipbench.models.base import Classifier
 from clipbench.modules import ClassificationModule, RetrievalModule
 from clipbench.robustness.retention import Retention

@@ -8,7 +8,8 @@ from pytorch_lightning.loggers import mlflow, wandb
 
 from clipbench import paths, results
 from clipbench.errors import Refused
-from clipbench.launch import Job, launch
+from clipbench.launch import launch
+from clipbench.messages import Job
 from clipbench.trainer import trainer
 from tests.conftest import FEW, TINY, composed
 

@@ -8,7 +8,7 @@ from timm.loss import SoftTargetCrossEntropy
 
 from clipbench import results
 from clipbench.job import execute
-from clipbench.launch import Job
+from clipbench.messages import Job
 from clipbench.mixup import MixUp
 from clipbench.modules import ClassificationModule
 from clipbench.optim import Schedule

@@ -13,7 +13,7 @@ from clipbench import metrics, optim, results
 from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
 from clipbench.errors import Refused
 from clipbench.job import execute
-from clipbench.launch import Job
+from clipbench.messages import Job
 from clipbench.modules import ClassificationModule
 from clipbench.schema import build
 from clipbench.strategies.base import Task

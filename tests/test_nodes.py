@@ -8,7 +8,8 @@ from dataclasses import replace
 import pandas as pd
 
 from clipbench import results
-from clipbench.launch import Job, Node, launch
+from clipbench.launch import launch
+from clipbench.messages import Job, Node
 from tests.conftest import FEW, TINY, composed
 from tests.test_run import CHOICES, run_here
 

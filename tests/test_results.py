@@ -92,7 +92,7 @@ def test_a_kill_while_writing_leaves_the_old_record(tmp_path):
 
 def test_a_strategy_that_does_not_train_has_one_key_whatever_the_recipe():
     from clipbench.job import Run
-    from clipbench.launch import Job
+    from clipbench.messages import Job
 
     def key(strategy, *overrides):
         config = composed(*TINY, f"strategy={strategy}", FEW[0], "dataset.shots=2", *overrides)

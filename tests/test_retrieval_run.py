@@ -15,7 +15,7 @@ from clipbench import paths, predict, results, weights
 from clipbench.datamodules.captions import CaptionsDataModule
 from clipbench.errors import Refused
 from clipbench.job import execute
-from clipbench.launch import Job
+from clipbench.messages import Job
 from clipbench.strategies.contrastive import Contrastive
 from tests.conftest import clipbench as clipbench_run
 from tests.conftest import composed

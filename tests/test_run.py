@@ -17,7 +17,8 @@ from torch.nn.functional import cosine_similarity
 from clipbench import guards, paths, results, workers
 from clipbench import launch as launching
 from clipbench.job import execute
-from clipbench.launch import Job, launch
+from clipbench.launch import launch
+from clipbench.messages import Job, Outcome
 from clipbench.schema import build
 from tests.conftest import FEW, TINY, clipbench, composed
 from tests.faults import alive, descendants
@@ -330,4 +331,4 @@ def test_the_workers_of_a_loader_start_as_torch_starts_them(outputs, monkeypatch
 
 def _tell(job, senders, ends):
     workers.settle(ends)
-    senders[0].send(launching.Outcome(multiprocessing.get_start_method()))
+    senders[0].send(Outcome(multiprocessing.get_start_method()))

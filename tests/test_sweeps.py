@@ -11,8 +11,9 @@ import pytest
 from clipbench import launch as launching
 from clipbench import results
 from clipbench.job import execute
-from clipbench.launch import Job, Outcome, devices
+from clipbench.launch import devices
 from clipbench.locks import Held, Lock
+from clipbench.messages import Job, Outcome
 from clipbench.resuming import newest
 from clipbench.sweeps import headline
 from clipbench.workers import told

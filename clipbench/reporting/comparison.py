@@ -11,7 +11,8 @@ from typing import Any
 
 from clipbench import closing, config, paths, report, results
 from clipbench.errors import Refused
-from clipbench.launch import Job, launch, stop
+from clipbench.launch import launch, stop
+from clipbench.messages import Job
 from clipbench.reporting import contestants
 from clipbench.reporting.budget import LEAST, Budget, Training, shared
 from clipbench.reporting.candidates import SPOKEN

@@ -16,7 +16,7 @@ from clipbench.datamodules.flowers102 import Flowers102DataModule
 from clipbench.errors import Refused
 from clipbench.fetching import transfer
 from clipbench.job import execute
-from clipbench.launch import Job
+from clipbench.messages import Job
 from tests.conftest import composed
 from tests.servers import Site, serving
 

@@ -6,7 +6,8 @@ import pytest
 
 from clipbench.audit import audit
 from clipbench.job import execute
-from clipbench.launch import Job, launch
+from clipbench.launch import launch
+from clipbench.messages import Job
 from clipbench.schema import build
 from tests.conftest import SMALL, composed
 from tests.datamodules import official

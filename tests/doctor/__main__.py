@@ -11,7 +11,8 @@ import yaml
 
 from clipbench import config, paths, schema
 from clipbench.diagnosis import case, symptoms
-from clipbench.launch import Job, launch
+from clipbench.launch import launch
+from clipbench.messages import Job
 from clipbench.schema import build
 
 HERE = Path(__file__).parent

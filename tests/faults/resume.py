@@ -32,7 +32,7 @@ from clipbench.callbacks import Recorder
 from clipbench.config import compose
 from clipbench.datamodules.loading import KeyedSampler
 from clipbench.job import execute
-from clipbench.launch import Job
+from clipbench.messages import Job
 from tests.conftest import FEW, TINY
 
 CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}

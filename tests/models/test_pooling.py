@@ -10,7 +10,7 @@ import clipbench
 from clipbench import results
 from clipbench.errors import Refused
 from clipbench.job import execute
-from clipbench.launch import Job
+from clipbench.messages import Job
 from clipbench.models.base import Classifier, random_head
 from clipbench.models.clip import CLIP
 from clipbench.strategies.base import Task

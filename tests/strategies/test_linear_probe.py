@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from clipbench import results
 from clipbench.errors import Refused
 from clipbench.job import execute
-from clipbench.launch import Job
+from clipbench.messages import Job
 from clipbench.models.base import Classifier, as_head, random_head
 from clipbench.strategies import probe
 from clipbench.strategies.base import Task

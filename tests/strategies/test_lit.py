@@ -10,7 +10,7 @@ import clipbench
 from clipbench import results, weights
 from clipbench.errors import Refused
 from clipbench.job import execute
-from clipbench.launch import Job
+from clipbench.messages import Job
 from clipbench.models.lit import LiT as Model
 from clipbench.schema import build
 from clipbench.strategies.lit import LiT

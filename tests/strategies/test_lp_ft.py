@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from clipbench import results
 from clipbench.job import execute
-from clipbench.launch import Job
+from clipbench.messages import Job
 from clipbench.schema import build
 from clipbench.strategies.linear_probe import LinearProbe
 from tests.conftest import FEW, composed
