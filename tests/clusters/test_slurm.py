@@ -21,6 +21,15 @@ SLURM = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def answers():
+    """Without a controller sbatch would wait, and so would this."""
+    try:
+        subprocess.run(["sinfo"], check=True, capture_output=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        pytest.fail("no SLURM answers here: start munged, slurmctld and slurmd (CONTRIBUTING)")
+
+
 def preempt(outputs):
     """Send one job the signal of a preemption, once it has trained an epoch: it keeps its state."""
     until(outputs, lambda record: len(record["curve"]) > 1)
