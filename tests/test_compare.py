@@ -63,6 +63,8 @@ def test_stand_ins_are_named_and_nothing_is_claimed(monkeypatch):
         (["budget=5"], "data=FOLDER is missing"),
         (["data=flowers101"], "is no folder here, and no dataset; did you mean flowers102"),
         (["data=shapes", "budget=soon"], "budget=soon is no number of minutes"),
+        (["data=flickr8k"], "flickr8k has captions and no classes"),
+        (["data=shapes", "dataset.subset=1"], "needs two classes or more"),
     ],
 )
 def test_what_is_typed_is_looked_at_first(words, said, outputs):
@@ -83,6 +85,12 @@ def photos(tmp_path):
             folder.mkdir(parents=True, exist_ok=True)
             split.picture(i).save(folder / f"{i:03}.png")
     return home
+
+
+def test_a_folder_too_high_is_refused_once_with_the_one_that_is_meant(photos, outputs):
+    with pytest.raises(Refused, match=rf"use dataset.root={photos}$"):
+        compare.compare([f"data={photos.parent}"])
+    assert not outputs.exists()
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ class ImageFolderDataModule(ClassificationDataModule):
             raise Refused(f"dataset.root={self.root} is not a folder; set it to your pictures'")
         folders, files = _walk(self.root)
         listed, others = _sort_in(folders, files, _split_folders(self.root, folders))
+        _refuse_one_too_high(self.root, folders, listed)
         _refuse_disagreement(listed)
         if others:
             shown = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
@@ -149,6 +150,19 @@ def _sort_in(
         else:
             others.append(file)
     return listed, others
+
+
+def _refuse_one_too_high(
+    root: Path, folders: Iterable[str], listed: Mapping[str, Mapping[str, Sequence[str]]]
+) -> None:
+    """Refuse the folder around the one that is meant, as archives leave it when unpacked."""
+    if list(listed) == ["train"] and len(listed["train"]) == 1:
+        (only,) = listed["train"]
+        if any(folder.startswith(f"{only}/") for folder in folders):
+            raise Refused(
+                f"{root} has one folder, which holds further ones: as a class that is nothing to "
+                f"tell apart; use dataset.root={root / only}"
+            )
 
 
 def _refuse_disagreement(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> None:

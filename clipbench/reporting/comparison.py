@@ -47,7 +47,7 @@ class Comparison:
         self.session.sweep = paths.outputs() / "sweeps" / f"compare-{name}-{digest}"
         self.plan: dict[str, Any] = {**report.plan(self.session.sweep)}
         if not self.plan:
-            self.job("clip_tiny", "finetune")  # what is typed is looked at before weights are
+            _look(self.job("clip_tiny", "finetune"))  # what is typed, before weights are looked for
             chosen = contestants.of(models)
             self.plan = {"models": list(chosen.models), "stand_ins": chosen.notice, "epochs": {}}
         self.budget = Budget(minutes)
@@ -177,6 +177,19 @@ class Comparison:
         assert self.session.sweep is not None
         text = json.dumps(self.plan, indent=1)
         results.write_text(self.session.sweep / "plan.json", text + "\n")
+
+
+def _look(job: Job) -> None:
+    """Refuse data that no job could take, once and not by each of them."""
+    from clipbench.datamodules.base import ClassificationDataModule
+    from clipbench.datamodules.checks import check_names
+    from clipbench.schema import build
+
+    data = build(job.config["dataset"])
+    if not isinstance(data, ClassificationDataModule):
+        raise Refused(f"{job.choices['dataset']} has captions and no classes; compare needs these")
+    data.prepare(job.config["seed"])
+    check_names(data.classes, data.templates, data.homonyms)
 
 
 def _epochs(chosen: int | None) -> list[str]:
