@@ -48,6 +48,33 @@ def test_remedies_are_keys_that_there_are():
     assert not typed - keys - {"dataset.val_fraction", "dataset.test_fraction"}
 
 
+def test_nothing_is_proposed_that_the_run_has_done():
+    forgot = read("shift_forgotten")
+    (finding,) = symptoms.forgetting(forgot)
+    assert finding.remedies[0] == "alphas=10"  # it has the two ends alone
+    start, end = forgot.record["alpha_curve"]
+    kept = start["test_ood/acc"]
+    line = [
+        start,
+        {"alpha": 0.2, "test_ood/acc": kept, "val/acc": 0.7},
+        {"alpha": 0.4, "test_ood/acc": kept - 0.04, "val/acc": 0.8},
+        {"alpha": 0.6, "test_ood/acc": kept - 0.2, "val/acc": 0.9},
+        end,
+    ]
+    (finding,) = symptoms.forgetting(case.Case({**forgot.record, "alpha_curve": line}))
+    assert f"{kept - 0.04:.3f} at alpha=0.4 of its line, with val/acc 0.800" in finding.evidence
+    assert "alphas=10" not in finding.remedies
+
+    def proposed(depth, curve):
+        told = {**forgot.record, "freeze_depth": depth, "alpha_curve": curve}
+        return case.Case(told).deeper(), case.Case(told).averaged()
+
+    assert proposed(0, []) == (("freeze_depth=3",), ("alphas=10",))
+    assert proposed(None, line) == (("freeze_depth=3",), ())
+    assert proposed(3, line) == (("freeze_depth=all",), ())
+    assert proposed("all", line) == ((), ())
+
+
 def test_the_door_says_what_it_saw(tmp_path, capsys):
     ill = read("overfitting")
     results.write(tmp_path, ill.record)

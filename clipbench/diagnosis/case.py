@@ -98,10 +98,22 @@ class Case:
         found = wilson(min(1.0, max(0.0, best)), n)
         return (found.high - found.low) / 2
 
-    def depth(self) -> str:
-        """A deeper freezing than this run's: half of the blocks."""
+    def deeper(self) -> tuple[str, ...]:
+        """A deeper freezing than this run's, if there is one: half of the blocks, or all."""
         blocks = [n for n in self.record["parameters"]["groups"] if n.startswith("block ")]
-        return f"freeze_depth={max(1, len(blocks) // 2)}"
+        half, now = max(1, len(blocks) // 2), self.record["freeze_depth"]
+        if now == "all":
+            return ()
+        return (f"freeze_depth={half if int(now or 0) < half else 'all'}",)
+
+    @property
+    def between(self) -> list[Mapping[str, Any]]:
+        """The points of WiSE-FT's line that are neither its start nor its end."""
+        return [p for p in self.record.get("alpha_curve") or () if 0 < p["alpha"] < 1]
+
+    def averaged(self) -> tuple[str, ...]:
+        """WiSE-FT's line, where this run has none."""
+        return () if self.between else ("alphas=10",)
 
 
 def read(folder: Path) -> Case:

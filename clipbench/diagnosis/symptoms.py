@@ -102,7 +102,7 @@ def overfitting(case: Case) -> Iterator[Finding]:
         f"{train[best]:.3f} to {train[last]:.3f}",
         (
             f"epochs={best}",
-            case.depth(),
+            *case.deeper(),
             f"lr={_times(case.lr, 0.3)}",
             f"weight_decay={_times(decay or 0.05, 2)} augment=crop_flip",
         ),
@@ -167,11 +167,22 @@ def forgetting(case: Case) -> Iterator[Finding]:
         if after is None or before - after < FORGOTTEN:
             continue
         mix = ("mix=NAME mix_fraction=0.25",) if key == "retention/acc" else ()
+        told = _on_the_line(case, key, before)
         yield Finding(
             "forgetting",
-            f"{key} {before:.3f} before training, {after:.3f} after",
-            ("alphas=10", f"lr={_times(case.lr, 0.3)}", case.depth(), *mix),
+            f"{key} {before:.3f} before training, {after:.3f} after{told}",
+            (*case.averaged(), f"lr={_times(case.lr, 0.3)}", *case.deeper(), *mix),
         )
+
+
+def _on_the_line(case: Case, key: str, before: float) -> str:
+    """The best point on val, of those between start and end, at which it is not forgotten."""
+    kept = [p for p in case.between if before - p.get(key, -1.0) < FORGOTTEN]
+    if not kept:
+        return ""
+    best = max(kept, key=lambda p: p[case.metric] * (-1 if "loss" in case.metric else 1))
+    told = f"{case.metric} {best[case.metric]:.3f}"
+    return f"; {best[key]:.3f} at alpha={best['alpha']:g} of its line, with {told}"
 
 
 def warmup(case: Case) -> Iterator[Finding]:
@@ -244,7 +255,7 @@ def no_gain(case: Case) -> Iterator[Finding]:
     yield Finding(
         "no gain",
         f"{case.metric} {scores[0]:.3f} before training and at best {after:.3f} after",
-        (f"lr={_times(case.lr, 0.1)}", case.depth(), "strategy=linear_probe", "alphas=10"),
+        (f"lr={_times(case.lr, 0.1)}", *case.deeper(), "strategy=linear_probe", *case.averaged()),
     )
 
 
