@@ -158,10 +158,8 @@ def _batch_size(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 def _epochs(facts: Facts, values: Mapping[str, Any]) -> Choice:
-    name = kind(facts.strategy)
-    low, high = GUIDE[
-        "a frozen encoder" if name == "a frozen encoder" else "full fine-tuning"
-    ].epochs
+    frozen = kind(facts.strategy) == "a frozen encoder"
+    low, high = GUIDE["a frozen encoder" if frozen else "full fine-tuning"].epochs
     steps = math.ceil(facts.pictures / values["batch_size"])
     return min(20, max(int(low), math.ceil(500 / steps))), (
         f"500 steps, as big_vision's for Flowers102 and Pets, are {500 / steps:.1f} epochs of "

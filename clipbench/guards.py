@@ -105,8 +105,9 @@ def lone_picture(
     except ValueError as error:
         if "more than 1 value" not in str(error):
             raise
-        fit = (n for n in range(2, 2 * size + 2) if fewest(n) > 1)
-        near = min(fit, key=lambda n: abs(n - size), default=None)
+        # The nearest first: what lies further off may be no batch at all, as with mix_fraction.
+        sizes = sorted(range(2, 2 * size + 2), key=lambda n: abs(n - size))
+        near = next((n for n in sizes if fewest(n) > 1), None)
         use = f"batch_size={near}" if near else "strategy.frozen_statistics=true"
         raise Refused(
             f"batch_size={size} leaves a device one picture at a time, which the BatchNorm of "

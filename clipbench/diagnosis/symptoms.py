@@ -180,7 +180,8 @@ def _on_the_line(case: Case, key: str, before: float) -> str:
     kept = [p for p in case.between if before - p.get(key, -1.0) < FORGOTTEN]
     if not kept:
         return ""
-    best = max(kept, key=lambda p: p[case.metric] * (-1 if "loss" in case.metric else 1))
+    sign = -1 if re.search("loss|ece|rank", case.metric) else 1
+    best = max(kept, key=lambda p: sign * p[case.metric])
     told = f"{case.metric} {best[case.metric]:.3f}"
     return f"; {best[key]:.3f} at alpha={best['alpha']:g} of its line, with {told}"
 
