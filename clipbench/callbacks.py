@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
-from clipbench import metrics, ranks, sealed
+from clipbench import ranks, sealed, statistics
 from clipbench.errors import Refused
 from clipbench.modules import TuningModule
 from clipbench.progress import console
@@ -203,8 +203,8 @@ class Recorder(Callback):
 
     def _better(self, score: float) -> bool:
         assert self.best is not None
-        before = metrics.goodness(self.metric, self.best[self.metric])
-        return metrics.goodness(self.metric, score) > before
+        before = statistics.goodness(self.metric, self.best[self.metric])
+        return statistics.goodness(self.metric, score) > before
 
     def add(self, epoch: int, values: Row, trainer: Trainer, module: TuningModule) -> None:
         """Append a row; values are null where the model has no meaningful head yet."""

@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.trainer.states import TrainerFn
 
-from clipbench import metrics, weights
+from clipbench import statistics, weights
 from clipbench.callbacks import AtomicCheckpointIO, Recorder
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier
@@ -43,7 +43,7 @@ class Keep(Callback):
         rows, folder = self.recorder.curve[1:], self.recorder.folder
         best = sorted(
             (row for row in rows if row.get(self.recorder.metric) is not None),
-            key=lambda row: -metrics.goodness(self.recorder.metric, row[self.recorder.metric]),
+            key=lambda row: -statistics.goodness(self.recorder.metric, row[self.recorder.metric]),
         )
         kept = {row["epoch"] for row in (rows if self.which == "all" else best[: int(self.which)])}
         if (epoch := rows[-1]["epoch"]) in kept:
@@ -68,7 +68,7 @@ def early_stopping(metric: str, patience: int) -> EarlyStopping:
     """
     if patience < 1:
         raise Refused(f"patience={patience} would end before it began; use 1 or more, or null")
-    mode = "max" if metrics.goodness(metric, 1.0) > 0 else "min"
+    mode = "max" if statistics.goodness(metric, 1.0) > 0 else "min"
     return EarlyStopping(metric, patience=patience, mode=mode)
 
 

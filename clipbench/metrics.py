@@ -78,17 +78,6 @@ def ece(logits: Tensor, labels: Tensor) -> float:
     return float(gaps.abs().sum()) / len(labels)
 
 
-def goodness(metric: str, value: float) -> float:
-    """A metric's value, or its negative where less is better: of equal metrics the higher wins.
-
-    Args:
-        metric: ``<name>`` or ``<split>/<name>``.
-        value: its value.
-    """
-    lowest = metric.endswith(("loss", "ece", "median_rank"))
-    return -value if lowest else value
-
-
 METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
     "loss": loss,
     "acc": acc,

@@ -13,7 +13,7 @@ from typing import Any
 
 from pytorch_lightning import seed_everything
 
-from clipbench import closing, environment, merging, metrics, optim, paths, results
+from clipbench import closing, environment, merging, optim, paths, results, statistics
 from clipbench.errors import Refused
 from clipbench.evaluation import Evaluation
 from clipbench.finishing import Finish
@@ -50,7 +50,7 @@ def ingredients(sweep: Path) -> Runs:
                 keys = f"{runs[0][1]['key']} and {record['key']}"
                 raise Refused(f"runs {keys} differ in {what}; sweep what does not change it")
     metric = runs[0][1]["selection"]["metric"]
-    return sorted(runs, key=lambda run: -metrics.goodness(metric, run[1]["final"][metric]))
+    return sorted(runs, key=lambda run: -statistics.goodness(metric, run[1]["final"][metric]))
 
 
 def _start(record: dict[str, Any]) -> dict[str, Any]:
@@ -134,12 +134,12 @@ def _average(evaluate: Evaluation, runs: Runs, kind: str, bn: str) -> list[str]:
 
     def score(state: merging.State) -> float:
         put(state, several=True)
-        return metrics.goodness(metric, evaluate(["val"])[metric])
+        return statistics.goodness(metric, evaluate(["val"])[metric])
 
     if kind == "uniform":
         kept, state = list(range(len(runs))), merging.uniform(map(load, range(len(runs))))
     else:
-        scores = [metrics.goodness(metric, r["final"][metric]) for _, r in runs]
+        scores = [statistics.goodness(metric, r["final"][metric]) for _, r in runs]
         kept, state, _ = merging.greedy(scores, load, score)
     put(state, several=len(kept) > 1)
     evaluate.outputs.clear()

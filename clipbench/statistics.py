@@ -91,3 +91,14 @@ def holm(ps: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(ps))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted.tolist()
+
+
+def goodness(metric: str, value: float) -> float:
+    """A metric's value, or its negative where less is better: of equal metrics the higher wins.
+
+    Args:
+        metric: ``<name>`` or ``<split>/<name>``, with or without ``@alpha=...``.
+        value: its value.
+    """
+    name = metric.split("@")[0].split("/")[-1]
+    return -value if name.startswith("ece") or name.endswith(("loss", "rank")) else value

@@ -103,10 +103,10 @@ def _something(asked: list[str]) -> None:
 
 
 def _direction(monitor: str | None) -> str:
-    from clipbench import metrics
+    from clipbench import statistics
 
     # What a dataset selects by, where nothing else is asked for, is better when it is more.
-    return "maximize" if metrics.goodness(monitor or "acc", 1.0) > 0 else "minimize"
+    return "maximize" if statistics.goodness(monitor or "acc", 1.0) > 0 else "minimize"
 
 
 def _done(study: Any) -> list[Any]:

@@ -11,7 +11,8 @@ from clipbench.checkpoints import at_epoch, early_stopping
 from clipbench.errors import Refused
 from clipbench.job import Run, execute
 from clipbench.messages import Job
-from clipbench.metrics import METRICS, goodness
+from clipbench.metrics import METRICS
+from clipbench.statistics import goodness
 from tests.conftest import FEW, TINY, composed
 
 CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
@@ -101,6 +102,9 @@ def test_less_is_better_of_a_loss_and_of_no_score():
     lower = {name for name in METRICS if goodness(f"val/{name}", 1.0) < 0}
     assert lower == {"loss", "ece"}
     assert goodness("val/image_median_rank", 3) == -3
+    assert goodness("test/loss@alpha=0.5", 3) == -3
+    assert goodness("test/ece_scaled", 3) == -3
+    assert goodness("test/image_recall@5", 3) == 3
     assert early_stopping("val/loss", 3).mode == "min"
     assert early_stopping("val/macro_f1", 3).mode == "max"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from clipbench.diagnosis import guide
 from clipbench.diagnosis.case import Case
-from clipbench.statistics import wilson
+from clipbench.statistics import goodness, wilson
 
 RISE = 0.1  # of val/loss above its lowest, relative: overfitting. Ours.
 LEFT = 0.5  # of the loss of guessing: more than that left in train/loss is underfitting. Ours.
@@ -180,8 +180,7 @@ def _on_the_line(case: Case, key: str, before: float) -> str:
     kept = [p for p in case.between if before - p.get(key, -1.0) < FORGOTTEN]
     if not kept:
         return ""
-    sign = -1 if re.search("loss|ece|rank", case.metric) else 1
-    best = max(kept, key=lambda p: sign * p[case.metric])
+    best = max(kept, key=lambda p: goodness(case.metric, p[case.metric]))
     told = f"{case.metric} {best[case.metric]:.3f}"
     return f"; {best[key]:.3f} at alpha={best['alpha']:g} of its line, with {told}"
 

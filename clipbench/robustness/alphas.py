@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from clipbench import merging, metrics
+from clipbench import merging, statistics
 from clipbench.errors import Refused
 from clipbench.evaluation import Evaluation, copied
 from clipbench.merging import State
@@ -107,7 +107,7 @@ def alpha_curve(
         if merge.statistics == "reestimate" and 0 < alpha < 1:
             reestimate(evaluate, seed)
         rows.append({"alpha": alpha, **evaluate(names)})
-        score = metrics.goodness(metric, rows[-1][metric])
+        score = statistics.goodness(metric, rows[-1][metric])
         if best is None or score > best[0]:
             best = (score, alpha, copied(classifier))
     assert best is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from clipbench.errors import Refused
-from clipbench.statistics import Interval, over_seeds, wilson
+from clipbench.statistics import Interval, goodness, over_seeds, wilson
 from clipbench.tabling import frames, references
 from clipbench.tabling.evidence import Evidence, Where
 from clipbench.tabling.references import Published
@@ -170,7 +170,7 @@ def _settings(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 def _on_val(rows: pd.DataFrame) -> float:
     metric = rows["selection/metric"].iloc[0]
-    return float(rows[metric].mean()) * (-1 if "loss" in metric or "rank" in metric else 1)
+    return goodness(metric, float(rows[metric].mean()))
 
 
 def _split(rows: pd.DataFrame, metric: str) -> Split:

@@ -1,14 +1,13 @@
 """Which row of a column is better than every other by more than chance: the bold one."""
 
 import itertools
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
 
 from clipbench import paired
-from clipbench.statistics import holm
+from clipbench.statistics import goodness, holm
 from clipbench.tabling.cells import Measured
 
 LEVEL = 0.95
@@ -33,8 +32,7 @@ def winner(rows: Sequence[Measured], metric: str) -> tuple[int, str] | None:
     """
     if len(rows) < 2:
         return None
-    better = -1 if re.search(r"loss|ece|rank", metric) else 1
-    best = max(range(len(rows)), key=lambda i: better * rows[i].interval.estimate)
+    best = max(range(len(rows)), key=lambda i: goodness(metric, rows[i].interval.estimate))
     pairs = list(itertools.combinations(range(len(rows)), 2))
     split, name = metric.split("/")
     if _predicted(rows) and name in paired.METRICS and len(rows) <= _AT_MOST:
