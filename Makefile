@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help ready install demo compare report lint types unit test test-browser test-latex test-ranks test-slurm test-ray bench faults faults-quick faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
+.PHONY: help ready install demo compare report lint types unit test test-browser test-latex test-ranks test-slurm test-ray bench faults faults-quick faults-truth faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ faults-quick: install  ## a sweep killed ten times comes to the table of the one
 
 faults: install  ## and killed a hundred times
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.campaign 100
+
+faults-truth: install  ## what would give a wrong number in silence is planted, and must be found
+	OMP_NUM_THREADS=1 $(PY) -m tests.faults.truth
 
 faults-ranks: install  ## two ranks, one of which raises, dies or hangs wherever it is: 24 cases
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.ranks
