@@ -1,6 +1,7 @@
 """How pictures become batches: keyed shuffling, keyed augmentation, collation."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from clipbench import paths, ranks
 from clipbench.datamodules.cache import Kept, kept
 from clipbench.datamodules.split import Split
 from clipbench.transforms import Picture, View
+
+# The epoch, a position in the split, and how often that was drawn before in this epoch.
+Key = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,12 @@ class Epoch:
         return min((own % (micro or own) or micro or own for own in shares), default=0)
 
 
-class KeyedSampler(Sampler[tuple[int, int]]):
+class KeyedSampler(Sampler[Key]):
     """Positions in an order that is a function of (seed, epoch) alone.
 
-    It yields ``(epoch, position)``, so that the augmentation of a picture can be keyed by
-    (seed, epoch, position) in whichever worker it happens.
+    It yields a :data:`Key`, so that the augmentation of an image can be keyed by (seed, epoch,
+    position, draw) in whichever worker it happens. Drawn with replacement, a rare image comes
+    several times in an epoch, and is to look different each time.
 
     Args:
         length: how many positions there are.
@@ -93,16 +98,27 @@ class KeyedSampler(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return self.kept
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def order(self) -> NDArray[np.int64]:
+        """The positions of an epoch from its first row on, drawn anew for each."""
         rng = np.random.default_rng([self.seed, self.epoch])
         if self.share is None:
-            order = rng.permutation(self.length)
-        else:
-            order = rng.choice(self.length, self.length, p=self.share)
-        return iter([(self.epoch, int(i)) for i in order[self.first : self.kept]])
+            return rng.permutation(self.length)
+        return rng.choice(self.length, self.length, p=self.share)
+
+    def __iter__(self) -> Iterator[Key]:
+        # Of the whole order: an epoch that goes on in its midst numbers its draws as before.
+        keys = list(_keys(self.epoch, self.order().tolist()))
+        return iter(keys[self.first : self.kept])
 
 
-class Share(Sampler[tuple[int, int]]):
+def _keys(epoch: int, order: Iterable[int]) -> Iterator[Key]:
+    drawn = Counter[int]()
+    for position in order:
+        yield epoch, position, drawn[position]
+        drawn[position] += 1
+
+
+class Share(Sampler[Key]):
     """This rank's part of each global batch; together the ranks take what one alone would.
 
     Args:
@@ -125,7 +141,7 @@ class Share(Sampler[tuple[int, int]]):
         whole, rest = divmod(len(self.order), self.batch_size)
         return whole * (self.batch_size // ranks.here.world) + -(-rest // ranks.here.world)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Key]:
         rows, size = list(self.order), self.batch_size
         return ranks.shares(rows[start : start + size] for start in range(0, len(rows), size))
 
@@ -136,7 +152,7 @@ class Pictures(Dataset[dict[str, Any]]):
     Args:
         split: its pictures.
         view: of training or of evaluation.
-        seed: of what is random in the view, together with the epoch and the position.
+        seed: of what is random in the view, together with the :data:`Key`.
         decoder: ``pillow``, exact to the last bit of what the checkpoint's library makes of a
             picture, or ``torchvision``, faster and at most 1 of 255 away. Pictures in memory
             need no decoder: they are prepared exactly.
@@ -178,11 +194,11 @@ class Pictures(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.split if self.pairs is None else self.pairs)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        epoch, place = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: int | Key) -> dict[str, Any]:
+        epoch, place, draw = key if isinstance(key, tuple) else (0, key, 0)
         index = place if self.pairs is None else int(self.pairs[place, 0])
         row = {
-            "image": self._image(epoch, index, place),
+            "image": self._image(index, (epoch, place, draw)),
             "label": int(self.split.labels[index]),
             "index": index,
         }
@@ -190,13 +206,16 @@ class Pictures(Dataset[dict[str, Any]]):
             row["captions"] = said(self.split.captions[index], place, self.pairs)
         return row
 
-    def _image(self, epoch: int, index: int, place: int) -> Tensor:
+    def _image(self, index: int, key: Key) -> Tensor:
         picture = self._fixed(index) if self.kept is None else self.kept(index)
         if self.exact and self.view.fixed is None and isinstance(picture, Tensor):
             picture = to_pil_image(picture)
         if self.view.varied is None:
             return self.view.finish(picture)
-        keyed = np.random.SeedSequence([self.seed, epoch, place]).generate_state(1)[0]
+        epoch, place, draw = key
+        # The first draw is keyed as in a run that draws each image once.
+        entropy = [self.seed, epoch, place, *([draw] if draw else [])]
+        keyed = np.random.SeedSequence(entropy).generate_state(1)[0]
         with torch.random.fork_rng(devices=[]):
             # not torch.manual_seed, which would reseed an accelerator's generator for good
             torch.default_generator.manual_seed(int(keyed))

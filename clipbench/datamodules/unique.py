@@ -1,7 +1,5 @@
 """Batches of as many different classes as there can be, each picture once an epoch."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +29,8 @@ class UniqueSampler(KeyedSampler):
         super().__init__(len(labels), seed, kept=kept)
         self.labels, self.batch_size = labels, batch_size
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def order(self) -> Counts:
+        """The positions of an epoch, batch after batch."""
         rng = np.random.default_rng([self.seed, self.epoch])
         shuffled = rng.permutation(self.length)
         sorted_by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
@@ -47,8 +46,7 @@ class UniqueSampler(KeyedSampler):
             rows = [sorted_by_class[ends[c] - left[c] :][: taken[c]] for c in np.flatnonzero(taken)]
             batches.append(rng.permutation(np.concatenate(rows)))
             left = left - taken
-        order = np.concatenate(batches[1:] + batches[:1] if rest else batches)
-        return iter([(self.epoch, int(i)) for i in order[self.first : self.kept]])
+        return np.concatenate(batches[1:] + batches[:1] if rest else batches)
 
 
 def _deal(left: Counts, size: int, must: NDArray[np.bool_], rng: np.random.Generator) -> Counts:

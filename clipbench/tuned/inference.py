@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clipbench import metrics
-from clipbench.datamodules.loading import Pictures, collate
+from clipbench.datamodules.loading import Key, Pictures, collate
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
 from clipbench.imaging.pictures import faults
@@ -42,7 +42,7 @@ class _Readable(Pictures):
         found = faults(split.sources, reading.get("value_range"))
         self.faults = {i: found[s] for i, s in enumerate(split.sources) if s in found}
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: int | Key) -> dict[str, Any]:
         assert isinstance(key, int)
         if key in self.faults:
             return {"index": key, "error": self.faults[key]}

@@ -271,7 +271,7 @@ def test_augmenting_leaves_the_random_state_of_the_run_alone(splits):
     loader = garden(splits).train_dataloader()
     rows = loader.dataset
     before = torch.get_rng_state()
-    assert rows[0, 3]["index"] == 3
+    assert rows[0, 3, 0]["index"] == 3
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -310,6 +310,6 @@ def test_the_trainer_tells_the_sampler_its_epoch(splits, tmp_path, workers):
     for epoch in range(2):
         sampler = KeyedSampler(12, seed=7)
         sampler.set_epoch(epoch)
-        expected.append([index for _, index in sampler])
+        expected.append([index for _, index, _ in sampler])
     assert module.order == expected
     assert expected[0] != expected[1]

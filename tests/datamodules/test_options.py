@@ -95,12 +95,34 @@ def test_the_balanced_sampler_draws_classes_equally_and_by_seed_and_epoch(uneven
     drawn = []
     for epoch in range(500):
         sampler.set_epoch(epoch)
-        drawn += [int(uneven["train"].labels[i]) for _, i in sampler]
+        drawn += [int(uneven["train"].labels[i]) for _, i, _ in sampler]
     assert np.mean(np.array(drawn) == 0) == pytest.approx(0.5, abs=0.03)
     plain = garden(uneven).train_sampler()
-    assert sorted(i for _, i in plain) == [0, 1, 2, 3]
+    assert sorted(i for _, i, _ in plain) == [0, 1, 2, 3]
     assert plain.share is None
     assert KeyedSampler(4, 7).share is None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_draw_of_a_rare_image_is_augmented_anew(uneven, workers):
+    data = garden(uneven, balance="sampler", workers=workers)
+    loader, rare = data.train_dataloader(), 0  # the one rose, half of all draws
+    views, counts = [], []
+    for epoch in range(6):
+        loader.sampler.set_epoch(epoch)
+        rows = [row for batch in loader for row in zip(batch["index"], batch["image"], strict=True)]
+        drawn = [image for index, image in rows if index == rare]
+        counts.append(len(drawn))
+        views += drawn
+    assert max(counts) > 2
+    assert len({view.numpy().tobytes() for view in views}) == len(views)
+    # The first draw of an epoch looks as in a run that draws each image once.
+    plain = garden(uneven).train_dataloader()
+    for epoch in (0, 1):
+        plain.sampler.set_epoch(epoch)
+        once = {int(i): x for b in plain for i, x in zip(b["index"], b["image"], strict=True)}
+        if counts[epoch]:
+            assert torch.equal(views[sum(counts[:epoch])], once[rare])
 
 
 # bad pictures

@@ -23,7 +23,7 @@ CASES = {
 
 def batches(sampler, epoch):
     sampler.set_epoch(epoch)
-    order = [i for _, i in sampler]
+    order = [i for _, i, _ in sampler]
     assert len(order) == len(sampler)
     return [order[k : k + sampler.batch_size] for k in range(0, len(order), sampler.batch_size)]
 
