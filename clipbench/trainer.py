@@ -29,13 +29,17 @@ class Ranks(DDPStrategy):
             return self.lightning_module.validation_step(*args, **kwargs)
 
 
-def trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Trainer:
-    """The Trainer of a run, with its own callbacks, loggers and place among ranks.
+def trainer(
+    config: Mapping[str, Any], folder: Path, own: list[Callback], *, staged: bool = False
+) -> Trainer:
+    """Return the Trainer of a run, with its own callbacks, loggers and place among ranks.
 
     Args:
         config: the root.
         folder: the run's.
         own: callbacks besides the config's.
+        staged: whether some of what ever trains is frozen in some epochs: several ranks then look
+            in each step which gradients will not come, instead of waiting for them.
     """
     extra = [build(node) for node in (config["callbacks"] or {}).values() if node]
     loggers = [_logger(n, node, folder) for n, node in (config["logger"] or {}).items() if node]
@@ -47,7 +51,7 @@ def trainer(config: Mapping[str, Any], folder: Path, own: list[Callback]) -> Tra
     shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
     # Else Lightning would look for itself, and take a SLURM job's processes for ranks.
     place: Any = TorchElasticEnvironment() if ranks.here.world > 1 else LightningEnvironment()
-    several = {"strategy": Ranks()} if ranks.here.world > 1 else {}
+    several = {"strategy": Ranks(find_unused_parameters=staged)} if ranks.here.world > 1 else {}
     built: Trainer = build(
         {**config["trainer"], "enable_progress_bar": shown, "max_epochs": epochs},
         callbacks=[*own, *extra, *([RichProgressBar(leave=False)] if shown else [])],

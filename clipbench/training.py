@@ -76,7 +76,7 @@ class Training:
         decay = optim.ema_decay(run.recipe["ema"], run.schedule.total)
         averages = [] if decay is None or not self.strategy.trains else [EMA(decay)]
         own = [self.recorder, *self._policies(), *averages]
-        self.trainer = trainer(run.config, run.folder, own)
+        self.trainer = trainer(run.config, run.folder, own, staged=self.strategy.staged)
         every, begin = run.config["ckpt"]["every_steps"], run.begin
         # Last, and past the Trainer's own check, which knows one kind of checkpoint.
         self.trainer.callbacks.append(  # type: ignore[attr-defined]
@@ -340,7 +340,8 @@ def _encoder(tower: ImageTower, device: torch.device) -> Any:
     @torch.inference_mode()
     def encode(images: torch.Tensor) -> torch.Tensor:
         tower.to(device).eval()
-        features: torch.Tensor = tower(images.to(device))
+        # trainer.precision may have made the tower double or half, which images are not.
+        features: torch.Tensor = tower(images.to(next(tower.parameters())))
         return features.float().cpu()
 
     return encode

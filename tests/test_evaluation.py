@@ -245,19 +245,41 @@ def test_two_ranks_with_batchnorm_evaluate_the_weights_that_are_saved(tmp_path, 
         start += len(scores)
 
 
-def in_parts(folder):
-    few = ("dataset.subset=4", "dataset.shots=6", COUNTS, "batch_size=12", "micro_batch=4")
-    exact = ("lr=1e-2", "recipe.optimizer=sgd", "trainer.precision=64-true")
-    return trained(folder, "model=clip_tiny", "augment=crop_flip", *few, *exact)
+# How a run trains, and in how many parts one rank and each of two take a batch of 12.
+EXACT = ("recipe.optimizer=sgd", "trainer.precision=64-true", "augment=crop_flip")
+PARTS = {
+    "micro-batches of 4": (("lr=1e-2", "micro_batch=4"), (3, 2)),
+    "features computed once": (
+        ("strategy=text_only", "strategy.encode_once=true", "lr=1e-2", "epochs=2"),
+        (1, 1),
+    ),
+    "stages": (
+        (
+            "freeze_depth=all",
+            "strategy.stages=[[1,3],[2,0]]",
+            "epochs=4",
+            "lr=1e-2",
+            "micro_batch=4",
+        ),
+        (3, 2),
+    ),
+}
 
 
-def test_two_ranks_in_parts_train_as_one(tmp_path, monkeypatch):
-    """Batches of 12 as three parts of 4, or in either rank as parts of 4 and 2."""
+def in_shares(folder, words):
+    few = ("dataset.subset=4", "dataset.shots=6", COUNTS, "batch_size=12")
+    return trained(folder, "model=clip_tiny", *EXACT, *few, *words)
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_two_ranks_train_as_one(tmp_path, monkeypatch, kind):
+    """Batches of 12 in one rank, or a half of each in either of two."""
+    words, parts = PARTS[kind]
     monkeypatch.setenv("CLIPBENCH_OUTPUTS", os.environ.get("CLIPBENCH_OUTPUTS", ""))
-    in_parts(tmp_path)
-    together(2, tmp_path, in_parts)
+    in_shares(tmp_path, words)
+    together(2, tmp_path, in_shares, words)
     found = [next(results.records(tmp_path / f"world{world}")) for world in (1, 2)]
-    assert [r["batch"]["accumulation"] for _, r in found] == [3, 2]
+    assert tuple(record["batch"]["accumulation"] for _, record in found) == parts
     start, one, two = (
         sealed.read(folder / "checkpoints" / f"{when}.ckpt")["state_dict"]
         for folder, when in ((found[0][0], "best"), (found[0][0], "last"), (found[1][0], "last"))
@@ -266,5 +288,5 @@ def test_two_ranks_in_parts_train_as_one(tmp_path, monkeypatch):
         torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-9, msg=name)
     assert sum(float((one[name] - start[name]).abs().max()) > 1e-5 for name in one) > 10
     for name in ("train/loss", "val/loss"):
-        values = [record["curve"][1][name] for _, record in found]
+        values = [[row[name] for row in record["curve"][1:]] for _, record in found]
         assert values[0] == pytest.approx(values[1], rel=1e-9)

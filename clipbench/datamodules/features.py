@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from clipbench import ranks
 from clipbench.datamodules.base import DataModule
-from clipbench.datamodules.loading import collate, said
+from clipbench.datamodules.loading import Key, Share, collate, said
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
 from clipbench.progress import track
@@ -35,7 +35,7 @@ class Features(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.split if self.pairs is None else self.pairs)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: int | Key) -> dict[str, Any]:
         place = key[1] if isinstance(key, tuple) else key
         index = place if self.pairs is None else int(self.pairs[place, 0])
         row = {"features": self.features[index], "label": self.labels[index], "index": index}
@@ -77,12 +77,12 @@ class FeatureLoaders:
         return rows.features, rows.labels
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Shuffled by (seed, epoch), as pictures would be."""
+        """Shuffled by (seed, epoch), as images would be; this rank's share of it."""
         split, features = self.data.splits["train"], self.features("train").features
         return DataLoader(
             Features(split, features, self.data.caption_rows),
-            batch_size=self.data.batch_size,
-            sampler=self.data.train_sampler(),
+            batch_size=self.data.batch_size // ranks.here.world,
+            sampler=Share(self.data.train_sampler(), self.data.batch_size),
             collate_fn=collate,
         )
 

@@ -125,6 +125,7 @@ class Strategy(ABC):
         reads_captions: True where each step reads captions: a class's prompts, where the dataset
             has none.
         frozen_statistics: whether BatchNorm keeps its running statistics in blocks that train too.
+        staged: whether some of what ever trains is frozen in some epochs.
         pairs: True where the loss is of all pairs in a batch, no mean over its rows: it is then
             given whole batches, and keeps to ``micro_batch`` by
             :func:`clipbench.accumulation.encoded`.
@@ -143,6 +144,7 @@ class Strategy(ABC):
     reads_features: bool = False
     reads_captions: bool = False
     frozen_statistics: bool = False
+    staged: bool = False
     pairs: bool = False
     soft_labels: bool = True
     full_batches: bool = False

@@ -44,6 +44,7 @@ class Finetune(Strategy):
         self.frozen_statistics = frozen_statistics
         self.fits_head = "start" if head == "lp" else None
         self.stages = [(0, freeze_depth), *((epoch, depth) for epoch, depth in stages or [])]
+        self.staged = len(self.stages) > 1
         epochs = [epoch for epoch, _ in self.stages[1:]]
         if epochs != sorted(set(epochs)) or any(epoch < 0 for epoch in epochs):
             raise Refused(f"strategy.stages={stages}: epochs must rise, as in [[2,8],[4,0]]")
@@ -76,7 +77,7 @@ class Finetune(Strategy):
         All that ever trains is in the optimiser from the start; what has no gradient is left alone
         by it, weight decay included.
         """
-        if len(self.stages) == 1:
+        if not self.staged:
             return
         depth = [depth for start, depth in self.stages if start <= epoch][-1]
         freeze(classifier.tower, depth)
