@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clipbench import config, paths, results
+from clipbench import config, overrides, paths, results
 from clipbench.errors import SHOWN
 from clipbench.groups import ALSO_DATASETS
 from clipbench.messages import Outcome
@@ -112,4 +112,4 @@ def config_error(error: Exception, words: Sequence[str]) -> None:
     else:
         message = " ".join((cause or text).split())
     print(f"error: {message}", file=sys.stderr)
-    print(f"  in: {' '.join(words)}", file=sys.stderr)
+    print(f"  in: {overrides.shell(words)}", file=sys.stderr)

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from clipbench import paths, schema
+from clipbench import overrides, paths, schema
 
 
-def compose(*overrides: str, resolve: bool = True) -> dict[str, Any]:
+def compose(*words: str, resolve: bool = True) -> dict[str, Any]:
     """The config of a command line, as plain data.
 
     Args:
-        overrides: as typed, ``dataset=flowers102``.
+        words: as typed, ``dataset=flowers102``.
         resolve: False leaves interpolations as they are written.
 
     Raises:
@@ -21,7 +21,8 @@ def compose(*overrides: str, resolve: bool = True) -> dict[str, Any]:
     paths.register()
     schema.register()
     with initialize_config_dir(str(paths.CONF), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("config", list(overrides)), resolve=resolve)
+        composed = compose("config", overrides.read(words))
+    config: Any = OmegaConf.to_container(composed, resolve=resolve)
     return dict(config)
 
 

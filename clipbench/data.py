@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from clipbench import closing, config, paths, results
+from clipbench import closing, config, overrides, paths, results
 from clipbench.errors import SHOWN, Refused
 from clipbench.progress import console, show
 
@@ -27,8 +27,8 @@ USAGE = "usage: python -m clipbench.data check|fetch dataset=NAME [dataset.root=
 
 def named(words: list[str]) -> str:
     """The dataset that a command line names."""
-    overrides = OverridesParser.create().parse_overrides(words)
-    return next((str(o.value()) for o in overrides if o.key_or_group == "dataset"), "")
+    parsed = OverridesParser.create().parse_overrides(overrides.read(words))
+    return next((str(o.value()) for o in parsed if o.key_or_group == "dataset"), "")
 
 
 def fetch(data: "DataModule", name: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from clipbench import advice, environment, guards, optim, ranks, results, resuming
+from clipbench import advice, environment, guards, optim, overrides, ranks, results, resuming
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
@@ -254,7 +254,7 @@ class Run:
         if ranks.here.first:
             (self.folder / ".hydra").mkdir(exist_ok=True)
             hydra: dict[str, Any] = {"config": self.config, "overrides": self.job.overrides}
-            for name, content in hydra.items():
+            for name, content in overrides.escaped(hydra).items():
                 OmegaConf.save(OmegaConf.create(content), self.folder / ".hydra" / f"{name}.yaml")
         choices, recipe = self.job.choices, self.recipe
         self.record = {

@@ -21,6 +21,14 @@ def outputs() -> Path:
     return Path(os.environ.get("CLIPBENCH_OUTPUTS") or home / "outputs").absolute()
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path as its user means it: what is there under that name, else from ``~`` on."""
+    try:
+        return Path(path) if os.path.lexists(path) else Path(path).expanduser()
+    except RuntimeError:  # ~old, and there is nobody of that name
+        return Path(path)
+
+
 @functools.cache
 def begun() -> str:
     """When this command first asked: the name of its sweep, on whatever machines that is run."""

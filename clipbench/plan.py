@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import doors, paths, schema
+from clipbench import doors, overrides, paths, schema
 from clipbench.progress import console, show
 from clipbench.tabling import costs, evidence, references
 from clipbench.tabling.costs import Job
@@ -94,7 +94,7 @@ def configs(words: list[str]) -> Iterator[tuple[dict[str, Any], dict[str, str], 
     paths.register()
     schema.register()
     parse = OverridesParser.create().parse_overrides
-    typed = parse(words)
+    typed = parse(overrides.read(words))
     fixed = [str(o.input_line) for o in typed if not o.is_sweep_override()]
     with initialize_config_dir(str(paths.CONF), version_base="1.3"):
         whole = compose("config", fixed, return_hydra_config=True).hydra

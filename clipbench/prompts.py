@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
+from clipbench import paths
 from clipbench.errors import Refused
 
 USES = ("ensemble", "one", "sampled")
@@ -76,7 +77,7 @@ class Prompts:
         return [said[:1] for said in prompts] if self.use == "one" else prompts
 
     def _from_bank(self, classes: Sequence[str], keys: Sequence[str]) -> list[list[str]]:
-        bank = read_bank(Path(str(self.file)).expanduser())
+        bank = read_bank(paths.expanded(str(self.file)))
         prompts = [
             bank.get(name) or bank.get(key) or [] for name, key in zip(classes, keys, strict=True)
         ]

@@ -16,7 +16,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from clipbench import ranks, results, sealed
+from clipbench import paths, ranks, results, sealed
 from clipbench.errors import Refused
 from clipbench.locks import LOCK
 from clipbench.progress import console
@@ -233,7 +233,7 @@ def bring(source: str, folder: Path, key: str, identity: Mapping[str, Any]) -> P
         Refused: if there is nothing to go on from, or it is a run that differs in anything that can
             change a result.
     """
-    path = Path(source).expanduser()
+    path = paths.expanded(source)
     run = path.parent.parent if path.is_file() else path
     found = [path] if path.is_file() else _newest_first(path)
     if not found:

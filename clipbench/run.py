@@ -12,7 +12,7 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from clipbench import paths, schema
+from clipbench import overrides, paths, schema
 
 HELP = """clipbench: fine-tune CLIP, or the ResNet we know?
 
@@ -50,7 +50,12 @@ def main() -> None:
     from clipbench.sweeps import Session
 
     stop.install()
-    session = Session()
+    session, words = Session(), sys.argv[1:]
+    try:
+        sys.argv[1:] = overrides.read(words)
+    except Refused as refused:
+        print(f"error: {refused}", file=sys.stderr)
+        sys.exit(1)
     entry = hydra.main(config_path=str(paths.CONF), config_name="config", version_base="1.3")
     try:
         entry(session)()
@@ -62,7 +67,7 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         from clipbench import closing
 
-        closing.config_error(error, sys.argv[1:])
+        closing.config_error(error, words)
         sys.exit(2)
     except (OSError, Refused) as error:  # a disk that is full, or takes no files
         print(f"error: {error}; the same command again runs what is left", file=sys.stderr)

@@ -11,6 +11,7 @@ from omegaconf import MISSING, OmegaConf
 
 from clipbench.errors import Refused
 from clipbench.groups import AlsoDatasets
+from clipbench.overrides import escaped
 
 # A config is data: it may name these classes and nothing else (a block-list is no boundary:
 # torch.load and pandas.read_pickle are reachable through Hydra's own).
@@ -129,7 +130,8 @@ def build(node: Mapping[str, Any], **extra: Any) -> Any:
         names = ", ".join(signature.parameters)
         raise Refused(f"{keys['_target_']}: {error}; it takes {names}") from error
     try:
-        return instantiate(keys, **extra)
+        # All of it is resolved, and Hydra would do so twice: in the whole, and at each look.
+        return instantiate(escaped(escaped(keys)), **escaped(escaped(extra)))
     except InstantiationException as wrapped:
         if isinstance(wrapped.__cause__, Refused):
             raise wrapped.__cause__ from None

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from clipbench import closing, results
+from clipbench import closing, overrides, results
 from clipbench.launch import devices, gpus, launch, stop
 from clipbench.locks import Held, Lock
 from clipbench.messages import Job, Outcome
@@ -71,7 +71,7 @@ class Session:
         return Job(
             config=resolved,
             choices=dict(about.runtime.choices),
-            overrides=list(about.overrides.task),
+            overrides=list(map(overrides.typed, about.overrides.task)),
             retry=resolved["retry"] == "failed" or self.sweep is None,
         )
 
@@ -146,7 +146,7 @@ class Session:
             if stop.signal:
                 return Outcome("interrupted", signal=stop.signal)
             if self.sweep is not None:
-                print(f"\n[{number + 1}] {' '.join(job.overrides)}", flush=True)
+                print(f"\n[{number + 1}] {overrides.shell(job.overrides)}", flush=True)
             with lent.lend(devices(job.config["trainer"]) if lent.count else 0) as environment:
                 outcome = launch(replace(job, environment=environment), labels[number])
             with self._noting:

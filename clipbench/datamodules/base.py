@@ -12,7 +12,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clipbench import metrics, ranks
+from clipbench import metrics, paths, ranks
 from clipbench.datamodules import names
 from clipbench.datamodules.checks import (
     check_labels,
@@ -74,7 +74,7 @@ class DataModule(LightningDataModule, ABC):
     def __init__(self, *, root: str | Path = ".", **options: Unpack[Options]) -> None:
         super().__init__()
         refuse_unknown(options)
-        self.root = Path(root).expanduser()
+        self.root = paths.expanded(root)
         self.workers = options.get("workers", 0)
         self.shots = options.get("shots")
         self.subset = options.get("subset")

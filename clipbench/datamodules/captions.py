@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Unpack
 
+from clipbench import paths
 from clipbench.datamodules import rows, shards
 from clipbench.datamodules.annotations import split_of
 from clipbench.datamodules.base import Options, Split, carve
@@ -55,7 +56,7 @@ class CaptionsDataModule(CaptionDataModule):
     ) -> None:
         if file is None:
             raise Refused("dataset.file is not set; name yours: dataset.file=/my/captions.csv")
-        self.file = Path(file).expanduser()
+        self.file = paths.expanded(file)
         super().__init__(root=root or self.file.parent, **options)
         self.column_keys = {"path": path_key, "caption": caption_key, "split": split_key}
         self.fractions = {"test": test_fraction, "val": val_fraction}

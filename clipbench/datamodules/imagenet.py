@@ -12,6 +12,7 @@ import open_clip
 from omegaconf import OmegaConf
 from timm.data.imagenet_info import ImageNetInfo
 
+from clipbench import paths
 from clipbench.datamodules import names
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
 from clipbench.errors import Refused
@@ -88,7 +89,7 @@ class ImageNetDataModule(ClassificationDataModule):
         self, *, root: str | Path, shifts: str | Path | None = None, **options: Unpack[Options]
     ) -> None:
         super().__init__(root=root, **options)
-        self.shifts = Path(shifts).expanduser() if shifts is not None else self.root.parent
+        self.shifts = paths.expanded(shifts) if shifts is not None else self.root.parent
         self._name()
         self.templates = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
 

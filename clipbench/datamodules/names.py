@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from clipbench import paths
 from clipbench.errors import Refused
 
 Names = Mapping[str, str] | Sequence[str]
@@ -77,7 +78,7 @@ def from_file(path: str, key: str) -> Any:
         Refused: if it cannot be read.
     """
     try:
-        found = OmegaConf.to_container(OmegaConf.load(Path(path).expanduser()))
+        found = OmegaConf.to_container(OmegaConf.load(paths.expanded(path)))
     except Exception as error:
         raise Refused(f"{key}={path} cannot be read ({error}); mend it") from error
     if not isinstance(found, (Mapping, list)):

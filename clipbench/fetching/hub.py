@@ -47,7 +47,7 @@ def local(pretrained: str, *, extra: str | None = None) -> Path | None:
     if pretrained.startswith("assets:"):
         path = paths.ASSETS / pretrained.removeprefix("assets:")
     else:
-        path = Path(pretrained).expanduser()
+        path = paths.expanded(pretrained)
         if pretrained.startswith(HUB) or not (path.suffix in SUFFIXES or "/" in pretrained):
             return None
     if not path.is_file():

@@ -198,9 +198,8 @@ def _epochs(chosen: int | None) -> list[str]:
 
 def _data(given: str) -> tuple[str, list[str]]:
     """The dataset's option, and the words that choose it."""
-    if Path(given).expanduser().is_dir():
-        root = str(Path(given).expanduser().resolve()).replace("\\", "\\\\").replace("'", "\\'")
-        return "imagefolder", ["dataset=imagefolder", f"dataset.root='{root}'"]
+    if (folder := paths.expanded(given)).is_dir():
+        return "imagefolder", ["dataset=imagefolder", f"dataset.root={folder.resolve()}"]
     options = sorted(path.stem for path in (paths.CONF / "dataset").glob("*.yaml"))
     if given not in options:
         near = closing.near(given, options)
