@@ -13,20 +13,25 @@ import torch
 
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
-from clipbench.diagnosis.guide import GUIDE
+from clipbench.diagnosis.guide import FROZEN, FULL, GUIDE, PARTIAL, SCRATCH
 from clipbench.guards import reads_text
 from clipbench.strategies.base import Strategy
 from clipbench.strategies.lit import LiT
 
 
-def kind(strategy: Strategy) -> str:
-    """Which row of the guide's table a strategy falls under, by what it freezes."""
-    if isinstance(strategy, LiT):  # its text tower is new
-        return "training from scratch"
+def kind(strategy: Strategy, *, scratch: bool = False) -> str:
+    """Return the row of the guide's table that a strategy falls under, by what it freezes.
+
+    Args:
+        strategy: of the run.
+        scratch: whether the model starts from random weights.
+    """
+    if scratch or isinstance(strategy, LiT):  # LiT's text tower is new
+        return SCRATCH
     depths = [vars(strategy).get(key, 0) for key in ("freeze_depth", "text_freeze_depth")]
     if strategy.reads_features or "all" in depths:
-        return "a frozen encoder"
-    return "partial fine-tuning" if any(depths) else "full fine-tuning"
+        return FROZEN
+    return PARTIAL if any(depths) else FULL
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Facts:
         source: whose file that is: ``conf/strategy`` or ``conf/model``.
         weight_decay: that the model's file recommends.
         gpu: whether there is one to train on.
+        scratch: whether the model starts from random weights.
     """
 
     pictures: int
@@ -52,6 +58,12 @@ class Facts:
     source: str
     weight_decay: float
     gpu: bool
+    scratch: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The row of the guide's table."""
+        return kind(self.strategy, scratch=self.scratch)
 
     @property
     def shots(self) -> float:
@@ -76,13 +88,15 @@ def facts(
         source="conf/strategy" if "lr" in own else "conf/model",
         weight_decay=model["weight_decay"],
         gpu=accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()),
+        scratch=config["model"].get("pretrained", "") is None,
     )
 
 
 def outside(facts: Facts, recipe: Mapping[str, Any]) -> list[str]:
     """A warning of what lies outside the guide's range for a way of tuning a CLIP, if anything.
 
-    A learning rate that the model's own file recommends is taken as it is. Warm-up counts where it
+    A learning rate that the strategy's own file recommends is taken as it is, and so is the model's
+    in full fine-tuning, which is what it is for. Warm-up counts where it
     is given in steps: the guide's are of sets of millions of pictures, and as a share of a smaller
     run they would say nothing. For the same reason a small set may take as many epochs as
     ``recipe=auto`` would.
@@ -93,9 +107,11 @@ def outside(facts: Facts, recipe: Mapping[str, Any]) -> list[str]:
     """
     if not facts.clip or not facts.strategy.trains:
         return []
-    name, found = kind(facts.strategy), []
+    name, found = facts.kind, []
+    meant = facts.source == "conf/strategy" or name in (FULL, SCRATCH)
+    usual = meant and recipe["lr"] == facts.lr
     asked = {
-        "lr": None if recipe["lr"] == facts.lr else recipe["lr"],
+        "lr": None if usual else recipe["lr"],
         "warmup_steps": recipe["warmup_steps"],
         "epochs": recipe["epochs"] if recipe["steps"] is None else None,
     }
@@ -158,8 +174,7 @@ def _batch_size(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 def _epochs(facts: Facts, values: Mapping[str, Any]) -> Choice:
-    frozen = kind(facts.strategy) == "a frozen encoder"
-    low, high = GUIDE["a frozen encoder" if frozen else "full fine-tuning"].epochs
+    low, high = GUIDE[FROZEN if kind(facts.strategy) == FROZEN else FULL].epochs
     steps = math.ceil(facts.pictures / values["batch_size"])
     return min(20, max(int(low), math.ceil(500 / steps))), (
         f"500 steps, as big_vision's for Flowers102 and Pets, are {500 / steps:.1f} epochs of "
@@ -176,11 +191,13 @@ def _warmup(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 def _lr(facts: Facts, values: Mapping[str, Any]) -> Choice:
-    name = kind(facts.strategy)
+    name = facts.kind
     # A strategy's own is for what it does, and a supervised network is no CLIP.
-    if not facts.clip or facts.source == "conf/strategy" or name == "full fine-tuning":
+    if not facts.clip or facts.source == "conf/strategy" or name == FULL:
         return facts.lr, f"what {facts.source} recommends, with its source there"
-    factor = round(GUIDE[name].middle / GUIDE["full fine-tuning"].middle)
+    if name == SCRATCH:
+        return float(f"{GUIDE[name].middle:.2g}"), f"the middle of the OpenCLIP guide's for {name}"
+    factor = round(GUIDE[name].middle / GUIDE[FULL].middle)
     return facts.lr * factor, (
         f"the model's {facts.lr:g} times {factor}: so far {name} lies above full fine-tuning in "
         "the OpenCLIP guide"
@@ -257,7 +274,7 @@ def proposals(facts: Facts) -> list[str]:
             f"{few}: compare strategy=linear_probe, which cannot distort the features, or lp_ft "
             "(Kumar et al. 2022)"
         )
-    if kind(facts.strategy) == "full fine-tuning" and facts.shots < 100:
+    if facts.kind == FULL and facts.shots < 100:
         found.append(
             f"{few}: compare a freeze_depth of half the blocks (6 of a ViT-B's 12): the guide's "
             "advice for small sets, and 0.1 % dearer on ImageNet (FT-CLIP, figure 3)"

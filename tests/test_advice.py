@@ -37,6 +37,7 @@ def of(*words, pictures=1020, classes=102, gpu=False):
         source="conf/strategy" if "lr" in own else "conf/model",
         weight_decay=config["model"]["recommended"]["weight_decay"],
         gpu=gpu,
+        scratch=config["model"]["pretrained"] is None,
     )
     root = {k: v for k, v in config.items() if k in config["recipe"]}
     return found, {**config["recipe"], **root}
@@ -87,6 +88,9 @@ def test_every_way_of_tuning_has_its_row_of_the_guide(words, kind):
         (("model=clip_tiny", "lr=3e-4"), None),  # what its own file recommends
         (("model=resnet50", "lr=0.1"), None),  # the guide is on CLIP
         (("strategy=zero_shot", "epochs=1"), None),
+        (("freeze_depth=6", "lr=3e-5"), "partial fine-tuning: lr=3e-05 (5e-05 to 0.0005)"),
+        (("model.pretrained=null", "lr=2e-3", "epochs=32", "warmup_steps=10000"), None),
+        (("model.pretrained=null", "lr=1e-4", "epochs=32"), "lr=0.0001 (0.001 to 0.005)"),
     ],
 )
 def test_a_value_outside_the_guides_range_is_said(words, said):

@@ -10,13 +10,13 @@ import yaml
 from scipy.stats import entropy
 
 from clipbench import advice, config, doctor, paths, results
-from clipbench.diagnosis import case, guide, symptoms
+from clipbench.diagnosis import case, guide, preflight, remedies, symptoms
 from clipbench.errors import Refused
 from clipbench.schema import build
 from tests.doctor.__main__ import HERE, read
 
 RUNS = yaml.safe_load((HERE / "runs.yaml").read_text())
-del RUNS["common"]
+COMMON = RUNS.pop("common")
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -37,15 +37,33 @@ def test_there_are_enough_of_either():
     assert len(ill) >= 12
 
 
-def test_remedies_are_keys_that_there_are():
-    keys = set(config.keys())
-    typed = set()
+def words_of(name):
+    """The command line of a kept run; the file of names is one of the lists that come along."""
+    names = "${clipbench.root:}/notes.json"
+    return [*COMMON, *(word.replace("NAMES", names) for word in RUNS[name]["words"])]
+
+
+def test_every_remedy_can_be_pasted_and_fits_the_run():
+    """Of remedies that set the same keys of the same model and strategy, one is pasted."""
+    seen = set()
     for name in RUNS:
-        for finding in symptoms.diagnose(read(name)):
-            for remedy in finding.remedies:
-                typed |= {w.partition("=")[0] for w in shlex.split(remedy) if w != "-m"}
-    # fractions are those of an own folder of pictures
-    assert not typed - keys - {"dataset.val_fraction", "dataset.test_fraction"}
+        kept, words = read(name), words_of(name)
+        composed = config.compose(*words)
+        whole = {**kept.record, "config": {**composed, **kept.config}}
+        blocks = [n for n in kept.record["parameters"]["groups"] if n.startswith("block ")]
+        findings = symptoms.diagnose(case.Case(whole, kept.confusion))
+        for remedy in {remedy for finding in findings for remedy in finding.remedies}:
+            pasted = [word for word in shlex.split(remedy) if word != "-m"]
+            kind = (kept.record["model"], *(word.partition("=")[0] for word in pasted))
+            if kind in seen:
+                continue
+            seen.add(kind)
+            again = config.compose(*words, *[word.replace("0,1,2,3,4", "7") for word in pasted])
+            assert again != composed, (name, remedy)
+            build(again["strategy"])
+            depth = again["freeze_depth"]
+            assert depth == "all" or int(depth) <= len(blocks), (name, remedy)
+    assert len(seen) > 20
 
 
 def test_nothing_is_proposed_that_the_run_has_done():
@@ -66,8 +84,10 @@ def test_nothing_is_proposed_that_the_run_has_done():
     assert "alphas=10" not in finding.remedies
 
     def proposed(depth, curve):
-        told = {**forgot.record, "freeze_depth": depth, "alpha_curve": curve}
-        return case.Case(told).deeper(), case.Case(told).averaged()
+        strategy = {**forgot.config["strategy"], "freeze_depth": depth}
+        own = {**forgot.config, "strategy": strategy}
+        run = case.Case({**forgot.record, "config": own, "alpha_curve": curve})
+        return remedies.deeper(run), remedies.averaged(run)
 
     assert proposed(0, []) == (("freeze_depth=3",), ("alphas=10",))
     assert proposed(None, line) == (("freeze_depth=3",), ())
@@ -106,7 +126,7 @@ def test_before_a_run_there_is_the_guides_checklist(capsys):
     warned = "\n".join(line for line in said if line.startswith("warn"))
     assert "lr=0.01 (1e-05 to 0.0001 in the guide for full fine-tuning); try: lr=3.2e-05" in warned
     assert "epochs=100 (5 to 20); try: epochs=10" in warned
-    assert "warmup_steps=500 (a share of the run, at most 0.3); try: warmup_steps=null" in warned
+    assert "warmup_steps=500 of 1,600 steps (0.31 of the run, at most 0.3); try: warmup" in warned
     assert "alphas=None (WiSE-FT); try: alphas=10" in warned
     good = ("lr=1e-4", "epochs=10", "freeze_depth=6", "alphas=10", "retention=cifar10")
     assert doctor.examine(["model=clip_vitb32", "dataset=flowers102", *good]) == 0
@@ -117,8 +137,11 @@ def test_before_a_run_there_is_the_guides_checklist(capsys):
 def test_the_guides_row_is_told_without_torch_as_with_it(path):
     for depth in ("0", "2", "all"):
         words = (f"strategy={path.stem}", f"freeze_depth={depth}")
-        node = config.compose(*words)["strategy"]
-        assert guide.row(node) == advice.kind(build(node))
+        whole = config.compose("model=clip_vitb32", *words)
+        strategy = build(whole["strategy"])
+        assert guide.row(whole["model"], whole["strategy"]) == advice.kind(strategy)
+        random = {**whole["model"], "pretrained": None}
+        assert guide.row(random, whole["strategy"]) == advice.kind(strategy, scratch=True)
 
 
 def test_the_least_loss_of_smoothed_labels_is_their_entropy():
@@ -153,4 +176,155 @@ def test_a_run_without_val_is_warned_of(capsys):
     assert doctor.examine(words) == 0
     assert "pass  epochs are chosen on val" in capsys.readouterr().out
     assert doctor.examine([*words, "+trainer.limit_val_batches=0"]) == 1
-    assert "warn  epochs are chosen on val" in capsys.readouterr().out
+    assert "warn  trainer.limit_val_batches=0: there is no val" in capsys.readouterr().out
+
+
+def told(name, **changes):
+    """A kept run with another record: ``config`` is merged into its own."""
+    kept = read(name)
+    record = {**kept.record, **changes}
+    record["config"] = {**kept.config, **changes.get("config", {})}
+    return case.Case(record, kept.confusion)
+
+
+def curve(**columns):
+    rows = zip(*columns.values(), strict=True)
+    return [{"epoch": k, **dict(zip(columns, row, strict=True))} for k, row in enumerate(rows)]
+
+
+def test_flyp_with_few_classes_cannot_come_below_ln_of_batch_by_classes():
+    """Three equal classes and a batch of 48: 16 images of each cannot be told apart."""
+    kept, even = read("healthy_flyp"), np.diag([20, 20, 20])
+    rows = curve(**{"train/loss": [None, 2.79, 2.78, 2.775], "val/acc": [0.6, 0.8, 0.84, 0.85]})
+    record = {**kept.record, "batch_size": 48, "curve": rows}
+    few = case.Case(record, {"val": even})
+    assert few.floor == pytest.approx(np.log(48 / 3))
+    assert [*symptoms.underfitting(few)] == [*symptoms.nothing_learnt(few)] == []
+    high = curve(**{"train/loss": [None, 3.7, 3.6, 3.58], "val/acc": [0.4, 0.45, 0.5, 0.5]})
+    (finding,) = symptoms.underfitting(case.Case({**record, "curve": high}, {"val": even}))
+    assert "guessing is 3.871, the least it can be 2.773" in finding.evidence
+    masked = {**kept.config, "strategy": {**kept.config["strategy"], "duplicates": "masked"}}
+    assert case.Case({**record, "config": masked}, {"val": even}).floor == 0
+    uneven = case.Case(record, {"val": np.diag([54, 3, 3])})
+    assert uneven.floor == pytest.approx(0.9 * np.log(0.9 * 48) + 0.1 * np.log(0.05 * 48))
+
+
+def test_a_loss_that_epochs_are_chosen_by_counts_the_other_way():
+    chosen = {"metric": "val/loss", "epoch": 5, "alpha": None}
+    falls = curve(**{"val/loss": [2.0, 1.6, 1.3, 1.1, 0.9, 0.8], "train/loss": [None, *[1.0] * 5]})
+    run = told("healthy_clip", selection=chosen, curve=falls)
+    (finding,) = symptoms.stopped_early(run)
+    assert finding.evidence.startswith("val/loss still fell from 1.100 to 0.800")
+    assert [*symptoms.no_gain(run)] == []
+    flat = curve(**{"val/loss": [2.0, 1.6, 1.3, 0.83, 0.82, 0.81], "train/loss": [None, *[1] * 5]})
+    assert [*symptoms.stopped_early(told("healthy_clip", selection=chosen, curve=flat))] == []
+    worse = curve(**{"val/loss": [0.5, 0.9, 0.7, 0.8], "train/loss": [None, 0.4, 0.3, 0.2]})
+    start = {**chosen, "epoch": 0}
+    (finding,) = symptoms.no_gain(told("healthy_clip", selection=start, curve=worse))
+    assert finding.evidence == "val/loss 0.500 before training and at best 0.700 after"
+
+
+def test_nothing_rises_from_what_is_perfect_or_next_to_nothing():
+    chosen = {"metric": "val/acc", "epoch": 5, "alpha": None}
+    full = curve(**{"val/acc": [0.8, 0.9, 0.93, 0.95, 0.96, 1.0], "train/loss": [None, *[0.1] * 5]})
+    assert [*symptoms.stopped_early(told("healthy_clip", selection=chosen, curve=full))] == []
+    tiny = curve(
+        **{
+            "val/acc": [0.9, 1.0, 1.0, 1.0],
+            "val/loss": [0.3, 0.0012, 0.0004, 0.0006],
+            "train/loss": [None, 0.01, 0.001, 0.0002],
+        }
+    )
+    found = symptoms.diagnose(told("healthy_clip", curve=tiny))
+    assert not {"overfitting", "stopped early"} & {finding.name for finding in found}
+
+
+SCRATCH = ("model.pretrained=null", "lr=2e-3", "warmup_steps=10000", "epochs=32")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model=clip_vitb32", "dataset=imagefolder", *SCRATCH),
+        ("model=clip_vitb16", "dataset=imagenet", *SCRATCH),
+        ("model=resnet50", "dataset=flickr8k", "strategy=lit", *SCRATCH[1:], "warmup_steps=0"),
+        (
+            "model=clip_vitl14",
+            "lr=1e-4",
+            "epochs=10",
+            "freeze_depth=12",
+            "alphas=10",
+            "retention=dtd",
+        ),
+        ("model=clip_vitb32", "strategy=zero_shot"),
+        ("model=clip_vitb32", "strategy=linear_probe", "callbacks=none", "keep=all"),
+    ],
+)
+def test_what_the_guide_itself_says_is_not_warned_of(words):
+    points = [*preflight.checks(config.compose(*words))]
+    assert [point for point in points if not point[0]] == []
+
+
+PLAIN = ("lr=0.3", "epochs=40", "warmup=0.8", "+trainer.limit_val_batches=0")
+
+
+RANDOM = (*PLAIN[:2], "warmup_steps=90", "model.pretrained=null")
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        *[(name, PLAIN) for name in ("clip_vitb32", "clip_tiny", "resnet50", "timm")],
+        *[(name, RANDOM) for name in ("clip_vitl14", "resnet_tiny", "timm")],
+    ],
+)
+def test_the_remedies_of_the_checklist_pasted_pass(model, words):
+    typed = [f"model={model}", "dataset=cifar10", *words]
+    for _ in range(3):  # with weights there are points that mean nothing without them
+        failing = [p for p in preflight.checks(config.compose(*typed)) if not p[0]]
+        typed += [word for point in failing for word in shlex.split(point[2])]
+    assert failing == []
+    assert len(typed) > 5
+
+
+def test_a_point_passes_or_warns_by_the_value_it_prints():
+    def point(start, *words):
+        found = preflight.checks(config.compose("dataset=flowers102", *words))
+        return [(passes, what) for passes, what, _ in found if what.startswith(start)]
+
+    blog = ("model=clip_vitb32", "recipe=blog_clip")
+    assert point("warmup_steps", *blog) == [
+        (False, "warmup_steps=500 of 20 steps (25 of the run, at most 0.3)")
+    ]
+    assert point("warmup_steps", *blog, "steps=5000")[0][0]
+    assert point("epochs=", *blog, "steps=5000") == []  # they do not count then
+    assert point("retention", "model=resnet50") == point("alphas", "model=resnet50") == []
+    assert point("lr", *blog, "freeze_depth=6") == [
+        (False, "lr=3e-05 (5e-05 to 0.0005 in the guide for partial fine-tuning)")
+    ]
+    assert point("keep", *blog, "keep=3", "callbacks=none") == [
+        (True, "keep=3 beside best.ckpt and last.ckpt (checkpoints)")
+    ]
+
+
+def test_a_partial_run_below_the_guides_range_is_named():
+    """3e-5 is the model's own for all of it; the guide begins at 5e-5 where blocks are frozen."""
+    model = config.compose("model=clip_vitb32")["model"]
+    kept = read("healthy_clip")
+    half = {**kept.config["strategy"], "freeze_depth": 6}
+    (finding,) = symptoms.learning_rate(
+        told("healthy_clip", lr=3e-5, config={"model": model, "strategy": half})
+    )
+    assert "lr=3e-05; the OpenCLIP guide has 5e-05 to 0.0005 for partial" in finding.evidence
+    whole = told("healthy_clip", lr=3e-5, config={"model": model})
+    assert [*symptoms.learning_rate(whole)] == []
+
+
+def test_what_is_forgotten_is_mixed_in_by_its_own_words():
+    whole = config.compose("model=clip_tiny", "retention=shapes", "retention.scene=pretrain")
+    ill = read("forgetting")
+    own = {**ill.config, "retention": whole["retention"]}
+    (finding,) = symptoms.forgetting(case.Case({**ill.record, "config": own}, ill.confusion))
+    assert "mix=shapes mix.scene=pretrain mix_fraction=0.25" in finding.remedies
+    again = config.compose(*shlex.split(finding.remedies[-1]))
+    assert again["mix"]["scene"] == "pretrain"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clipbench import results
 from clipbench.diagnosis import guide
 from clipbench.errors import Refused
-from clipbench.statistics import wilson
+from clipbench.statistics import goodness, wilson
 
 
 @dataclass
@@ -71,49 +71,81 @@ class Case:
         """Epochs that were trained."""
         return max((int(row["epoch"]) for row in self.record["curve"]), default=0)
 
+    @property
+    def of_pairs(self) -> bool:
+        """Whether the loss tells the pairs of a batch apart, not the classes."""
+        return guide.class_of(self.config["strategy"]) in ("Contrastive", "FLYP", "LiT")
+
     @cached_property
     def guessing(self) -> float | None:
         """The loss of guessing: ln of the classes, or of the batch where pairs are told apart."""
-        told = ("Contrastive", "FLYP", "LiT")
-        if str(self.config["strategy"]["_target_"]).rpartition(".")[2] in told:
-            return math.log(min(self.record["batch_size"], self.record["data"]["train"]["n"]))
+        if self.of_pairs:
+            return math.log(self._batch)
         return math.log(len(self.confusion["val"])) if "val" in self.confusion else None
+
+    @property
+    def _batch(self) -> int:
+        return int(min(self.record["batch_size"], self.record["data"]["train"]["n"]))
 
     @cached_property
     def floor(self) -> float:
-        """The least that a loss with smoothed labels can be: their entropy."""
+        """The least that train/loss can be, in nats.
+
+        With smoothed labels it is their entropy. FLYP tells no images of one class apart, so that
+        the best model still guesses among those in a batch: ln(batch / classes), where the classes
+        are of one size.
+        """
+        if guide.class_of(self.config["strategy"]) == "FLYP":
+            return self._floor_of_classes()
         share = self.config.get("label_smoothing") or 0.0
-        if not share or "val" not in self.confusion:
+        if self.of_pairs or not share or "val" not in self.confusion:
             return 0.0
         classes = len(self.confusion["val"])
         rest = share / classes
         top = 1 - share + rest
         return -top * math.log(top) - (classes - 1) * rest * math.log(rest)
 
+    def _floor_of_classes(self) -> float:
+        """The mean of ln(images of one's class in a batch), by how often the classes occur."""
+        duplicates = self.config["strategy"].get("duplicates")
+        if duplicates == "masked" or "val" not in self.confusion:
+            return 0.0
+        counts = self.confusion["val"].sum(1).astype(float)
+        if (self.config.get("dataset") or {}).get("balance") in ("sampler", "unique"):
+            counts = np.ones(len(counts))
+        shares = counts[counts > 0] / counts.sum()
+        return float((shares * np.log(np.maximum(1.0, shares * self._batch))).sum())
+
+    def good(self, value: float) -> float:
+        """Return a value of the metric so that more is better."""
+        return goodness(self.metric, value)
+
+    def gain(self, before: float, after: float) -> float:
+        """Return how much better the metric got; negative where it got worse."""
+        return self.good(after) - self.good(before)
+
+    @property
+    def of_share(self) -> bool:
+        """Whether the metric is a fraction that is better when higher: an accuracy, a recall."""
+        return self.good(1.0) > 0
+
     @cached_property
     def noise(self) -> float:
-        """Half of Wilson's interval of the best accuracy on val: less is no difference."""
-        n = self.record["data"]["val"]["n"]
-        best = max((value for _, value in self.series(self.metric)), default=0.5)
-        found = wilson(min(1.0, max(0.0, best)), n)
-        return (found.high - found.low) / 2
+        """What is no difference of the metric: half of Wilson's interval of the best one on val.
 
-    def deeper(self) -> tuple[str, ...]:
-        """A deeper freezing than this run's, if there is one: half of the blocks, or all."""
-        blocks = [n for n in self.record["parameters"]["groups"] if n.startswith("block ")]
-        half, now = max(1, len(blocks) // 2), self.record["freeze_depth"]
-        if now == "all":
-            return ()
-        return (f"freeze_depth={half if int(now or 0) < half else 'all'}",)
+        Of a loss or a rank, which are no shares of n images, a tenth of the best one.
+        """
+        values = [value for _, value in self.series(self.metric)]
+        if not self.of_share:
+            return 0.1 * min(values, default=0.0)
+        n = self.record["data"]["val"]["n"]
+        found = wilson(min(1.0, max(0.0, max(values, default=0.5))), n)
+        return (found.high - found.low) / 2
 
     @property
     def between(self) -> list[Mapping[str, Any]]:
         """The points of WiSE-FT's line that are neither its start nor its end."""
         return [p for p in self.record.get("alpha_curve") or () if 0 < p["alpha"] < 1]
-
-    def averaged(self) -> tuple[str, ...]:
-        """WiSE-FT's line, where this run has none."""
-        return () if self.between else ("alphas=10",)
 
 
 def read(folder: Path) -> Case:

@@ -3,42 +3,143 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clipbench.diagnosis import guide
+from clipbench.diagnosis import guide, options
+from clipbench.tabling import references
 
 Check = tuple[bool, str, str]  # whether it passes, what was looked at, the override to try
+LONGEST = 0.3  # of a run that is warm-up. Ours.
 
 
 def checks(config: Mapping[str, Any]) -> Iterator[Check]:
-    """Each point of the checklist, in its order; no data and no weights are looked at.
+    """Yield each point of the checklist that applies, in its order.
+
+    Every point passes or warns by the value that it prints; a point that means nothing for the
+    model or the strategy is left out. No data and no weights are looked at.
 
     Args:
         config: composed, not yet filled in: null lr, epochs and so on are chosen by rule later.
     """
-    model, strategy, lr = config["model"], config["strategy"], config["lr"]
-    weights = model.get("pretrained")
-    yield weights is not None, f"model.pretrained={weights}", "model.pretrained=TAG"
-    name = guide.row(strategy)
+    model, strategy = config["model"], config["strategy"]
+    name = guide.row(model, strategy)
+    clip = guide.class_of(model) == "CLIP" and model.get("pool") is None
+    steps = guide.takes_steps(strategy)
+    yield _weights(config, name)
+    if steps and clip:
+        yield _learning_rate(config, name)
+    if steps and config["steps"] is None:
+        yield _epochs(config, name)
+    if steps:
+        yield _warmup(config, name)
+    forgets = clip and name != guide.SCRATCH and _encoder_moves(strategy)
+    if forgets:
+        yield _retention(config)
+    if steps and name in (guide.FULL, guide.PARTIAL):
+        yield _depth(config, name, clip=clip)
+    if steps:
+        yield _validation(config)
+    if forgets:
+        averaged = config["alphas"] is not None
+        yield averaged, f"alphas={config['alphas']} (WiSE-FT)", "alphas=10"
+    if steps:
+        kept = f"keep={config['keep']}"
+        yield True, f"{kept} beside best.ckpt and last.ckpt (checkpoints)", "keep=all"
+
+
+def _encoder_moves(strategy: Mapping[str, Any]) -> bool:
+    return guide.class_of(strategy) not in ("ZeroShot", "LinearProbe")
+
+
+def _weights(config: Mapping[str, Any], name: str) -> Check:
+    weights, lr = config["model"].get("pretrained", "its own"), config["lr"]
+    remedy = options.pretrained(config["model"]) or "model=clip_vitb32"
+    if weights is not None:
+        return True, f"model.pretrained={weights}", remedy
     low, high = guide.GUIDE[name].lr
-    usual = guide.own_lr(model, strategy)
-    clip = str(model["_target_"]).rpartition(".")[2] == "CLIP"
-    right = lr is None or lr == usual or not clip or low <= lr <= high
-    about = f"lr={lr} ({low:g} to {high:g} in the guide for {name})" if clip else f"lr={lr}"
-    yield right, about, f"lr={guide.GUIDE[name].middle:.2g}"
+    about = f"model.pretrained=None, lr={lr} ({low:g} to {high:g} in the guide for {name})"
+    return lr is not None and low <= lr <= high, about, remedy
+
+
+def _learning_rate(config: Mapping[str, Any], name: str) -> Check:
+    model, strategy, lr = config["model"], config["strategy"], config["lr"]
+    low, high = guide.GUIDE[name].lr
+    remedy = f"lr={guide.GUIDE[name].middle:.2g}"
+    if lr is None:
+        return True, "lr=None (chosen by rule, for what is trained)", remedy
+    if lr == guide.recommended(model, strategy) and not low <= lr <= high:
+        return True, f"lr={lr} (recommended in the option's own file)", remedy
+    about = f"lr={lr} ({low:g} to {high:g} in the guide for {name})"
+    return guide.fits(model, strategy, lr), about, remedy
+
+
+def _epochs(config: Mapping[str, Any], name: str) -> Check:
     epochs = config["epochs"]
-    fits = epochs is None or config["steps"] is not None or 5 <= epochs <= 20
-    yield fits, f"epochs={epochs} (5 to 20)", "epochs=10"
-    literal, share = config["warmup_steps"], config["warmup"]
-    told = f"warmup_steps={literal}" if literal is not None else f"warmup={share}"
-    short = literal is None and (share is None or share <= 0.3)
-    yield short, f"{told} (a share of the run, at most 0.3)", "warmup_steps=null warmup=0.1"
-    kept = config["retention"] is not None
-    yield kept or not clip, f"retention={'set' if kept else None}", "retention=cifar10"
-    full = name == "full fine-tuning"
-    yield not full, name, "freeze_depth=6, before all of it"
-    seen = config["trainer"].get("limit_val_batches") != 0
+    if epochs is None:
+        return True, "epochs=None (chosen by rule, 5 to 20)", "epochs=10"
+    if name == guide.SCRATCH:
+        low = int(guide.GUIDE[name].epochs[0])
+        return epochs >= low, f"epochs={epochs} ({low} or more from scratch)", f"epochs={low}"
+    return 5 <= epochs <= 20, f"epochs={epochs} (5 to 20)", "epochs=10"
+
+
+def _warmup(config: Mapping[str, Any], name: str) -> Check:
+    literal, share, remedy = (
+        config["warmup_steps"],
+        config["warmup"],
+        "warmup_steps=null warmup=0.1",
+    )
+    if literal is None:
+        if share is None:
+            return True, "warmup=None (chosen by rule, 0.1 or 0.2 of the run)", remedy
+        return share <= LONGEST, f"warmup={share} (a share of the run, at most {LONGEST})", remedy
+    total = _steps(config)
+    if total:
+        share = literal / total
+        about = f"warmup_steps={literal} of {total:,} steps ({share:.2g} of the run, at most"
+        return share <= LONGEST, f"{about} {LONGEST})", remedy
+    if name == guide.SCRATCH:
+        low, high = guide.GUIDE[name].warmup_steps
+        about = f"warmup_steps={literal} ({low:g} in the guide for {name})"
+        return low <= literal <= high, about, remedy
+    about = f"warmup_steps={literal} (a share of the run, at most {LONGEST}, is safe; how many "
+    return False, f"{about}steps this run has is not known before its data are read)", remedy
+
+
+def _steps(config: Mapping[str, Any]) -> int | None:
+    """The steps of a run whose dataset has a published size; None where that is not known."""
+    if config["steps"] is not None:
+        return int(config["steps"])
+    dataset, epochs, batch = config["dataset"], config["epochs"], config["batch_size"]
+    name = options.option("dataset", dataset)
+    cut = [key for key in ("shots", "subset") if dataset.get(key) is not None]
+    pairs = config["strategy"].get("captions") == "all"
+    if name is None or epochs is None or batch is None or cut or pairs:
+        return None
+    images = references.pictures(name, "train", dataset.get("scheme"))
+    return images and -(-images // batch) * int(epochs)
+
+
+def _retention(config: Mapping[str, Any]) -> Check:
+    node, dataset = config["retention"], options.option("dataset", config["dataset"])
+    named = options.option("dataset", node) if node else None
+    remedy = f"retention={'dtd' if dataset == 'cifar10' else 'cifar10'}"
+    if str(config["model"].get("pretrained")).startswith("assets:"):
+        remedy = "retention=shapes retention.scene=pretrain"  # what the embedded models have seen
+    return node is not None, f"retention={named} (what is forgotten)", remedy
+
+
+def _depth(config: Mapping[str, Any], name: str, *, clip: bool) -> Check:
+    """Partial before full; the guide's learning rate is another one there."""
+    remedy, lr = options.half(config["model"]), config["lr"]
+    low, high = guide.GUIDE[guide.PARTIAL].lr
+    if clip and lr is not None and not low <= lr <= high:
+        remedy = f"{remedy} lr={guide.GUIDE[guide.PARTIAL].middle:.2g}"
+    return name != guide.FULL, f"freeze_depth={config['freeze_depth']}: {name}", remedy
+
+
+def _validation(config: Mapping[str, Any]) -> Check:
+    limit = config["trainer"].get("limit_val_batches")
+    if limit == 0:
+        about = f"trainer.limit_val_batches={limit}: there is no val to choose an epoch by"
+        return False, about, "~trainer.limit_val_batches"
     by = config["monitor"] or "the dataset's own metric"
-    yield seen, f"epochs are chosen on val, by {by}", "~trainer.limit_val_batches"
-    averaged = config["alphas"] is not None or not clip
-    yield averaged, f"alphas={config['alphas']} (WiSE-FT)", "alphas=10"
-    saves = bool(config["callbacks"])
-    yield saves, f"callbacks={'set' if saves else None} (checkpoints)", "callbacks=default"
+    return True, f"epochs are chosen on val, by {by}", ""

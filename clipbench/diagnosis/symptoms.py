@@ -9,15 +9,17 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from clipbench.diagnosis import guide
+from clipbench.diagnosis import guide, options, remedies
 from clipbench.diagnosis.case import Case
-from clipbench.statistics import goodness, wilson
+from clipbench.statistics import wilson
 
+NOTHING = 0.01  # of the loss of guessing: less is no loss, and no rise of one. Ours.
+PERFECT = 0.995  # of a share: nothing is to be gained above it. Ours.
 RISE = 0.1  # of val/loss above its lowest, relative: overfitting. Ours.
 LEFT = 0.5  # of the loss of guessing: more than that left in train/loss is underfitting. Ours.
 FORGOTTEN = 0.05  # of another task's or a shift's accuracy, absolute. Ours.
 LONG_WARMUP = 0.35  # of the run; big_vision and FT-CLIP warm up for 0.2 of theirs. Ours.
-AT_GUESSING = 0.97  # of the loss of guessing: nothing is learnt. Ours.
+AT_GUESSING = 0.97  # of the loss of guessing above its floor: nothing is learnt. Ours.
 BURST = 1.5  # train/loss over that of guessing, on its way: it has diverged. Ours.
 GAP = 1.3  # val/loss over train/loss of the second epoch. Ours.
 ONE_CLASS = 0.5  # of the predictions, where it has less than half as many pictures. Ours.
@@ -41,14 +43,10 @@ class Finding:
     remedies: tuple[str, ...]
 
 
-def _times(value: float, factor: float) -> str:
-    return f"{value * factor:.2g}"
-
-
 def diverged(case: Case) -> Iterator[Finding]:
     """Training ended in numbers that are not finite, or in a loss above that of guessing."""
     losses = case.series("train/loss")
-    lower = (f"lr={_times(case.lr, 0.1)}", f"lr={_times(case.lr, 0.1)} warmup=0.2")
+    lower = remedies.calmer(case)
     if case.record["status"] == "diverged":
         yield Finding("divergence", str(case.record["error"]).partition(";")[0], lower)
     elif case.guessing and len(losses) > 1 and _above(case, losses[-1][1]):
@@ -70,14 +68,15 @@ def nothing_learnt(case: Case) -> Iterator[Finding]:
     if not case.guessing or len(losses) < 2 or case.record["status"] == "diverged":
         return
     last = losses[-max(1, len(losses) // 3) :]
-    close = all(AT_GUESSING <= value / case.guessing <= 1.05 for value in last)
+    least = case.floor + AT_GUESSING * (case.guessing - case.floor)
+    close = all(least <= value <= 1.05 * case.guessing for value in last)
     if not close or case.cautious:
         return
     what = "batch" if case.guessing != _of_classes(case) else "classes"
     yield Finding(
         "collapse",
         f"train/loss stays at {last[-1]:.3f}, ln({what}) is {case.guessing:.3f}",
-        (f"lr={_times(case.lr, 0.1)}", f"lr={_times(case.lr, 0.1)} warmup=0.2"),
+        remedies.calmer(case),
     )
 
 
@@ -93,18 +92,18 @@ def overfitting(case: Case) -> Iterator[Finding]:
         return
     best, lowest = min(trained, key=lambda row: row[1])
     last, ends = trained[-1]
-    if best == last or ends < (1 + RISE) * lowest or train[last] >= train[best]:
+    rises = ends - lowest >= max(RISE * lowest, NOTHING * (case.guessing or 0))
+    if best == last or not rises or train[last] >= train[best]:
         return
-    decay = case.config["weight_decay"]
     yield Finding(
         "overfitting",
         f"val/loss {lowest:.3f} at epoch {best}, {ends:.3f} at {last}, while train/loss fell from "
         f"{train[best]:.3f} to {train[last]:.3f}",
         (
-            f"epochs={best}",
-            *case.deeper(),
-            f"lr={_times(case.lr, 0.3)}",
-            f"weight_decay={_times(decay or 0.05, 2)} augment=crop_flip",
+            remedies.until(case, best),
+            *remedies.deeper(case),
+            remedies.slower(case, 0.3),
+            remedies.regularised(case),
         ),
     )
 
@@ -117,41 +116,28 @@ def underfitting(case: Case) -> Iterator[Finding]:
         return
     if any(True for _ in nothing_learnt(case)):
         return
-    left = (losses[-1] - case.floor) / (case.guessing - case.floor)
-    still = losses[-1] > 0.9 * losses[0] and case.series(case.metric)[-1][1] < 0.9
-    if left < LEFT and not (still and len(losses) > 2):
+    first, last, most = (loss - case.floor for loss in (losses[0], losses[-1], case.guessing))
+    if most <= 0:
+        return  # a batch of one class has nothing to tell apart
+    if last < LEFT * most and not _at_a_stand(case, first, last, most):
         return
     yield Finding(
         "underfitting",
         f"train/loss {losses[0]:.3f} in its first epoch, {losses[-1]:.3f} in its last; guessing is "
-        f"{case.guessing:.3f}",
-        _more(case),
+        f"{case.guessing:.3f}{_least(case)}",
+        remedies.more(case),
     )
 
 
-def _more(case: Case) -> tuple[str, ...]:
-    """Overrides that make a run learn more."""
-    usual = guide.own_lr(case.config["model"], case.config["strategy"]) or case.lr
-    total, smaller = case.record["steps"]["total"], []
-    if total / max(1, case.epochs) < 8 and case.record["batch_size"] > 16:
-        smaller = [f"batch_size={max(16, case.record['batch_size'] // 4)}"]
-    higher = usual if case.cautious else 3 * case.lr
-    thawed = ["freeze_depth=0"] if case.record["freeze_depth"] else []
-    return (
-        *smaller,
-        f"lr={higher:.2g}",
-        f"epochs={3 * max(1, case.epochs)}",
-        *thawed,
-        *_freer(case),
-    )
+def _at_a_stand(case: Case, first: float, last: float, most: float) -> bool:
+    """Whether the loss above its floor hardly fell, of a model that is not good already."""
+    scores = case.series(case.metric)
+    good = last < NOTHING * most or (case.of_share and scores[-1][1] >= 0.9)
+    return last > 0.9 * first and not good and len(case.series("train/loss")) > 2
 
 
-def _freer(case: Case) -> tuple[str, ...]:
-    """Less regularisation, where there is any: the guide's last remedy for underfitting."""
-    decay, smoothing = case.config["weight_decay"], case.config.get("label_smoothing")
-    told = [f"weight_decay={_times(decay, 0.1)}"] if decay else []
-    told += ["label_smoothing=0"] if smoothing else []
-    return (" ".join(told),) if told else ()
+def _least(case: Case) -> str:
+    return f", the least it can be {case.floor:.3f}" if case.floor else ""
 
 
 def forgetting(case: Case) -> Iterator[Finding]:
@@ -166,12 +152,17 @@ def forgetting(case: Case) -> Iterator[Finding]:
         after = ends.get(key)
         if after is None or before - after < FORGOTTEN:
             continue
-        mix = ("mix=NAME mix_fraction=0.25",) if key == "retention/acc" else ()
+        mix = remedies.mixed(case) if key == "retention/acc" else ()
         told = _on_the_line(case, key, before)
         yield Finding(
             "forgetting",
             f"{key} {before:.3f} before training, {after:.3f} after{told}",
-            (*case.averaged(), f"lr={_times(case.lr, 0.3)}", *case.deeper(), *mix),
+            (
+                *remedies.averaged(case),
+                remedies.slower(case, 0.3),
+                *remedies.deeper(case),
+                *mix,
+            ),
         )
 
 
@@ -180,7 +171,7 @@ def _on_the_line(case: Case, key: str, before: float) -> str:
     kept = [p for p in case.between if before - p.get(key, -1.0) < FORGOTTEN]
     if not kept:
         return ""
-    best = max(kept, key=lambda p: goodness(case.metric, p[case.metric]))
+    best = max(kept, key=lambda point: case.good(point[case.metric]))
     told = f"{case.metric} {best[case.metric]:.3f}"
     return f"; {best[key]:.3f} at alpha={best['alpha']:g} of its line, with {told}"
 
@@ -202,7 +193,7 @@ def warmup(case: Case) -> Iterator[Finding]:
         yield Finding(
             "long warm-up",
             f"{steps['warmup']} of {steps['total']} steps ({share:.0%}) are warm-up",
-            (plan, f"epochs={2 * max(1, case.epochs)}"),
+            (plan, remedies.longer(case, 2)),
         )
 
 
@@ -219,28 +210,26 @@ def batchnorm(case: Case) -> Iterator[Finding]:
         return
     if train[2] > train[1] or val[2] < GAP * train[2]:
         return
+    larger = ("batch_size=64",) if case.record["batch_size"] < 64 else ()
     yield Finding(
         "BatchNorm",
         f"in epoch 2 val/loss is {val[2]:.2f} and train/loss {train[2]:.2f}: its statistics do "
         "not fit weights that moved so fast, or batches so small",
-        (f"lr={_times(case.lr, 0.1)}", "strategy.frozen_statistics=true", "batch_size=64"),
+        (remedies.slower(case), "strategy.frozen_statistics=true", *larger),
     )
 
 
 def learning_rate(case: Case) -> Iterator[Finding]:
-    """Outside the guide's range; what the model's own file recommends is taken as it is."""
-    usual = guide.own_lr(case.config["model"], case.config["strategy"])
-    if not case.clip or not case.trains or case.lr == usual:
+    """Outside the guide's range; what the option's own file recommends is taken as it is."""
+    model, strategy = case.config["model"], case.config["strategy"]
+    if not case.clip or not case.trains or guide.fits(model, strategy, case.lr):
         return
-    name = guide.row(case.config["strategy"])
+    name, usual = guide.row(model, strategy), guide.recommended(model, strategy)
     low, high = guide.GUIDE[name].lr
-    if low <= case.lr <= high:
-        return
-    inside = guide.GUIDE[name].middle
     yield Finding(
         "learning rate",
         f"lr={case.lr:g}; the OpenCLIP guide has {low:g} to {high:g} for {name}",
-        (f"lr={inside:.2g}", *([f"lr={usual:g}"] if usual else [])),
+        (f"lr={guide.GUIDE[name].middle:.2g}", *([f"lr={usual:g}"] if usual else [])),
     )
 
 
@@ -249,28 +238,31 @@ def no_gain(case: Case) -> Iterator[Finding]:
     scores = dict(case.series(case.metric))
     if case.record["selection"].get("epoch") != 0 or not case.trains or len(scores) < 2:
         return
-    after = max(value for epoch, value in scores.items() if epoch > 0)
-    if scores[0] - after < 0 or scores[0] >= 0.995:
+    after = max((value for epoch, value in scores.items() if epoch > 0), key=case.good)
+    if case.gain(scores[0], after) > 0 or (case.of_share and scores[0] >= PERFECT):
         return
+    probe = ("strategy=linear_probe",) if "val" in case.confusion else ()
     yield Finding(
         "no gain",
         f"{case.metric} {scores[0]:.3f} before training and at best {after:.3f} after",
-        (f"lr={_times(case.lr, 0.1)}", *case.deeper(), "strategy=linear_probe", *case.averaged()),
+        (remedies.slower(case), *remedies.deeper(case), *probe, *remedies.averaged(case)),
     )
 
 
 def stopped_early(case: Case) -> Iterator[Finding]:
-    """The last epoch is the best, and the curve still rises by more than its noise."""
+    """The last epoch is the best, and the curve still gets better by more than its noise."""
     scores = case.series(case.metric)
     if case.record["selection"].get("epoch") != case.epochs or len(scores) < 4:
         return
-    third = scores[-1 - max(2, len(scores) // 3)][1]
-    if scores[-1][1] - third <= max(0.02, case.noise):
+    third, last = scores[-1 - max(2, len(scores) // 3)][1], scores[-1][1]
+    least = max(0.02, case.noise) if case.of_share else case.noise
+    if case.gain(third, last) <= least or (case.of_share and last >= PERFECT):
         return
+    way = "rose" if last > third else "fell"
     yield Finding(
         "stopped early",
-        f"{case.metric} still rose from {third:.3f} to {scores[-1][1]:.3f}, its last epoch's",
-        (f"epochs={2 * case.epochs}",),
+        f"{case.metric} still {way} from {third:.3f} to {last:.3f}, its last epoch's",
+        (remedies.longer(case, 2),),
     )
 
 
@@ -287,7 +279,7 @@ def class_collapse(case: Case) -> Iterator[Finding]:
         "class collapse",
         f"{said[top]:.0%} of val is taken for class {top}, which has {true[top]:.0%}; "
         f"{int((said > 0).sum())} of {len(said)} classes are ever predicted",
-        (f"lr={_times(case.lr, 0.1)}", "dataset.balance=weights"),
+        (remedies.slower(case), *remedies.balanced(case)),
     )
 
 
@@ -301,13 +293,13 @@ def names(case: Case) -> Iterator[Finding]:
         return
     said = f"val/acc before training is {start:.3f}, guessing {guess:.3f}"
     if case.config["model"].get("pretrained") is None:
-        fix = ("model.pretrained=TAG",)
+        fix = (options.pretrained(case.config["model"]) or "model=clip_vitb32",)
         yield Finding("no pretrained weights", f"{said}; model.pretrained is null", fix)
         return
     yield Finding(
         "names and labels disagree",
         said,
-        ("dataset.class_names=FILE", "prompts=openai", "strategy.head=random"),
+        remedies.renamed(case),
     )
 
 
@@ -316,10 +308,11 @@ def imbalance(case: Case) -> Iterator[Finding]:
     acc, mean = (case.record["final"].get(f"val/{key}") for key in ("acc", "mean_per_class"))
     if acc is None or mean is None or acc - mean < UNEVEN:
         return
+    monitored = () if case.metric == "val/mean_per_class" else ("monitor=mean_per_class",)
     yield Finding(
         "imbalance",
         f"val/acc {acc:.3f}, but the mean over classes is {mean:.3f}",
-        ("dataset.balance=weights", "dataset.balance=sampler", "monitor=mean_per_class"),
+        (*remedies.balanced(case), *monitored),
     )
 
 
@@ -331,7 +324,7 @@ def small_splits(case: Case) -> Iterator[Finding]:
             continue
         found = wilson(acc, told["n"])
         if found.high - found.low > WIDE:
-            fix = ("dataset.val_fraction=0.3 dataset.test_fraction=0.3", "-m seed=0,1,2,3,4")
+            fix = remedies.larger_splits(case)
             said = f"{split} has {told['n']} pictures: {acc:.2f} may be {found.low:.2f} to "
             yield Finding("small split", f"{said}{found.high:.2f}", fix)
 
