@@ -75,13 +75,10 @@ class Run:
         self.mixed: Mixed | None = None
         if (mix := self.config["mix"]) is not None:
             self.mixed = Mixed(mix, self.config["seed"], self.config["mix_weight"])
+        asked = ("epochs", "steps", "warmup", "warmup_steps", "lr", "min_lr")
         self.schedule = optim.plan(
             batches=self._batches() if self.strategy.trains else 0,
-            epochs=self.recipe["epochs"],
-            warmup=self.recipe["warmup"],
-            warmup_steps=self.recipe["warmup_steps"],
-            steps=self.recipe["steps"],
-            floor=self.recipe["min_lr"] / self.recipe["lr"] if self.recipe["lr"] else 0.0,
+            **{name: self.recipe[name] for name in asked},
         )
         if self.recipe["steps"] is not None:  # the last epoch may be a part of one
             self.recipe["epochs"] = math.ceil(self.recipe["steps"] / max(1, self._batches()))

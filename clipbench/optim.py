@@ -139,9 +139,10 @@ def plan(
     warmup: float,
     warmup_steps: int | None,
     steps: int | None = None,
-    floor: float = 0.0,
+    lr: float | None = None,
+    min_lr: float = 0.0,
 ) -> Schedule:
-    """The schedule of a run, from its size.
+    """Return the schedule of a run, from its size.
 
     Args:
         batches: optimiser steps of an epoch.
@@ -149,12 +150,21 @@ def plan(
         warmup: as a share of the run, unless ``warmup_steps`` says it literally.
         warmup_steps: optimiser steps.
         steps: optimiser steps of the whole run.
-        floor: the last learning rate as a share of the peak.
+        lr: the peak; None or 0 where nothing is to move.
+        min_lr: where the learning rate ends.
+
+    Raises:
+        Refused: for an end below 0 or above the peak, to which the learning rate would rise.
     """
     # Without batches there is nothing to train, however many steps are asked for.
     total = epochs * batches if steps is None or not batches else steps
     warm = round(warmup * total) if warmup_steps is None else warmup_steps
-    return Schedule(total=total, warmup=warm, floor=floor)
+    if batches and not 0 <= min_lr <= (lr or 0.0):
+        raise Refused(
+            f"recipe.min_lr={min_lr:g}: the learning rate falls to it from lr={lr or 0:g}. Use a "
+            "number from 0 to lr."
+        )
+    return Schedule(total=total, warmup=warm, floor=min_lr / lr if batches and lr else 0.0)
 
 
 def ema_decay(ema: float | str | None, steps: int) -> float | None:

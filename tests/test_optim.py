@@ -10,6 +10,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from clipbench import optim
+from clipbench.errors import Refused
 from clipbench.schema import build
 from clipbench.strategies.base import Task
 from clipbench.strategies.contrastive import Contrastive
@@ -79,6 +80,20 @@ def test_peak_of_a_warmup_that_never_ends(pictures, batch, epochs, warmup, share
 def test_warmup_is_a_share_of_the_run_unless_given_in_steps():
     assert optim.plan(batches=16, epochs=10, warmup=0.1, warmup_steps=None).warmup == 16
     assert optim.plan(batches=16, epochs=10, warmup=0.1, warmup_steps=3).warmup == 3
+
+
+def test_the_learning_rate_falls_to_min_lr_and_never_rises_to_it():
+    plain = {"batches": 4, "epochs": 2, "warmup": 0.0, "warmup_steps": None}
+    for lr, low in ((0.1, 0.0), (0.1, 0.02), (0.1, 0.1), (0.0, 0.0)):
+        schedule = optim.plan(**plain, lr=lr, min_lr=low)
+        rates = [lr * schedule.factor(step) for step in range(9)]
+        assert rates == sorted(rates, reverse=True)
+        assert (rates[0], rates[8]) == pytest.approx((lr, low))
+    for lr, low in ((0.1, 0.11), (0.0, 1e-6), (0.1, -0.01)):
+        with pytest.raises(Refused, match=rf"recipe\.min_lr={low:g}: .* from lr={lr:g}\. Use a"):
+            optim.plan(**plain, lr=lr, min_lr=low)
+        # Nothing moves where nothing trains.
+        assert optim.plan(**{**plain, "batches": 0}, lr=lr, min_lr=low).total == 0
 
 
 def test_decay_rule():
@@ -194,6 +209,35 @@ def test_without_layer_wise_decay_there_are_two_groups_a_part():
         *("image tower", "image tower, no decay", "head", "head, no decay"),
     ]
     assert {g["lr"] for g in groups} == {0.1}
+
+
+def test_a_text_tower_that_trains_has_layer_wise_rates_too():
+    """Each layer at the decay to its distance from the end, as timm has it of a ViT."""
+    encoder = tower("model=clip_tiny")
+    classifier = Contrastive().prepare(encoder, TASK)
+    recipe = recipe_of("layer_decay=0.5", "lr=1") | {"text_lr_factor": 0.3}
+    groups = Contrastive().param_groups(classifier, recipe)
+    found = rates(groups)
+    layers = encoder.text_layers()
+    blocks = len(layers) - 2
+    for i, layer in enumerate(layers):
+        expected = 0.3 * 0.5 ** (blocks + 1 - min(i, blocks))
+        assert [found[id(p)] for p in layer] == pytest.approx([expected] * len(layer))
+    assert found[id(encoder.model.logit_scale)] == 1
+    assert f"text tower, layer {blocks}, no decay" in {group["name"] for group in groups}
+
+
+def test_a_text_tower_without_named_blocks_or_from_scratch_learns_as_one(monkeypatch):
+    recipe = recipe_of("layer_decay=0.5", "lr=1")
+    encoder = tower("model=clip_tiny")
+    whole = [parameter for layer in encoder.text_layers() for parameter in layer]
+    monkeypatch.setattr(type(encoder), "text_layers", lambda tower: [whole, []])
+    classifier = Contrastive().prepare(encoder, TASK)
+    found = rates(Contrastive().param_groups(classifier, recipe))
+    assert {found[id(parameter)] for parameter in whole} == {1}
+    lit = build(composed("strategy=lit")["strategy"])
+    classifier = lit.prepare(tower("model=resnet_tiny"), TASK)
+    assert {group["lr"] for group in lit.param_groups(classifier, recipe)} == {1}
 
 
 def test_towers_have_rates_and_decays_of_their_own_and_the_logit_scale_none():

@@ -217,9 +217,9 @@ class Strategy(ABC):
     def param_groups(self, classifier: Classifier, recipe: Mapping[str, Any]) -> list[Group]:
         """Optimiser groups: of the image tower, the text tower, the logit scale, the head.
 
-        Only what trains is in them. The image tower has layer-wise learning rates; the text tower
-        and the head have factors and the text tower a weight decay of their own; the logit scale
-        never decays.
+        Only what trains is in them. Both towers have layer-wise learning rates, but for a text
+        tower whose blocks nobody names; the text tower and the head have factors and the text
+        tower a weight decay of their own; the logit scale never decays.
 
         Args:
             classifier: as :meth:`prepare` left it.
@@ -236,6 +236,9 @@ class Strategy(ABC):
             "logit scale": [],
             "head": list(classifier.head.named_parameters()),
         }
+        text_layers = classifier.tower.text_layers()
+        if len(text_layers) == 2:  # no blocks between its two ends
+            text_layers = []
         scales = {id(p) for p in classifier.tower.scales()}
         for name, parameter in classifier.tower.named_parameters():
             other = "logit scale" if id(parameter) in scales else "text tower"
@@ -244,12 +247,21 @@ class Strategy(ABC):
         if text_decay is None:
             text_decay = decay
         own: dict[str, dict[str, Any]] = {
-            "image tower": {"layers": layers, "layer_decay": recipe["layer_decay"]},
-            "text tower": {"lr": lr * recipe["text_lr_factor"], "weight_decay": text_decay},
+            "image tower": {"layers": layers},
+            "text tower": {
+                "layers": text_layers,
+                "lr": lr * recipe["text_lr_factor"],
+                "weight_decay": text_decay,
+            },
             "logit scale": {"decay_all": False},
             "head": {"lr": lr * recipe["head_lr_factor"]},
         }
-        common = {"lr": lr, "weight_decay": decay, "decay_all": recipe["decay_all"]}
+        common = {
+            "lr": lr,
+            "weight_decay": decay,
+            "decay_all": recipe["decay_all"],
+            "layer_decay": recipe["layer_decay"],
+        }
         return [
             group
             for name, named in parts.items()

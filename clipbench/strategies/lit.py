@@ -6,6 +6,7 @@ from typing import Any
 
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.models.lit import LiT as Model
+from clipbench.optim import Group
 from clipbench.schema import build
 from clipbench.strategies.base import Task
 from clipbench.strategies.contrastive import Contrastive
@@ -51,6 +52,10 @@ class LiT(Contrastive):
         classifier = super().prepare(Model(tower, **self.text), task)
         classifier.meaningful = False
         return classifier
+
+    def param_groups(self, classifier: Classifier, recipe: Mapping[str, Any]) -> list[Group]:
+        """One learning rate for all of the text tower: no layer of it has learnt anything yet."""
+        return super().param_groups(classifier, {**recipe, "layer_decay": 1.0})
 
     def restored(self, model: Mapping[str, Any], file: str) -> ImageTower:
         """Both towers, from their one file."""
