@@ -44,6 +44,7 @@ class TuningModule(LightningModule):
         mixup: what mixes the pictures of a batch with each other, and their labels, given the step.
         seed: of the run; with the step and the rank it decides what dropout drops.
         last_step: to end after, though it be in the midst of an epoch.
+        skipped: how many steps a gradient scaler has left out, ``trainer.precision=16-mixed``.
     """
 
     measure: Callable[..., dict[str, float]] | None
@@ -72,6 +73,7 @@ class TuningModule(LightningModule):
         self.mixup: Callable[[Batch, int], Batch] | None = None
         self.seed = 0
         self.last_step: int | None = None
+        self.skipped = 0
         self._collected: list[dict[str, Tensor]] = []
         self._micro_batch: int | None = recipe["micro_batch"]
         strategy.micro_batch = self._micro_batch
@@ -160,8 +162,23 @@ class TuningModule(LightningModule):
         """Stop before a step that would spread a gradient that is not finite."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
-        if not torch.isfinite(norm):
+        if torch.isfinite(norm):
+            return
+        # float16 holds no more than 65,504: the scaler takes no step then, and lowers its scale.
+        # A gradient that is not finite at a scale of 1 is no matter of float16.
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None or scaler.get_scale() <= 1:
             raise self._diverged("gradient")
+        self.skipped += 1
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how many steps were skipped, for a run that goes on."""
+        if self.skipped:
+            checkpoint["skipped"] = self.skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting from there."""
+        self.skipped = checkpoint.get("skipped", 0)
 
     def _diverged(self, what: str) -> Refused:
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]

@@ -30,7 +30,7 @@ from clipbench.evaluation import Evaluation, copied
 from clipbench.finishing import Finish
 from clipbench.merging import State
 from clipbench.mixup import MixUp
-from clipbench.models.base import Classifier, ImageTower
+from clipbench.models.base import Classifier, ImageTower, encoder
 from clipbench.models.two_towers import TwoTowers
 from clipbench.modules import ClassificationModule, RetrievalModule, TuningModule
 from clipbench.progress import console
@@ -83,7 +83,7 @@ class Training:
             resuming.Resume(run.folder, run.key, run.started, every, begin)
         )
         device = self.trainer.strategy.root_device
-        self.encoded = FeatureLoaders(self.data, _encoder(classifier.tower, device))
+        self.encoded = FeatureLoaders(self.data, encoder(classifier.tower, device))
         self.loaders: Any = self.encoded if self.strategy.reads_features else self.data
         self.evaluate = Evaluation(
             self.trainer, self.module, self.loaders, self.data, self._watch(classifier)
@@ -261,10 +261,21 @@ class Training:
                 path = begin.path(self.run.folder)
             self.trainer.fit(module, train, loaders.eval_dataloader("val"), ckpt_path=path)
             taken, planned = self.trainer.global_step, self.run.schedule.total
+            if module.skipped:
+                self._skipped(taken)
             if taken != planned and (epoch := stopped(self.trainer)) is not None:
                 self._stopped(epoch, taken)
             elif taken != planned:
                 raise Refused(f"{taken} steps were taken and {planned} planned; set epochs alone")
+
+    def _skipped(self, taken: int) -> None:
+        """Record the steps that a gradient scaler left out; a few at the start are its way."""
+        skipped = self.record["steps"]["skipped"] = self.module.skipped
+        if skipped > 0.05 * taken:
+            self.run.warn(
+                f"{skipped} of {taken} steps were skipped: float16 gradients overflowed at the "
+                "scale at hand, which was lowered; use trainer.precision=bf16-mixed where there is"
+            )
 
     def _stopped(self, epoch: int, taken: int) -> None:
         """What of the schedule was left when early stopping ended the run."""
@@ -292,6 +303,8 @@ class Training:
         assert record is not None
         chosen = record["selection"]["epoch"]
         self.recorder.take(record["curve"][1:], chosen, self.trainer)
+        # Nothing has been evaluated yet where the head was random.
+        self.trainer.strategy.connect(self.module)
         self.trainer.save_checkpoint(self.run.folder / "checkpoints" / "best.ckpt", True)
         self.record["weights_from"] = {"key": record["key"], "folder": source.name}
         self.record["cost"] = record["cost"]
@@ -334,14 +347,3 @@ def tuning(
     weights = data.class_weights()
     weighed = None if weights is None else torch.from_numpy(weights)
     return ClassificationModule(*parts, data.measure, weighed)
-
-
-def _encoder(tower: ImageTower, device: torch.device) -> Any:
-    @torch.inference_mode()
-    def encode(images: torch.Tensor) -> torch.Tensor:
-        tower.to(device).eval()
-        # trainer.precision may have made the tower double or half, which images are not.
-        features: torch.Tensor = tower(images.to(next(tower.parameters())))
-        return features.float().cpu()
-
-    return encode

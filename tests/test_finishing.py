@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from clipbench import results
+from clipbench import results, weights
 from clipbench.errors import Refused
 from clipbench.robustness import alphas
 from clipbench.schema import build
@@ -189,15 +189,30 @@ def test_a_probe_is_averaged_with_the_head_of_text(outputs):
     assert "where nothing is trained" in record["warnings"][-1]
 
 
-def test_a_model_without_text_has_neither(outputs):
+def test_a_model_without_text_has_neither_whether_or_not_a_twin_trained_the_same(outputs):
     words = (*TINY, *FEW, "dataset.subset=3", "trainer.limit_train_batches=1")
-    _, record = completed(*words, *OTHER, "alphas=2", model="timm")
-    assert [w.split(":")[0] for w in record["warnings"] if w.startswith("no ")] == [
-        "no retention",
-        "no alphas",
-    ]
-    assert not record["alpha_curve"]
-    assert not any(k.startswith("retention/") or "@" in k for k in record["final"])
+    for more in (("alphas=2",), ()):  # by itself, then from the run that trained the same
+        folder, record = completed(*words, *OTHER, *more, model="timm")
+        assert bool(record["weights_from"]) == (not more)
+        missing = [w.split(":")[0] for w in record["warnings"] if w.startswith("no ")]
+        assert missing == ["no retention", *(["no alphas"] if more else [])]
+        assert not record["alpha_curve"]
+        assert not any(k.startswith("retention/") or "@" in k for k in record["final"])
+    (_, first), (_, second) = results.records(outputs)
+    assert first["final"] == second["final"]
+    assert first["curve"] == second["curve"]
+    for name in ("best.ckpt", "../model.safetensors"):
+        weights_of = [weights.read(f / "checkpoints" / name) for f, _ in results.records(outputs)]
+        assert all(torch.equal(weights_of[0][k], weights_of[1][k]) for k in weights_of[0])
+
+
+def test_what_a_clip_with_a_random_head_forgets_is_that_of_its_twin(outputs):
+    words = (*WORDS, "strategy.head=random")
+    _, plain = completed(*words)
+    _, record = completed(*words, *OTHER)
+    assert record["weights_from"]["key"] == plain["key"]
+    assert 0 < record["final"]["retention/acc"] <= 1
+    assert {k: record["final"][k] for k in plain["final"]} == plain["final"]
 
 
 @pytest.mark.parametrize("merge", ["fisher", "paint"])

@@ -7,9 +7,10 @@ import open_clip
 import pytest
 import torch
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
-from clipbench import metrics, optim, results
+from clipbench import metrics, optim, results, training
 from clipbench.callbacks import EMA, AtomicCheckpointIO, Recorder
 from clipbench.errors import Refused
 from clipbench.job import execute
@@ -82,7 +83,7 @@ def fitted(classifier, strategy, recipe, rows, *, weights=None, val=None, **opti
         enable_model_summary=False,
         num_sanity_val_steps=0,
         gradient_clip_val=recipe["clip_norm"],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *options.pop("plugins", ())],
         **{"max_epochs": 1, "precision": "64-true" if double else "32-true", **options},
     )
     loader = DataLoader(rows, batch_size=None)
@@ -313,6 +314,71 @@ def test_a_step_in_bf16_is_near_one_in_single_precision(vit, which):
     cosine = torch.nn.functional.cosine_similarity(single, half, dim=0)
     assert cosine > 0.99
     torch.testing.assert_close(half.norm(), single.norm(), rtol=0.05, atol=0)
+
+
+def scaled(rows, scale):
+    """A classifier before and after steps under a gradient scaler, and the module."""
+    strategy = Finetune(head="random")
+    torch.manual_seed(3)
+    classifier = strategy.prepare(tower(*RESNET), TASK)
+    before = copy.deepcopy(classifier.state_dict())
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    own = {"plugins": [MixedPrecision("16-mixed", "cpu", scaler)], "precision": None}
+    _, module = fitted(classifier, strategy, recipe_of(*SGD), rows, **own)
+    moved = [n for n, p in classifier.named_parameters() if not torch.equal(p, before[n])]
+    return moved, module, scaler
+
+
+def test_a_step_that_overflows_at_its_scale_is_skipped_and_the_run_goes_on():
+    moved, module, scaler = scaled(batches(1), 2.0**120)
+    assert not moved
+    assert (module.skipped, scaler.get_scale()) == (1, 2.0**119)
+    moved, module, scaler = scaled(batches(3), 2.0**10)
+    assert "head.weight" in moved
+    assert module.skipped == 0
+    checkpoint = {}
+    module.on_save_checkpoint(checkpoint)
+    assert not checkpoint
+    module.skipped = 4
+    module.on_save_checkpoint(checkpoint)
+    module.skipped = 0
+    module.on_load_checkpoint(checkpoint)
+    assert module.skipped == 4
+
+
+def test_skipped_steps_are_in_the_record(outputs, monkeypatch):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+    make = training.trainer
+
+    def halved(*args, **options):
+        made = make(*args, **options)
+        made.strategy._precision_plugin = MixedPrecision("16-mixed", "cpu", scaler)
+        return made
+
+    monkeypatch.setattr(training, "trainer", halved)
+    words = (*RESNET, "model.pretrained=null", "dataset.shots=4", "dataset.subset=3", "logger=none")
+    words += ("dataset.counts={train: 4, val: 3, test: 3, test_ood: 3}", "batch_size=2")
+    done = run_here(*words, "trainer=cpu", "epochs=3")
+    assert done.status == "completed", done.error
+    ((_, record),) = results.records(outputs)
+    skipped = record["steps"]["skipped"]
+    assert 1 < skipped < record["steps"]["total"] == 18
+    assert scaler.get_scale() == 2.0 ** (24 - skipped)
+    (warning,) = [w for w in record["warnings"] if "float16" in w]
+    assert warning.startswith(f"{skipped} of 18 steps were skipped")
+
+
+def test_a_gradient_that_is_not_finite_at_any_scale_is_diverged(monkeypatch):
+    """sqrt has no slope at 0, where the loss is finite: no scale helps."""
+
+    def rootless(self, classifier, batch, **others):
+        scores = classifier(batch["image"]).float()
+        return ((scores - scores.detach()) ** 2).sum().sqrt()
+
+    monkeypatch.setattr(Finetune, "loss", rootless)
+    with pytest.raises(Refused, match="the gradient is not finite at step 4") as refused:
+        scaled(batches(9), 2.0**4)
+    assert refused.value.status == "diverged"
 
 
 def test_a_run_of_some_steps_is_evaluated_at_its_end():

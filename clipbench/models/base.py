@@ -1,9 +1,10 @@
 """What every model offers: features, its layers from input to output, and its preprocessing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -148,6 +149,24 @@ class Classifier(nn.Module):
                 for name, group in self.groups().items()
             },
         }
+
+
+def encoder(tower: ImageTower, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return what makes features (B, D) in float32 on the CPU of prepared images (B, 3, S, S).
+
+    Args:
+        tower: stays as it is.
+        device: to encode on.
+    """
+
+    @torch.inference_mode()
+    def encode(images: Tensor) -> Tensor:
+        tower.to(device).eval()
+        # trainer.precision may have made the tower double or half, which images are not.
+        features: Tensor = tower(images.to(next(tower.parameters())))
+        return features.float().cpu()
+
+    return encode
 
 
 def layer_names(layers: Sequence[Sequence[nn.Parameter]]) -> list[str]:
