@@ -1,8 +1,28 @@
 """The one exception for what a user can put right: it is printed, never traced."""
 
+import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 SHOWN = 50
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def printable(path: str | Path) -> str:
+    r"""Return a path as text on one line that can be written anywhere.
+
+    Bytes that are no UTF-8 are shown as ``\xe9``, and line ends and their like as ``\n``.
+    """
+    text = _writable(os.fspath(path))
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _writable(text: str) -> str:
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 class Refused(Exception):
@@ -22,8 +42,8 @@ class Refused(Exception):
         signal: int | None = None,
     ) -> None:
         # Out of a DataLoader's worker it comes as a formatted traceback that ends with it.
-        super().__init__(summary.rpartition(f"{__name__}.Refused: ")[2].strip())
-        self.details = list(details)
+        super().__init__(_writable(summary.rpartition(f"{__name__}.Refused: ")[2].strip()))
+        self.details = [printable(line) for line in details]
         self.status, self.signal = status, signal
 
     def __reduce__(self) -> tuple[type["Refused"], tuple[str, list[str], str, int | None]]:

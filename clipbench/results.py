@@ -21,7 +21,10 @@ SCHEMA = 1
 # What cannot change the outcome: where things are, how many decode, what is shown or allowed. What
 # class names, templates and prompts say is hashed by itself, wherever it comes from.
 _OUTSIDE = {
-    "dataset": {"root", "workers", "cache_gb", "class_names", "templates"},
+    "dataset": {
+        *("root", "workers", "cache_gb", "class_names", "templates"),
+        *("splits", "labels", "path_key", "label_key", "split_key"),  # the fingerprint tells
+    },
     "model": {"recommended"},
     "strategy": {"recommended"},
     # max_epochs is the root's epochs again; a run that takes other steps than planned is refused.

@@ -127,7 +127,7 @@ def test_a_file_and_a_tar_are_predicted_too(run, photos, tmp_path, capsys):
         (["run=RUN", "image=IMAGES"], "image=.* not understood; did you mean images"),
         (["run=RUN", "images="], "images= has no value"),
         (["run=RUN", "images=EMPTY/none"], "none does not exist; name a picture"),
-        (["run=RUN", "images=EMPTY"], "no picture in .*; names must end in one of .bmp"),
+        (["run=RUN", "images=EMPTY"], "no picture in .*; names must end in one of .*bmp"),
         (["run=RUN", "split=tset"], "no split=tset here; there are train, val, test"),
         (["run=RUN", "images=IMAGES", "out=a.xlsx"], "out=a.xlsx is no .csv"),
         (["run=RUN", "images=IMAGES", "out=none/a.csv"], "there is no folder none"),

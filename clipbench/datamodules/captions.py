@@ -1,9 +1,7 @@
 """Anyone's own pictures and captions, from a CSV, TSV or JSONL file or from webdataset shards."""
 
-import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,12 +12,9 @@ from clipbench.datamodules.base import Options, Split, carve
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.datamodules.texts import split_name
 from clipbench.errors import Refused
+from clipbench.imaging.folder_walk import Finder
 
 CONTEXT = 77  # tokens that a CLIP reads, its two marks included; open_clip cuts off what is over
-PATH_KEYS = (
-    *("image", "path", "filepath", "file_path", "filename", "file_name", "file"),
-    *("image_path", "image_file", "image_name", "img", "img_path"),
-)
 CAPTION_KEYS = (
     *("caption", "captions", "text", "title", "sentence", "sentences", "comment", "description"),
 )
@@ -73,7 +68,7 @@ class CaptionsDataModule(CaptionDataModule):
         gathered = Gathered(self.file.name, self.root.absolute(), list(table.wrong))
         columns = self._columns(table.columns)
         for line, cells in table.rows:
-            gathered.add(line, *(cells.get(column, "") for column in columns))
+            gathered.add(line, *(cells.get(c, "") if c is not None else "" for c in columns))
         if gathered.wrong:
             raise Refused(
                 f"{len(gathered.wrong):,} rows of {self.file} are faulty, first "
@@ -91,25 +86,12 @@ class CaptionsDataModule(CaptionDataModule):
         self.warnings += warnings + report(self.file.name, own)
         return carved(splits, self.fractions)
 
-    def _columns(self, columns: Sequence[str]) -> list[str]:
-        known = {"path": PATH_KEYS, "caption": CAPTION_KEYS, "split": ("split",)}
-        return [self._column(columns, what, names) for what, names in known.items()]
-
-    def _column(self, columns: Sequence[str], what: str, known: Sequence[str]) -> str:
-        given = self.column_keys[what]
-        if given is not None:
-            if given in columns:
-                return given
-            near = get_close_matches(given, columns, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(columns)}"
-            raise Refused(f"dataset.{what}_key={given} is no column of {self.file}; {hint}")
-        found = [column for column in columns if column.strip().lower() in known]
-        if len(found) == 1 or (what == "split" and not found):
-            return found[0] if found else ""
-        those = " or ".join(found) if found else f"one of {', '.join(columns)}"
-        raise Refused(
-            f"{self.file}: is the {what} in {those}? say which, dataset.{what}_key={{a column}}"
-        )
+    def _columns(self, columns: Sequence[str]) -> list[str | None]:
+        known = {"path": rows.PATH_KEYS, "caption": CAPTION_KEYS, "split": rows.SPLIT_KEYS}
+        return [
+            rows.column(self.file, columns, what, names, self.column_keys[what])
+            for what, names in known.items()
+        ]
 
 
 @dataclass
@@ -133,7 +115,7 @@ class Gathered:
     def add(self, line: int, path: Any, caption: Any, split: Any) -> None:
         """Take in a row, or say what is wrong with it."""
         texts = caption if isinstance(caption, list) else [caption]
-        name = self._name(path) if isinstance(path, str) else ""
+        name = rows.image_name(path, self.root)
         own = split_name(str(split)) if split != "" else "train"
         if reason := self._reason(name, texts, split, own):
             self.wrong.append(f"{self.file}:{line}: {reason}")
@@ -154,22 +136,13 @@ class Gathered:
             return f"{name} is in {own}, and in {before} above"
         return None
 
-    def _name(self, path: str) -> str:
-        path = path.strip()
-        if not path or "://" in path:
-            return path
-        if "\\" in path and "/" not in path:
-            path = path.replace("\\", "/")  # written on Windows
-        name = posixpath.normpath(path)
-        home = self.root.as_posix() + "/"
-        return name.removeprefix(home) if name.startswith(home) else name
-
     def splits(self) -> dict[str, Split]:
         """The splits, pictures in the order in which they first stand."""
         by_split: dict[str, dict[str, list[str]]] = {}
         for name, own in self.captions.items():
             by_split.setdefault(self.owner[name], {})[name] = own
-        return {name: split_of(own, self.root.joinpath) for name, own in by_split.items()}
+        picture = Finder(self.root).find
+        return {name: split_of(own, picture) for name, own in by_split.items()}
 
 
 def report(file: str, captions: Mapping[str, Sequence[str]]) -> list[str]:

@@ -1,33 +1,43 @@
-"""Anyone's own pictures, in folders named after their classes."""
+"""Anyone's own pictures, in folders named after their classes or with their labels in a table."""
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Unpack
 
 import numpy as np
 
-from clipbench.datamodules import shards
+from clipbench.datamodules import inspection, label_tables, layouts, shards
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
-from clipbench.errors import Refused
-from clipbench.imaging.pictures import EXTENSIONS
+from clipbench.datamodules.layouts import Layout
+from clipbench.datamodules.names import ordered
+from clipbench.errors import Refused, printable
+from clipbench.imaging.folder_walk import Finder, identifier, walk
 
-VAL_NAMES = ("val", "valid", "validation")
+LABELS = (None, "folder", "good_or_defect")
 
 
 class ImageFolderDataModule(ClassificationDataModule):
     """Pictures in class folders, divided by the folders above them or by a fixed rule.
 
-    Either ``root/{train,val,test}/<class>/`` (val may be called valid or validation; each
-    ``root/test_<name>/<class>/`` is one more evaluation split) or ``root/<class>/``. What there is
-    no folder for is carved from train, first test, then val, by :func:`carve`, whose rule depends
-    only on the file names. Label ids are those of train's sorted class folders, in every split.
+    ``root/{train,val,test}/<class>/``, ``root/<class>/{train,val,test}/`` or ``root/<class>/``;
+    a split's folder may have any usual name, see :func:`clipbench.datamodules.texts.split_name`,
+    and each ``test_<name>`` is one more evaluation split. What there is no folder for is carved
+    from train, first test, then val, by :func:`carve`, whose rule depends only on the file names.
+    Label ids are those of train's sorted class folders, numbers in their order, in every split.
 
-    Or webdataset shards with a label to each picture, see :mod:`clipbench.datamodules.shards`.
+    Or a table of paths and labels, see :mod:`clipbench.datamodules.label_tables`; or webdataset
+    shards with a label to each picture, see :mod:`clipbench.datamodules.shards`.
 
     Args:
-        root: the folder, or a pattern of shards such as ``train-{000..099}.tar``.
+        root: the folder, the table, or a pattern of shards such as ``train-{000..099}.tar``.
+        splits: the folders of each split, where their names do not tell; ``none`` if the top
+            folders are the classes, whatever they are called.
+        labels: ``folder``, or ``good_or_defect`` to join all classes but that of flawless parts;
+            None for the first, but in MVTec's layout the second.
+        path_key: the column of paths in a table; None for the one whose name says so.
+        label_key: the column of labels; None for the one whose name says so.
+        split_key: the column of splits; None for the one whose name says so, if any.
         test_fraction: share of each class carved as test.
         val_fraction: share of each class of what is left carved as val.
         options: see :class:`clipbench.datamodules.base.Options`; the key of a class is its folder,
@@ -38,12 +48,21 @@ class ImageFolderDataModule(ClassificationDataModule):
         self,
         *,
         root: str | Path | None = None,
+        splits: Mapping[str, str | Sequence[str]] | str | None = None,
+        labels: str | None = None,
+        path_key: str | None = None,
+        label_key: str | None = None,
+        split_key: str | None = None,
         test_fraction: float = 0.2,
         val_fraction: float = 0.2,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(root=root or "", **options)
         self.given = root is not None
+        if labels not in LABELS:
+            raise Refused(f"dataset.labels={labels}: no such option. Use folder or good_or_defect")
+        self.folders_of, self.labels_by = splits, labels
+        self.column_keys = {"path": path_key, "label": label_key, "split": split_key}
         self.templates = ["a photo of a {}."]
         self.fractions = {"test": test_fraction, "val": val_fraction}
 
@@ -55,32 +74,45 @@ class ImageFolderDataModule(ClassificationDataModule):
             self.classes, splits, warnings = shards.labelled(self.root)
             self.warnings += warnings
             return self._carved(splits, self.classes)
+        if label_tables.meant(self.root):
+            layout = label_tables.read(self.root, self.column_keys)
+            return self._of(layout, Finder(self.root.parent).find)
         if not self.root.is_dir():
-            raise Refused(f"dataset.root={self.root} is not a folder; set it to your pictures'")
-        folders, files = _walk(self.root)
-        listed, others = _sort_in(folders, files, _split_folders(self.root, folders))
-        _refuse_one_too_high(self.root, folders, listed)
-        _refuse_disagreement(listed)
-        if others:
-            shown = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
-            self.warnings.append(
+            raise Refused(
+                f"dataset.root={printable(self.root)} is not a folder; set it to your pictures'"
+            )
+        return self._of(self._walked(), self.root.joinpath)
+
+    def _walked(self) -> Layout:
+        tree = walk(self.root)
+        layout = layouts.read(tree, self.folders_of)
+        _refuse_disagreement(layout.listed)
+        if others := sorted([*layout.left_out, *tree.others]):
+            shown = ", ".join(map(printable, others[:3])) + (" ..." if len(others) > 3 else "")
+            layout.warnings.append(
                 f"{len(others):,} files are not pictures in a class folder, left out: {shown}"
             )
-        classes = sorted(listed["train"])
+        if tree.copies:
+            layout.warnings.append(
+                f"{len(tree.copies):,} folders of small copies are left out: "
+                + ", ".join(map(printable, tree.copies[:3]))
+            )
+        return layout
+
+    def _of(self, layout: Layout, find: Callable[[str], Path]) -> dict[str, Split]:
+        """The splits of a layout, whose images are found by their names."""
+        listed = layout.listed
+        if self.labels_by == "good_or_defect" or (layout.rule and self.labels_by is None):
+            listed = inspection.good_or_defect(listed)
+        _refuse_untrained(listed)
+        classes = ordered(listed["train"])
+        self.warnings += layout.warnings + _alike(classes)
         self.keys = classes
         self.classes = [folder.replace("_", " ") for folder in classes]
-        splits = {name: self._split(classes, pictures) for name, pictures in listed.items()}
+        splits = {
+            name: _split(classes, images, find, layout.rule) for name, images in listed.items()
+        }
         return self._carved(splits, classes)
-
-    def _split(self, classes: Sequence[str], pictures: Mapping[str, Sequence[str]]) -> Split:
-        ids = [file for name in classes for file in pictures[name]]
-        counts = [len(pictures[name]) for name in classes]
-        return Split(
-            ids=ids,
-            labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
-            pictures=[self.root / file for file in ids],
-            expected=len(ids),
-        )
 
     def _carved(self, splits: dict[str, Split], classes: Sequence[str]) -> dict[str, Split]:
         for name, fraction in self.fractions.items():
@@ -91,90 +123,73 @@ class ImageFolderDataModule(ClassificationDataModule):
         left = np.bincount(splits["train"].labels, minlength=len(classes))
         if few := [name for name, n in zip(classes, left, strict=True) if n == 0]:
             raise Refused(
-                f"class folder {few[0]} has too few pictures to share between train, val and "
-                "test; add some, or make the folders train/, val/ and test/",
+                f"class {few[0]} has too few pictures to share between train, val and test; add "
+                "some, or make the splits train, val and test yourself",
                 [f"{name}: too few pictures" for name in few],
             )
         order = ("train", "val", "test")
         return {name: splits[name] for name in (*order, *sorted(splits.keys() - set(order)))}
 
 
-def _walk(root: Path) -> tuple[list[str], list[str]]:
-    """Folders and files below a root, as sorted relative paths; links followed, hidden ones not."""
-    folders, files = [], []
-    for here, below, names in os.walk(root, followlinks=True):
-        home = Path(here).relative_to(root)
-        real = os.path.realpath(here)
-        below[:] = [
-            name
-            for name in below
-            if not name.startswith((".", "__MACOSX"))
-            # a link to a folder above would go round for ever
-            and not f"{real}{os.sep}".startswith(os.path.realpath(Path(here, name)) + os.sep)
-        ]
-        folders += [(home / name).as_posix() for name in below]
-        files += [(home / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(folders), sorted(files)
+def _split(
+    classes: Sequence[str],
+    images: Mapping[str, Sequence[str]],
+    find: Callable[[str], Path],
+    rule: str | None,
+) -> Split:
+    files = [file for name in classes for file in images.get(name, ())]
+    ids = [identifier(file) for file in files]
+    if len(set(ids)) < len(ids):  # é written in either way, side by side
+        ids = [printable(file) for file in files]
+    counts = [len(images.get(name, ())) for name in classes]
+    return Split(
+        ids=ids,
+        labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
+        pictures=[find(file) for file in files],
+        expected=len(ids),
+        rule=rule,
+    )
 
 
-def _split_folders(root: Path, folders: Iterable[str]) -> dict[str, str]:
-    """Top folder of each split; ``{"": "train"}`` where the top folders are the classes."""
-    tops = {folder.split("/")[0] for folder in folders if "/" in folder}  # those with folders in
-    vals = tops.intersection(VAL_NAMES)
-    tests = {top for top in tops if top == "test" or top.startswith("test_")}
-    if len(vals) > 1:
-        raise Refused(f"{root} has {' and '.join(sorted(vals))}; keep one as the validation split")
-    if "train" in tops:
-        return {"train": "train"} | dict.fromkeys(vals, "val") | {top: top for top in tests}
-    if vals or "test" in tests:
-        raise Refused(f"{root} has {min(vals | tests)}/ but no train/ with class folders; add it")
-    return {"": "train"}
+def _alike(classes: Iterable[str]) -> list[str]:
+    """The warning that classes differ by case alone, or none."""
+    folded: dict[str, list[str]] = {}
+    for name in classes:
+        folded.setdefault(name.casefold(), []).append(name)
+    same = [" and ".join(names) for names in folded.values() if len(names) > 1]
+    return [f"classes differ by upper and lower case alone: {', '.join(same)}"] if same else []
 
 
-def _sort_in(
-    folders: Iterable[str], files: Iterable[str], owner: Mapping[str, str]
-) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
-    """Pictures by split and class folder, and the files that are none."""
-    top = "/" if "" in owner else ""
-    listed: dict[str, dict[str, list[str]]] = {name: {} for name in owner.values()}
-    others = []
-    for folder in folders:
-        parts = (top + folder).split("/")
-        if len(parts) == 2 and parts[0] in owner:
-            listed[owner[parts[0]]][parts[1]] = []
-    for file in files:
-        parts = (top + file).split("/")
-        known = len(parts) > 2 and parts[0] in owner
-        if known and Path(file).suffix.lower() in EXTENSIONS:
-            listed[owner[parts[0]]][parts[1]].append(file)
-        else:
-            others.append(file)
-    return listed, others
+def _refuse_untrained(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    """Refuse labels that no image of train has."""
+    if not (trained := listed.get("train", {}).keys()):
+        raise Refused("dataset.root names no image of train; give some to the split train")
+    wrong = [
+        f"{split}: {name}{_hint(name, trained)}"
+        for split, own in listed.items()
+        for name in sorted(own.keys() - trained)
+    ]
+    if wrong:
+        raise Refused(
+            f"{len(wrong)} labels are not in train, first {wrong[0]}; give train images of them",
+            wrong,
+        )
 
 
-def _refuse_one_too_high(
-    root: Path, folders: Iterable[str], listed: Mapping[str, Mapping[str, Sequence[str]]]
-) -> None:
-    """Refuse the folder around the one that is meant, as archives leave it when unpacked."""
-    if list(listed) == ["train"] and len(listed["train"]) == 1:
-        (only,) = listed["train"]
-        if any(folder.startswith(f"{only}/") for folder in folders):
-            raise Refused(
-                f"{root} has one folder, which holds further ones: as a class that is nothing to "
-                f"tell apart; use dataset.root={root / only}"
-            )
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _refuse_disagreement(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-    trained = listed["train"].keys()
+    trained = listed.get("train", {}).keys()
     if not trained:
         raise Refused("dataset.root holds no class folders; put each class's pictures in its own")
     wrong = []
     for split, folders in listed.items():
         for name in sorted(folders):
             if name not in trained:
-                near = get_close_matches(name, trained, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                hint = _hint(name, trained)
                 wrong.append(f"{split}/{name}: train has no class folder of that name{hint}")
             elif not folders[name]:
                 wrong.append(f"{split}/{name}: no picture in this class folder")

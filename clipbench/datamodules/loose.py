@@ -1,6 +1,5 @@
 """Pictures that belong to no dataset: a file, a folder, or tar shards."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from clipbench.datamodules import shards
 from clipbench.datamodules.split import Split
 from clipbench.datamodules.tar_index import index
 from clipbench.errors import Refused
+from clipbench.imaging.folder_walk import walk
 from clipbench.imaging.pictures import EXTENSIONS, Member, Source
 
 
@@ -17,8 +17,8 @@ def loose(where: Path) -> Split:
     """All pictures of a place, by name, unlabelled.
 
     Args:
-        where: a picture, a folder (those below it too, hidden ones not), or tar shards, as
-            ``dataset.root`` takes them.
+        where: a picture, a folder and those below it, as a run walks through them, or tar shards,
+            as ``dataset.root`` takes them.
 
     Returns:
         A split whose ids are paths below the folder, or names in the tar.
@@ -29,7 +29,7 @@ def loose(where: Path) -> Split:
     if where.is_file() and not shards.meant(where):
         found: dict[str, Source] = {where.name: where}
     elif where.is_dir() and not shards.meant(where):
-        found = {path.relative_to(where).as_posix(): path for path in sorted(_below(where))}
+        found = {name: where / name for name in walk(where).images}
     elif where.is_dir() or shards.meant(where):
         found = dict(_members(where))
     else:
@@ -39,14 +39,6 @@ def loose(where: Path) -> Split:
         raise Refused(f"there is no picture in {where}; names must end in one of {known}")
     nobody = np.full(len(found), -1, dtype=np.int64)
     return Split(list(found), nobody, list(found.values()), expected=len(found))
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for here, below, names in os.walk(folder):
-        below[:] = [name for name in below if not name.startswith((".", "__MACOSX"))]
-        for name in names:
-            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
-                yield Path(here, name)
 
 
 def _members(where: Path) -> Iterator[tuple[str, Source]]:

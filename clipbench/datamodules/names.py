@@ -1,6 +1,7 @@
 """Class names and templates as a user gives them: a variant, a list, a mapping, or a file."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,14 @@ def from_file(path: str, key: str) -> Any:
     if not isinstance(found, (Mapping, list)):
         raise Refused(f"{key}={path} holds neither a mapping nor a list; give one")
     return found
+
+
+def ordered(keys: Iterable[str]) -> list[str]:
+    """Return keys sorted: by number where they are numbers, or one text with a number after it."""
+    parts = {key: re.fullmatch(r"(.*?)([0-9]+)", key, re.DOTALL) for key in keys}
+    if len({match and match[1] for match in parts.values()}) == 1 and all(parts.values()):
+        return sorted(parts, key=lambda key: (int((parts[key] or "00")[2]), key))
+    return sorted(parts)
 
 
 def chosen(

@@ -181,6 +181,8 @@ def carve(split: Split, fraction: float, of: str = "class") -> tuple[Split, Spli
     Returns:
         The rest, and the part taken.
     """
+    if not len(split):
+        return split, split
     digest = np.array([hashlib.sha256(i.encode()).hexdigest() for i in split.ids])
     taken = []
     for label in np.unique(split.labels):

@@ -6,9 +6,21 @@ from pathlib import Path
 
 from clipbench.errors import Refused
 
-_SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(
-    ("val", "valid", "validation", "dev"), "val"
+_WORDS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "validate", "dev"),
+    "test": ("test", "testing", "tst"),
+}
+_SPLITS = {word: split for split, words in _WORDS.items() for word in words}
+# What people write around the word: train_images, Test Set, val2017, TrainingData.
+_AFFIX = (
+    r"(?:images?|imgs?|pics?|pictures?|photos?|data|datasets?|sets?|splits?|files?|folders?|crops?"
+    r"|jpe?gs?|pngs?)"
 )
+_NAMED = re.compile(
+    rf"(?:{_AFFIX}|\d+)*?({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?:{_AFFIX}|\d+)*"
+)
+_SHIFT = re.compile(r"test[_-](\w+)")
 
 
 def decode(path: Path) -> tuple[str, str | None]:
@@ -40,9 +52,30 @@ def decode(path: Path) -> tuple[str, str | None]:
 
 
 def split_name(given: str) -> str:
-    """A split's name as ours, whatever it is called; empty if it is none."""
-    name = given.strip().lower()
-    return name if re.fullmatch(r"test_\w+", name) else _SPLITS.get(name, "")
+    """Return a split's name as ours, whatever it is called; empty if it is none.
+
+    Train, val and test in any case, by their usual other names (``Training``, ``dev``), with usual
+    words around them (``images_val``, ``test2017``); ``test_<name>`` is a split of its own.
+    """
+    name = given.strip().casefold()
+    if (shift := _SHIFT.fullmatch(name)) and not re.fullmatch(f"{_AFFIX}+", shift[1]):
+        return f"test_{shift[1]}"
+    found = _NAMED.fullmatch(re.sub(r"[\W_]+", "", name))
+    return _SPLITS[found[1]] if found else ""
+
+
+def around_split(given: str) -> tuple[str, str]:
+    """Return the split whose word is in a name, and the rest of it: ``seg_train`` is train of seg.
+
+    Returns:
+        Two empty texts if no word of a split is in it, or several are.
+    """
+    words = [w for w in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", given) if w]
+    found = [word for word in words if word.casefold() in _SPLITS]
+    if len(found) != 1:
+        return "", ""
+    rest = [word.casefold() for word in words if word != found[0]]
+    return _SPLITS[found[0].casefold()], " ".join(rest)
 
 
 def whole(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, TiffImagePlugin
+from PIL import Image, ImageCms, TiffImagePlugin, features
 from PIL.ContainerIO import ContainerIO
 from PIL.ImageFile import ImageFile
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -20,8 +20,14 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from clipbench.imaging.endings import tiff_parts
 
 # Pillow opens many more, some through outside programs (EPS by Ghostscript): these are enough.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"))
+AVIF = bool(features.check("avif"))  # a Pillow that a distribution built may lack it
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", *(("AVIF",) if AVIF else ()))
+EXTENSIONS = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".pjpeg", ".pjp", ".png", ".webp", ".bmp"),
+        *(".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", *((".avif",) if AVIF else ())),
+    )
+)
 MAX_PIXELS = 50_000_000  # 0.2 GB once decoded; Pillow only warns, and of nearly twice as many
 MAX_ASPECT = 100  # resizing the short side of a 1 x 5000 strip to 224 would make 250 million pixels
 

@@ -30,6 +30,7 @@ def missing_end(image: ImageFile, file: IO[bytes], size: int) -> str | None:
         "BMP": _bmp,
         "TIFF": _tiff,
         "PPM": _ppm,
+        "AVIF": _avif,
     }[image.format or ""](image, file, size)
     return f"cut off: {lacks}; bring the file again" if lacks else None
 
@@ -123,3 +124,13 @@ def _ppm(image: ImageFile, _: IO[bytes], size: int) -> str | None:
         bits = len(image.getbands()) * (16 if int(tile.args[1]) > 255 else 8)
     promised = tile.offset + (image.width * bits + 7) // 8 * image.height
     return "shorter than its PPM header says" if promised > size else None
+
+
+def _avif(_: ImageFile, file: IO[bytes], size: int) -> str | None:
+    at = 0
+    while len(head := _at(file, at, 16)) >= 8:  # boxes: length, type, and for 1 a long length
+        length = int.from_bytes(head[:4], "big")
+        if length == 0:  # up to the end, wherever that is
+            return None
+        at += int.from_bytes(head[8:16], "big") if length == 1 else max(length, 8)
+    return "shorter than its AVIF boxes say" if at > size else None

@@ -102,8 +102,8 @@ def _said(look: Callable[[], str | None]) -> str | None:
         return look()
     except UnidentifiedImageError:
         return (
-            "not a picture (JPEG, PNG, WebP, BMP, TIFF, GIF or PPM), or its header is damaged; "
-            "replace it"
+            f"not a picture ({', '.join(FORMATS)}), or its header is damaged; save it as one of "
+            "these, or replace it"
         )
     except Image.DecompressionBombError:
         return f"over {MAX_PIXELS:,} pixels; make it smaller"

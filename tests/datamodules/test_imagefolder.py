@@ -104,14 +104,14 @@ def test_an_empty_class_folder_of_train(tmp_path):
 def test_too_few_pictures_to_share(tmp_path, each):
     class_folders(tmp_path, CLASSES, 10)
     class_folders(tmp_path, ["yak"], each)
-    with pytest.raises(Refused, match="class folder yak has too few pictures"):
+    with pytest.raises(Refused, match="class yak has too few pictures"):
         prepared(tmp_path)
 
 
 def test_other_files_are_counted_and_hidden_ones_ignored(tmp_path):
     class_folders(tmp_path, CLASSES, 5)
     draw(tmp_path / "dog" / "deeper" / "UPPER.JPG")
-    for name in ("labels.csv", "dog/raw.heic", "owl/clip.mp4", "loose.png"):
+    for name in ("labels.csv", "dog/raw.xml", "owl/clip.mp4", "loose.png"):
         (tmp_path / name).write_text("something else")
     for name in (".DS_Store", "dog/._dog_0.jpg", ".thumbs/x.jpg", "__MACOSX/dog/y.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
@@ -119,7 +119,7 @@ def test_other_files_are_counted_and_hidden_ones_ignored(tmp_path):
     data = prepared(tmp_path)
     assert sum(len(split) for split in data.splits.values()) == 16
     assert any("deeper/UPPER.JPG" in i for split in data.splits.values() for i in split.ids)
-    warning = "4 files are not pictures in a class folder, left out: dog/raw.heic, labels.csv, "
+    warning = "4 files are not pictures in a class folder, left out: dog/raw.xml, labels.csv, "
     assert data.warnings == [warning + "loose.png ..."]
 
 
