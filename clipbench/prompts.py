@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
-from clipbench import paths
+from clipbench import paths, text_values
 from clipbench.errors import Refused
 
 USES = ("ensemble", "one", "sampled")
@@ -101,7 +100,7 @@ def read_bank(path: Path) -> Mapping[str, list[str]]:
             table = pd.read_csv(path, dtype=str, keep_default_na=False)
             found: Any = table.groupby("class", sort=False)["caption"].apply(list).to_dict()
         else:
-            found = OmegaConf.to_container(OmegaConf.load(path))
+            found = text_values.read(path)
     except Exception as error:
         raise Refused(f"prompts.file={path} cannot be read ({error}); mend it") from error
     if not isinstance(found, Mapping):

@@ -5,9 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from clipbench import paths
+from clipbench import paths, text_values
 from clipbench.errors import Refused
 
 Names = Mapping[str, str] | Sequence[str]
@@ -69,7 +67,7 @@ def templates(given: Sequence[str] | str | None, default: Sequence[str]) -> list
 
 
 def from_file(path: str, key: str) -> Any:
-    """What a YAML or JSON file holds: a mapping or a list.
+    """What a YAML or JSON file holds: a mapping or a list, its values as text.
 
     Args:
         path: the file.
@@ -79,7 +77,7 @@ def from_file(path: str, key: str) -> Any:
         Refused: if it cannot be read.
     """
     try:
-        found = OmegaConf.to_container(OmegaConf.load(paths.expanded(path)))
+        found = text_values.read(paths.expanded(path))
     except Exception as error:
         raise Refused(f"{key}={path} cannot be read ({error}); mend it") from error
     if not isinstance(found, (Mapping, list)):
@@ -108,11 +106,14 @@ def chosen(
     Raises:
         Refused: for a class that is not there, one named twice, or fewer than two.
     """
-    wanted = list(range(subset)) if isinstance(subset, int) else subset
-    known = {name: label for label, name in enumerate(names)}
-    known |= {key: label for label, key in enumerate(keys)}
-    labels = [item if isinstance(item, int) else known.get(str(item), -1) for item in wanted]
-    wrong = [str(w) for w, k in zip(wanted, labels, strict=True) if not 0 <= k < len(names)]
+    if isinstance(subset, int):
+        labels = list(range(subset))
+        wrong = [str(label) for label in labels if label >= len(names)]
+    else:
+        found = [_labels(keys, names, item) for item in subset]
+        _refuse_ambiguous(keys, names, subset, found)
+        labels = [next(iter(meant), -1) for meant in found]
+        wrong = [str(item) for item, meant in zip(subset, found, strict=True) if not meant]
     if wrong:
         raise Refused(f"dataset.subset: no class {wrong[0]}; there are {', '.join(names[:5])} ...")
     if len(set(labels)) < len(labels) or len(labels) < 2:
@@ -120,5 +121,31 @@ def chosen(
     return labels
 
 
+def _labels(keys: Sequence[str], names: Sequence[str], item: str | int) -> set[int]:
+    """The labels of the classes that an item of a subset may mean: by key, by name, by position."""
+    found = {k for own in (keys, names) for k, name in enumerate(own) if name == str(item)}
+    if isinstance(item, int) and 0 <= item < len(names):
+        found.add(item)
+    return found
+
+
+def _refuse_ambiguous(
+    keys: Sequence[str],
+    names: Sequence[str],
+    subset: Sequence[str | int],
+    found: Sequence[set[int]],
+) -> None:
+    for item, labels in zip(subset, found, strict=True):
+        if len(labels) > 1:
+            meant = " or ".join(f"{keys[k]} (label {k}, named {names[k]})" for k in sorted(labels))
+            raise Refused(
+                f"dataset.subset: {item} may be {meant}. Name classes that cannot be mistaken, in "
+                "quotes: dataset.subset=['a','b'], or give other dataset.class_names"
+            )
+
+
 def _text(name: object) -> str:
-    return "" if name is None else str(name)  # an empty name is refused with the others
+    """A name as text; an empty one is refused with the others."""
+    if isinstance(name, bool | float):
+        raise Refused(f"dataset.class_names: {name} was not read as text. Put it in quotes")
+    return "" if name is None else str(name)

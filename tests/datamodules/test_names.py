@@ -49,3 +49,47 @@ def test_a_subset_is_named_by_key_name_label_or_number():
     for wrong in (["daisy", "rose"], [3, 0], ["rose", "n01"], 1, 4):
         with pytest.raises(Refused, match=r"dataset.subset"):
             chosen(KEYS, OWN, wrong)
+
+
+ODD = ["no", "yes", "007", "1e3", "null", "0x10", "12:30", "on"]
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_names_in_a_file_are_text_whatever_they_look_like(tmp_path, suffix):
+    path = tmp_path / f"names{suffix}"
+    mapping, listed = dict(zip(KEYS, ODD, strict=False)), ODD
+    if suffix == ".yaml":
+        path.write_text("".join(f"{key}: {name}\n" for key, name in mapping.items()))
+    else:
+        path.write_text('{"n01": "no", "n02": "yes", "n03": 007}'.replace("007", '"007"'))
+    assert class_names(KEYS, OWN, str(path), {}) == ODD[:3]
+    path.write_text("[" + ", ".join(f'"{n}"' if suffix == ".json" else n for n in listed) + "]")
+    assert class_names([str(k) for k in range(8)], ODD, str(path), {}) == ODD
+
+
+def test_keys_in_a_file_are_text_and_occur_once(tmp_path):
+    path = tmp_path / "names.yaml"
+    path.write_text("007: bond\nno: norway\n")
+    assert class_names(["007", "no"], ["a", "b"], str(path), {}) == ["bond", "norway"]
+    path.write_text("007: bond\nno: norway\n007: moore\n")
+    with pytest.raises(Refused, match="the key 007 occurs twice"):
+        class_names(["007", "no"], ["a", "b"], str(path), {})
+
+
+@pytest.mark.parametrize("value", [False, 1e3])
+def test_a_name_that_a_parser_took_for_something_else(value):
+    with pytest.raises(Refused, match="was not read as text"):
+        class_names(KEYS, OWN, ["a", value, "b"], {})
+
+
+NUMBERED = [str(n) for n in range(1, 13)]
+
+
+def test_a_number_that_may_be_a_position_or_a_name_is_refused():
+    with pytest.raises(Refused, match=r"dataset\.subset: 1 may be 1 \(label 0.* or 2 \(label 1"):
+        chosen(NUMBERED, NUMBERED, [1, 2, 3])
+    assert chosen(NUMBERED, NUMBERED, [0, "12"]) == [0, 11]
+    digits = [str(n) for n in range(10)]
+    assert chosen(digits, digits, [3, 1]) == [3, 1]  # either way the same
+    with pytest.raises(Refused, match="rose may be n01"):
+        chosen(["n01", "rose"], ["rose", "tulip"], ["rose", "tulip"])
