@@ -34,6 +34,7 @@ class Audit:
         rows: per split its ``n`` on disk, ``expected`` by the lists, ``published``, ``sha256``, ...
         sums: splits joined by ``+`` with the sum that is published.
         classes: how many there are, and how many are published; None where none are.
+        labels: of each class its label, what the dataset calls it, and what prompts call it.
         faults: what stops a run, each with its lines of detail.
         warnings: what does not.
     """
@@ -41,6 +42,7 @@ class Audit:
     rows: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, int] = field(default_factory=dict)
     classes: tuple[int | None, int | None] = (None, None)
+    labels: list[tuple[int, str, str]] = field(default_factory=list)
     faults: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -100,6 +102,8 @@ def audit(data: DataModule, name: str, cache: Path) -> Audit:
     if isinstance(data, ClassificationDataModule):
         told = known["classes"][known["classes"] != ""]
         found.classes = (len(data.classes), int(told.iloc[0]) if len(told) else None)
+        keys = data.keys or data.classes
+        found.labels = [(k, *own) for k, own in enumerate(zip(keys, data.classes, strict=True))]
     found.warnings += [*data.warnings, *_compare(lists, known)]
     if "train" not in lists:
         found.warnings.append("there is no train: for evaluation only")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from rich.markup import escape
 
 from clipbench import closing, config, overrides, paths, results
 from clipbench.errors import SHOWN, Refused
@@ -59,6 +60,12 @@ def _say(found: "Audit", name: str, report: Path) -> None:
     rows = [[row[c] if c != "sha256" else row[c][:12] for c in columns] for row in found.rows]
     show(name, columns, rows)
     of, known = found.classes
+    if found.labels:
+        named = [(label, escape(key), escape(name)) for label, key, name in found.labels[:SHOWN]]
+        show("classes", ("label", "folder", "name"), named)
+        if len(found.labels) > SHOWN:
+            rest = len(found.labels) - SHOWN
+            console.print(f"and {rest} more, all of them in {report}", highlight=False)
     if of is not None:
         console.print(f"{of} classes" + (f", {known} published" if known else ""), highlight=False)
     for splits, n in found.sums.items():

@@ -119,12 +119,14 @@ def _temperature(asked: doors.Given, record: dict[str, Any], stem: str) -> float
 def _images(where: Path, classes: Sequence[str]) -> Asked:
     """Pictures of a place; a folder that bears a class's name is their label."""
     from clipbench.datamodules.loose import loose
+    from clipbench.datamodules.names import class_of
 
     split = loose(where)
     home = where.resolve().name
-    by_folder = {name.casefold(): name for name in classes} if where.is_dir() else {}
+    known = classes if where.is_dir() else ()
     folders = [Path(i).parent.name or home for i in split.ids]
-    labels = [by_folder.get(folder.replace("_", " ").casefold()) for folder in folders]
+    by_folder = {folder: class_of(folder, known) for folder in set(folders)}
+    labels = [by_folder[folder] for folder in folders]
     return Asked(home, split, labels)
 
 

@@ -100,13 +100,22 @@ def test_lists_that_are_not_the_published_ones_are_named(tmp_path):
 
 
 def test_the_door_checks_and_reports(root, tmp_path):
+    for split in ("train", "val", "test"):
+        (root / split / "iris").rename(root / split / "[b]_10")
+        (root / split / "rose").rename(root / split / "[b]_9")
     env = {"CLIPBENCH_OUTPUTS": str(tmp_path / "outputs")}
-    (root / "test" / "rose" / "rose_0.jpg").write_bytes(b"")
+    (root / "test" / "[b]_9" / "rose_0.jpg").write_bytes(b"")
     done = clipbench("check", "dataset=imagefolder", f"dataset.root={root}", module="data", env=env)
     assert done.returncode == 1
     assert "fault: 1 of 18 pictures cannot be read" in done.stdout
     assert "rose_0.jpg: empty, 0 bytes" in done.stdout
+    table = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.split("\n")]
+    assert [row for row in table if len(row) == 3 and row[0].isdigit()] == [
+        ["0", "[b]_9", "[b] 9"],
+        ["1", "[b]_10", "[b] 10"],
+    ]
     report = json.loads((tmp_path / "outputs" / "data" / "imagefolder.json").read_text())
+    assert report["labels"] == [[0, "[b]_9", "[b] 9"], [1, "[b]_10", "[b] 10"]]
     assert [row["split"] for row in report["rows"]] == ["train", "val", "test"]
     assert list(report["faults"]) == ["1 of 18 pictures cannot be read"]
 

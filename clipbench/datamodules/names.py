@@ -7,6 +7,7 @@ from typing import Any
 
 from clipbench import paths, text_values
 from clipbench.errors import Refused
+from clipbench.imaging.folder_walk import identifier
 
 Names = Mapping[str, str] | Sequence[str]
 
@@ -91,6 +92,18 @@ def ordered(keys: Iterable[str]) -> list[str]:
     if len({match and match[1] for match in parts.values()}) == 1 and all(parts.values()):
         return sorted(parts, key=lambda key: (int((parts[key] or "00")[2]), key))
     return sorted(parts)
+
+
+def class_of(folder: str, names: Sequence[str]) -> str | None:
+    """Return the class that a folder bears the name of, None if none or several may be meant.
+
+    The very name decides; else the one that is the same in lower case, blanks for underscores.
+    """
+    spoken = identifier(folder).replace("_", " ")
+    for form in (str, str.casefold):
+        if found := [n for n in names if form(identifier(n).replace("_", " ")) == form(spoken)]:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
 def chosen(

@@ -1,6 +1,6 @@
 import pytest
 
-from clipbench.datamodules.names import chosen, class_names, templates
+from clipbench.datamodules.names import chosen, class_names, class_of, templates
 from clipbench.errors import Refused
 
 KEYS = ["n01", "n02", "n03"]
@@ -93,3 +93,13 @@ def test_a_number_that_may_be_a_position_or_a_name_is_refused():
     assert chosen(digits, digits, [3, 1]) == [3, 1]  # either way the same
     with pytest.raises(Refused, match="rose may be n01"):
         chosen(["n01", "rose"], ["rose", "tulip"], ["rose", "tulip"])
+
+
+def test_a_folder_bears_the_name_of_one_class():
+    assert class_of("a", ["A", "a", "b"]) == "a"
+    assert class_of("A", ["A", "a", "b"]) == "A"
+    assert class_of("B", ["A", "a", "b"]) == "b"
+    assert class_of("Cat", ["CAT", "cat"]) is None
+    assert class_of("black_cat", ["dog", "black cat"]) == "black cat"
+    assert class_of("cafe\u0301", ["caf\u00e9"]) == "caf\u00e9"
+    assert class_of("cow", ["dog"]) is None
