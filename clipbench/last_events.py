@@ -1,18 +1,20 @@
 """What a run adds to its TensorBoard events at its end, from its files: a part of a second."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from clipbench import confusion
+from clipbench.confusion import Counts
 from clipbench.datamodules.base import DataModule
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
 from clipbench.tensorboard import boards, hparams, mosaics
 
 WORST, MISTAKES = 20, 18  # how many classes and pictures are shown
+MOST = 360  # classes of which the whole matrix is drawn, two pixels each
 
 
 def add(folder: Path, record: Mapping[str, Any], data: DataModule) -> str | None:
@@ -50,10 +52,8 @@ def _classes(folder: Path, name: str, splits: Mapping[str, Split]) -> Iterator[A
     """The confusion matrix, the worst classes, and the mistakes that it was surest of."""
     table = pd.read_csv(folder / "per_class.csv", keep_default_na=False, dtype={"class": str})
     table = table[table["split"] == name]
-    with np.load(folder / "confusion.npz") as file:
-        yield boards.image(
-            f"confusion, {name}", mosaics.confusion(file[name], table["class"].tolist())
-        )
+    matrix = confusion.read(folder / "confusion.npz")[name]
+    yield _confusion(matrix, table["class"].tolist(), name)
     table = table[table["n"] > 0].astype({"recall": float})
     worst = table.sort_values("recall", kind="stable").head(WORST)
     rows = [
@@ -65,6 +65,17 @@ def _classes(folder: Path, name: str, splits: Mapping[str, Split]) -> Iterator[A
     )
     classes = dict(zip(table["label"], table["class"], strict=True))
     yield from _mistakes(folder, name, splits[name], classes)
+
+
+def _confusion(matrix: Counts, classes: Sequence[str], name: str) -> Any:
+    """The whole matrix; of more than :data:`MOST` classes, those with the most errors."""
+    if len(classes) <= MOST:
+        return boards.image(f"confusion, {name}", mosaics.confusion(matrix.toarray(), classes))
+    worst = confusion.most_confused(matrix, mosaics.NAMED)
+    counts = matrix[worst][:, worst].toarray()
+    title = f"confusion, {name}, {len(worst)} of {len(classes):,} classes with the most errors"
+    names = [classes[label] for label in worst]
+    return boards.image(title, mosaics.confusion(counts, names, matrix.sum(1)[worst]))
 
 
 def _mistakes(folder: Path, name: str, split: Split, classes: Mapping[int, str]) -> Iterator[Any]:

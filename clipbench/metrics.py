@@ -5,32 +5,47 @@ counts classes that are predicted and never occur) and the calibration error (it
 of exactly 1 a bin of their own, and takes logits within [0, 1] for probabilities).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    multiclass_confusion_matrix,
-    multiclass_stat_scores,
-)
+
+from clipbench.confusion import Counts, count
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017
+AT_ONCE = 2**21  # logits that are looked at together: 16 MB in double precision
 
 
-def _scores(logits: Tensor, labels: Tensor) -> Tensor:
-    """Per class: true positives, false positives, true negatives, false negatives, support."""
-    return multiclass_stat_scores(
-        logits.argmax(1), labels, num_classes=logits.shape[1], average=None
-    ).double()
+def blocks(logits: Tensor) -> Iterator[slice]:
+    """Yield the rows of logits (n, C) in slices of at most :data:`AT_ONCE` logits."""
+    rows = max(1, AT_ONCE // logits.shape[1])
+    yield from (slice(start, start + rows) for start in range(0, len(logits), rows))
+
+
+def _scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return per class the true positives, the predictions and the support, each (C,).
+
+    Not by torchmetrics: where algorithms must be deterministic, as in every run, its count of n
+    images takes n * C^2 * 8 bytes.
+    """
+    predicted, size = logits.argmax(1), logits.shape[1]
+    hits = labels[predicted == labels]
+    tp, said, support = (torch.bincount(of, minlength=size) for of in (hits, predicted, labels))
+    return tp.double(), said.double(), support.double()
 
 
 def loss(logits: Tensor, labels: Tensor) -> float:
     """Mean cross-entropy in nats."""
-    return float(F.cross_entropy(logits.double(), labels))
+    parts = (
+        F.cross_entropy(logits[rows].double(), labels[rows], reduction="sum")
+        for rows in blocks(logits)
+    )
+    return sum(map(float, parts)) / len(labels)
 
 
 def acc(logits: Tensor, labels: Tensor) -> float:
@@ -45,15 +60,19 @@ def acc5(logits: Tensor, labels: Tensor) -> float:
     """
     if logits.shape[1] < 6:
         return float("nan")
-    own = logits.gather(1, labels[:, None])
-    lower = torch.arange(logits.shape[1]) < labels[:, None]
-    ahead = (logits > own) | ((logits == own) & lower)
-    return int((ahead.sum(1) < 5).sum()) / len(labels)
+    hits = 0
+    for rows in blocks(logits):
+        scores, label = logits[rows], labels[rows, None]
+        own = scores.gather(1, label)
+        lower = torch.arange(logits.shape[1]) < label
+        ahead = (scores > own) | ((scores == own) & lower)
+        hits += int((ahead.sum(1) < 5).sum())
+    return hits / len(labels)
 
 
 def mean_per_class(logits: Tensor, labels: Tensor) -> float:
     """Mean recall over the classes present in the labels (sklearn's balanced accuracy)."""
-    tp, _, _, _, support = _scores(logits, labels).unbind(1)
+    tp, _, support = _scores(logits, labels)
     present = support > 0
     return float((tp[present] / support[present]).mean())
 
@@ -63,14 +82,16 @@ def macro_f1(logits: Tensor, labels: Tensor) -> float:
 
     torchmetrics averages over classes present in labels *or* predictions, which is another number.
     """
-    tp, fp, _, fn, support = _scores(logits, labels).unbind(1)
-    f1 = 2 * tp / (2 * tp + fp + fn).clamp(min=1)
+    tp, predicted, support = _scores(logits, labels)
+    f1 = 2 * tp / (predicted + support).clamp(min=1)
     return float(f1[support > 0].mean())
 
 
 def ece(logits: Tensor, labels: Tensor) -> float:
     """Expected calibration error over 15 equal bins, ((m-1)/15, m/15] (Guo et al. 2017, eq. 3)."""
-    confidence = logits.double().softmax(1).amax(1)
+    confidence = torch.empty(len(labels), dtype=torch.float64)
+    for rows in blocks(logits):
+        confidence[rows] = logits[rows].double().softmax(1).amax(1)
     inner = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1]
     bins = torch.bucketize(confidence, inner)
     correct = (logits.argmax(1) == labels).double()
@@ -181,24 +202,20 @@ def among(logits: Tensor, labels: Sequence[int] | Mapping[int, Sequence[int]] | 
     return masked
 
 
-def confusion(logits: Tensor, labels: Tensor) -> NDArray[np.int64]:
-    """How often each class (row) was taken for each (column): (C, C) counts."""
-    matrix = multiclass_confusion_matrix(logits.argmax(1), labels, num_classes=logits.shape[1])
-    counts: NDArray[np.int64] = matrix.numpy().astype(np.int64)
-    return counts
+def confusion(logits: Tensor, labels: Tensor) -> Counts:
+    """Return how often each class (row) was taken for each (column): (C, C) counts, sparse."""
+    return count(labels.numpy(), logits.argmax(1).numpy(), logits.shape[1])
 
 
 def per_class(
-    logits: Tensor,
-    labels: Tensor,
+    counts: Counts,
     classes: Sequence[str],
     levels: Mapping[str, Sequence[int] | Sequence[str]] | None = None,
 ) -> pd.DataFrame:
-    """A row for each class, in label order; what nothing was measured for is NaN.
+    """Return a row for each class, in label order; what nothing was measured for is NaN.
 
     Args:
-        logits: (n, C).
-        labels: (n,), in [0, C).
+        counts: of :func:`confusion`.
         classes: their C names.
         levels: coarser labels, as in :func:`classification`.
 
@@ -209,21 +226,27 @@ def per_class(
         ``errors_within_<level>``: how many of its errors stay within its own family. The mean
         recall and F1 of rows with ``n`` above 0 are :func:`mean_per_class` and :func:`macro_f1`.
     """
-    counts = confusion(logits, labels)
     n, predicted, correct = counts.sum(1), counts.sum(0), counts.diagonal()
-    errors = counts - np.diag(correct)
+    cells = sparse.coo_array(counts)
+    wrong = cells.row != cells.col
+    true, taken, times = cells.row[wrong], cells.col[wrong], cells.data[wrong]
     coarser = {name: np.asarray(level) for name, level in (levels or {}).items()}
-    within = {
-        f"errors_within_{name}": (errors * (level[:, None] == level)).sum(1)
-        for name, level in coarser.items()
-    }
+    within = {}
+    for name, level in coarser.items():
+        near = np.bincount(true, times * (level[true] == level[taken]), len(n))
+        within[f"errors_within_{name}"] = near.astype(np.int64)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, and is meant to be
         ratios = {
             "recall": correct / n,
             "precision": correct / predicted,
             "f1": 2 * correct / (n + predicted),
         }
-    taken = [classes[int(row.argmax())] if row.any() else None for row in errors]
+    order = np.lexsort((taken, -times, true))  # of each class its most frequent error first
+    first = order[np.unique(true[order], return_index=True)[1]]
+    confused_with = np.full(len(n), None, object)
+    confused_with[true[first]] = np.asarray(classes, object)[taken[first]]
+    confused = np.zeros(len(n), np.int64)
+    confused[true[first]] = times[first]
     return pd.DataFrame(
         {
             "label": range(len(classes)),
@@ -233,5 +256,5 @@ def per_class(
             "correct": correct,
             **ratios,
         }
-        | {"confused_with": taken, "confused": errors.max(1), **within}
+        | {"confused_with": confused_with, "confused": confused, **within}
     )

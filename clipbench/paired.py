@@ -111,7 +111,7 @@ def difference(
         means: list[Floats] = [score(index).mean(0) for score in scores]
         return means[1] - means[0]
 
-    found = _bootstrap(mean, len(labels), level, resamples)
+    found = _bootstrap(mean, labels, level, resamples)
     each = [score(np.arange(len(labels)))[:, 0] for score in scores]
     estimate = float(each[1].mean() - each[0].mean())
     seeds = (len(first), len(second))
@@ -191,9 +191,10 @@ def over_pictures(
     """
     _known(metric)
     rows = predictions(run, split)
-    score = _scorer(rows["label"].to_numpy(), [rows["prediction"].to_numpy()], metric)
-    n = len(rows)
-    low, high = _bootstrap(lambda index: score(index)[0], n, level, resamples).confidence_interval
+    labels, n = rows["label"].to_numpy(), len(rows)
+    score = _scorer(labels, [rows["prediction"].to_numpy()], metric)
+    found = _bootstrap(lambda index: score(index)[0], labels, level, resamples)
+    low, high = found.confidence_interval
     return Interval(float(score(np.arange(n))[0, 0]), float(low), float(high), "pictures", n)
 
 
@@ -290,9 +291,10 @@ def _counts(index: NDArray[Any], n: int) -> Floats:
 
 
 def _bootstrap(
-    statistic: Callable[[NDArray[Any]], Floats], n: int, level: float, resamples: int
+    statistic: Callable[[NDArray[Any]], Floats], labels: Labels, level: float, resamples: int
 ) -> Any:
-    """Scipy's bootstrap over the positions of n pictures."""
+    """Scipy's bootstrap over the positions of n images, given their labels."""
+    n = len(labels)
 
     def vectorised(index: NDArray[Any], axis: int = -1) -> Any:
         value = statistic(index)
@@ -303,7 +305,7 @@ def _bootstrap(
         vectorised,
         vectorized=True,
         n_resamples=resamples,
-        batch=max(1, _AT_ONCE // n),
+        batch=max(1, _AT_ONCE // max(n, int(labels.max()) + 1)),
         confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(0),

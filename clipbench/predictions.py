@@ -5,15 +5,18 @@ Of captions: the rank at which every query finds what belongs to it.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipbench import metrics, retrieval
+from clipbench import confusion, metrics, retrieval
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
+from clipbench.datamodules.split import Split
 
 
 def write(
@@ -24,7 +27,7 @@ def write(
     ``predictions.parquet`` has a row for each picture, with a column for each kind of group; row
     for row ``logits.npy`` has its logits, -inf for classes its split does not choose among.
     ``per_class.csv`` has a row for each class of each split, ``confusion.npz`` a matrix for each
-    split: (C, C) counts, the true class by row.
+    split: (C, C) counts, the true class by row; see :func:`clipbench.confusion.write`.
 
     Args:
         folder: the run's.
@@ -36,28 +39,49 @@ def write(
     for name, output in outputs.items():
         split, labels = data.splits[name], output["label"]
         scores = metrics.among(output["logits"], split.among)
-        probabilities = scores.softmax(1)
-        top = scores.argmax(1)  # of probabilities there are ties where logits still differ
-        columns = {
-            "split": name,
-            "id": list(split.ids),
-            "label": labels.numpy(),
-            "prediction": top.numpy(),
-            "probability": probabilities.gather(1, top[:, None])[:, 0].numpy(),
-            "label_probability": probabilities.gather(1, labels[:, None])[:, 0].numpy(),
-        }
         groups = {kind: _named(ids, data.groups[kind]) for kind, ids in split.groups.items()}
-        rows.append(pd.DataFrame({**columns, **groups}))
+        rows.append(pd.DataFrame({"split": name, **_columns(split, scores, labels), **groups}))
         logits.append(scores.numpy())
-        table = metrics.per_class(scores, labels, data.classes, data.levels)
+        matrices[name] = metrics.confusion(scores, labels)
+        table = metrics.per_class(matrices[name], data.classes, data.levels)
         table.insert(0, "split", name)
         tables.append(table)
-        matrices[name] = metrics.confusion(scores, labels)
     pd.concat(rows, ignore_index=True).to_parquet(folder / "predictions.parquet")
-    np.save(folder / "logits.npy", np.concatenate(logits))
+    _write_logits(folder / "logits.npy", logits)
     pd.concat(tables, ignore_index=True).to_csv(folder / "per_class.csv", index=False)
-    # the stub takes any keyword for allow_pickle
-    np.savez_compressed(folder / "confusion.npz", **matrices)  # type: ignore[arg-type]
+    confusion.write(folder / "confusion.npz", matrices)
+
+
+def _columns(split: Split, scores: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Return what is predicted of each image of a split, and how probable that and its label are.
+
+    Args:
+        split: n images.
+        scores: (n, C).
+        labels: (n,).
+    """
+    top = scores.argmax(1)  # of probabilities there are ties where logits still differ
+    shares = torch.empty(len(labels), 2, dtype=scores.dtype)
+    chosen = torch.stack([top, labels], 1)
+    for rows in metrics.blocks(scores):
+        shares[rows] = scores[rows].softmax(1).gather(1, chosen[rows])
+    return {
+        "id": list(split.ids),
+        "label": labels.numpy(),
+        "prediction": top.numpy(),
+        "probability": shares[:, 0].numpy(),
+        "label_probability": shares[:, 1].numpy(),
+    }
+
+
+def _write_logits(path: Path, parts: Sequence[NDArray[Any]]) -> None:
+    """Write what ``np.save`` would write of all parts (n, C), without a second copy of them."""
+    shape = (sum(map(len, parts)), parts[0].shape[1])
+    head = {"descr": parts[0].dtype.str, "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, head)
+        for part in parts:
+            file.write(np.ascontiguousarray(part).data)
 
 
 def _named(ids: NDArray[np.int64], names: Sequence[str]) -> list[str | None]:

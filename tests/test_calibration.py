@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from clipbench import metrics
 from clipbench.calibration import temperature
+from tests import limits
 
 
 def overconfident(seed, factor, n=400, classes=5):
@@ -38,3 +39,10 @@ def test_it_stays_finite_without_a_mistake_with_nothing_but_and_where_a_class_is
     rows = labels != 4
     expected = temperature(logits[rows, :4], labels[rows])
     assert temperature(among[rows], labels[rows]) == pytest.approx(expected)
+
+
+def test_it_works_on_a_part_of_many_classes_at_a_time():
+    logits, labels = overconfident(2, 3.0, n=4000, classes=1000)
+    few = temperature(logits[:1500], labels[:1500])
+    with limits.memory(100):
+        assert temperature(logits, labels) == pytest.approx(few, rel=0.02)

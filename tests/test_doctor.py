@@ -9,7 +9,7 @@ import pytest
 import yaml
 from scipy.stats import entropy
 
-from clipbench import advice, config, doctor, paths, results
+from clipbench import advice, config, confusion, doctor, paths, results
 from clipbench.diagnosis import case, guide, preflight, remedies, symptoms
 from clipbench.errors import Refused
 from clipbench.schema import build
@@ -98,14 +98,14 @@ def test_nothing_is_proposed_that_the_run_has_done():
 def test_the_door_says_what_it_saw(tmp_path, capsys):
     ill = read("overfitting")
     results.write(tmp_path, ill.record)
-    np.savez_compressed(tmp_path / "confusion.npz", **ill.confusion)
+    confusion.write(tmp_path / "confusion.npz", ill.confusion)
     assert doctor.examine([f"run={tmp_path}"]) == 1
     said = capsys.readouterr().out
     assert "overfitting\n  val/loss" in said
     assert "  try: epochs=" in said
     healthy = read("healthy_resnet")
     results.write(tmp_path, healthy.record)
-    np.savez_compressed(tmp_path / "confusion.npz", **healthy.confusion)
+    confusion.write(tmp_path / "confusion.npz", healthy.confusion)
     assert doctor.examine([f"run={tmp_path}"]) == 0
     assert "nothing found" in capsys.readouterr().out
     with pytest.raises(Refused, match=r"has no result\.json; give the folder of a run"):
@@ -148,7 +148,7 @@ def test_the_least_loss_of_smoothed_labels_is_their_entropy():
     told = read("healthy_resnet")
     record = {**told.record, "config": {**told.config, "label_smoothing": 0.1}}
     smoothed = case.Case(record, told.confusion)
-    classes = len(told.confusion["val"])
+    classes = told.confusion["val"].shape[0]
     target = np.full(classes, 0.1 / classes)
     target[0] += 0.9
     assert smoothed.floor == pytest.approx(entropy(target))

@@ -16,9 +16,11 @@ from sklearn.metrics import (
 from torchmetrics.functional.classification import (
     multiclass_calibration_error,
     multiclass_f1_score,
+    multiclass_stat_scores,
 )
 
 from clipbench import metrics
+from tests import limits
 
 
 def one_hot(predictions, classes):
@@ -93,7 +95,7 @@ def test_ties_go_to_the_lowest_class_everywhere():
     got = metrics.classification(logits, labels, NAMES, {"g": labels}, {"half": [0, 0, 0, 1, 1, 1]})
     assert got["acc"] == 2 / 12
     assert got["acc5"] == 10 / 12  # class 5 is the one below the fifth
-    assert metrics.confusion(logits, labels)[:, 0].tolist() == [2] * 6
+    assert metrics.confusion(logits, labels).toarray()[:, 0].tolist() == [2] * 6
     assert metrics.level_acc(logits, labels, [0, 0, 0, 1, 1, 1]) == 0.5
     assert metrics.worst_group(logits, labels, labels) == 0
     assert got["ece"] == pytest.approx(0, abs=1e-12)  # confidence 1/6, right one time in six
@@ -219,9 +221,10 @@ def test_confusion_and_the_table_of_classes_are_sklearns(seed):
     predicted = logits.argmax(1)
     counts = metrics.confusion(logits, labels)
     assert counts.dtype == np.int64
-    np.testing.assert_array_equal(counts, confusion_matrix(labels, predicted, labels=range(7)))
+    theirs = confusion_matrix(labels, predicted, labels=range(7))
+    np.testing.assert_array_equal(counts.toarray(), theirs)
     classes = [f"class {k}" for k in range(7)]
-    table = metrics.per_class(logits, labels, classes)
+    table = metrics.per_class(counts, classes)
     theirs = classification_report(
         labels, predicted, labels=range(7), output_dict=True, zero_division=np.nan
     )
@@ -245,7 +248,8 @@ def test_the_table_says_what_a_class_is_confused_with_and_what_stays_in_its_fami
     levels = {"family": ["Boeing 707", "Boeing 727", "A300", "A310"], "maker": [0, 0, 1, 1]}
     labels = [0, 0, 0, 0, 1, 1, 1, 2, 2]
     predicted = [0, 1, 1, 2, 3, 2, 1, 2, 2]
-    table = metrics.per_class(one_hot(predicted, 4), torch.tensor(labels), classes, levels)
+    counts = metrics.confusion(one_hot(predicted, 4), torch.tensor(labels))
+    table = metrics.per_class(counts, classes, levels)
     expected = pd.DataFrame(
         {
             "label": [0, 1, 2, 3],
@@ -264,3 +268,55 @@ def test_the_table_says_what_a_class_is_confused_with_and_what_stays_in_its_fami
         }
     )
     pd.testing.assert_frame_equal(table, expected)
+
+
+@pytest.fixture
+def deterministic():
+    """As in every run: ``trainer.deterministic=warn``."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(("n", "classes"), [(20_000, 1_000), (2_000, 10_000)])
+def test_memory_does_not_grow_with_the_square_of_the_classes(n, classes, deterministic):
+    rng = np.random.default_rng(classes)
+    labels = torch.tensor(rng.integers(0, classes, n))
+    logits = torch.tensor(rng.normal(size=(n, classes)).astype(np.float32))
+    logits[torch.arange(0, n, 3), labels[::3]] += 9
+    family = (np.arange(classes) // 10).tolist()
+    with limits.memory(200):
+        got = metrics.classification(logits, labels, (*NAMES, "acc_x"), levels={"x": family})
+        counts = metrics.confusion(logits, labels)
+        table = metrics.per_class(counts, [f"c{k}" for k in range(classes)], {"x": family})
+    predicted = logits.argmax(1).numpy()
+    right = pd.Series(predicted == labels.numpy())
+    assert got["acc"] == right.mean()
+    assert got["mean_per_class"] == pytest.approx(right.groupby(labels.numpy()).mean().mean())
+    assert got["acc5"] == top_k_accuracy_score(labels, logits, k=5, labels=range(classes))
+    assert got["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)))
+    seen = table[table["n"] > 0]
+    assert seen["recall"].mean() == pytest.approx(got["mean_per_class"], abs=1e-12)
+    assert seen["f1"].mean() == pytest.approx(got["macro_f1"], abs=1e-12)
+    errors = pd.DataFrame({"true": labels.numpy(), "said": predicted})[~right]
+    most = errors.value_counts(sort=False).groupby("true").max()
+    assert (table["confused"].to_numpy()[most.index] == most).all()
+    assert table["confused"].sum() == most.sum()
+    within = (errors["true"] // 10 == errors["said"] // 10).sum()
+    assert table["errors_within_x"].sum() == within
+    assert counts.sum() == n
+
+
+@pytest.mark.parametrize("classes", [2, 7, 102])
+def test_counts_are_torchmetrics_to_the_bit(classes):
+    logits, labels = random_case(5, n=1020, classes=classes)
+    tp, fp, _, fn, support = (
+        multiclass_stat_scores(logits.argmax(1), labels, num_classes=classes, average=None)
+        .double()
+        .unbind(1)
+    )
+    seen = support > 0
+    assert metrics.mean_per_class(logits, labels) == float((tp[seen] / support[seen]).mean())
+    f1 = 2 * tp / (2 * tp + fp + fn).clamp(min=1)
+    assert metrics.macro_f1(logits, labels) == float(f1[seen].mean())
+    assert metrics.loss(logits, labels) == float(torch.nn.functional.cross_entropy(logits, labels))

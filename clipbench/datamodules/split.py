@@ -153,6 +153,12 @@ def _chain(rule: str, earlier: str | None) -> str:
     return f"{earlier}; then {rule}" if earlier else rule
 
 
+def _by_label(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the positions of each label in order, the lowest label first; one sort for all."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
+
 def few_shot(split: Split, shots: int, seed: int) -> Split:
     """The first ``shots`` pictures of each class in a seeded order: more shots add to fewer.
 
@@ -162,7 +168,7 @@ def few_shot(split: Split, shots: int, seed: int) -> Split:
     if shots < 1:
         raise Refused(f"dataset.shots={shots} leaves nothing to train on; give 1 or more, or null")
     order = np.random.default_rng([seed, 0x5407]).permutation(len(split))
-    kept = [order[split.labels[order] == label][:shots] for label in np.unique(split.labels)]
+    kept = [order[members][:shots] for members in _by_label(split.labels[order])]
     few = split.take(np.sort(np.concatenate(kept)))
     return replace(few, rule=_chain(f"{shots} a class, seed {seed}", split.rule))
 
@@ -185,8 +191,7 @@ def carve(split: Split, fraction: float, of: str = "class") -> tuple[Split, Spli
         return split, split
     digest = np.array([hashlib.sha256(i.encode()).hexdigest() for i in split.ids])
     taken = []
-    for label in np.unique(split.labels):
-        members = np.flatnonzero(split.labels == label)
+    for members in _by_label(split.labels):
         count = max(1, round(fraction * len(members)))
         taken.append(members[np.argsort(digest[members], kind="stable")[:count]])
     chosen = np.sort(np.concatenate(taken))

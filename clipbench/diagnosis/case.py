@@ -7,10 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from clipbench import results
+from clipbench import confusion, results
+from clipbench.confusion import Counts
 from clipbench.diagnosis import guide
 from clipbench.errors import Refused
 from clipbench.statistics import goodness, wilson
@@ -26,7 +24,7 @@ class Case:
     """
 
     record: Mapping[str, Any]
-    confusion: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    confusion: Mapping[str, Counts] = field(default_factory=dict)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -81,7 +79,7 @@ class Case:
         """The loss of guessing: ln of the classes, or of the batch where pairs are told apart."""
         if self.of_pairs:
             return math.log(self._batch)
-        return math.log(len(self.confusion["val"])) if "val" in self.confusion else None
+        return math.log(self.confusion["val"].shape[0]) if "val" in self.confusion else None
 
     @property
     def _batch(self) -> int:
@@ -100,7 +98,7 @@ class Case:
         share = self.config.get("label_smoothing") or 0.0
         if self.of_pairs or not share or "val" not in self.confusion:
             return 0.0
-        classes = len(self.confusion["val"])
+        classes = self.confusion["val"].shape[0]
         rest = share / classes
         top = 1 - share + rest
         return -top * math.log(top) - (classes - 1) * rest * math.log(rest)
@@ -157,8 +155,5 @@ def read(folder: Path) -> Case:
     record = results.read(folder)
     if record is None:
         raise Refused(f"run={folder} has no result.json; give the folder of a run")
-    confusion = {}
-    if (folder / "confusion.npz").is_file():
-        with np.load(folder / "confusion.npz") as file:
-            confusion = {name: file[name] for name in file.files}
-    return Case(record, confusion)
+    file = folder / "confusion.npz"
+    return Case(record, confusion.read(file) if file.is_file() else {})

@@ -81,7 +81,7 @@ def nothing_learnt(case: Case) -> Iterator[Finding]:
 
 
 def _of_classes(case: Case) -> float:
-    return math.log(len(case.confusion["val"])) if "val" in case.confusion else 0.0
+    return math.log(case.confusion["val"].shape[0]) if "val" in case.confusion else 0.0
 
 
 def overfitting(case: Case) -> Iterator[Finding]:
@@ -269,7 +269,7 @@ def stopped_early(case: Case) -> Iterator[Finding]:
 def class_collapse(case: Case) -> Iterator[Finding]:
     """One class takes most of the predictions."""
     counts = case.confusion.get("val")
-    if counts is None or len(counts) < 3:
+    if counts is None or counts.shape[0] < 3:
         return
     said, true = counts.sum(0) / counts.sum(), counts.sum(1) / counts.sum()
     top = int(said.argmax())
@@ -288,7 +288,7 @@ def names(case: Case) -> Iterator[Finding]:
     counts, start = case.confusion.get("val"), dict(case.series("val/acc")).get(0)
     if counts is None or start is None or not case.clip:
         return
-    guess, n = 1 / len(counts), int(counts.sum())
+    guess, n = 1 / counts.shape[0], int(counts.sum())
     if start > guess + 2 * math.sqrt(guess * (1 - guess) / n) + 0.02:
         return
     said = f"val/acc before training is {start:.3f}, guessing {guess:.3f}"

@@ -17,16 +17,19 @@ def _cut(text: str, letters: int) -> str:
     return text if len(text) <= letters else f"{text[: letters - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
-    """What each class is taken for: rows are classes, darker is a larger share of the row.
+def confusion(
+    counts: NDArray[np.int64], classes: Sequence[str], n: NDArray[np.int64] | None = None
+) -> Image.Image:
+    """Draw what each class is taken for: rows are classes, darker is a larger share of the row.
 
     Args:
         counts: (C, C), the true class by row.
         classes: their names, written where there is room.
+        n: images of each class, (C,); None where the row has all that it is taken for.
     """
     size = len(counts)
     cell = max(2, min(28, 720 // size))
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    share = counts / np.maximum(counts.sum(1) if n is None else n, 1)[:, None]
     light, dark = np.array([247, 251, 255.0]), np.array([8, 48, 107.0])
     colours = light + (dark - light) * share[..., None]
     whole = Image.fromarray(colours.round().astype(np.uint8)).resize(

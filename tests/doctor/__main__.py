@@ -6,10 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import yaml
 
-from clipbench import config, paths, schema
+from clipbench import config, confusion, paths, schema
 from clipbench.diagnosis import case, symptoms
 from clipbench.launch import launch
 from clipbench.messages import Job
@@ -51,7 +50,7 @@ def make(name, common, words):
         found = case.read(Path(outcome.folder))
     text = json.dumps(shortened(found.record), separators=(",", ":"))
     (HERE / f"{name}.json").write_text(text + "\n")
-    np.savez_compressed(HERE / f"{name}.npz", **found.confusion)
+    confusion.write(HERE / f"{name}.npz", found.confusion)
 
 
 def main():
@@ -69,9 +68,8 @@ def main():
 
 def read(name):
     """A kept case."""
-    with np.load(HERE / f"{name}.npz") as file:
-        confusion = {split: file[split] for split in file.files}
-    return case.Case(json.loads((HERE / f"{name}.json").read_text()), confusion)
+    record = json.loads((HERE / f"{name}.json").read_text())
+    return case.Case(record, confusion.read(HERE / f"{name}.npz"))
 
 
 if __name__ == "__main__":
