@@ -25,14 +25,9 @@ class Keep(Callback):
     Args:
         recorder: writes the whole of each epoch before this does; its metric says which is best.
         which: ``all``, or how many of the best.
-
-    Raises:
-        Refused: for another word.
     """
 
     def __init__(self, recorder: Recorder, which: str | int) -> None:
-        if which != "all" and not (isinstance(which, int) and which > 0):
-            raise Refused(f"no keep={which}; use all, a number of the best epochs, or null")
         self.recorder, self.which = recorder, which
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -62,12 +57,7 @@ def early_stopping(metric: str, patience: int) -> EarlyStopping:
     Args:
         metric: ``val/<name>``.
         patience: how many epochs in a row may pass without a better one.
-
-    Raises:
-        Refused: for a patience below 1.
     """
-    if patience < 1:
-        raise Refused(f"patience={patience} would end before it began; use 1 or more, or null")
     mode = "max" if statistics.goodness(metric, 1.0) > 0 else "min"
     return EarlyStopping(metric, patience=patience, mode=mode)
 

@@ -5,12 +5,13 @@ A matrix of 10,000 classes has 10^8 cells, of which a split of 50,000 images fil
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-Counts = sparse.csr_array  # (C, C) int64, the true class by row
+Counts = Any  # scipy.sparse.csr_array, which has no types: (C, C) int64, the true class by row
 
 DENSE = 1000  # classes up to which a file has whole matrices, of 8 MB at most
 _PARTS = ("data", "indices", "indptr")
@@ -37,14 +38,13 @@ def write(path: Path, matrices: Mapping[str, Counts]) -> None:
     entries ``<split>/data``, ``<split>/indices`` and ``<split>/indptr`` of
     ``scipy.sparse.csr_array((data, indices, indptr))``.
     """
-    entries = {}
+    entries: dict[str, Any] = {}
     for name, matrix in matrices.items():
         if matrix.shape[0] <= DENSE:
             entries[name] = matrix.toarray()
         else:
             entries |= {f"{name}/{part}": getattr(matrix, part) for part in _PARTS}
-    # the stub takes any keyword for allow_pickle
-    np.savez_compressed(path, **entries)  # type: ignore[arg-type]
+    np.savez_compressed(path, **entries)
 
 
 def read(path: Path) -> dict[str, Counts]:
@@ -70,5 +70,5 @@ def most_confused(matrix: Counts, most: int) -> list[int]:
         most: how many classes; all, if there are no more.
     """
     errors = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
-    worst = np.argsort(-errors, kind="stable")[:most]
-    return sorted(worst.tolist())
+    worst: list[int] = np.argsort(-errors, kind="stable")[:most].tolist()
+    return sorted(worst)

@@ -9,7 +9,7 @@ before a run begins: type what you would give to clipbench.run. Exit code 0: not
 
 from pathlib import Path
 
-from clipbench import config, doors
+from clipbench import config, doors, ranges
 from clipbench.diagnosis import case, preflight, symptoms
 from clipbench.progress import console
 
@@ -46,7 +46,9 @@ def _after(run: case.Case) -> int:
 
 
 def _before(words: list[str]) -> int:
-    points = list(preflight.checks(config.compose(*words)))
+    composed = config.compose(*words)
+    ranges.check(composed)
+    points = list(preflight.checks(composed))
     for right, what, remedy in points:
         mark = "[green]pass[/]" if right else "[yellow]warn[/]"
         console.print(f"{mark}  ", end="")

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from hydra.utils import get_class
 
+from clipbench import ranges
 from clipbench.datamodules.base import DataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
+from clipbench.launch import devices
 from clipbench.models.base import Classifier, freeze_statistics
 from clipbench.optim import Schedule
 from clipbench.strategies.base import Strategy
@@ -20,6 +22,45 @@ def reads_text(model: Mapping[str, Any]) -> bool:
     """Whether a model, given its config, has a text tower that fits its image features."""
     found: bool = get_class(model["_target_"]).has_text  # type: ignore[attr-defined]
     return found and model.get("pool") is None
+
+
+def config(root: Mapping[str, Any]) -> None:
+    """Refuse numbers out of range and devices that are not there, before any data is looked at.
+
+    Raises:
+        Refused: naming the key, its value and what to type.
+    """
+    ranges.check(root)
+    name = root["trainer"]["accelerator"]
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    there = {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}
+    if name not in there:
+        raise Refused(f"trainer.accelerator={name}: is not known. Use one of {', '.join(there)}")
+    if not there[name]:
+        raise Refused(f"trainer.accelerator={name}: there is none here. Use trainer=auto or cpu")
+    wanted, count = devices(root["trainer"]), torch.cuda.device_count()
+    if cuda and name in ("auto", "gpu", "cuda") and wanted > count:
+        asked = root["trainer"]["devices"]
+        raise Refused(f"trainer.devices={asked}: there are {count} here. Use {count} or fewer")
+
+
+def pairs(strategy: Strategy, batch_size: int, rows: int) -> None:
+    """Refuse batches in which there is nothing to tell a pair from.
+
+    Args:
+        strategy: of the run.
+        batch_size: global.
+        rows: of an epoch.
+
+    Raises:
+        Refused: for one pair at a time, whose contrastive loss is 0 whatever the model says.
+    """
+    if strategy.trains and strategy.pairs and min(batch_size, rows) < 2:
+        few = f"batch_size={batch_size}" if batch_size < 2 else "train has one image and caption"
+        raise Refused(
+            f"{few}: the loss compares pairs, and of one pair it is 0 whatever the model says. Use "
+            "two or more"
+        )
 
 
 def captions(

@@ -55,6 +55,7 @@ class Run:
     def __init__(self, job: Job) -> None:
         self.job, self.config = job, job.config
         self.started = time.perf_counter()
+        guards.config(self.config)
         data = build(self.config["dataset"])
         self.data: ClassificationDataModule | CaptionDataModule = data
         # The root's axes stand for the recipe's values of the same name.
@@ -195,14 +196,10 @@ class Run:
                 "augment.cutmix=0, or strategy=finetune"
             )
         self._guard_ranks(ranks.here.world)
+        guards.pairs(self.strategy, self.recipe["batch_size"], len(self.data.epoch))
         if self.strategy.trains:
-            allowed = self.config["allow_unfinished_warmup"]
-            guards.warmup(
-                self.schedule,
-                lr=self.recipe["lr"],
-                epochs=self.recipe["epochs"],
-                allowed=allowed,
-            )
+            allowed, known = self.config["allow_unfinished_warmup"], self.recipe
+            guards.warmup(self.schedule, lr=known["lr"], epochs=known["epochs"], allowed=allowed)
 
     def _guard_ranks(self, world: int) -> None:
         for size in self.rows:

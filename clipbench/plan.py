@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import doors, overrides, paths, schema
+from clipbench import doors, overrides, paths, ranges, schema
 from clipbench.progress import console, show
 from clipbench.tabling import costs, evidence, references
 from clipbench.tabling.costs import Job
@@ -34,6 +34,7 @@ def plan(words: list[str]) -> int:
     runs = pd.concat([*found], ignore_index=True) if found else pd.DataFrame(columns=["model"])
     groups: dict[tuple[Any, ...], tuple[Job | None, dict[str, Any], int]] = {}
     for config, choices, count in configs([w for w in words if w not in ("-m", "--multirun")]):
+        ranges.check(config)
         job, told = described(config, choices)
         groups[told] = (job, config, count + groups.get(told, (job, config, 0))[2])
     rows, sums = [], {"GPU-hours": 0.0, "seconds": 0.0, "disk": 0.0}

@@ -64,9 +64,6 @@ class Resume(Checkpoint):
         started: when the run began, by ``time.perf_counter``.
         every_steps: null for epochs alone.
         begin: where this run goes on.
-
-    Raises:
-        Refused: for a number of steps that is none.
     """
 
     def __init__(
@@ -77,8 +74,6 @@ class Resume(Checkpoint):
         every_steps: int | None = None,
         begin: Point | None = None,
     ) -> None:
-        if every_steps is not None and not (isinstance(every_steps, int) and every_steps > 0):
-            raise Refused(f"no ckpt.every_steps={every_steps}; use 1 or more, or null")
         self.folder, self.key, self.started = folder, key, started
         self.every_steps, self.begin = every_steps, begin
         self.signal: int | None = None

@@ -46,7 +46,7 @@ def trainer(
     steps = config["steps"]
     # The module ends a run of steps: Lightning's max_steps would take the end of an epoch, where a
     # run goes on, for its midst.
-    epochs = config["trainer"]["max_epochs"] or config["epochs"] if steps is None else -1
+    epochs = config["epochs"] if steps is None else -1
     # Bars are for a terminal; a log has the line of each epoch.
     shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
     # Else Lightning would look for itself, and take a SLURM job's processes for ranks.

@@ -88,9 +88,8 @@ def test_patience_ends_a_run_and_its_record_says_where(outputs):
 
 @pytest.mark.parametrize(("words", "said"), [
     (("monitor=accuracy",), "val has no monitor=accuracy; use one of loss, acc"),
-    (("patience=0",), "patience=0 would end before it began; use 1 or more, or null"),
-    (("keep=some",), "no keep=some; use all, a number of the best epochs, or null"),
-    (("keep=0",), "no keep=0; use all"),
+    (("patience=0",), "patience=0: is not a whole number from 1 up"),
+    (("keep=some",), "keep=some: is not a whole number from 1 up or all"),
 ])  # fmt: skip
 def test_what_there_is_not_is_refused(outputs, words, said):
     outcome = execute(job(*words))

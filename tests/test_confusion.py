@@ -1,4 +1,4 @@
-"""Counts of who is taken for whom: equal to sklearn's, small in memory, read as they were written."""
+"""Counts of who is taken for whom: equal to sklearn's, small in memory, read as written."""
 
 import io
 

@@ -171,12 +171,12 @@ def test_what_ails_from_too_little_is_told_every_remedy_of_the_guide():
         assert word in remedies
 
 
-def test_a_run_without_val_is_warned_of(capsys):
+def test_a_run_without_val_is_refused(capsys):
     words = ["model=resnet_tiny", "freeze_depth=2"]
     assert doctor.examine(words) == 0
     assert "pass  epochs are chosen on val" in capsys.readouterr().out
-    assert doctor.examine([*words, "+trainer.limit_val_batches=0"]) == 1
-    assert "warn  trainer.limit_val_batches=0: there is no val" in capsys.readouterr().out
+    with pytest.raises(Refused, match=r"trainer\.limit_val_batches=0: every split is evaluated"):
+        doctor.examine([*words, "+trainer.limit_val_batches=0"])
 
 
 def told(name, **changes):
@@ -265,7 +265,7 @@ def test_what_the_guide_itself_says_is_not_warned_of(words):
     assert [point for point in points if not point[0]] == []
 
 
-PLAIN = ("lr=0.3", "epochs=40", "warmup=0.8", "+trainer.limit_val_batches=0")
+PLAIN = ("lr=0.3", "epochs=40", "warmup=0.8")
 
 
 RANDOM = (*PLAIN[:2], "warmup_steps=90", "model.pretrained=null")

@@ -98,7 +98,7 @@ class Case:
         share = self.config.get("label_smoothing") or 0.0
         if self.of_pairs or not share or "val" not in self.confusion:
             return 0.0
-        classes = self.confusion["val"].shape[0]
+        classes = int(self.confusion["val"].shape[0])
         rest = share / classes
         top = 1 - share + rest
         return -top * math.log(top) - (classes - 1) * rest * math.log(rest)

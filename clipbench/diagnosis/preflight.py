@@ -137,9 +137,5 @@ def _depth(config: Mapping[str, Any], name: str, *, clip: bool) -> Check:
 
 
 def _validation(config: Mapping[str, Any]) -> Check:
-    limit = config["trainer"].get("limit_val_batches")
-    if limit == 0:
-        about = f"trainer.limit_val_batches={limit}: there is no val to choose an epoch by"
-        return False, about, "~trainer.limit_val_batches"
     by = config["monitor"] or "the dataset's own metric"
     return True, f"epochs are chosen on val, by {by}", ""
