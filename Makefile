@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help ready install demo compare report lint types unit test test-browser test-latex test-ranks test-slurm test-ray bench faults faults-quick faults-truth faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
+.PHONY: help ready install demo compare report lint types unit test test-browser test-latex test-ranks test-classes test-slurm test-ray bench faults faults-quick faults-truth faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ test-latex: install  ## every table through pdflatex (apt-get install texlive-la
 
 test-ranks: install  ## splits of every size on two to four ranks, to the last picture as on one
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/test_evaluation.py tests/test_retrieval_run.py
+
+test-classes: install  ## 1,500 classes in 12 GiB of address space: trained, evaluated, reported
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/test_growth.py
 
 test-slurm: install  ## a sweep on this machine's SLURM, one job of it preempted
 	$(PY) -m pip install --quiet --editable ".[dev,slurm]"

@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clipbench import confusion, results
 from clipbench.confusion import Counts
 from clipbench.diagnosis import guide
