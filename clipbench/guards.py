@@ -1,7 +1,7 @@
 """Checks that stop a run which could only give a wrong number, and say why."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from clipbench.datamodules.base import DataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
 from clipbench.launch import devices
-from clipbench.models.base import Classifier, freeze_statistics
+from clipbench.models.base import Classifier, ImageTower, freeze_statistics
+from clipbench.models.two_towers import TwoTowers
 from clipbench.optim import Schedule
 from clipbench.strategies.base import Strategy
 from clipbench.strategies.lit import LiT
@@ -95,6 +96,41 @@ def captions(
         )
     if config["alphas"] is not None and config["merge"] == "fisher":
         raise Refused(f"merge=fisher is of classes, and {name} has none; use merge=wise_ft")
+
+
+Task = tuple[Sequence[str], Sequence[Sequence[str]]]  # classes, and the prompts of each
+
+
+def texts(tower: ImageTower, captions: Sequence[str], tasks: Mapping[str, Task]) -> list[str]:
+    """Return warnings of texts that a model does not read to their end.
+
+    open_clip cuts them off without a word, and two classes may be left with one text.
+
+    Args:
+        tower: of the run.
+        captions: of all splits.
+        tasks: of each set of classes what a warning of it begins with.
+    """
+    if not isinstance(tower, TwoTowers) or tower.mean_pooled:
+        return []
+    found = []
+    if cut := len(tower.cut(captions)):
+        what = f"{cut:,} of {len(captions):,} captions are longer than this model reads"
+        found.append(f"{what}: their ends are cut off")
+    for name, (classes, prompts) in tasks.items():
+        whole = [text for own in prompts for text in own]
+        if cut := len(tower.cut(whole)):
+            what = f"{name}{cut:,} of {len(whole):,} class prompts are longer than this model reads"
+            found.append(f"{what}: their ends are cut off")
+        if alike := tower.alike(prompts):
+            first = " and ".join(classes[label] for label in alike[0][:2])
+            rest = sum(map(len, alike)) - 2
+            more = f" (and {rest} more)" if rest else ""
+            found.append(
+                f"{name}this model reads the prompts of {first}{more} as the same: no head made of "
+                "text tells them apart"
+            )
+    return found
 
 
 def warmup(schedule: Schedule, *, lr: float, epochs: int, allowed: bool) -> None:

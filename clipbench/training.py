@@ -31,7 +31,6 @@ from clipbench.finishing import Finish
 from clipbench.merging import State
 from clipbench.mixup import MixUp
 from clipbench.models.base import Classifier, ImageTower, encoder
-from clipbench.models.two_towers import TwoTowers
 from clipbench.modules import ClassificationModule, RetrievalModule, TuningModule
 from clipbench.progress import console
 from clipbench.robustness.mixing import Zipped
@@ -67,7 +66,7 @@ class Training:
         if self.strategy.trains:
             size = run.recipe["batch_size"]
             guards.lone_picture(classifier, self.strategy, run.fewest, size)
-        self._cut_captions(classifier.tower)
+        self._warn_of_texts(classifier.tower)
         self.module = tuning(classifier, self.strategy, run.recipe, run.schedule, self.data)
         self.module.seed, self.module.last_step = run.config["seed"], run.config["steps"]
         if run.augment.mixes:
@@ -89,17 +88,15 @@ class Training:
             self.trainer, self.module, self.loaders, self.data, self._watch(classifier)
         )
 
-    def _cut_captions(self, tower: ImageTower) -> None:
-        """Say how many captions this model does not read to their end, which nothing else would."""
-        if not isinstance(self.data, CaptionDataModule) or not isinstance(tower, TwoTowers):
-            return
-        said = [own for split in self.data.splits.values() for own in split.captions or ()]
-        captions = [caption for own in said for caption in own]
-        if cut := len(tower.cut(captions)):
-            self.run.warn(
-                f"{cut:,} of {len(captions):,} captions are longer than this model reads: "
-                "their ends are cut off"
-            )
+    def _warn_of_texts(self, tower: ImageTower) -> None:
+        """Say which texts this model does not read to their end, which nothing else would."""
+        captioned = isinstance(self.data, CaptionDataModule)
+        splits = self.data.splits.values() if captioned else ()
+        captions = [text for split in splits for own in split.captions or () for text in own]
+        tasks = {"": (self.data.classes, self.run.prompts)}
+        tasks |= {f"{k}: ": (v.data.classes, v.prompts) for k, v in self.run.others.items()}
+        for warning in guards.texts(tower, captions, tasks):
+            self.run.warn(warning)
 
     def _policies(self) -> list[Callback]:
         config, metric, own = self.run.config, self.recorder.metric, list[Callback]()

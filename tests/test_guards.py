@@ -5,6 +5,7 @@ from clipbench import guards
 from clipbench.datamodules.loading import Epoch
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier
+from clipbench.models.clip import CLIP
 from clipbench.models.timm import Timm
 from clipbench.optim import Schedule
 from clipbench.strategies.finetune import Finetune
@@ -74,3 +75,28 @@ def test_one_picture_for_a_batchnorm_is_refused_where_torch_would_raise():
     guards.lone_picture(small, Finetune(frozen_statistics=True), Epoch(33).fewest, 8)
     with pytest.raises(Refused, match=r"batch_size=1 .*use strategy.frozen_statistics=true"):
         guards.lone_picture(small, strategy, lambda size: 1, 1)
+
+
+LONG = "a photo of the part of a machine that is shown on the drawing at the left side of the "
+
+
+def test_prompts_that_are_cut_off_and_the_classes_that_then_share_one():
+    tower = CLIP(arch="clip_tiny")
+    classes = ["bolt", "nut", f"{LONG} bolt", f"{LONG} nut", f"{LONG} cog"]
+    prompts = [[f"a {name}.", f"{name}"] for name in classes]
+    cut, same = guards.texts(tower, [], {"": (classes, prompts)})
+    assert cut == "6 of 10 class prompts are longer than this model reads: their ends are cut off"
+    assert same.startswith(
+        f"this model reads the prompts of {LONG} bolt and {LONG} nut (and 1 more) as the same"
+    )
+    assert guards.texts(tower, [], {"": (classes[:2], prompts[:2])}) == []
+    assert guards.texts(tower, [], {"": (classes[:3], prompts[:3])}) == [
+        "2 of 6 class prompts are longer than this model reads: their ends are cut off"
+    ]
+    assert (
+        guards.texts(Timm(arch="test_resnet", pretrained=None), [LONG], {"": (classes, prompts)})
+        == []
+    )
+    other = guards.texts(tower, ["a dog", LONG * 2], {"retention: ": (["a", "b"], [["x"], ["x"]])})
+    assert other[0].startswith("1 of 2 captions are longer")
+    assert other[1].startswith("retention: this model reads the prompts of a and b as the same")

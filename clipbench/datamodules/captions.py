@@ -1,5 +1,6 @@
 """Anyone's own pictures and captions, from a CSV, TSV or JSONL file or from webdataset shards."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,11 +158,15 @@ def report(file: str, captions: Mapping[str, Sequence[str]]) -> list[str]:
     each = sorted(len(own) for own in captions.values())
     texts = [text for own in captions.values() for text in own]
     broken = sum("\n" in text for text in texts)
+    homes = Counter(text for own in captions.values() for text in set(own))
+    ((common, count),) = homes.most_common(1)
     told = {
         f"{sum(twice.values()):,} captions stand twice at their picture, first at {first}; "
         "kept": bool(first),
         f"pictures have {each[0]} to {each[-1]} captions": each[0] != each[-1],
         f"{broken:,} captions go over several lines": broken > 0,
+        f"{count:,} of {len(captions):,} images have the caption {common!r}: no search tells "
+        "them apart by it": count > 1 and 2 * count > len(captions),
     }
     return [f"{file}: {what}" for what, so in told.items() if so] + too_long(texts)
 

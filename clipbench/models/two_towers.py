@@ -44,6 +44,17 @@ class TwoTowers(ImageTower):
         last = tokenizer([*(texts[i] for i in maybe), ""], context_length=length + 1)[:, -1]
         return [i for i, token in zip(maybe, last[:-1].tolist(), strict=True) if token != last[-1]]
 
+    def alike(self, prompts: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Return the sets of classes whose prompts are the same as far as the text tower reads."""
+        whole = [text for own in prompts for text in own]
+        cut = [whole[i] for i in self.cut(whole)]
+        read = dict(zip(cut, self.tokenizer()(cut).tolist(), strict=True)) if cut else {}
+        classes: dict[tuple[Any, ...], list[int]] = {}
+        for label, own in enumerate(prompts):
+            key = tuple(tuple(read[text]) if text in read else text for text in own)
+            classes.setdefault(key, []).append(label)
+        return [labels for labels in classes.values() if len(labels) > 1]
+
     @property
     def logit_scale(self) -> nn.Parameter:
         """The logarithm of what cosines are multiplied by."""

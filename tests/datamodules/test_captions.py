@@ -327,6 +327,15 @@ def test_the_token_count_is_open_clips():
         assert bool(too_long([text])) == cut, text
 
 
+def test_one_caption_for_most_images_is_told(tmp_path):
+    pictures(tmp_path, [f"{i}.jpg" for i in range(12)])
+    same = [(f"{i}.jpg", "a product") for i in range(12)]
+    (said,) = prepared(table(tmp_path / "same.csv", same)).warnings
+    assert said.startswith("same.csv: 12 of 12 images have the caption 'a product'")
+    half = [(name, text if i % 2 else f"thing {i}") for i, (name, text) in enumerate(same)]
+    assert prepared(table(tmp_path / "half.csv", half)).warnings == []
+
+
 @pytest.mark.parametrize("name", ["my.json", "my.parquet", "captions", "my.csv.gz"])
 def test_what_kind_of_file_it_is(tmp_path, name):
     (tmp_path / name).write_text("{}")
