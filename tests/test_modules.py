@@ -255,9 +255,6 @@ def test_the_decay_of_an_average_fits_the_run():
     assert optim.ema_decay("auto", 3) == 0  # too short to average: the weights themselves
     assert optim.ema_decay(0.9998, 80) == 0.9998
     assert optim.ema_decay(None, 80) is None
-    for wrong in ("yes", 1.0, -0.1):
-        with pytest.raises(Refused, match="use ema=auto"):
-            optim.ema_decay(wrong, 80)
 
 
 def gradients(classifier, strategy, rows):
@@ -448,4 +445,4 @@ def test_steps_stand_for_epochs_in_a_run_its_record_and_its_key(outputs):
     assert again.key == done.key
     refused = run_here(*words, "steps=5", "warmup_steps=5")
     assert "5 steps never ends in a run of 5 steps" in refused.error
-    assert "no training step" in run_here(*words, "steps=0").error
+    assert "steps=0: is not a whole number from 1 up" in run_here(*words, "steps=0").error
