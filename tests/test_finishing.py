@@ -192,7 +192,7 @@ def test_a_probe_is_averaged_with_the_head_of_text(outputs):
 def test_a_model_without_text_has_neither_whether_or_not_a_twin_trained_the_same(outputs):
     words = (*TINY, *FEW, "dataset.subset=3", "trainer.limit_train_batches=1")
     for more in (("alphas=2",), ()):  # by itself, then from the run that trained the same
-        folder, record = completed(*words, *OTHER, *more, model="timm")
+        _, record = completed(*words, *OTHER, *more, model="timm")
         assert bool(record["weights_from"]) == (not more)
         missing = [w.split(":")[0] for w in record["warnings"] if w.startswith("no ")]
         assert missing == ["no retention", *(["no alphas"] if more else [])]
