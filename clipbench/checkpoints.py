@@ -1,18 +1,17 @@
 """Which epochs' weights are kept besides the best and the last, and when training ends early."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.trainer.states import TrainerFn
 
-from clipbench import statistics, weights
+from clipbench import statistics
 from clipbench.callbacks import AtomicCheckpointIO, Recorder
 from clipbench.errors import Refused
 from clipbench.models.base import Classifier
-from clipbench.tuned import saved
+from clipbench.tuned import averages, saved
 
 
 def _file(run: Path, epoch: int) -> Path:
@@ -81,7 +80,5 @@ def at_epoch(run: str | Path, epoch: int) -> Classifier:
     classifier, file = saved.classifier(run), _file(Path(run), epoch)
     if not file.is_file():
         raise Refused(f"{run} kept no epoch {epoch}; run it anew with keep=all")
-    state: dict[str, Any] = weights.read(file)
-    own = "classifier."
-    classifier.load_state_dict({k.removeprefix(own): v for k, v in state.items() if own in k})
+    averages.load_checkpoint(classifier, file)
     return classifier

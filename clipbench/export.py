@@ -10,7 +10,8 @@ onnx         image -> logits, features; tokens -> features; any batch, opset 20,
 
 towers       both (default), image or text
 weights      model (default), or merged: the best average of start and end of a run with alphas
-alpha        0.3: the average of start (0) and end (1) there, WiSE-FT's; needs the run's dataset
+alpha        0.3: the average of start (0) and end (1) that a run with alphas=[0.3] evaluates;
+             made again if that was not the chosen one, which needs the run's dataset
 out          default: exports/ under the outputs root
 
 The classifier is in head.safetensors: it reads normalised features of a CLIP, and its metadata
@@ -41,13 +42,13 @@ def export(words: list[str]) -> int:
     stem = doors.choice(asked, "weights", ("model", "merged"))
     alpha = _alpha(asked)
 
-    from clipbench.tuned import formats, saved  # torch
+    from clipbench.tuned import averages, formats, saved  # torch
 
     classes, about = saved.classes(run, stem), {"clipbench": record["key"]}
     if alpha is None:
         classifier = saved.classifier(run, stem)
     else:
-        classifier, about["alpha"] = saved.between(run, alpha), f"{alpha:g}"
+        classifier, about["alpha"] = averages.between(run, alpha), f"{alpha:g}"
     name = "-".join([run.resolve().name, *([stem] if stem != "model" else [])])
     name += "" if alpha is None else f"-alpha={alpha:g}"
     folder = Path(asked["out"]) if "out" in asked else paths.outputs() / "exports" / name / kind

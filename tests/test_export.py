@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from clipbench import export, paths
+from clipbench import export, paths, results
 from clipbench.errors import Refused
 from clipbench.schema import build
-from clipbench.tuned import formats, saved
+from clipbench.tuned import averages, formats, saved
 from tests.tuned.test_saved import pictures, recorded
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -100,6 +100,8 @@ def test_a_point_between_start_and_end_is_wise_fts(runs, tmp_path):
     end = load_file(run / "model.safetensors")  # that run's best epoch may be its start
     end = {k: v + 0.01 if k.startswith("visual.") and v.ndim > 1 else v for k, v in end.items()}
     save_file(end, run / "model.safetensors", about(run / "model.safetensors"))
+    record = results.read(run)
+    results.write(run, {**record, "selection": {**record["selection"], "epoch": 1}})
     words = [f"run={run}", f"out={out}", "format=open_clip", "alpha=0.3"]
     assert export.export(words) == 0
     found = load_file(out / "open_clip_model.safetensors")
@@ -112,7 +114,7 @@ def test_a_point_between_start_and_end_is_wise_fts(runs, tmp_path):
         torch.testing.assert_close(found[name], 0.7 * start[name] + 0.3 * end[name])
     # Of the head too: its start is made of text again, and this run's own is what it became.
     head, tuned = load_file(out / "head.safetensors"), load_file(run / "head.safetensors")
-    made = saved.between(run, 0).head.weight
+    made = averages.between(run, 0).head.weight
     torch.testing.assert_close(head["weight"], 0.7 * made.detach() + 0.3 * tuned["weight"])
 
 

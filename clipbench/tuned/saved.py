@@ -8,10 +8,8 @@ from torch import Tensor, nn
 
 from clipbench import results, schema, weights
 from clipbench.errors import Refused
-from clipbench.merging import interpolate
 from clipbench.models.base import Classifier, as_head
-from clipbench.prompts import Prompts
-from clipbench.strategies.base import Strategy, Task
+from clipbench.strategies.base import Strategy
 from clipbench.transforms import Transform, eval_transform
 
 
@@ -88,36 +86,6 @@ def classifier(run: str | Path, stem: str = "model") -> Classifier:
     tower = strategy.restored(record["config"]["model"], str(folder / f"{stem}.safetensors"))
     head = weights.read(folder / _head_file(stem))
     return Classifier(tower, as_head(head["weight"], head["bias"]), meaningful=True).eval()
-
-
-def between(run: str | Path, alpha: float) -> Classifier:
-    """The average of a run's start and end that WiSE-FT takes, in eval mode.
-
-    The start is made again: from the pretrained weights and the dataset's prompts.
-
-    Args:
-        run: a run's folder.
-        alpha: 0 is the start and 1 the end.
-
-    Raises:
-        Refused: as :func:`completed` does; if the start is not to be had again; if the dataset or
-            the pretrained weights are not there.
-    """
-    config, tuned = completed(run)["config"], classifier(run)
-    strategy: Strategy = schema.build(config["strategy"])
-    if config["model"]["pretrained"] is None:
-        raise Refused("its weights started at random and are not kept; run it with alphas=[0.5]")
-    if strategy.fits_head == "start":
-        raise Refused("its start was a fitted head, which is not kept; run it with alphas=[0.5]")
-    data = schema.build(config["dataset"])
-    data.prepare(config["seed"])
-    prompts: Prompts = schema.build(config["prompts"])
-    task = Task(data.classes, prompts.of(data.classes, data.templates, data.keys))
-    start = strategy.prepare(schema.build(config["model"]), task)
-    if not start.meaningful:
-        raise Refused("its head started at random, so an average with it says little; use alpha=1")
-    tuned.load_state_dict(dict(interpolate(start.state_dict(), tuned.state_dict(), alpha)))
-    return tuned
 
 
 def apart(tuned: Classifier) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
