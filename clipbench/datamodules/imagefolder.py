@@ -14,6 +14,7 @@ from clipbench.datamodules.names import ordered
 from clipbench.errors import Refused, printable
 from clipbench.imaging.folder_walk import Finder, identifier, walk
 
+HINTED = 10  # of many wrong names those that are compared with the right ones
 LABELS = (None, "folder", "good_or_defect")
 
 
@@ -164,11 +165,10 @@ def _refuse_untrained(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> None
     """Refuse labels that no image of train has."""
     if not (trained := listed.get("train", {}).keys()):
         raise Refused("dataset.root names no image of train; give some to the split train")
-    wrong = [
-        f"{split}: {name}{_hint(name, trained)}"
-        for split, own in listed.items()
-        for name in sorted(own.keys() - trained)
-    ]
+    wrong: list[str] = []
+    for split, own in listed.items():
+        for name in sorted(own.keys() - trained):
+            wrong.append(f"{split}: {name}{_hint(name, trained, len(wrong))}")
     if wrong:
         raise Refused(
             f"{len(wrong)} labels are not in train, first {wrong[0]}; give train images of them",
@@ -176,8 +176,12 @@ def _refuse_untrained(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> None
         )
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, known, 1)
+def _hint(name: str, known: Iterable[str], before: int) -> str:
+    """Return what a name may have meant; of many wrong names, for the first few alone.
+
+    Each is compared with all that are known: 1,500 with 1,500 would take 36 s.
+    """
+    near = get_close_matches(name, known, 1) if before < HINTED else []
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -185,11 +189,11 @@ def _refuse_disagreement(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> N
     trained = listed.get("train", {}).keys()
     if not trained:
         raise Refused("dataset.root holds no class folders; put each class's pictures in its own")
-    wrong = []
+    wrong: list[str] = []
     for split, folders in listed.items():
         for name in sorted(folders):
             if name not in trained:
-                hint = _hint(name, trained)
+                hint = _hint(name, trained, len(wrong))
                 wrong.append(f"{split}/{name}: train has no class folder of that name{hint}")
             elif not folders[name]:
                 wrong.append(f"{split}/{name}: no picture in this class folder")

@@ -92,6 +92,17 @@ def test_a_class_folder_that_val_lacks_names_or_leaves_empty(tmp_path):
     ]
 
 
+def test_of_many_wrong_names_the_first_few_get_a_hint(tmp_path):
+    for split, word in (("train", "class"), ("val", "klass"), ("test", "class")):
+        class_folders(tmp_path / split, [f"{word}{i:03d}" for i in range(40)], 1)
+    with pytest.raises(Refused, match="80 class folders are wrong") as refusal:
+        prepared(tmp_path)
+    assert [line for line in refusal.value.details if "did you mean" in line] == [
+        f"val/klass{i:03d}: train has no class folder of that name; did you mean class{i:03d}?"
+        for i in range(10)
+    ]
+
+
 def test_an_empty_class_folder_of_train(tmp_path):
     class_folders(tmp_path, CLASSES, 5)
     (tmp_path / "zebra").mkdir()
