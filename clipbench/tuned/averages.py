@@ -63,8 +63,8 @@ def _check_reproducible(record: Record, strategy: Strategy, tuned: Classifier) -
         if config[key] == value and applies:
             raise Refused(
                 f"{key}={value}: such an average also depends on images of train, and only that of "
-                f"the chosen alpha was kept. Use weights=merged, which is alpha={kept:g}, or run it "
-                "again with the alphas=[...] that you want."
+                f"the chosen alpha was kept. Use weights=merged, which is alpha={kept:g}, or run "
+                "it again with the alphas=[...] that you want."
             )
 
 
