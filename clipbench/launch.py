@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -32,7 +33,13 @@ class Stop:
         self.working: set[Running] = set()
 
     def install(self) -> None:
-        """Listen from now on."""
+        """Listen from now on.
+
+        Raises:
+            Refused: on Windows, which has neither these signals nor the processes jobs run in.
+        """
+        if sys.platform == "win32":
+            raise Refused("clipbench runs on Linux and macOS. On Windows use it within WSL 2")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, self._came)

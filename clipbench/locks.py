@@ -1,11 +1,14 @@
 """One process at a time in a folder, told by the kernel, which forgets a holder that dies."""
 
-import fcntl
 import os
 import socket
+import sys
 from pathlib import Path
 
 from clipbench.errors import Refused
+
+if sys.platform != "win32":  # where no job runs, see launch.Stop.install
+    import fcntl
 
 LOCK = ".lock"
 
@@ -25,7 +28,7 @@ class Lock:
 
     Raises:
         Held: if another process holds it.
-        Refused: if no file can be made there.
+        Refused: if no file can be made there, or the disk has no locks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,6 +45,12 @@ class Lock:
             holder = self._file.read().strip()
             self._file.close()
             raise Held(holder) from None
+        except OSError as error:  # some network disks know no locks
+            self._file.close()
+            raise Refused(
+                f"{folder} is on a disk that has no locks ({error.strerror}). Set "
+                "CLIPBENCH_OUTPUTS to a folder on another disk"
+            ) from error
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._file.flush()

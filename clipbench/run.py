@@ -49,9 +49,9 @@ def main() -> None:
     from clipbench.launch import stop
     from clipbench.sweeps import Session
 
-    stop.install()
     session, words = Session(), sys.argv[1:]
     try:
+        stop.install()
         sys.argv[1:] = overrides.read(words)
     except Refused as refused:
         print(f"error: {refused}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """What every dataset shares: named splits with fingerprints, looked at before they are used."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -22,7 +22,8 @@ from clipbench.datamodules.checks import (
     present,
     readable,
 )
-from clipbench.datamodules.loading import Epoch, KeyedSampler, Pictures, Share, collate, paired
+from clipbench.datamodules.loaders import loader
+from clipbench.datamodules.loading import Epoch, KeyedSampler, Pictures, Share, paired
 from clipbench.datamodules.options import Options, refuse_unknown
 from clipbench.datamodules.split import Split, carve, few_shot
 from clipbench.datamodules.unique import UniqueSampler
@@ -208,14 +209,8 @@ class DataModule(LightningDataModule, ABC):
         split = self.splits["train"]
         view = train_transform(self.preprocess, self.augment)
         pictures = Pictures(split, view, self.seed, pairs=self.caption_rows, **self._reading)
-        return DataLoader(
-            pictures,
-            batch_size=self.batch_size // ranks.here.world,
-            sampler=Share(self.train_sampler(), self.batch_size),
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            collate_fn=collate,
-        )
+        order = Share(self.train_sampler(), self.batch_size)
+        return self._loader(pictures, order, persistent=True)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The validation split, in order."""
@@ -224,13 +219,13 @@ class DataModule(LightningDataModule, ABC):
     def eval_dataloader(self, name: str) -> DataLoader[dict[str, Any]]:
         """A split as it is, every picture once; this rank's share of it."""
         pictures = Pictures(self.splits[name], eval_transform(self.preprocess), **self._reading)
-        return DataLoader(
-            pictures,
-            batch_size=self.batch_size // ranks.here.world,
-            sampler=ranks.own(len(pictures)),
-            num_workers=self.workers,
-            collate_fn=collate,
-        )
+        return self._loader(pictures, ranks.own(len(pictures)))
+
+    def _loader(
+        self, pictures: Pictures, order: Iterable[Any], persistent: bool = False
+    ) -> DataLoader[dict[str, Any]]:
+        side, rows = self.preprocess.size, self.batch_size
+        return loader(pictures, side, order, rows, workers=self.workers, persistent=persistent)
 
     def record(self) -> dict[str, dict[str, Any]]:
         """For the run's record: per split its n, what n should be, and its fingerprint."""

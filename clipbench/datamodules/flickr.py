@@ -17,6 +17,7 @@ from clipbench.datamodules.base import Options, Split
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
 from clipbench.fetching.download import Remote
+from clipbench.imaging.folder_walk import is_image
 
 _FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 # The lists of Flickr30k Entities at a commit; sizes and sums are those of the files in it.
@@ -88,7 +89,7 @@ class FlickrDataModule(CaptionDataModule):
 
     def _home(self) -> Path | None:
         homes = [self.root / folder for folder in self.folders]
-        if next(self.root.glob("*.jpg"), None):
+        if any(is_image(path.name) for path in self.root.glob("*.jpg")):
             homes.append(self.root)  # as CLIP_benchmark has them
         return next((home for home in homes if home.is_dir()), None)
 

@@ -16,7 +16,7 @@ from clipbench import paths
 from clipbench.datamodules import names
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
 from clipbench.errors import Refused
-from clipbench.imaging.pictures import EXTENSIONS
+from clipbench.imaging.folder_walk import is_image
 
 # In label order, which is sorted order.
 WNIDS: Sequence[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
@@ -196,4 +196,4 @@ def _pictures(folder: Path) -> Iterable[str]:
     if not folder.is_dir():
         return ()
     with os.scandir(folder) as entries:
-        return [e.name for e in entries if Path(e.name).suffix.lower() in EXTENSIONS]
+        return [entry.name for entry in entries if is_image(entry.name)]

@@ -15,6 +15,7 @@ from clipbench.datamodules.split import Split
 from clipbench.datamodules.tar_index import Sample, index
 from clipbench.datamodules.texts import lines, split_name
 from clipbench.errors import Refused
+from clipbench.imaging.folder_walk import set_aside
 from clipbench.imaging.pictures import Member
 from clipbench.progress import track
 
@@ -31,15 +32,20 @@ def meant(where: Path) -> bool:
     if not where.is_dir():
         return bool(_TAR.search(where.name))
     homes = _homes(where)
-    inside = [path for home in homes for path in home.iterdir() if not path.name.startswith(".")]
+    inside = [path for home in homes for path in _own(home)]
     return any(_TAR.search(path.name) for path in inside) and not any(
         path.is_dir() and path not in homes for path in inside
     )
 
 
 def _homes(where: Path) -> list[Path]:
-    splits = (path for path in where.iterdir() if split_name(path.name) and path.is_dir())
+    splits = (path for path in _own(where) if split_name(path.name) and path.is_dir())
     return [where, *sorted(splits)]
+
+
+def _own(folder: Path) -> list[Path]:
+    """What is in a folder, less what a system put there."""
+    return [path for path in folder.iterdir() if not set_aside(path.name)]
 
 
 def files(where: Path) -> dict[str, list[Path]]:
@@ -51,7 +57,7 @@ def files(where: Path) -> dict[str, list[Path]]:
         Refused: if one that a pattern names is not there, or only some belong to a split.
     """
     if where.is_dir():
-        inside = [path for home in _homes(where) for path in home.iterdir()]
+        inside = [path for home in _homes(where) for path in _own(home)]
         found = sorted(path for path in inside if _TAR.search(path.name))
     else:
         every = (path for one in _expanded(str(where)) for path in _globbed(Path(one)))

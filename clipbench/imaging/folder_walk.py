@@ -103,7 +103,7 @@ def _enter(tree: Tree, home: str, above: set[Identity], seen: dict[Identity, str
     names, below = [], []
     for entry in _entries(tree.root / home):
         path = f"{home}/{entry.name}" if home else entry.name
-        if hidden(entry.name) or (entry.is_dir() and entry.name.casefold() in SYSTEM):
+        if set_aside(entry.name):
             continue
         if not entry.is_dir():
             names.append(entry.name)
@@ -141,12 +141,13 @@ def _identity(folder: Path) -> Identity:
     return status.st_dev, status.st_ino
 
 
-def hidden(name: str) -> bool:
-    """Whether a file or folder is not a person's own: hidden, or a resource fork (``._a.jpg``).
+def set_aside(name: str) -> bool:
+    """Whether a file or folder is a system's: hidden, a resource fork (``._a.jpg``), trash, ...
 
     An image that iCloud has not brought here yet, ``.a.jpg.icloud``, is the person's own.
     """
-    return name.startswith(".") and not name.endswith(".icloud")
+    hidden = name.startswith(".") and not name.endswith(".icloud")
+    return hidden or name.casefold() in SYSTEM
 
 
 def _sort_files(tree: Tree, home: str, names: list[str]) -> None:
@@ -203,7 +204,7 @@ def _binary(head: bytes) -> bool:
 
 def is_image(name: str) -> bool:
     """Whether a file is a person's image by its name alone."""
-    return Path(name).suffix.lower() in EXTENSIONS and not hidden(name)
+    return Path(name).suffix.lower() in EXTENSIONS and not set_aside(name)
 
 
 class Finder:

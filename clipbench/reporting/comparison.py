@@ -198,9 +198,10 @@ def _epochs(chosen: int | None) -> list[str]:
 
 def _data(given: str) -> tuple[str, list[str]]:
     """The dataset's option, and the words that choose it."""
-    if (folder := paths.expanded(given)).is_dir():
-        return "imagefolder", ["dataset=imagefolder", f"dataset.root={folder.resolve()}"]
     options = sorted(path.stem for path in (paths.CONF / "dataset").glob("*.yaml"))
+    place = paths.expanded(given)
+    if place.is_dir() or (place.is_file() and given not in options):  # a table of labels, or a tar
+        return "imagefolder", ["dataset=imagefolder", f"dataset.root={place.resolve()}"]
     if given not in options:
         near = closing.near(given, options)
         raise Refused(f"data={given} is no folder here, and no dataset{near}; name your folder")

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clipbench import metrics
+from clipbench.datamodules.loaders import refuse_small_shared_memory
 from clipbench.datamodules.loading import Key, Pictures, collate
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
@@ -71,6 +72,7 @@ def batches(
         workers: processes that decode.
         reading: ``decoder`` and ``value_range``, see :class:`Pictures`.
     """
+    refuse_small_shared_memory(workers, batch_size, preprocess.size)
     pictures = _Readable(split, eval_transform(preprocess), **reading)
     return DataLoader(pictures, batch_size, num_workers=workers, collate_fn=_apart)
 

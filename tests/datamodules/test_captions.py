@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import open_clip
@@ -373,3 +374,43 @@ def test_real_captions_from_kaggles_file():
         "val": 192,
         "test": 240,
     }
+
+
+def test_excels_first_line_says_what_divides_cells(tmp_path):
+    pictures(tmp_path)
+    file = table(tmp_path / "c.csv", ROWS, delimiter=";", lineterminator="\n")
+    file.write_text("sep=;\n" + file.read_text())
+    assert read(prepared(file)) == sorted(ROWS)
+    whole = file.read_text()
+    file.write_text(whole + "just one cell\n")
+    line = len(whole.split("\n"))
+    with pytest.raises(Refused, match=rf"c\.csv:{line}: 1 cells, not 2"):
+        prepared(file)
+
+
+def test_the_index_column_of_a_data_frame_is_no_split(tmp_path):
+    pictures(tmp_path)
+    frame = pd.DataFrame(ROWS, columns=["image", "caption"])
+    frame.to_csv(tmp_path / "c.csv")
+    data = prepared(tmp_path / "c.csv")
+    assert read(data) == sorted(ROWS)
+    assert list(data.splits) == ["train", "val", "test"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_too_few_images_to_divide(tmp_path, number):
+    pictures(tmp_path)
+    with pytest.raises(Refused, match="too few pictures to share"):
+        prepared(table(tmp_path / "c.csv", [(name, "a cat") for name in NAMES[:number]]))
+
+
+@pytest.mark.parametrize("disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+def test_a_file_is_found_whichever_way_its_name_is_written(tmp_path, disk, written):
+    names = [f"é/ü{i}.jpg" for i in range(6)]
+    pictures(tmp_path, [unicodedata.normalize(disk, name) for name in names])
+    rows = [(unicodedata.normalize(written, name), "a cat") for name in names]
+    data = prepared(table(tmp_path / "c.csv", rows))
+    ids = sorted(i for split in data.splits.values() for i in split.ids)
+    assert ids == [unicodedata.normalize("NFC", name) for name in names]
+    assert all(path.is_file() for split in data.splits.values() for path in split.pictures)
