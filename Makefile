@@ -81,11 +81,18 @@ test-ray: install  ## the same sweep on a local Ray
 	$(PY) -m pip install --quiet --editable ".[dev,ray]"
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/clusters/test_ray.py
 
+# What is typed reaches a command through its environment: neither make nor a shell reads it again.
+override export DATA := $(value DATA)
+override export MODELS := $(value MODELS)
+override export BUDGET := $(value BUDGET)
+override export SWEEP := $(value SWEEP)
+override export DATASET := $(value DATASET)
+
 compare: ready  ## your own pictures, CLIP or ResNet: make compare DATA=folder [MODELS=auto] [BUDGET=minutes]
-	$(PY) -m clipbench.compare 'data=$(DATA)' models=$(or $(MODELS),auto) budget=$(or $(BUDGET),30)
+	$(PY) -m clipbench.compare "data=$$DATA" "models=$${MODELS:-auto}" "budget=$${BUDGET:-30}"
 
 report: ready  ## one page that answers, of the latest sweep or SWEEP=name
-	$(PY) -m clipbench.report $(if $(SWEEP),'sweep=$(SWEEP)')
+	$(PY) -m clipbench.report $${SWEEP:+"sweep=$$SWEEP"}
 
 test-browser: install  ## report, examples and dashboard in a real Chromium, into outputs/browser/
 	$(PY) -m pip install --quiet --editable ".[dev,browser]"
@@ -102,8 +109,8 @@ freeze: ready  ## keep the rows of every experiment run here, in experiments/res
 	$(PY) -m clipbench.freeze
 
 data: ready  ## fetch a dataset and check it: make data DATASET=flowers102
-	$(PY) -m clipbench.data fetch dataset=$(DATASET)
-	$(PY) -m clipbench.data check dataset=$(DATASET)
+	$(PY) -m clipbench.data fetch "dataset=$$DATASET"
+	$(PY) -m clipbench.data check "dataset=$$DATASET"
 
 dashboard: ready  ## TensorBoard over outputs/
 	$(PY) -m clipbench.dashboard

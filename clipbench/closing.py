@@ -107,6 +107,8 @@ def config_error(error: Exception, words: Sequence[str]) -> None:
     elif match := re.search(r"Could not override '([^']+)'", text):
         name = match.group(1)
         message = f"{name} is no key{near(name, config.keys())}"
+    elif match := re.search(r"override '([^'=]+)'\s+missing EQUAL", text):
+        message = f"{match.group(1)} is not key=value; put quotes around a value that has spaces"
     elif match := re.search(r"Missing mandatory value: (\S+)", text):
         message = f"{match.group(1)} must be given: {match.group(1)}=..."
     else:

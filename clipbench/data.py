@@ -6,6 +6,7 @@ Run: python -m clipbench.data check dataset=flowers102
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from rich.markup import escape
 
 from clipbench import closing, config, overrides, paths, results
 from clipbench.errors import SHOWN, Refused
-from clipbench.progress import console, show
+from clipbench.progress import console, marked, show
 
 if TYPE_CHECKING:
     from clipbench.audit import Audit
@@ -32,17 +33,24 @@ def named(words: list[str]) -> str:
     return next((str(o.value()) for o in parsed if o.key_or_group == "dataset"), "")
 
 
-def fetch(data: "DataModule", name: str) -> int:
-    """Fetch what may be fetched; for the rest say the steps."""
+def fetch(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
+    """Fetch what may be fetched; for the rest say the steps.
+
+    Args:
+        data: to be fetched.
+        name: of the dataset.
+        words: that named it, for the command that checks what was fetched.
+    """
     if not data.files:
         print(data.instructions or f"{name} has nothing to fetch", file=sys.stderr)
         return 1 if data.instructions else 0
     data.fetch()
-    console.print(f"{name} is in {data.root}; python -m clipbench.data check dataset={name}")
+    again = overrides.shell(["python", "-m", "clipbench.data", "check", *words])
+    console.print(f"{name} is in {data.root}; {again}")
     return 0
 
 
-def check(data: "DataModule", name: str) -> int:
+def check(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
     """Say what was found, and keep it as ``data/<dataset>.json`` under the outputs root."""
     from clipbench.audit import audit
 
@@ -74,9 +82,9 @@ def _say(found: "Audit", name: str, report: Path) -> None:
         if row["rule"]:
             console.print(f"{row['split']}: {row['rule']}", highlight=False)
     for warning in found.warnings:
-        console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+        marked("warning:", warning)
     for fault, details in found.faults.items():
-        console.print(f"[red]fault:[/] {fault}", highlight=False)
+        marked("fault:", fault, "red")
         for line in details[:SHOWN]:
             console.print(f"  {line}", highlight=False, markup=False)
         if len(details) > SHOWN:
@@ -96,7 +104,7 @@ def main() -> None:
         node = config.compose(*words)["dataset"]
         from clipbench.schema import build
 
-        sys.exit(doors[door](build(node), named(words)))
+        sys.exit(doors[door](build(node), named(words), words))
     except (HydraException, OmegaConfBaseException) as error:
         closing.config_error(error, words)
         sys.exit(2)

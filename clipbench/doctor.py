@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clipbench import config, doors, ranges
 from clipbench.diagnosis import case, preflight, symptoms
-from clipbench.progress import console
+from clipbench.progress import console, marked
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def _after(run: case.Case) -> int:
     if record["status"] in ("failed", "interrupted"):
         console.print(f"it ended early: {record['error']}", highlight=False, markup=False)
     for finding in found:
-        console.print(f"[red]{finding.name}[/]", highlight=False)
+        marked(finding.name, "", "red")
         console.print(f"  {finding.evidence}", highlight=False, markup=False)
         for remedy in finding.remedies:
             console.print(f"  try: {remedy}", highlight=False, markup=False)
@@ -50,10 +50,10 @@ def _before(words: list[str]) -> int:
     ranges.check(composed)
     points = list(preflight.checks(composed))
     for right, what, remedy in points:
-        mark = "[green]pass[/]" if right else "[yellow]warn[/]"
-        console.print(f"{mark}  ", end="")
-        tried = "" if right else f"; try: {remedy}"
-        console.print(f"{what}{tried}", highlight=False, markup=False)
+        if right:
+            marked("pass ", what, "green")
+        else:
+            marked("warn ", f"{what}; try: {remedy}")
     return 0 if all(right for right, *_ in points) else 1
 
 

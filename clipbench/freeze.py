@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipbench import paths
-from clipbench.progress import console
+from clipbench import overrides, paths
+from clipbench.progress import console, marked
 from clipbench.results import write_text
 from clipbench.tabling import frames, sweep_tables, typeset
 
@@ -46,7 +46,7 @@ def freeze(results: Path) -> list[Path]:
             continue
         runs, failed = sweep_tables.sweep_runs(sweep)
         for job in failed:
-            console.print(f"[red]not frozen:[/] {path.stem}: {' '.join(job['overrides'])}")
+            marked("not frozen:", f"{path.stem}: {overrides.shell(job['overrides'])}", "red")
         if runs:
             results.mkdir(parents=True, exist_ok=True)
             text = typeset.csv(frozen(frames.frame(runs)))

@@ -20,7 +20,7 @@ from clipbench.errors import Refused
 from clipbench.fetching import hub
 from clipbench.locks import Held, Lock
 from clipbench.messages import Job, Outcome
-from clipbench.progress import console
+from clipbench.progress import marked
 from clipbench.prompts import Prompts
 from clipbench.robustness import alphas
 from clipbench.robustness.mixing import Mixed, rows
@@ -299,7 +299,7 @@ class Run:
 
     def warn(self, message: str) -> None:
         """Say something once, and keep it in the record."""
-        console.print(f"[yellow]warning:[/] {message}", highlight=False)
+        marked("warning:", message)
         self.record["warnings"].append(message)
 
 

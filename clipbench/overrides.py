@@ -20,6 +20,7 @@ PATHS |= {"model.pretrained", "prompts.file", "prompts.templates", "ckpt.resume"
 # Where null asks for something that has no other name; a file called null is ./null there.
 _NULL = {"model.pretrained", "ckpt.resume"}
 
+_BARE = re.compile(r"(?!(?:null|true|false|inf|nan)$)[a-z_][\w-]*", re.ASCII | re.IGNORECASE)
 _WORD = re.compile(r"(\+{0,2}([\w.]+))=(.*)", re.DOTALL)
 
 
@@ -33,9 +34,11 @@ def escaped(value: Any) -> Any:
 
 
 def literal(text: str) -> str:
-    """Return the value that a text is called by in Hydra's grammar, whatever it holds."""
+    """Return the value that a text is called by in Hydra's grammar, in quotes if need be."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
+    if _BARE.fullmatch(text):
+        return text
     return QuotedString(escaped(text), Quote.single).with_quotes()
 
 

@@ -7,11 +7,20 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import track as rich_track
 from rich.table import Table
+from rich.text import Text
 
 Item = TypeVar("Item")
 
-# A log has no width of its own, and rich's 80 columns break every cell of a sweep's table.
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+# A log has no width of its own, and rich's 80 columns break every cell of a sweep's table. No text
+# is markup: of a folder "a [x]" rich would print "a ", and of ":cat:" an animal.
+console = Console(
+    soft_wrap=True, width=None if sys.stdout.isatty() else 140, markup=False, emoji=False
+)
+
+
+def marked(mark: str, text: str, style: str = "yellow") -> None:
+    """Print a line that begins with a coloured word, such as ``warning:``."""
+    console.print(Text.assemble((mark, style), f" {text}" if text else ""))
 
 
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:

@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from clipbench import paths, ranks, results, sealed
 from clipbench.errors import Refused
 from clipbench.locks import LOCK
-from clipbench.progress import console
+from clipbench.progress import console, marked
 from clipbench.tensorboard import events
 
 _KEPT = 2
@@ -212,7 +212,7 @@ def newest(folder: Path, key: str) -> Point | None:
 
 
 def _say(text: str) -> None:
-    console.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True)
+    marked("warning:", text)
 
 
 def bring(source: str, folder: Path, key: str, identity: Mapping[str, Any]) -> Point:

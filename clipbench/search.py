@@ -24,8 +24,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from clipbench import closing, config, doors, paths
 from clipbench.errors import Refused
 from clipbench.progress import show
@@ -130,10 +128,10 @@ def _answer(
         best = found.best(feature, top)
         names = [_printable(found.split.ids[i]) for i, _ in best]
         rows = [
-            (rank, f"{score:.4f}", escape(file))
+            (rank, f"{score:.4f}", file)
             for rank, (file, (_, score)) in enumerate(zip(names, best, strict=True), 1)
         ]
-        show(escape(text), ("rank", "cosine", "file"), rows)
+        show(text, ("rank", "cosine", "file"), rows)
         slug = re.sub(r"\W+", "-", text.lower()).strip("-")[:40]
         digest = hashlib.sha256(f"{text}\n{top}".encode(errors="replace")).hexdigest()[:6]
         sheet = out / f"{name}-{slug}-{digest}.png"

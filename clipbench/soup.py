@@ -18,7 +18,7 @@ from clipbench.errors import Refused
 from clipbench.evaluation import Evaluation
 from clipbench.finishing import Finish
 from clipbench.messages import Outcome
-from clipbench.progress import console
+from clipbench.progress import marked
 from clipbench.prompts import Prompts
 from clipbench.robustness import alphas
 from clipbench.schema import build
@@ -147,7 +147,7 @@ def _average(evaluate: Evaluation, runs: Runs, kind: str, bn: str) -> list[str]:
 
 
 def _warn(record: dict[str, Any], message: str) -> None:
-    console.print(f"[yellow]warning:[/] {message}", highlight=False)
+    marked("warning:", message)
     record["warnings"].append(message)
 
 

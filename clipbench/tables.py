@@ -16,7 +16,7 @@ from pathlib import Path
 
 from clipbench import paths
 from clipbench.errors import Refused
-from clipbench.progress import console
+from clipbench.progress import console, marked
 from clipbench.tabling import evidence, sweep_tables, typeset
 from clipbench.tabling.evidence import Evidence
 
@@ -93,7 +93,7 @@ def of_documents(specs: dict[str, Path], source: str | None) -> int:
             layout = layouts.fill(name, layouts.read(path), runs)
             found = documents.document(layout)
         except Refused as error:
-            console.print(f"[red]refused:[/] {error}", highlight=False)
+            marked("refused:", str(error), "red")
             refused = 1
             continue
         figure = target / f"{name}.png"

@@ -4,6 +4,7 @@ Hydra reads this file whenever it starts, so it imports nothing that takes time.
 """
 
 import hashlib
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,14 @@ class Search(OptunaSweeper):  # type: ignore[misc]
 
     def _search(self, arguments: list[str], folder: Path) -> None:
         import optuna
+        from sqlalchemy import URL
 
         own = self.sweeper
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        place = URL.create("sqlite", database=str(folder / "study.db"))  # which may have a ? in it
         # This optuna does not commit by itself what SQLAlchemy 2 does not commit unasked.
         own.storage = own.storage or optuna.storages.RDBStorage(
-            f"sqlite:///{folder / 'study.db'}", engine_kwargs={"isolation_level": "AUTOCOMMIT"}
+            str(place), engine_kwargs={"isolation_level": "AUTOCOMMIT"}
         )
         own.direction = own.direction or _direction(own.config.monitor)
         with warnings.catch_warnings():  # of what is old in this optuna, and what was new
@@ -122,5 +125,5 @@ def _report(study: Any) -> None:
         print("no trial has completed", flush=True)
         return
     best = study.best_trial
-    words = " ".join(f"{name}={value}" for name, value in best.params.items())
+    words = shlex.join(f"{name}={value}" for name, value in best.params.items())
     print(f"best of {len(done)} trials: {best.value:.4f} with {words}", flush=True)

@@ -38,6 +38,9 @@ def clipbench(*words, module="run", env=None, timeout=300):
     )
 
 
+# A folder's name that Hydra's grammar, a shell, a URL, rich and HTML would each read otherwise.
+ODD = "Müller's photos (1), a=b #2 [x] {y}"
+
 # Small enough for a test: two classes' worth of steps, no augmentation, no TensorBoard.
 SMALL = ("dataset.shots=2", "epochs=1", "batch_size=16", "trainer=cpu")
 # The same of a smaller world of shapes: half of a job's time is the drawing of it.

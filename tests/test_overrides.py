@@ -1,6 +1,10 @@
 """Folders of any name: their paths arrive as they were typed, in the config, a job, its record."""
 
+import json
+import re
 import shlex
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -10,17 +14,18 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from clipbench import config, overrides, paths
+from clipbench import config, data, doctor, overrides, paths, predict, results, search
 from clipbench.errors import Refused
 from clipbench.schema import build
 from clipbench.sweeps import Session
+from tests.conftest import ODD, clipbench
 
 NAMES = [
     "photos (1)", "it's", 'the "best"', "'all'", "a,b", "a=b", "[x]", "{y}", "x{000..002}", "#2",
     "${HOME}", "${lr", "$5", r"a\ b", r"c:\new\${x}", "100%", "a&b;c", "-m", " lead", "trail ",
     "~old", "10:30", "🐈", "null", "007", "1e5", "true", "nan", "choice(a,b)", "photos(1)", "a|b>c",
     "tab\there", "!x", "*", "`ls`", "$(ls)", "@", "?", "..hidden", "dataset.root=x",
-    "Müller's photos (1), a=b #2 [x] {y}", "\udcff",
+    ODD, "\udcff",
     *(unicodedata.normalize(form, "josé") for form in ("NFC", "NFD")),
 ]  # fmt: skip
 
@@ -134,3 +139,75 @@ def test_a_line_break_is_refused_and_other_keys_are_not_touched():
     words = ["-m", "model=clip_tiny", "lr=1e-3,1e-4", "dataset.counts={train: 8}", "logger=none"]
     assert overrides.read(words) == words
     assert [overrides.typed(word) for word in words] == words
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of drawings in a folder with an odd name."""
+    shapes = build(
+        config.compose("dataset.counts={train: 8, val: 1, test: 1, test_ood: 1}")["dataset"]
+    )
+    shapes.prepare(0)
+    split = shapes.splits["train"]
+    for i, label in enumerate(split.labels.tolist()):
+        if label < 2:
+            folder = tmp_path / ODD / shapes.classes[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            split.picture(i).save(folder / f"{i}.png")
+    return tmp_path / ODD
+
+
+def test_every_command_takes_a_folder_of_an_odd_name(photos, tmp_path, monkeypatch, capsys):
+    outputs = tmp_path / "josé's ${HOME} [x]:cat:"
+    monkeypatch.setenv("CLIPBENCH_OUTPUTS", str(outputs))
+    words = ["dataset=imagefolder", f"dataset.root={photos}", "strategy=zero_shot", "logger=none"]
+    done = clipbench(*words, "trainer=cpu")
+    assert done.returncode == 0, done.stderr
+    ((folder, record),) = results.records(outputs)
+    assert str(folder) in done.stdout.splitlines()
+    assert record["config"]["dataset"]["root"] == str(photos)
+    kept = {
+        name: OmegaConf.load(folder / ".hydra" / f"{name}.yaml") for name in ("config", "overrides")
+    }
+    assert kept["config"].dataset.root == str(photos)
+    assert list(kept["overrides"]) == [*words, "trainer=cpu"]
+
+    assert predict.predict([f"run={folder}", f"images={photos}"]) == 0
+    assert predict.predict([f"run={folder}", "split=test", *words[:2]]) == 0
+    assert search.search([f"run={folder}", f"images={photos}", "query=a [/red] cross, it's"]) == 0
+    said = capsys.readouterr()
+    assert " 16 whose class is known" in said.err
+    assert "a [/red] cross, it's" in said.out
+    assert doctor.examine(words) == 1
+    monkeypatch.setattr(sys, "argv", ["data", "check", *words[:2]])
+    with pytest.raises(SystemExit) as left:
+        data.main()
+    assert left.value.code == 0
+
+
+def test_make_hands_on_what_was_typed(tmp_path):
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    show = "import json, sys; print(json.dumps(sys.argv[1:]))"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{show}" "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "venv" / "ready").touch()
+
+    def made(*words):
+        done = subprocess.run(
+            ["make", "-s", f"VENV={tmp_path / 'venv'}", *words],
+            capture_output=True, text=True, cwd=paths.ROOT, errors="surrogateescape",
+        )  # fmt: skip
+        return json.loads(done.stdout)
+
+    for name in set(NAMES) - {" lead"}:  # make itself takes off blanks that a value begins with
+        words = ["-m", "clipbench.compare", f"data={name}", "models=auto", "budget=30"]
+        assert made("compare", f"DATA={name}") == words
+    assert made("compare", "DATA=x", "MODELS=a,b", "BUDGET=5")[3:] == ["models=a,b", "budget=5"]
+    assert made("report", f"SWEEP={ODD}") == ["-m", "clipbench.report", f"sweep={ODD}"]
+    assert made("report") == ["-m", "clipbench.report"]
+
+
+def test_no_text_is_markup_for_the_console():
+    for path in paths.PACKAGE.rglob("*.py"):
+        assert not re.findall(r"\[/?(?:red|green|yellow|bold|dim)?\]\w", path.read_text()), path

@@ -9,6 +9,7 @@ from clipbench.datamodules.inspection import Listed, is_good
 from clipbench.datamodules.texts import around_split, split_name
 from clipbench.errors import Refused, printable
 from clipbench.imaging.folder_walk import NOT_UTF8, Tree, identifier
+from clipbench.overrides import literal, shell
 
 Places = dict[str, tuple[str, str]]  # the split and the class of each folder of images
 
@@ -208,7 +209,7 @@ def _refuse_unnamed_splits(
         (train,) = roles
         raise Refused(
             f"{printable(train)}/ may be a split or a class beside {printable(besides[0])}/. Use "
-            f"dataset.splits={{train: {printable(train)}}}, or {TYPE_NONE}"
+            f"{_to_paste('splits', f'{{train: {literal(train)}}}')}, or {TYPE_NONE}"
         )
 
 
@@ -252,7 +253,7 @@ def _class_first(folders: Folders) -> Places | None:
     if folders.holding(deep) and not folders.direct[deep]:
         raise Refused(
             f"{printable(folders.root)} holds folders with splits and classes of their own. Use "
-            f"one of them, dataset.root={printable(folders.root / first)}"
+            f"one of them, {_to_paste('root', folders.root / first)}"
         )
     for top in tops:
         if folders.direct[top] or set(folders.holding(top)) != set(splits[top]):
@@ -272,7 +273,7 @@ def _refuse_not_classes(folders: Folders) -> None:
     if len(tops) == 1 and folders.holding(tops[0]) and not folders.direct[tops[0]]:
         raise Refused(
             f"{root} has one folder, which holds further ones: as a class that is nothing to "
-            f"tell apart; use dataset.root={printable(folders.root / tops[0])}"
+            f"tell apart; use {_to_paste('root', folders.root / tops[0])}"
         )
     if len(tops) < 2:
         return
@@ -327,3 +328,7 @@ def _fill(layout: Layout, tree: Tree, places: Places) -> None:
             layout.left_out.append(image)
         else:
             layout.listed[place[0]][identifier(place[1])].append(image)
+
+
+def _to_paste(key: str, value: object) -> str:
+    return printable(shell([f"dataset.{key}={value}"]))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from clipbench import overrides
 from clipbench.reporting.answers import Answer
 from clipbench.reporting.candidates import SPOKEN
 from clipbench.tabling import frames
@@ -29,7 +30,7 @@ def untried(
     yield from plan.get("left", {}).values()
     yield from plan.get("shortened", {}).values()
     for job in failed:
-        words = " ".join(job["overrides"])
+        words = overrides.shell(job["overrides"])
         if plan and job["status"] == "interrupted":
             yield f"{words}: cut short, and kept; the same command goes on with it."
         else:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.markup import escape
 
-from clipbench import paths, results
-from clipbench.progress import console, show
+from clipbench import overrides, paths, results
+from clipbench.progress import marked, show
 from clipbench.tabling import alpha_figures, axis_figures, figures, frames, typeset
 
 
@@ -156,8 +155,7 @@ def sweep(folder: Path, *, told: bool = True) -> list[Path]:
     """
     runs, failed = sweep_runs(folder)
     for job in failed:
-        said = escape(f"{' '.join(job['overrides'])}: {job['error']}")
-        console.print(f"[red]{job['status']}:[/] {said}")
+        marked(f"{job['status']}:", f"{overrides.shell(job['overrides'])}: {job['error']}", "red")
     return of_frame(frames.frame(runs), folder.name, told=told) if runs else []
 
 
