@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clipbench import paths
-from clipbench.errors import Refused
+from clipbench.errors import Refused, printable
 
 _DATA = ("root", "file", "class_names", "templates", "shifts")
 # Keys whose values are paths, if nothing else that Hydra reads there, such as a list.
@@ -62,8 +62,8 @@ def _read(word: str) -> str:
     if match is None or match[2] not in PATHS or not match[3]:
         return word
     typed, key, text = match.groups()
-    if wrong := {"\n", "\r", "\0"} & {*text}:
-        raise Refused(f"{key}={text!r} holds {wrong.pop()!r}, a line break or such; rename it")
+    if text.splitlines() != [text]:
+        raise Refused(f"{key}={text!r} has a line break in its name. Rename it")
     return f"{typed}={_value(key, text)}"
 
 
@@ -113,5 +113,12 @@ def typed(word: str) -> str:
 
 
 def shell(words: Sequence[str]) -> str:
-    """Return words as a line to be pasted into a shell."""
-    return shlex.join(words)
+    r"""Return words as a line to be pasted into a shell; ``$'\xe9'`` for what is no text."""
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    if printable(word) == word:
+        return shlex.quote(word)
+    inside = word.replace("\\", r"\\").replace("'", r"\'")
+    return f"$'{printable(inside)}'"

@@ -1,10 +1,13 @@
 """What TensorBoard is given: the same axes and metrics for every run, names, layout, pictures."""
 
+import html
 import io
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard import plugin_util
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
@@ -81,8 +84,10 @@ def test_the_matrix_is_by_row_and_the_grid_has_every_picture():
 
 
 def test_a_table_shows_names_to_the_letter():
-    (value,) = boards.table("t", ("class",), [("a|b <script>",)]).value
-    assert b"| a&#124;b &lt;script> |" in value.tensor.string_val[0]
+    names = ["a|b <script>", "*a* _b_ ![c](d) [e](http://f.g) `h` \\* &amp; ~i~"]
+    (value,) = boards.table("t", ("class",), [(name,) for name in names]).value
+    shown = plugin_util.markdown_to_safe_html(value.tensor.string_val[0])
+    assert list(map(html.unescape, re.findall("<td>(.*?)</td>", shown))) == names
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib import cbook
 
 from clipbench import freeze, paths, results, tables
 from clipbench.errors import Refused
@@ -278,6 +279,28 @@ def test_of_many_lines_the_best_are_drawn_and_the_others_counted(tmp_path, monke
     legend = told[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["m lr=0.0001", "m lr=0.001"]
     assert legend.get_title().get_text() == "the best 2; 2 are left out"
+
+
+def test_what_was_typed_is_drawn_and_is_no_maths(tmp_path, monkeypatch):
+    drawn = []
+
+    def save(figure, path):
+        figure.canvas.draw()
+        drawn.append(figure.axes[0])
+
+    monkeypatch.setattr(figures, "save", save)
+    roots = [r"$5 \to $9", r"a\$b", "$_{x}$"]
+    frame = pd.DataFrame(
+        [{**dict.fromkeys(frames.AXES), "model": "m", "dataset.root": root} for root in roots]
+    ).assign(**{"selection/metric": "val/acc", "test/acc": 0.5, "epoch0": 0.1, "curve/1": 0.5})
+    frame = frame.assign(**{column: 1.0 for column, _ in axis_figures.COSTS.values()})
+    assert figures.curves(frame, tmp_path / "c.png")
+    assert axis_figures.by_axis(frame, tmp_path / "c")
+    legend = [text.get_text() for text in drawn[0].get_legend().get_texts()]
+    ticks = [text.get_text() for text in drawn[1].get_xticklabels()]
+    for texts, before in ((legend, "m dataset.root="), (ticks, "")):
+        shown = {cbook.is_math_text(text) or text.replace(r"\$", "$") for text in texts}
+        assert shown == {before + root for root in roots}
 
 
 def test_an_own_sweep_stands_before_a_frozen_one_of_its_name(sweep, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from clipbench.overrides import literal, shell
 
 Places = dict[str, tuple[str, str]]  # the split and the class of each folder of images
 
-TYPE_ROLES = "dataset.splits={train: a, val: b, test: c} with your folders for a, b and c"
+TYPE_ROLES = "'dataset.splits={train: a, val: b, test: c}' with your folders for a, b and c"
 TYPE_NONE = "dataset.splits=none if these folders are the classes"
 # Kinds of files, which are not kinds of things.
 KINDS = frozenset(("images", "masks", "labels", "annotations", "ground_truth", "segmentations"))
@@ -170,8 +170,8 @@ def _split_first(folders: Folders, roles: Mapping[str, str], layout: Layout) -> 
             names = sorted(name for name, role in roles.items() if role == split)
             raise Refused(
                 f"{printable(folders.root)} has {' and '.join(map(printable, names))}, both of "
-                f"which may be {split}. Keep one, or use dataset.splits={{{split}: "
-                f"[{', '.join(map(printable, names))}], ...}}"
+                f"which may be {split}. Keep one, or use "
+                + _to_paste("splits", f"{{{split}: [{', '.join(map(literal, names))}], ...}}")
             )
     if "train" not in roles.values():
         first = min(roles)
@@ -331,4 +331,4 @@ def _fill(layout: Layout, tree: Tree, places: Places) -> None:
 
 
 def _to_paste(key: str, value: object) -> str:
-    return printable(shell([f"dataset.{key}={value}"]))
+    return shell([f"dataset.{key}={value}"])

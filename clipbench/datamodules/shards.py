@@ -60,7 +60,7 @@ def files(where: Path) -> dict[str, list[Path]]:
         inside = [path for home in _homes(where) for path in _own(home)]
         found = sorted(path for path in inside if _TAR.search(path.name))
     else:
-        every = (path for one in _expanded(str(where)) for path in _globbed(Path(one)))
+        every = (path for one in _named(where) for path in _globbed(one))
         found = list(dict.fromkeys(every))
         if absent := [path for path in found if not path.is_file()]:
             raise Refused(
@@ -83,6 +83,14 @@ def files(where: Path) -> dict[str, list[Path]]:
             [f"{path}: of no split" for path in by_split[""]],
         )
     return by_split
+
+
+def _named(where: Path) -> list[Path]:
+    """Return the paths of a pattern; a folder that is there is meant as it is called."""
+    if where.exists():
+        return [where]
+    home = next(folder for folder in where.parents if folder.is_dir())
+    return [home / one for one in _expanded(str(where.relative_to(home)))]
 
 
 def _expanded(pattern: str) -> Iterator[str]:

@@ -111,7 +111,8 @@ def _draw(frame: pd.DataFrame, axis: Axis, path: Path) -> None:
 
 def _said(part: pd.DataFrame, axis: str) -> str:
     value = frames.cell(part[axis].iloc[0])
-    return value if axis in ("model", "dataset", "strategy") else f"{axis.split('.')[-1]}={value}"
+    named = axis in ("model", "dataset", "strategy")
+    return figures.plain(value if named else f"{axis.split('.')[-1]}={value}")
 
 
 def _counted(frame: pd.DataFrame) -> str | None:
@@ -151,7 +152,7 @@ def _dress(panels: dict[str, Any], axis: Axis, metric: str) -> None:
         if axis.doubles:
             panel.set_xscale("log")
             panel.minorticks_off()
-        panel.set_xticks(list(axis.ticks.values()), list(axis.ticks), **turned)
+        panel.set_xticks(list(axis.ticks.values()), [*map(figures.plain, axis.ticks)], **turned)
         if name != "main":
             panel.set_title(name, fontsize=9)
             panel.set_ylim(0, 1.1 * panel.dataLim.ymax or None)

@@ -43,6 +43,11 @@ def hue(model: int, share: float) -> Any:
     return mpl.colormaps[_MAPS[model % len(_MAPS)]](0.45 + 0.5 * share)
 
 
+def plain(text: str) -> str:
+    """Return text that matplotlib draws as it is: what is between two dollars would be maths."""
+    return text.replace("$", r"\$")
+
+
 def label(row: Mapping[str, Any], varying: Sequence[str]) -> str:
     """A readable name for a run: its model and what else varies in its sweep."""
     rest = [
@@ -92,7 +97,7 @@ def curves(runs: frames.Runs | pd.DataFrame, path: Path) -> bool:
             for _, line in seeds.iloc[:MOST].iterrows():
                 axes.plot(line.dropna(), lw=0.5, **look)
             name = f"{name}, mean of {len(seeds)} seeds"
-        axes.plot(seeds.mean().dropna(), marker="o", ms=3, lw=1.5, label=name, **look)
+        axes.plot(seeds.mean().dropna(), marker="o", ms=3, lw=1.5, label=plain(name), **look)
     axes.set(xlabel="epoch (0: before training)", ylabel=frame["selection/metric"].iloc[0])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     told = {"fontsize": 7, "title_fontsize": 7, "loc": "center left", "frameon": False}

@@ -1,6 +1,7 @@
 """What TensorBoard is told besides curves: how to lay them out, pictures, tables; no torch."""
 
 import io
+import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -76,8 +77,9 @@ def table(tag: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) ->
 
 
 def _plain(cell: object) -> str:
-    text = str(cell).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
-    return text.replace("\n", " ")
+    # What Markdown and HTML read; TensorBoard's Markdown has no backslash for all of it.
+    text = re.sub(r"[&<>|*_`~!\\\[\]]", lambda sign: f"&#{ord(sign[0])};", str(cell))
+    return " ".join(text.splitlines())
 
 
 def append(path: Path, summaries: Iterable[Summary], step: int = 0) -> None:

@@ -127,6 +127,15 @@ def test_prefixes_and_patterns_name_the_same_shards(tmp_path):
     }
 
 
+def test_a_folder_that_is_there_is_no_pattern(tmp_path):
+    home = tmp_path / "{a,b} {1..2} [x]"
+    there = [write(home / f"train-{k}.tar", [sample(tmp_path, k)]) for k in range(3)]
+    assert files(home / "train-{0..2}.tar") == {"train": there}
+    assert files(there[1]) == {"train": there[1:2]}
+    odd = write(home / "{0..9}.tar", [sample(tmp_path, 9)])
+    assert files(odd) == {"": [odd]}
+
+
 def test_without_splits_they_are_carved_whatever_the_sharding(tmp_path):
     shards(tmp_path, "part{}.tar", 3, 10)
     rows = [sample(tmp_path, k) for k in range(30)]
