@@ -183,7 +183,8 @@ def test_every_command_takes_a_folder_of_an_odd_name(photos, tmp_path, monkeypat
     said = capsys.readouterr()
     assert " 16 whose class is known" in said.err
     assert "a [/red] cross, it's" in said.out
-    assert doctor.examine(words) == 1
+    doctor.examine(words)
+    assert "model.pretrained=assets:clip_tiny" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["data", "check", *words[:2]])
     with pytest.raises(SystemExit) as left:
         data.main()

@@ -60,7 +60,7 @@ def files(where: Path) -> dict[str, list[Path]]:
         inside = [path for home in _homes(where) for path in _own(home)]
         found = sorted(path for path in inside if _TAR.search(path.name))
     else:
-        every = (path for one in _named(where) for path in _globbed(one))
+        every = (path for one in _of_pattern(where) for path in _globbed(one))
         found = list(dict.fromkeys(every))
         if absent := [path for path in found if not path.is_file()]:
             raise Refused(
@@ -85,7 +85,7 @@ def files(where: Path) -> dict[str, list[Path]]:
     return by_split
 
 
-def _named(where: Path) -> list[Path]:
+def _of_pattern(where: Path) -> list[Path]:
     """Return the paths of a pattern; a folder that is there is meant as it is called."""
     if where.exists():
         return [where]
