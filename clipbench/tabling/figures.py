@@ -97,7 +97,7 @@ def curves(runs: frames.Runs | pd.DataFrame, path: Path) -> bool:
             for _, line in seeds.iloc[:MOST].iterrows():
                 axes.plot(line.dropna(), lw=0.5, **look)
             name = f"{name}, mean of {len(seeds)} seeds"
-        axes.plot(seeds.mean().dropna(), marker="o", ms=3, lw=1.5, label=plain(name), **look)
+        axes.plot(seeds.mean().dropna(), marker="o", ms=3, lw=1.5, label=plain(str(name)), **look)
     axes.set(xlabel="epoch (0: before training)", ylabel=frame["selection/metric"].iloc[0])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     told = {"fontsize": 7, "title_fontsize": 7, "loc": "center left", "frameon": False}
