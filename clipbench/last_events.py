@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import confusion
+from clipbench import confusion, spreadsheet
 from clipbench.confusion import Counts
 from clipbench.datamodules.base import DataModule
 from clipbench.datamodules.split import Split
@@ -50,7 +50,7 @@ def _told(folder: Path, record: Mapping[str, Any], splits: Mapping[str, Split]) 
 
 def _classes(folder: Path, name: str, splits: Mapping[str, Split]) -> Iterator[Any]:
     """The confusion matrix, the worst classes, and the mistakes that it was surest of."""
-    table = pd.read_csv(folder / "per_class.csv", keep_default_na=False, dtype={"class": str})
+    table = spreadsheet.read(folder / "per_class.csv", ["class", "confused_with"])
     table = table[table["split"] == name]
     matrix = confusion.read(folder / "confusion.npz")[name]
     yield _confusion(matrix, table["class"].tolist(), name)

@@ -17,6 +17,7 @@ from clipbench import confusion, metrics, retrieval
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.datamodules.split import Split
+from clipbench.tabling import typeset
 
 
 def write(
@@ -48,7 +49,8 @@ def write(
         tables.append(table)
     pd.concat(rows, ignore_index=True).to_parquet(folder / "predictions.parquet")
     _write_logits(folder / "logits.npy", logits)
-    pd.concat(tables, ignore_index=True).to_csv(folder / "per_class.csv", index=False)
+    text = typeset.csv(pd.concat(tables, ignore_index=True))
+    (folder / "per_class.csv").write_text(text, encoding="utf-8")
     confusion.write(folder / "confusion.npz", matrices)
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from clipbench import closing, config, doors, paths
 from clipbench.errors import Refused
-from clipbench.progress import show
+from clipbench.progress import console, show
 
 if TYPE_CHECKING:
     from clipbench.models.two_towers import TwoTowers
@@ -97,6 +97,8 @@ def _tower(asked: doors.Given, name: str, overrides: list[str]) -> "TwoTowers":
         tower = saved.classifier(asked["run"], stem).tower
     else:
         tower = build(config.compose(f"model={name}", *overrides)["model"])
+        for warning in tower.warnings:
+            console.print(f"[yellow]warning:[/] {warning}", highlight=False)
     if not isinstance(tower, TwoTowers) or not tower.has_text:
         pooled = "left the space that texts share (model.pool=mean)"
         raise Refused(

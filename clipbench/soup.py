@@ -108,6 +108,8 @@ def cook(runs: Runs, kind: str, bn: str) -> Outcome:
     }
     results.write(folder, record)
     evaluate = evaluation(config, folder)
+    for warning in evaluate.module.classifier.tower.warnings:
+        _warn(record, warning)
     if not evaluate.module.classifier.meaningful:
         _warn(record, "their heads start at random, each at another place: such do not average")
     record["soup"]["kept"] = _average(evaluate, runs, kind, bn)

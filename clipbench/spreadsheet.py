@@ -2,7 +2,11 @@
 
 import csv
 from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What makes a spreadsheet take a cell for a formula (OWASP, "CSV Injection").
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -29,3 +33,18 @@ def write(file: IO[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) 
     table = csv.writer(file, lineterminator="\n")
     table.writerow(map(safe, columns))
     table.writerows(map(safe, row) for row in rows)
+
+
+def read(path: Path, words: Sequence[str]) -> "pd.DataFrame":
+    """Return a table that was written safely, some columns being text: NaN and null included.
+
+    Args:
+        path: the CSV.
+        words: the columns of text; what is not in the table is passed over.
+    """
+    import pandas as pd
+
+    table = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(words, str))
+    for column in table.columns.intersection([*words]):
+        table[column] = table[column].map(unsafe)
+    return table

@@ -112,6 +112,8 @@ class Training:
         # Twice: for weights that start at random, and for a head whatever those have drawn.
         seed_everything(config["seed"], workers=True, verbose=False)
         tower: ImageTower = build(config["model"])
+        for warning in tower.warnings:
+            self.run.warn(warning)
         # Convolutions are a third faster so on CPUs, and faster on GPUs; nothing else changes.
         tower.to(memory_format=torch.channels_last)
         if config["grad_checkpointing"]:

@@ -7,6 +7,7 @@ import torch
 
 from clipbench import metrics, predictions
 from clipbench.datamodules.base import ClassificationDataModule, Split
+from clipbench.reporting import disagreements
 
 CLASSES = ["cat", "dog", "bee", "ant"]
 
@@ -99,6 +100,18 @@ def test_a_table_by_class_and_a_matrix_by_split(written):
         measured = metrics.among(outputs[name]["logits"], data.splits[name].among)
         recall = of["recall"][of["n"] > 0].mean()
         assert recall == pytest.approx(metrics.mean_per_class(measured, outputs[name]["label"]))
+
+
+def test_a_class_that_a_spreadsheet_would_run_is_text(tmp_path):
+    data = Predicted()
+    data.classes = ["=cmd()", "-1", "tulip", "'quoted"]
+    data.splits["val"] = Split(["a", "b"], np.array([1, 0]), [], 2)
+    said = torch.tensor([[2.0, 1, 0, 0], [2.0, 1, 0, 0]])
+    predictions.write(tmp_path, data, {"val": {"logits": said, "label": torch.tensor([1, 0])}})
+    raw = pd.read_csv(tmp_path / "per_class.csv", dtype=str)
+    assert raw["class"].tolist() == ["'=cmd()", "'-1", "tulip", "'quoted"]
+    assert raw["confused_with"].dropna().tolist() == ["'=cmd()"]
+    assert [*disagreements.classes(tmp_path).values()] == data.classes
 
 
 def test_a_tie_of_probabilities_is_none_of_logits(tmp_path):

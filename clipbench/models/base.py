@@ -24,6 +24,7 @@ class ImageTower(nn.Module, ABC):
         arch: its name in the library that it comes from.
         has_text: whether it can make a head of text.
         mean_pooled: whether it ends as FT-CLIP's towers do: what follows its last block is new.
+        warnings: what is doubtful about its weights, for the run's record.
     """
 
     arch: str
@@ -33,6 +34,7 @@ class ImageTower(nn.Module, ABC):
     loaded: str | None
     has_text: bool = False
     mean_pooled: bool = False
+    warnings: Sequence[str] = ()
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class CLIP(TwoTowers):
         super().__init__()
         source = clip_weights.find(arch, pretrained)
         self.arch, self.loaded, self.open_clip_name = arch, pretrained, source.name
+        self.warnings = source.warnings
         self._projects = True
         with _quiet():
             self.model = open_clip.create_model(

@@ -5,7 +5,6 @@ points without a word (open_clip #771, #915). So the two must agree before anyth
 """
 
 import difflib
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,6 @@ from clipbench import weights
 from clipbench.errors import Refused
 from clipbench.fetching import hub
 
-log = logging.getLogger(__name__)
 _QUICK = "-quickgelu"
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -31,11 +29,13 @@ class Source:
         name: what open_clip calls the architecture; ``local-dir:...`` for one from the hub.
         preprocess: open_clip's preprocessing of these weights, as far as it is known.
         file: the weights, or None for random ones.
+        warnings: what is doubtful about the weights.
     """
 
     name: str
     preprocess: dict[str, Any] = field(default_factory=dict)
     file: Path | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def activation(config: Mapping[str, Any]) -> str:
@@ -126,13 +126,12 @@ def _from_file(arch: str, file: Path, config: Mapping[str, Any]) -> Source:
     about = weights.metadata(file)
     told = about.get("activation")
     if told is None:
-        log.warning(
-            "%s does not say which activation it was trained with; %s computes %s",
-            file,
-            arch,
-            activation(config),
+        silent = (
+            f"{file} does not say which activation it was trained with; {arch} computes "
+            f"{activation(config)}, and the other would cost several points"
         )
-    elif told != activation(config):
+        return Source(arch, file=file, warnings=(silent,))
+    if told != activation(config):
         raise Refused(
             f"{file} was trained with {told} and {arch} computes {activation(config)}; "
             f"use model.arch={about.get('arch', 'the one it was saved from')}"

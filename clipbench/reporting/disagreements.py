@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from clipbench import spreadsheet
 from clipbench.errors import Refused
 
 SHOWN = 6  # pictures of a kind
@@ -28,7 +29,7 @@ def predictions(run: Path, split: str) -> pd.DataFrame:
 
 def classes(run: Path) -> dict[int, str]:
     """The names of a run's classes by label; as they are, NaN and null included."""
-    table = pd.read_csv(run / "per_class.csv", keep_default_na=False, dtype={"class": str})
+    table = spreadsheet.read(run / "per_class.csv", ["class"])
     return dict(zip(table["label"], table["class"], strict=True))
 
 

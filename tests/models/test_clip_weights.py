@@ -1,16 +1,20 @@
 """Tags, their activations, and architectures that hub repositories bring along."""
 
 import json
+from pathlib import Path
 
 import open_clip
 import pytest
 import torch
 
-from clipbench import weights
+from clipbench import paths, results, weights
 from clipbench.errors import Refused
+from clipbench.job import execute
+from clipbench.messages import Job
 from clipbench.models import clip_weights
 from clipbench.models.base import random_head
 from clipbench.models.clip import CLIP
+from tests.conftest import composed
 
 
 @pytest.mark.parametrize(
@@ -92,3 +96,18 @@ def test_a_tags_file_may_lie_in_the_data_folder(tmp_path, monkeypatch):
     (folder / "open_clip_model.safetensors").write_bytes(b"")
     source = clip_weights.find("ViT-B-32-quickgelu", "openai")
     assert source.file == folder / "open_clip_model.safetensors"
+
+
+def test_what_a_bare_file_leaves_open_is_kept_in_the_record(tmp_path, outputs):
+    """A file of tensors alone, as others' checkpoints are; the shipped one says its activation."""
+    bare = tmp_path / "bare.safetensors"
+    weights.save(bare, weights.read(paths.ASSETS / "clip_tiny.safetensors"), {})
+    few = "dataset.counts={train: 2, val: 2, test: 2, test_ood: 2}"
+    words = ("model=clip_tiny", "strategy=zero_shot", few, "trainer=cpu", "logger=none")
+    choices = {"model": "clip_tiny", "dataset": "shapes", "strategy": "zero_shot"}
+    for file, silent in ((bare, True), ("assets:clip_tiny.safetensors", False)):
+        typed = (*words, f"model.pretrained={file}")
+        done = execute(Job(composed(*typed), choices, list(typed)))
+        assert done.status == "completed", done.error
+        warnings = results.read(Path(done.folder))["warnings"]
+        assert any("does not say which activation" in line for line in warnings) == silent
