@@ -66,7 +66,7 @@ class Training:
         if self.strategy.trains:
             size = run.recipe["batch_size"]
             guards.lone_picture(classifier, self.strategy, run.fewest, size)
-        self._warn_of_texts(classifier.tower)
+        self._warn_of_model(classifier.tower)
         self.module = tuning(classifier, self.strategy, run.recipe, run.schedule, self.data)
         self.module.seed, self.module.last_step = run.config["seed"], run.config["steps"]
         if run.augment.mixes:
@@ -88,14 +88,14 @@ class Training:
             self.trainer, self.module, self.loaders, self.data, self._watch(classifier)
         )
 
-    def _warn_of_texts(self, tower: ImageTower) -> None:
-        """Say which texts this model does not read to their end, which nothing else would."""
+    def _warn_of_model(self, tower: ImageTower) -> None:
+        """Warn of doubtful weights, and of texts that are not read to their end."""
         captioned = isinstance(self.data, CaptionDataModule)
         splits = self.data.splits.values() if captioned else ()
         captions = [text for split in splits for own in split.captions or () for text in own]
         tasks = {"": (self.data.classes, self.run.prompts)}
         tasks |= {f"{k}: ": (v.data.classes, v.prompts) for k, v in self.run.others.items()}
-        for warning in guards.texts(tower, captions, tasks):
+        for warning in (*tower.warnings, *guards.texts(tower, captions, tasks)):
             self.run.warn(warning)
 
     def _policies(self) -> list[Callback]:
@@ -112,8 +112,6 @@ class Training:
         # Twice: for weights that start at random, and for a head whatever those have drawn.
         seed_everything(config["seed"], workers=True, verbose=False)
         tower: ImageTower = build(config["model"])
-        for warning in tower.warnings:
-            self.run.warn(warning)
         # Convolutions are a third faster so on CPUs, and faster on GPUs; nothing else changes.
         tower.to(memory_format=torch.channels_last)
         if config["grad_checkpointing"]:

@@ -95,7 +95,7 @@ class LiT(TwoTowers):
         fold_attention(text)
         self.model = Pair(image.trained(), text)
         self._image = (image,)  # in a tuple, so that what of a CLIP is not used is no part of this
-        self.arch, self.loaded = image.arch, image.loaded
+        self.arch, self.loaded, self.warnings = image.arch, image.loaded, image.warnings
         self.preprocess, self.feature_dim = image.preprocess, image.feature_dim
 
     def load(self, file: Path) -> None:
