@@ -83,6 +83,9 @@ class Finish:
         self.evaluate.module.classifier.load_state_dict(dict(curve.weights))
         self._save("merged")
         if ranks.here.first:
+            if not isinstance(self.evaluate.data, CaptionDataModule):
+                data, outputs = self.evaluate.data, curve.outputs
+                predictions.write_merged(self.folder, data, outputs, curve.alpha)
             alpha_figures.alpha_curve(record, self.folder / "alpha_curve.png")
 
     def _save(self, stem: str) -> None:

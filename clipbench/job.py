@@ -265,6 +265,7 @@ class Run:
             **{name: recipe[name] for name in ("lr", "batch_size", "epochs")},
             "freeze_depth": self.config["freeze_depth"],
             "seed": self.config["seed"],
+            **results.of_seed(self.identity, self.strategy.random, bool(self.strategy.fits_head)),
             "config": self.config,
             "versions": environment.versions(),
             "git": environment.git(),

@@ -1,6 +1,5 @@
 """Whether two models differ, by what they predicted for the same pictures."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -12,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from clipbench import results
+from clipbench import predicted, results
 from clipbench.errors import Refused
+from clipbench.seeds import Side, spread, t_test
 from clipbench.statistics import Interval, holm, mcnemar
 
 Floats = NDArray[np.float64]
@@ -21,6 +21,7 @@ Labels = NDArray[Any]
 Runs = Sequence[Path]
 
 METRICS = ("acc", "mean_per_class", "macro_f1")
+SURE = 0.05  # a difference with a smaller p may be claimed
 RESAMPLES = 10_000
 _AT_ONCE = 4_000_000  # draws held in memory
 
@@ -38,6 +39,8 @@ class Difference:
         test: how it was come by.
         n: pictures.
         seeds: runs on either side.
+        covers_seeds: whether p counts what another seed could have given. Where it does not, these
+            two trained models are compared, and another seed may reverse it.
     """
 
     metric: str
@@ -48,6 +51,17 @@ class Difference:
     test: str
     n: int
     seeds: tuple[int, int]
+    covers_seeds: bool
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the models differ, by more than the images and the seeds explain."""
+        return self.covers_seeds and self.p < SURE
+
+    @property
+    def of_these_runs(self) -> bool:
+        """Whether the trained models differ on these images, and nothing is known of their kind."""
+        return not self.covers_seeds and self.p < SURE
 
 
 def compare(
@@ -55,6 +69,7 @@ def compare(
     second: Runs,
     split: str = "test",
     metric: str = "acc",
+    other: str | None = None,
     level: float = 0.95,
     resamples: int = RESAMPLES,
 ) -> Difference:
@@ -64,16 +79,24 @@ def compare(
         first: folders of completed runs, the same but for their seeds.
         second: likewise.
         split: such as ``test``.
-        metric: one of :data:`METRICS`.
+        metric: one of :data:`METRICS`; ``acc@alpha=0.5`` or ``acc@alpha`` of merged weights.
+        other: of the second, if that is at another alpha.
         level: of the interval.
         resamples: of the pictures.
 
     Raises:
         Refused: if two runs saw different splits, or have no predictions.
     """
-    _known(metric)
-    labels, one, other = _aligned([*first], [*second], split)
-    found = difference(labels, one, other, metric, level, resamples)
+    name, *alpha = metric.split("@alpha", 1)
+    _, *other_alpha = (other or metric).split("@alpha", 1)
+    _known(name)
+    sides = [(run, *alpha) for run in first], [(run, *other_alpha) for run in second]
+    labels, sides_said = _aligned(*sides, split)
+    varies = [
+        any(results.varies(predicted.record(run, split)) for run in side)
+        for side in (first, second)
+    ]
+    found = difference(labels, *sides_said, name, level, resamples, (varies[0], varies[1]))
     return replace(found, metric=f"{split}/{metric}")
 
 
@@ -84,17 +107,19 @@ def difference(
     metric: str = "acc",
     level: float = 0.95,
     resamples: int = RESAMPLES,
+    varies: tuple[bool, bool] = (True, True),
 ) -> Difference:
     """Whether two models differ: their means over seeds, compared on the same pictures.
 
     Of one run each, the interval is the paired bootstrap's over pictures, and p the exact McNemar
     test's for the accuracy (Dietterich 1998), the bootstrap's for other metrics. A single run is
-    judged as that run: what another seed would have given nobody knows.
+    judged as that run: what another seed would have given nobody knows, unless there is none.
 
     With several seeds, both sources count (Bouthillier et al. 2021). The variance of the
-    difference is that of Welch's test over seeds, plus the bootstrap's over pictures of the mean
-    over seeds; t has Satterthwaite's degrees of freedom. To resample three seeds, as is often
-    done, takes their spread for a third less than it is.
+    difference is that of Welch's test over seeds, plus the bootstrap's over images of the mean
+    over seeds, see :func:`clipbench.seeds.t_test`. To resample three seeds, as is often done, takes
+    their spread for a third less than it is. One seed beside several is taken to scatter as they
+    do, see :func:`clipbench.seeds.spread`.
 
     Args:
         labels: (n,).
@@ -103,6 +128,7 @@ def difference(
         metric: one of :data:`METRICS`.
         level: of the interval.
         resamples: of the pictures.
+        varies: of either model, whether another seed would give another one.
     """
     sides = (first, second)
     scores = [_scorer(labels, side, metric) for side in sides]
@@ -115,30 +141,18 @@ def difference(
     each = [score(np.arange(len(labels)))[:, 0] for score in scores]
     estimate = float(each[1].mean() - each[0].mean())
     seeds = (len(first), len(second))
-    if max(seeds) > 1:
-        spread = [own.var(ddof=1) / len(own) if len(own) > 1 else 0.0 for own in each]
-        parts = [*spread, found.standard_error**2]
-        low, high, p = _welch(estimate, parts, [*seeds, len(labels)], level)
-        test = "Welch's t over seeds and pictures"
+    training = spread(*(Side(own.tolist(), of) for own, of in zip(each, varies, strict=True)))
+    if max(seeds) > 1 and (training.parts or any(varies)):
+        images = (float(found.standard_error) ** 2, len(labels) - 1)
+        low, high, p = t_test(estimate, training.parts, images, level)
+        test = "Welch's t over seeds and images" if training.parts else "t over images"
     else:
         low, high = found.confidence_interval
         p, test = _crossing(found.bootstrap_distribution), "paired bootstrap"
         if metric == "acc":
             p, test = mcnemar(labels == first[0], labels == second[0]), "exact McNemar"
-    return Difference(metric, estimate, float(low), float(high), p, test, len(labels), seeds)
-
-
-def _welch(
-    estimate: float, variances: Sequence[float], counts: Sequence[int], level: float
-) -> tuple[float, float, float]:
-    """Interval and two-sided p of an estimate with independent sources of variance."""
-    total = sum(variances)
-    if total == 0:  # no seed and no picture differs
-        return estimate, estimate, float(estimate == 0)
-    freedom = total**2 / sum(v**2 / (n - 1) for v, n in zip(variances, counts, strict=True) if v)
-    error = math.sqrt(total)
-    low, high = stats.t.interval(level, freedom, estimate, error)
-    return float(low), float(high), float(2 * stats.t.sf(abs(estimate) / error, freedom))
+    ends, n = (float(low), float(high)), len(labels)
+    return Difference(metric, estimate, *ends, p, test, n, seeds, training.known)
 
 
 def compare_all(
@@ -165,15 +179,6 @@ def compare_all(
     return {pair: replace(one, p=p) for (pair, one), p in zip(found.items(), adjusted, strict=True)}
 
 
-def clear_winner(compared: Mapping[tuple[str, str], Difference], level: float = 0.95) -> str | None:
-    """The model that is significantly better than every other, if there is one: a bold cell."""
-    for name in dict.fromkeys(model for pair in compared for model in pair):
-        own = [(pair, one) for pair, one in compared.items() if name in pair]
-        if all(one.p < 1 - level and (one.estimate > 0) == (pair[1] == name) for pair, one in own):
-            return name
-    return None
-
-
 def over_pictures(
     run: Path, split: str, metric: str, level: float = 0.95, resamples: int = RESAMPLES
 ) -> Interval:
@@ -190,29 +195,12 @@ def over_pictures(
         Refused: if the run has no predictions of that split.
     """
     _known(metric)
-    rows = predictions(run, split)
+    rows = predicted.predictions(run, split)
     labels, n = rows["label"].to_numpy(), len(rows)
     score = _scorer(labels, [rows["prediction"].to_numpy()], metric)
     found = _bootstrap(lambda index: score(index)[0], labels, level, resamples)
     low, high = found.confidence_interval
     return Interval(float(score(np.arange(n))[0, 0]), float(low), float(high), "pictures", n)
-
-
-def predictions(run: Path, split: str) -> pd.DataFrame:
-    """The saved predictions of one split, by picture id.
-
-    Raises:
-        Refused: if there are none.
-    """
-    file = run / "predictions.parquet"
-    if not file.is_file():
-        raise Refused(f"{run} has no predictions.parquet; give the folder of a completed run")
-    rows = pd.read_parquet(
-        file, columns=["id", "label", "prediction"], filters=[("split", "==", split)]
-    )
-    if rows.empty:
-        raise Refused(f"{run} has no predictions of split={split}; choose another, or run it again")
-    return rows.set_index("id")
 
 
 def _known(metric: str) -> None:
@@ -221,29 +209,36 @@ def _known(metric: str) -> None:
 
 
 def _aligned(
-    first: list[Path], second: list[Path], split: str
-) -> tuple[Labels, list[Labels], list[Labels]]:
-    """Labels, and what each run of either side predicted for them, in one order of pictures."""
+    first: Sequence[tuple[Any, ...]], second: Sequence[tuple[Any, ...]], split: str
+) -> tuple[Labels, tuple[list[Labels], list[Labels]]]:
+    """Labels, and what each run of either side predicted for them, in one order of pictures.
+
+    Args:
+        first: folders of runs, each with its alpha if it is at one.
+        second: likewise.
+        split: such as ``test``.
+    """
     if not first or not second:
         raise Refused("a comparison needs a run on either side; give the folders of both")
     seen: dict[str, Path] = {}
-    for run in (*first, *second):
-        told = ((results.read(run) or {}).get("data") or {}).get(split)
-        if told is None:
-            raise Refused(f"{run} has no record of split={split}; choose another, or run it again")
-        seen.setdefault(told["sha256"], run)
+    for run, *_ in (*first, *second):
+        seen.setdefault(predicted.record(run, split)["data"][split]["sha256"], run)
     if len(seen) > 1:
         (digest, run), (other_digest, other_run), *_ = seen.items()
         raise Refused(
             f"{run} and {other_run} saw different pictures or labels of split={split} "
             f"({digest[:8]} and {other_digest[:8]}); compare runs on one split"
         )
-    order = predictions(first[0], split)
+
+    def read(run: Path, *alpha: str) -> pd.DataFrame:
+        return predicted.predictions(run, split, *alpha)
+
+    order = read(*first[0])
     one, other = (
-        [predictions(run, split)["prediction"].reindex(order.index).to_numpy() for run in side]
+        [read(*run)["prediction"].reindex(order.index).to_numpy() for run in side]
         for side in (first, second)
     )
-    return order["label"].to_numpy(), one, other
+    return order["label"].to_numpy(), (one, other)
 
 
 def _scorer(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipbench import confusion, metrics, retrieval
+from clipbench import confusion, metrics, predicted, retrieval
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.datamodules.split import Split
@@ -38,20 +38,48 @@ def write(
     """
     rows, logits, tables, matrices = [], [], [], {}
     for name, output in outputs.items():
-        split, labels = data.splits[name], output["label"]
-        scores = metrics.among(output["logits"], split.among)
-        groups = {kind: _named(ids, data.groups[kind]) for kind, ids in split.groups.items()}
-        rows.append(pd.DataFrame({"split": name, **_columns(split, scores, labels), **groups}))
+        scores, labels = metrics.among(output["logits"], data.splits[name].among), output["label"]
+        rows.append(_rows(data, name, scores, labels))
         logits.append(scores.numpy())
         matrices[name] = metrics.confusion(scores, labels)
         table = metrics.per_class(matrices[name], data.classes, data.levels)
         table.insert(0, "split", name)
         tables.append(table)
-    pd.concat(rows, ignore_index=True).to_parquet(folder / "predictions.parquet")
+    pd.concat(rows, ignore_index=True).to_parquet(folder / predicted.SAVED)
     _write_logits(folder / "logits.npy", logits)
     text = typeset.csv(pd.concat(tables, ignore_index=True))
     (folder / "per_class.csv").write_text(text, encoding="utf-8")
     confusion.write(folder / "confusion.npz", matrices)
+
+
+def write_merged(
+    folder: Path,
+    data: ClassificationDataModule,
+    outputs: Mapping[str, Mapping[str, Tensor]],
+    alpha: float,
+) -> None:
+    """Write ``merged_predictions.parquet``: the rows at the alpha that was chosen, which they say.
+
+    Args:
+        folder: the run's.
+        data: as for :func:`write`.
+        outputs: of the merged weights, as for :func:`write`.
+        alpha: where they are between start and end.
+    """
+    rows = [
+        _rows(data, name, metrics.among(of["logits"], data.splits[name].among), of["label"])
+        for name, of in outputs.items()
+    ]
+    pd.concat(rows, ignore_index=True).assign(alpha=alpha).to_parquet(folder / predicted.MERGED)
+
+
+def _rows(
+    data: ClassificationDataModule, name: str, scores: Tensor, labels: Tensor
+) -> pd.DataFrame:
+    """A row for each image of a split, by its logits (n, C) and labels (n,)."""
+    split = data.splits[name]
+    groups = {kind: _named(ids, data.groups[kind]) for kind, ids in split.groups.items()}
+    return pd.DataFrame({"split": name, **_columns(split, scores, labels), **groups})
 
 
 def _columns(split: Split, scores: Tensor, labels: Tensor) -> dict[str, Any]:

@@ -137,6 +137,43 @@ def key(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def of_seed(identity: Mapping[str, Any], random: bool, fits: bool) -> dict[str, Any]:
+    """Return what a record says of its seed: ``varies``, and the ``setting`` of a mean over seeds.
+
+    Args:
+        identity: of the run.
+        random: whether the strategy's training is random.
+        fits: whether it fits a head: of a few images a class the seed chooses which.
+    """
+    few = identity["config"]["dataset"].get("shots") is not None
+    return {"varies": random or (fits and few), "setting": setting(identity)}
+
+
+def setting(identity: Mapping[str, Any]) -> str:
+    """Return the hash of an identity but for its seed, and for the images of train it draws."""
+    config = {k: v for k, v in identity["config"].items() if k != "seed"}
+    content = {**identity, "config": config}
+    if config["dataset"].get("shots") is not None:
+        for name, of in content.items():
+            if name != "config" and isinstance(of, Mapping) and "train" in of:
+                content[name] = {k: v for k, v in of.items() if k != "train"}
+    return key(content)
+
+
+def varies(record: Mapping[str, Any]) -> bool:
+    """Return whether a run with another seed would have come to other weights.
+
+    Records made before strategies said so are judged by what they tell: nothing was trained, or a
+    head was fitted, without a step, on all there is of train.
+    """
+    if (known := record.get("varies")) is not None:
+        return bool(known)
+    if not (record.get("parameters") or {}).get("trainable", 1):
+        return False
+    fitted = not (record.get("steps") or {}).get("total", 1)
+    return not fitted or record["config"]["dataset"].get("shots") is not None
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -240,6 +277,7 @@ def row(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     flat["epoch0"] = next(
         (r.get(record["selection"]["metric"]) for r in record["curve"] if r["epoch"] == 0), None
     )
+    flat |= {"run/varies": varies(record), "run/setting": record.get("setting")}
     flat |= {f"selection/{k}": v for k, v in record["selection"].items()}
     flat |= record["final"]
     if (alpha := record["selection"].get("alpha")) is not None:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+EQUAL = 1e-12  # numbers that are nearer than that are one number
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -33,19 +35,62 @@ class Interval:
     n: int
 
 
-def over_seeds(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Mean and Student's t interval; of one seed there is no interval.
+def share_of_images(metric: str) -> bool:
+    """Return whether a metric counts images: so many of a split's n.
+
+    The accuracy of a worst group counts that group's only, a mean over classes none, and a recall
+    of captions counts queries.
+
+    Args:
+        metric: ``<split>/<name>``, with or without ``@alpha=...``.
+    """
+    name = metric.split("@alpha")[0].split("/")[-1]
+    return name in ("acc", "acc5") or (name.startswith("acc_") and not name.startswith("acc_worst"))
+
+
+def fraction(metric: str) -> bool:
+    """Return whether a metric lies between 0 and 1: losses and ranks do not.
+
+    Args:
+        metric: as of :func:`share_of_images`.
+    """
+    name = metric.split("@alpha")[0].split("/")[-1]
+    return not name.endswith(("loss", "rank"))
+
+
+def over_seeds(values: Sequence[float], level: float = 0.95, *, share: bool = False) -> Interval:
+    """Return the mean and Student's t interval; of one seed, or of equal ones, there is none.
+
+    Equal numbers do not say that the truth is known to the last digit: they say that no seed
+    mattered, so that the images are what it may vary over.
 
     Args:
         values: of one metric, a run each, all on one test split.
         level: how often such intervals hold the mean over all seeds.
+        share: whether the interval ends at 0 and at 1.
     """
     numbers = np.asarray(values, float)
     mean, low, high = float(numbers.mean()), float("nan"), float("nan")
-    if len(numbers) > 1:
+    if len(numbers) > 1 and np.ptp(numbers) > EQUAL:
         half = _quantile(level, len(numbers) - 1) * float(numbers.std(ddof=1)) / len(numbers) ** 0.5
         low, high = mean - half, mean + half
+        if share:
+            low, high = max(low, 0.0), min(high, 1.0)
     return Interval(mean, low, high, "seeds", len(numbers))
+
+
+def interval(values: Sequence[float], metric: str, n: int | None) -> Interval:
+    """Return the mean of runs and where it may lie: over seeds, else over images if they say so.
+
+    Args:
+        values: of each run, a seed each.
+        metric: ``<split>/<name>``, with or without ``@alpha=...``.
+        n: images of the split; None where they are not known.
+    """
+    found = over_seeds(values, share=fraction(metric))
+    if np.isnan(found.low) and n and share_of_images(metric):
+        return wilson(found.estimate, n)
+    return found
 
 
 @functools.cache
@@ -76,9 +121,18 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
         first: whether it was right, (n,).
         second: likewise of the same pictures.
     """
+    return discordant(int((first & ~second).sum()), int((second & ~first).sum()))
+
+
+def discordant(only_first: int, only_second: int) -> float:
+    """Return McNemar's exact p from the images that one classifier alone gets right.
+
+    Args:
+        only_first: how many the first alone does.
+        only_second: likewise the second.
+    """
     from scipy import stats
 
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     if only_first + only_second == 0:
         return 1.0
     return float(stats.binomtest(only_first, only_first + only_second).pvalue)

@@ -87,7 +87,7 @@ def of_documents(specs: dict[str, Path], source: str | None) -> int:
 
     target, refused = paths.outputs() / "tables", 0
     target.mkdir(parents=True, exist_ok=True)
-    runs = Evidence(evidence.gather(source))
+    runs = Evidence(evidence.gather(source), evidence.pairs())
     for name, path in specs.items():
         try:
             layout = layouts.fill(name, layouts.read(path), runs)

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from clipbench import report, results
 from clipbench.errors import Refused
 from clipbench.reporting import answers, disagreements, page, untried, verdict
+from clipbench.statistics import Interval
 
 NASTY = "<script>alert('1')</script> & $x_1$ {{ 7 * 7 }}"
 N = 300
@@ -66,6 +68,7 @@ def made(
         "data": {"test": split, "val": split},
         "steps": {"total": 10 * trains},
         "parameters": {"total": 2_000_000, "trainable": 10, "groups": groups},
+        "varies": trains,
         "curve": [{"epoch": 0, "val/acc": None}, {"epoch": 1, "val/acc": val}],
         "selection": {"metric": "val/acc", "epoch": 1, "alpha": None},
         "final": {"val/acc": val, "test/acc": float((said == labels).mean()), "test/ece": 0.1},
@@ -102,7 +105,8 @@ def test_the_tests_are_statsmodels(three):
     adjusted = multipletests(raw, method="holm")[1]
     assert [one.p for one in answer.compared.values()] == pytest.approx(adjusted)
     assert [c.name for c in answer.equals] == names[1:2]
-    assert [c.name for c in answer.worse] == names[2:]
+    assert [c.name for c in answer.of_these_runs] == names[2:]  # resnet50 has but one seed
+    assert not answer.worse
     assert answer.cheaper.name == names[1]
     gap = right(three[0]).mean() - right(three[1]).mean()
     assert answer.against(answer.candidates[1]).estimate == pytest.approx(gap)
@@ -116,9 +120,54 @@ def test_what_val_chose_is_not_hidden_where_test_says_otherwise(tmp_path):
     ]
     (answer,) = answers.answers(runs)
     assert answer.leader.model == "resnet50"
+    assert not answer.better
+    assert not answer.equals
+    (said,) = verdict.sureness(answer)
+    assert said.startswith("resnet50, fine-tuned and clip_vitb32, fine-tuned (\N{MINUS SIGN}")
+    assert said.endswith(f"): {verdict.REVERSIBLE}.")
+    runs += [
+        made(tmp_path, model, "finetune", accuracy, val=val, seed=seed)
+        for model, accuracy, val in (("resnet50", 0.76, 0.99), ("clip_vitb32", 0.94, 0.9))
+        for seed in (1, 2)
+    ]
+    (answer,) = answers.answers(runs)
     assert [c.model for c in answer.better] == ["clip_vitb32"]
     (said,) = verdict.sureness(answer)
     assert said.startswith("Val chose it, but on test clip_vitb32, fine-tuned (\N{MINUS SIGN}")
+
+
+def test_one_seed_a_side_is_neither_better_nor_bold(tmp_path):
+    runs = [
+        made(tmp_path, "resnet50", "finetune", 0.95, val=0.96),
+        made(tmp_path, "clip_vitb32", "finetune", 0.7, val=0.7),
+    ]
+    text = page.rendered("x", runs, [], {})
+    said = " ".join(Page(text).text)
+    assert verdict.REVERSIBLE in said
+    assert "Better than" not in said
+    assert 'class="taken"' not in text
+    # Neither of these two is random: the same gap is one of the models.
+    fixed = [
+        made(tmp_path, model, "zero_shot", accuracy, val=accuracy)
+        for model, accuracy in (("clip_rn50", 0.95), ("clip_vitb16", 0.7))
+    ]
+    text = page.rendered("x", fixed, [], {})
+    said = " ".join(Page(text).text)
+    assert "Better than clip_vitb16, zero-shot" in said
+    assert verdict.REVERSIBLE not in said
+    assert 'class="taken"' in text
+
+
+def test_an_interval_is_read_with_two_ends(tmp_path):
+    runs = [
+        made(tmp_path, "clip_vitb32", "zero_shot", 0.9, val=0.9, seed=seed) for seed in (0, 1, 2)
+    ]
+    (answer,) = answers.answers(runs)
+    said = verdict.score(answer, answer.leader)
+    low, high = (100 * end for end in proportion_confint(270, N, method="wilson"))
+    assert said.endswith(f"(95 % interval over pictures: {low:.1f} to {high:.1f})")
+    assert verdict.ends(Interval(0.919, 0.91899, 0.91901, "seeds", 3)) == "91.899 to 91.901"
+    assert verdict.ends(Interval(0.919, 0.919, 0.919, "seeds", 3)) == ""
 
 
 def test_what_training_brought_is_said_where_there_was_a_head_before(three):
@@ -151,6 +200,7 @@ def test_who_keeps_more_of_a_shift_is_said(tmp_path):
     said = list(verdict.sureness(answer))[-1]
     assert said.startswith("If pictures like those of test_new matter: clip_vitb32, fine-tuned has")
     assert "90.0 % there, resnet50, fine-tuned 50.0 % (\N{MINUS SIGN}40.0 points" in said
+    assert said.endswith(f"; {verdict.REVERSIBLE}.")
 
 
 def test_settings_and_seeds_are_told_apart(tmp_path):
@@ -165,7 +215,7 @@ def test_settings_and_seeds_are_told_apart(tmp_path):
     leader, other = answer.candidates
     assert leader.name == "resnet50, fine-tuned lr=0.01"
     assert (len(leader.records), leader.tried, leader.tried_seconds) == (2, 4, 240.0)
-    assert answer.against(other).test == "Welch's t over seeds and pictures"
+    assert answer.against(other).test == "t over images"  # both seeds have 0.9
     (alone,) = answers.answers(runs[:4])  # of one model and strategy, the settings
     assert [c.name.split()[-1] for c in alone.candidates] == ["lr=0.01", "lr=0.001"]
 

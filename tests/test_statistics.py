@@ -7,7 +7,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
-from clipbench.statistics import holm, mcnemar, over_seeds, wilson
+from clipbench.statistics import holm, interval, mcnemar, over_seeds, share_of_images, wilson
 
 # r, n and the interval that Newcombe 1998 (Statistics in Medicine 17, table I, method 3) prints.
 NEWCOMBE = [
@@ -36,12 +36,40 @@ def test_the_interval_over_seeds_is_students(level):
     assert found.estimate == pytest.approx(np.mean(values))
 
 
-def test_of_one_seed_there_is_no_interval_and_of_equal_ones_no_width():
-    one = over_seeds([0.8])
-    assert one.estimate == 0.8
-    assert np.isnan([one.low, one.high]).all()
-    same = over_seeds([0.5, 0.5, 0.5])
-    assert (same.low, same.high) == (0.5, 0.5)
+@pytest.mark.parametrize("values", [[0.8], [0.8, 0.8, 0.8]])
+def test_where_no_seed_tells_the_images_do(values):
+    alone = over_seeds(values)
+    assert alone.estimate == pytest.approx(0.8)
+    assert np.isnan([alone.low, alone.high]).all()
+    found = interval(values, "test/acc", 960)
+    low, high = proportion_confint(768, 960, method="wilson")
+    assert (found.low, found.high, found.over) == (
+        pytest.approx(low),
+        pytest.approx(high),
+        "pictures",
+    )
+
+
+def test_an_interval_ends_where_a_fraction_does():
+    values = [0.99, 0.9, 1.0]
+    assert DescrStatsW(values).tconfint_mean()[1] > 1
+    found = interval(values, "test/acc", 30)
+    low, _ = DescrStatsW(values).tconfint_mean()
+    assert (found.low, found.high, found.over) == (pytest.approx(low), 1.0, "seeds")
+    loss = interval([0.01, 0.3, 2.0], "test/loss", 30)
+    expected = DescrStatsW([0.01, 0.3, 2.0]).tconfint_mean()
+    assert (loss.low, loss.high) == pytest.approx(expected)
+    assert loss.low < 0 < 1 < loss.high
+
+
+def test_wilson_is_for_a_share_of_the_images():
+    counts = ["test/acc", "val/acc5", "test/acc_family", "test/acc@alpha=0.5", "test/acc@alpha"]
+    others = ["test/acc_worst_region", "test/mean_per_class", "test/macro_f1", "test/loss"]
+    others += ["test/image_recall@5", "test/acc_worst_region@alpha=0.5", "test/ece"]
+    assert all(share_of_images(metric) for metric in counts)
+    for metric in others:
+        assert not share_of_images(metric)
+        assert np.isnan(interval([0.5], metric, 100).low), metric
 
 
 def paired(both, first, second, neither):

@@ -6,13 +6,13 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from clipbench import paths, results, tables
@@ -114,45 +114,112 @@ def test_a_table_over_two_fingerprints_refuses_and_the_others_are_made(small, ca
         measure(Evidence({"one": seeds}), {"model": "clip_vitb32", "lr": 3e-5}, "test/acc")
 
 
-def column(*rows, metric="test/acc"):
+def column(*rows, metric="test/acc", varies=True, **more):
     found = [
-        Measured(over_seeds(row), dict(enumerate(row)), split(), (), 1, share=True) for row in rows
+        Measured(
+            over_seeds(row),
+            dict(enumerate(row)),
+            split(),
+            (),
+            1,
+            share=True,
+            column=metric,
+            metric=metric,
+            varies=varies,
+            **more,
+        )
+        for row in rows
     ]
-    return significance.winner(found, metric)
+    return significance.best(found)
 
 
 def test_bold_is_what_is_significant_and_not_what_is_larger():
     best, near, far = [0.90, 0.91, 0.92, 0.905], [0.899, 0.911, 0.915, 0.90], [0.5, 0.52, 0.51, 0.5]
-    ps = [stats.ttest_rel(a, b).pvalue for a, b in ((best, near), (best, far), (near, far))]
-    sure = multipletests(ps, 0.05, "holm")[0]
-    assert not sure[0]
-    assert sure[1]
-    assert column(best, near, far) is None
-    assert column(best, far) == (0, "paired t over seeds")
-    assert column(far, best, metric="test/loss") == (0, "paired t over seeds")
-    assert column([0.9], far) is None  # of one run nobody knows
-    assert column([0.9, 0.9], [0.8, 0.8]) is None
+    assert not column(best, near, far).claimed
+    assert not column(best, near, far).of_these_runs
+    for metric, test in (
+        ("test/acc", "Welch's t over seeds and images, unpaired"),
+        ("test/macro_f1", "Welch's t over seeds"),
+    ):
+        found = column(best, far, metric=metric)
+        assert (found.place, found.tests, found.claimed) == (0, [test], True)
+    found = column(best, far, metric="test/loss")
+    assert (found.place, found.tests, found.claimed) == (1, ["Welch's t over seeds"], True)
+    one, other = column([0.9], [0.5]), column([0.9], [0.5], varies=False)
+    assert (one.claimed, one.of_these_runs) == (False, True)
+    assert (other.claimed, other.of_these_runs) == (True, False)
+    assert other.tests == ["t over images, unpaired"]
+    assert column([0.9], [0.5], metric="test/macro_f1").tests == ["none"]  # nothing is known
+    assert not column([0.9], [0.5], metric="test/macro_f1").of_these_runs
+
+
+def test_the_test_over_seeds_is_welchs():
+    best, far = [0.90, 0.91, 0.92], [0.88, 0.86, 0.89, 0.885]
+    rows = [
+        Measured(
+            over_seeds(row), dict(enumerate(row)), None, (), 1, share=True, column="test/macro_f1"
+        )
+        for row in (far, best)
+    ]
+    found = significance.compare(*rows)
+    welch = stats.ttest_ind(best, far, equal_var=False)
+    assert found.p == pytest.approx(welch.pvalue)
+    assert (found.low, found.high) == pytest.approx([*welch.confidence_interval()])
+    assert found.test == "Welch's t over seeds"
+
+
+def predicted(folder, right, alpha=None, merged=None):
+    """A run's record, and predictions of 100 images of which the first so many are right."""
+    folder.mkdir()
+    rows = {"split": "test", "id": [f"{i:03}" for i in range(100)], "label": 0, "probability": 1.0}
+    for name, count in (("predictions", right), ("merged_predictions", merged)):
+        if count is not None:
+            table = pd.DataFrame({**rows, "prediction": [int(i >= count) for i in range(100)]})
+            table.to_parquet(folder / f"{name}.parquet")
+    record = {"data": {"test": {"sha256": "ab" * 32}}, "selection": {"alpha": alpha}}
+    results.write(folder, {"schema": results.SCHEMA, **record, "varies": False})
+    return folder
+
+
+def row_of(folder, value, metric):
+    interval = Interval(value, float("nan"), float("nan"), "seeds", 1)
+    about = {"share": True, "varies": False, "column": metric, "metric": metric}
+    return Measured(interval, {0: value}, split(), (folder,), 1, **about)
 
 
 def test_saved_predictions_are_compared_where_all_have_them(tmp_path):
-    rows = []
-    for name, right in (("one", 90), ("other", 60)):
-        (tmp_path / name).mkdir()
-        own = {
-            "split": "test",
-            "id": [f"{i:03}" for i in range(100)],
-            "label": 0,
-            "probability": 1.0,
-        }
-        predictions = [int(i >= right) for i in range(100)]
-        table = pd.DataFrame({**own, "prediction": predictions})
-        table.to_parquet(tmp_path / name / "predictions.parquet")
-        seen = {"schema": results.SCHEMA, "data": {"test": {"sha256": "ab" * 32}}}
-        results.write(tmp_path / name, seen)
-        interval = Interval(right / 100, float("nan"), float("nan"), "seeds", 1)
-        folders = (tmp_path / name,)
-        rows.append(Measured(interval, {0: right / 100}, split(), folders, 1, share=True))
-    assert significance.winner(rows, "test/acc") == (0, "on saved predictions")
+    rows = [
+        row_of(predicted(tmp_path / name, right), right / 100, "test/acc")
+        for name, right in (("one", 90), ("other", 60))
+    ]
+    found = significance.best(rows)
+    assert (found.place, found.tests, found.claimed) == (0, ["exact McNemar"], True)
+
+
+def test_a_row_at_an_alpha_is_tested_on_that_alphas_predictions(tmp_path):
+    """The chosen epoch of both is right of the same images: only the merged weights differ."""
+    one = predicted(tmp_path / "one", 60, alpha=0.5, merged=90)
+    other = predicted(tmp_path / "other", 60)
+    at = row_of(one, 0.9, "test/acc@alpha=0.5")
+    found = significance.compare(row_of(other, 0.6, "test/acc"), at)
+    assert (found.test, found.estimate) == ("exact McNemar", pytest.approx(0.3))
+    assert found.p == pytest.approx(2 / 2**30)
+    assert significance.compare(row_of(other, 0.6, "test/acc"), row_of(one, 0.6, "test/acc")).p == 1
+    # Of an alpha that was not chosen nothing is kept: its number alone is compared.
+    elsewhere = row_of(one, 0.9, "test/acc@alpha=0.3")
+    found = significance.compare(row_of(other, 0.6, "test/acc"), elsewhere)
+    assert found.test == "t over images, unpaired"
+
+
+def test_what_is_kept_of_frozen_pairs_is_mcnemars(tmp_path):
+    counts = {("test", "a", "b"): (500, 40, 12)}
+    rows = [
+        replace(row_of(tmp_path, value, "test/acc"), folders=(), keys=(key,), counts=counts)
+        for key, value in (("a", 0.9), ("b", 0.844))
+    ]
+    found = significance.compare(*rows)
+    assert found.p == pytest.approx(stats.binomtest(12, 52).pvalue)
+    assert found.test == "exact McNemar"
 
 
 def test_every_name_is_read_as_it_is_written():

@@ -5,12 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clipbench import paired
+from clipbench import paired, predicted
 from clipbench.paired import Difference
 from clipbench.reporting.candidates import Candidate, candidates, measure
 from clipbench.tabling import frames
 
-SURE = 0.05
 RESAMPLES = 2_000  # of a comparison that a page shows
 # They have seen drawings only: what they do says nothing about the models they stand for.
 DRAWN = {"clip_tiny": "a small CLIP", "resnet_tiny": "a small ResNet"}
@@ -53,14 +52,26 @@ class Answer:
         return compared.get((names[1], names[0]))
 
     def sturdier(self, shift: str) -> Candidate | None:
-        """Who is significantly better than the leader on a further split, the best of them."""
-        found = [c for c in self.candidates[1:] if (d := self.against(c, shift)) and _clear(d, -1)]
+        """Who is better than the leader on a further split, the best of them.
+
+        Significantly so, be it these trained models alone.
+        """
+        found = [
+            c
+            for c in self.candidates[1:]
+            if (d := self.against(c, shift)) and (d.claimed or d.of_these_runs) and d.estimate < 0
+        ]
         return max(found, key=lambda c: c.mean(f"{shift}/{self.metric}") or 0, default=None)
 
     @property
     def worse(self) -> list[Candidate]:
         """Those that the leader is significantly better than."""
         return [c for c in self.candidates[1:] if (d := self.against(c)) and _clear(d, 1)]
+
+    @property
+    def clear(self) -> bool:
+        """Whether the leader is significantly better than every other."""
+        return 0 < len(self.worse) == len(self.candidates) - 1
 
     @property
     def better(self) -> list[Candidate]:
@@ -70,8 +81,13 @@ class Answer:
     @property
     def equals(self) -> list[Candidate]:
         """Those that no difference to the leader is shown of."""
-        apart = [*self.worse, *self.better]
+        apart = [*self.worse, *self.better, *self.of_these_runs]
         return [c for c in self.candidates[1:] if c not in apart and self.against(c)]
+
+    @property
+    def of_these_runs(self) -> list[Candidate]:
+        """Those that differ from the leader as trained once, which another seed may reverse."""
+        return [c for c in self.candidates[1:] if (d := self.against(c)) and d.of_these_runs]
 
     @property
     def cheaper(self) -> Candidate | None:
@@ -88,7 +104,7 @@ class Answer:
         """What always saying the largest class of the split would have, by the metric."""
         if self.metric not in paired.METRICS:
             return 0.0
-        labels = paired.predictions(self.leader.folders[0], self.split)["label"]
+        labels = predicted.predictions(self.leader.folders[0], self.split)["label"]
         share = float(labels.value_counts(normalize=True).iloc[0])
         if self.metric == "acc":
             return share
@@ -101,7 +117,7 @@ def _turned(one: Difference) -> Difference:
 
 
 def _clear(one: Difference, sign: int) -> bool:
-    return one.p < SURE and one.estimate * sign > 0
+    return one.claimed and one.estimate * sign > 0
 
 
 def answers(runs: frames.Runs) -> list[Answer]:

@@ -1,5 +1,6 @@
 """What a sweep offers to choose from: each way of tuning each model, at its best setting on val."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from clipbench import paired
-from clipbench.statistics import Interval, over_seeds, wilson
+from clipbench.statistics import Interval, interval
 from clipbench.tabling import frames
 
 SPOKEN = {"finetune": "fine-tuned", "zero_shot": "zero-shot", "linear_probe": "linear probe"}
@@ -50,17 +51,14 @@ class Candidate:
         return None if None in starts or not starts else sum(starts) / len(starts)
 
     def interval(self, split: str, metric: str) -> Interval | None:
-        """Where the metric may lie: over seeds, or of one run over pictures."""
+        """Where the metric may lie: over seeds, or over images of one run, or of equal ones."""
         values = [record["final"].get(f"{split}/{metric}") for record in self.records]
         if None in values:
             return None
-        if len(values) > 1:
-            return over_seeds(values)
-        if metric == "acc":
-            return wilson(values[0], self.records[0]["data"][split]["n"])
-        if metric in paired.METRICS:
+        found = interval(values, f"{split}/{metric}", self.records[0]["data"][split]["n"])
+        if math.isnan(found.low) and metric in paired.METRICS:
             return paired.over_pictures(self.folders[0], split, metric)
-        return Interval(values[0], float("nan"), float("nan"), "pictures", 0)
+        return found
 
     @property
     def seconds(self) -> float:
@@ -101,7 +99,7 @@ def candidates(runs: frames.Runs, metric: str) -> list[Candidate]:
     """
     frame = frames.frame(runs)
     axes = frames.seedless(frame)
-    settings = _settings(frame, axes)
+    settings = _settings(frame, frames.settings(frame, axes))
     kinds = [
         [str(frame[axis].iloc[rows[0]]) for axis in ("model", "strategy")] for rows in settings
     ]
@@ -114,6 +112,8 @@ def candidates(runs: frames.Runs, metric: str) -> list[Candidate]:
         if len(same) > len(rows):
             values = [f"{axis}={frames.cell(frame[axis].iloc[rows[0]])}" for axis in told]
             name = " ".join([name, *values])
+        if name in {one.name for one in found.values()}:  # apart by what no column says
+            name = f"{name} ({frame['key'].iloc[rows[0]]})"
         one = Candidate(
             name,
             model=kind[0],

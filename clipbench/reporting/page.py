@@ -63,13 +63,15 @@ def part(answer: Answer) -> dict[str, Any]:
         "sure": list(verdict.sureness(answer)),
         "costs": list(verdict.costs(answer)),
         "compared": len(answer.compared),
+        "decided": answer.clear,
         "chosen": _chosen(answer),
         "n": answer.n,
         "split": split,
         "columns": columns,
         "rows": [_row(answer, one, shifts, guess)[: len(columns)] for one in answer.candidates],
-        "caption": f"{metric}, in %. Bold is what val chose. Time is that of a whole run, loading "
-        f"and evaluation too. Points a minute are those above {_guessed(guess)}.",
+        "caption": f"{metric}, in %. Val chose the first row; it is bold where it is better than "
+        "each other one. Time is that of a whole run, loading and evaluation too. Points a minute "
+        f"are those above {_guessed(guess)}.",
         "curves": page_figures.curves(answer.candidates, metric, label),
         **_two(answer),
     }
@@ -88,8 +90,7 @@ def _chosen(answer: Answer) -> str:
 def _row(answer: Answer, one: Candidate, shifts: Sequence[str], guess: float) -> list[str]:
     found = one.interval(answer.split, answer.metric)
     value = one.mean(f"{answer.split}/{answer.metric}")
-    known = found is not None and found.low == found.low
-    interval = f"{100 * found.low:.1f} to {100 * found.high:.1f}" if found and known else ""
+    interval = verdict.ends(found) if found else ""
     rate = "" if value is None else f"{100 * (value - guess) / (one.seconds / 60):.1f}"
     return [
         one.name,

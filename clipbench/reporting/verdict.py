@@ -6,6 +6,9 @@ from typing import Any
 from clipbench.paired import Difference
 from clipbench.reporting.answers import DRAWN, Answer
 from clipbench.reporting.candidates import Candidate
+from clipbench.statistics import Interval
+
+REVERSIBLE = "these two trained models differ on these images, and another seed may reverse it"
 
 SAID = {
     "acc": "of {n:,} {split} pictures right",
@@ -65,10 +68,19 @@ def score(answer: Answer, one: Candidate) -> str:
         return "nothing was measured"
     said = SAID.get(answer.metric, f"{answer.metric} on {{n:,}} {{split}} pictures")
     text = f"{percent(found.estimate)} {said.format(n=answer.n, split=answer.split)}"
-    if found.low != found.low:  # NaN
+    if not ends(found):
         return text
     over = f"over {found.n} seeds" if found.over == "seeds" else "over pictures"
-    return f"{text} (95 % interval {over}: {100 * found.low:.1f} to {100 * found.high:.1f})"
+    return f"{text} (95 % interval {over}: {ends(found)})"
+
+
+def ends(found: Interval) -> str:
+    """Both ends of an interval in percent, to as many digits as tell them apart; or nothing."""
+    if not found.low < found.high:  # NaN too
+        return ""
+    low, high = 100 * found.low, 100 * found.high
+    digits = next(d for d in range(1, 17) if f"{low:.{d}f}" != f"{high:.{d}f}")
+    return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def sureness(answer: Answer) -> Iterator[str]:
@@ -86,14 +98,21 @@ def sureness(answer: Answer) -> Iterator[str]:
         told = [f"{one.name} ({difference(answer.against(one))})" for one in found]
         if told:
             yield said.format("; ".join(told), split=answer.split)
+    for one in answer.of_these_runs:
+        yield (
+            f"{answer.leader.name} and {one.name} ({difference(answer.against(one))}): "
+            f"{REVERSIBLE}."
+        )
     for shift in answer.shifts:
         if (other := answer.sturdier(shift)) is not None:
             value, own = (
                 percent(one.mean(f"{shift}/{answer.metric}")) for one in (other, answer.leader)
             )
+            there = answer.against(other, shift)
+            caution = f"; {REVERSIBLE}" if there and there.of_these_runs else ""
             yield (
                 f"If pictures like those of {shift} matter: {other.name} has {value} there, "
-                f"{answer.leader.name} {own} ({difference(answer.against(other, shift))})."
+                f"{answer.leader.name} {own} ({difference(there)}){caution}."
             )
     if answer.split == "val":
         yield "There is no test split: epochs were chosen on the same pictures, which flatters all."

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from clipbench import merging, statistics
 from clipbench.errors import Refused
@@ -67,11 +68,13 @@ class Curve:
         alpha: the best on val by the metric of selection; of equals the nearest to the start,
             which has forgotten least.
         weights: of the classifier there.
+        outputs: of the module there, by split.
     """
 
     rows: list[dict[str, float]]
     alpha: float
     weights: State
+    outputs: Mapping[str, Mapping[str, Tensor]]
 
     def final(self) -> dict[str, float]:
         """The same numbers flat, ``<split>/<metric>@alpha=0.5``."""
@@ -101,7 +104,7 @@ def alpha_curve(
     if merge.kind == "fisher":
         fishers = (_fisher(evaluate, ends[0], seed), _fisher(evaluate, ends[1], seed))
     rows: list[dict[str, float]] = []
-    best: tuple[float, float, State] | None = None
+    best: tuple[float, float, State, dict[str, dict[str, Tensor]]] | None = None
     for alpha in merge.alphas:
         classifier.load_state_dict(dict(_between(merge, ends, alpha, fishers)))
         if merge.statistics == "reestimate" and 0 < alpha < 1:
@@ -109,9 +112,9 @@ def alpha_curve(
         rows.append({"alpha": alpha, **evaluate(names)})
         score = statistics.goodness(metric, rows[-1][metric])
         if best is None or score > best[0]:
-            best = (score, alpha, copied(classifier))
+            best = (score, alpha, copied(classifier), dict(evaluate.outputs))
     assert best is not None
-    return Curve(rows, best[1], best[2])
+    return Curve(rows, *best[1:])
 
 
 def _between(

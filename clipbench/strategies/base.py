@@ -120,6 +120,8 @@ class Strategy(ABC):
         trains: False for a strategy that takes no optimiser steps.
         fits_head: ``start`` where a head is fitted on frozen features before epoch 0, ``run``
             where that is all there is, and epoch 1; None where none is.
+        random: whether another seed gives other weights from the same data. A head that is fitted
+            is the same every time, and so is one made of text.
         reads_features: True where the image tower stays as it is, so that its features are
             computed once and without augmentation.
         reads_captions: True where each step reads captions: a class's prompts, where the dataset
@@ -141,6 +143,7 @@ class Strategy(ABC):
 
     trains: bool = True
     fits_head: str | None = None
+    random: bool = True
     reads_features: bool = False
     reads_captions: bool = False
     frozen_statistics: bool = False

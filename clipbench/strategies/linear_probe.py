@@ -53,7 +53,7 @@ class LinearProbe(Strategy):
         if head == "lp":
             raise Refused("a linear probe is itself what head=lp fits; use strategy.head=auto")
         self.features, self.refit, self.head = features, refit, head
-        self.trains = solver == "sgd"
+        self.trains = self.random = solver == "sgd"
         self.fits_head = "run" if solver == "lbfgs" else None
         self.ignores = frozenset({"augment", "freeze_depth", "text_freeze_depth"}) | (
             frozenset() if self.trains else STEPS

@@ -8,6 +8,7 @@ class ZeroShot(Strategy):
     """Evaluates the zero-shot head, or retrieval; the run is its epoch 0."""
 
     trains = False
+    random = False
     retrieves = True
     ignores = STEPS | {"augment", "freeze_depth", "text_freeze_depth"}
 

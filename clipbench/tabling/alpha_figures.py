@@ -23,7 +23,7 @@ def alpha_curve(record: Mapping[str, Any], path: Path) -> None:
 
 
 def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
-    """The mean line of the runs that differ by their seed alone, with 95 % t intervals.
+    """The mean line of the runs that differ by their seed alone, with 95 % intervals.
 
     Args:
         frame: of :func:`clipbench.tabling.frames.frame`.
@@ -36,7 +36,7 @@ def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
     chosen = frame.get("selection/alpha", pd.Series(dtype=float))
     if chosen.isna().all() or "seed" not in frames.varying(frame):
         return []
-    axes, written = frames.seedless(frame), []
+    axes, written = frames.settings(frame, frames.seedless(frame)), []
     found = frames.means(frame, axes, [*names, "selection/alpha"])
     metric = str(frame["selection/metric"].iloc[0]).split("/")[1]
     for _, mean in found.iterrows():
@@ -45,10 +45,11 @@ def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
             column, alpha = name.split("@alpha=")
             if column.endswith(f"/{metric}"):
                 row = rows.setdefault(alpha, {"alpha": float(alpha)})
-                row |= {column: mean[name], f"{column} +-": mean[f"{name} +-"]}
+                row |= {column: mean[name]}
+                row |= {f"{column} {end}": mean[f"{name} {end}"] for end in ("low", "high")}
         ending = "".join(f"_{a.split('.')[-1]}={frames.cell(mean[a])}" for a in axes)
         written.append(stem.with_name(f"{stem.name}_by_alpha{ending}.png"))
-        title = f"mean and 95 % t interval, {mean['n']:.0f} seeds"
+        title = f"mean and 95 % interval, {mean['n']:.0f} seeds"
         points = sorted(rows.values(), key=lambda row: row["alpha"])
         _draw(points, metric, mean["selection/alpha"], written[-1], title)
     return written
@@ -77,7 +78,8 @@ def _draw(rows: Rows, metric: str, chosen: float, path: Path, title: str | None 
         panel.spines[["top", "right"]].set_visible(False)
     alphas, line = [row["alpha"] for row in rows], axes[0][-1]
     for (look, mark), name in zip(figures.MARKS * len(names), names, strict=False):
-        spread = [row.get(f"{name} +-", float("nan")) for row in rows]
+        drawn = pd.DataFrame(rows)
+        spread = frames.bars(drawn, name) if f"{name} low" in drawn else None
         style = {"label": name.split("/")[0], "ls": look, "marker": mark, "ms": 5}
         line.errorbar(alphas, [r[name] for r in rows], spread, capsize=2, elinewidth=0.8, **style)
     line.axvline(chosen, color="grey", lw=0.8, label=f"{chosen:.2g}: best on val")

@@ -53,7 +53,7 @@ class Axis:
 def by_axis(frame: pd.DataFrame, stem: Path) -> list[Path]:
     """For each axis of three values or more, the test metrics against it, and the costs.
 
-    A point is the mean over seeds, with Student's 95 % interval; of its costs the least. What else
+    A point is the mean over seeds, with its 95 % interval; of its costs the least. What else
     the sweep varied are lines of their own; shift splits and what is remembered are dashed. Where
     a model has one line and one start, its epoch 0 is a thin one across.
 
@@ -120,7 +120,7 @@ def _counted(frame: pd.DataFrame) -> str | None:
     if counts.max() == 1:
         return None
     n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-    return f"mean and 95 % t interval, {n} seeds"
+    return f"mean and 95 % interval, {n} seeds"
 
 
 def _metrics(
@@ -131,7 +131,7 @@ def _metrics(
     for (line, mark), column in zip(figures.MARKS, metrics, strict=False):
         look = {"ls": "" if axis.words else line, "marker": mark, "ms": 5, "color": color}
         look |= {"capsize": 2, "elinewidth": 1, "label": f"{name}: {column.split('/')[0]}"}
-        panel.errorbar(where, drawn[column], drawn[f"{column} +-"], **look)
+        panel.errorbar(where, drawn[column], frames.bars(drawn, column), **look)
 
 
 def _costs(panels: dict[str, Any], part: pd.DataFrame, axis: Axis, color: Any) -> None:

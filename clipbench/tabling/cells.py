@@ -1,17 +1,16 @@
 """A cell of a table: which runs it is of, how sure their number is, and the published one."""
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from clipbench.errors import Refused
-from clipbench.statistics import Interval, goodness, over_seeds, wilson
+from clipbench.statistics import Interval, fraction, goodness, interval, over_seeds
 from clipbench.tabling import frames, references
-from clipbench.tabling.evidence import Evidence, Where
+from clipbench.tabling.evidence import Counts, Evidence, Where
 from clipbench.tabling.references import Published
 
 # Of runs that differ by their seed alone: other work on the machine only adds.
@@ -72,6 +71,12 @@ class Measured:
         folders: of the runs; empty for frozen ones.
         tried: settings among which the best on val was taken.
         share: whether the number is a fraction.
+        column: of the runs' frame: ``test/acc``, ``curve/5``, ``test/acc@alpha=0.5``.
+        metric: what that is: of ``curve/5`` the metric that the runs were selected by.
+        varies: whether another seed would have come to other weights.
+        keys: of the runs, in the order of ``by_seed``.
+        counts: what is kept of pairs of frozen runs, see
+            :attr:`clipbench.tabling.evidence.Evidence.counts`.
     """
 
     interval: Interval
@@ -80,6 +85,11 @@ class Measured:
     folders: tuple[Path, ...]
     tried: int
     share: bool
+    column: str = ""
+    metric: str = ""
+    varies: bool = True
+    keys: tuple[str, ...] = ()
+    counts: Mapping[tuple[str, str, str], Counts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,25 +153,31 @@ def measure(evidence: Evidence, where: Where, metric: str) -> Measured | None:
     folders = tuple(Path(f) for f in best.get("folder", pd.Series(dtype=str)).dropna())
     if metric.startswith("cost/"):
         least = float(values.agg(_COSTS.get(metric, "max")))
-        interval = Interval(least, math.nan, math.nan, "seeds", len(best))
-        return Measured(interval, by_seed, None, folders, len(groups), share=False)
+        quickest = Interval(least, math.nan, math.nan, "seeds", len(best))
+        return Measured(quickest, by_seed, None, folders, len(groups), share=False)
     if metric.startswith("selection/"):
-        interval = over_seeds([*values])
-        return Measured(interval, by_seed, None, folders, len(groups), share=False)
-    split = _split(best, metric)
-    share = not re.search(r"loss|rank", metric)
-    interval = over_seeds([*values])
-    if len(values) == 1 and re.match(r"\w+/acc|curve/", metric) and _accuracies(best, metric):
-        interval = wilson(float(values.iloc[0]), split.n)
-    return Measured(interval, by_seed, split, folders, len(groups), share)
-
-
-def _accuracies(rows: pd.DataFrame, metric: str) -> bool:
-    return not metric.startswith("curve/") or rows["selection/metric"].iloc[0].endswith("/acc")
+        chosen = over_seeds([*values])
+        return Measured(chosen, by_seed, None, folders, len(groups), share=False)
+    split, of = _split(best, metric), metric
+    if metric.startswith("curve/"):
+        of = str(best["selection/metric"].iloc[0])
+    return Measured(
+        interval([*values], of, split.n),
+        by_seed,
+        split,
+        folders,
+        len(groups),
+        share=fraction(of),
+        column=metric,
+        metric=of,
+        varies=bool(best["run/varies"].any()),
+        keys=tuple(best["key"]),
+        counts=evidence.counts,
+    )
 
 
 def _settings(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    axes = frames.seedless(rows)
+    axes = frames.settings(rows, frames.seedless(rows))
     if not axes:
         return [rows]
     text = [rows[axis].astype(str) for axis in axes]

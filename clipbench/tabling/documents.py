@@ -12,8 +12,10 @@ from clipbench.statistics import Interval
 from clipbench.tabling import footnotes, significance, typeset
 from clipbench.tabling.cells import Cell, Measured
 from clipbench.tabling.layouts import Layout
+from clipbench.tabling.significance import Best
 
 GPU = "GPU-hours to run it"
+Bold = Mapping[int, str]  # places of rows, and the tests that say so
 Column = tuple[str, list[str]]  # as it is printed
 
 
@@ -57,7 +59,11 @@ def document(layout: Layout) -> Document:
     """
     for place, name in enumerate(layout.columns):
         _one_split(layout, place, name)
-    bold = {place: _bold(layout, place) for place in range(len(layout.columns))}
+    best = {place: _best(layout, place) for place in range(len(layout.columns))}
+    bold = {
+        place: {row: ", ".join(one.tests) for row, one in found.items() if one.claimed}
+        for place, found in best.items()
+    }
     header, rows = [layout.spec.get("row", "")], [[name] for name in layout.rows]
     for place, name in enumerate(layout.columns):
         for title, texts in _printed(layout, place, name, bold[place]):
@@ -69,7 +75,7 @@ def document(layout: Layout) -> Document:
             header.append(title)
             for row, text in zip(rows, texts, strict=True):
                 row.append(text)
-    notes = [*layout.spec.get("notes", []), *footnotes.of(layout, bold)]
+    notes = [*layout.spec.get("notes", []), *footnotes.of(layout, best)]
     return Document(layout.spec["title"], header, rows, notes, _frame(layout, bold))
 
 
@@ -87,20 +93,21 @@ def _one_split(layout: Layout, place: int, name: str) -> None:
             )
 
 
-def _bold(layout: Layout, place: int) -> footnotes.Bold:
-    metric = layout.spec["columns"][place].get("metric", "")
+def _best(layout: Layout, place: int) -> dict[int, Best]:
+    """Of each block of rows that were measured on one split, the best one and its place."""
     blocks: dict[str, list[tuple[int, Measured]]] = {}
     for number, cell in enumerate(layout.column(place)):
         if isinstance(cell, Cell) and cell.measured and (split := cell.measured.split):
             blocks.setdefault(split.sha256, []).append((number, cell.measured))
-    found: dict[int, str] = {}
+    found: dict[int, Best] = {}
     for block in blocks.values():
-        if metric and (won := significance.winner([own for _, own in block], metric)):
-            found[block[won[0]][0]] = won[1]
+        one = significance.best([own for _, own in block])
+        if one and "metric" in layout.spec["columns"][place]:
+            found[block[one.place][0]] = one
     return found
 
 
-def _printed(layout: Layout, place: int, name: str, bold: footnotes.Bold) -> Iterator[Column]:
+def _printed(layout: Layout, place: int, name: str, bold: Bold) -> Iterator[Column]:
     cells = layout.column(place)
     if all(isinstance(cell, str) for cell in cells):
         yield name, [str(cell) for cell in cells]
@@ -129,7 +136,7 @@ def _measured(found: Measured) -> str:
     text = f"{100 * one.estimate:.1f}"
     if math.isnan(one.low):
         return text
-    if one.over == "seeds":
+    if one.over == "seeds" and math.isclose(one.estimate - one.low, one.high - one.estimate):
         return f"{text} \N{PLUS-MINUS SIGN} {100 * (one.high - one.estimate):.1f}"
     return f"{text} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
 
@@ -150,7 +157,7 @@ def _about(layout: Layout) -> Iterator[Column]:
     yield GPU, ["" if hours is None else f"{hours:.2g}" for hours in layout.hours]
 
 
-def _frame(layout: Layout, bold: Mapping[int, footnotes.Bold]) -> pd.DataFrame:
+def _frame(layout: Layout, bold: Mapping[int, Bold]) -> pd.DataFrame:
     rows = []
     for number, (name, cells) in enumerate(zip(layout.rows, layout.grid, strict=True)):
         for place, (column, cell) in enumerate(zip(layout.columns, cells, strict=True)):

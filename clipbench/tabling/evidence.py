@@ -14,6 +14,7 @@ from clipbench.tabling import frames, sweep_tables
 SOURCES = ("outputs", "frozen")
 Sweeps = dict[str, pd.DataFrame]
 Where = Mapping[str, Any]
+Counts = tuple[int, int, int]  # images, those that only the first gets right, only the second
 
 
 def sweeps(source: str | None = None) -> dict[str, Path]:
@@ -59,14 +60,35 @@ def frozen(path: Path) -> pd.DataFrame:
     return frames.read(path)
 
 
+def pairs() -> dict[tuple[str, str, str], Counts]:
+    """What is kept of pairs of frozen runs, by the split and the keys of both, either way round.
+
+    See :func:`clipbench.freeze.pairs`.
+    """
+    found: dict[tuple[str, str, str], Counts] = {}
+    for path in sorted((paths.EXPERIMENTS / "results" / "pairs").glob("*.csv")):
+        for row in pd.read_csv(path, dtype=str).to_dict("records"):
+            n, ours, theirs = (int(row[name]) for name in ("n", "only_first", "only_second"))
+            split, first, second = (row[name] for name in ("split", "first", "second"))
+            found[split, first, second] = (n, ours, theirs)
+            found[split, second, first] = (n, theirs, ours)
+    return found
+
+
 class Evidence:
     """Runs to select from.
 
     Args:
         sweeps: of :func:`gather`.
+        counts: of :func:`pairs`.
     """
 
-    def __init__(self, sweeps: Mapping[str, pd.DataFrame]) -> None:
+    def __init__(
+        self,
+        sweeps: Mapping[str, pd.DataFrame],
+        counts: Mapping[tuple[str, str, str], Counts] | None = None,
+    ) -> None:
+        self.counts = counts or {}
         self.sweeps = {
             name: part[part["status"] == "completed"].reset_index(drop=True)
             for name, part in sweeps.items()

@@ -5,22 +5,24 @@ from collections.abc import Iterator, Mapping
 
 from scipy import stats
 
+from clipbench.statistics import Interval
 from clipbench.tabling import costs
 from clipbench.tabling.cells import Cell
 from clipbench.tabling.layouts import Layout
 from clipbench.tabling.references import MARK
+from clipbench.tabling.significance import Best
 
-Bold = Mapping[int, str]  # places of rows, and the test that says so
 SEEDS = "\N{PLUS-MINUS SIGN}: Student's 95 % interval over seeds."
-WILSON = "[ ]: Wilson's 95 % interval over pictures, of one seed."
+WILSON = "[ ]: Wilson's 95 % interval over images, of one seed or of seeds that agree."
+CUT = "[ ]: Student's, where it ends at 0 or at 100."
 
 
-def of(layout: Layout, bold: Mapping[int, Bold]) -> Iterator[str]:
+def of(layout: Layout, best: Mapping[int, Mapping[int, Best]]) -> Iterator[str]:
     """What the signs mean, why there is no difference, and whose the published numbers are.
 
     Args:
         layout: the table.
-        bold: of each column the rows that stand in bold, and the test that says so.
+        best: of each column the best row of each split, by its place.
     """
     cells = [cell for row in layout.grid for cell in row if isinstance(cell, Cell)]
     own = [cell.measured for cell in cells if cell.measured]
@@ -29,9 +31,11 @@ def of(layout: Layout, bold: Mapping[int, Bold]) -> Iterator[str]:
         yield "In percent."
     yield from (SEEDS for over in ["seeds"] if over in {one.over for one in shares})
     yield from (WILSON for over in ["pictures"] if over in {one.over for one in shares})
-    tests = sorted({test for found in bold.values() for test in found.values()})
-    if tests:
+    yield from (CUT for one in shares[:1] if any(_cut(one) for one in shares))
+    claimed = [one for found in best.values() for one in found.values() if one.claimed]
+    if tests := sorted({test for one in claimed for test in one.tests}):
         yield f"Bold: better than every other row, p < 0.05 by Holm's rule ({', '.join(tests)})."
+    yield from _of_these_runs(layout, best)
     if (tried := max((one.tried for one in own), default=1)) > 1:
         yield f"Where several settings were run, the best on val: up to {tried} of them."
     if any("(stand-in)" in row for row in layout.rows):
@@ -45,6 +49,23 @@ def of(layout: Layout, bold: Mapping[int, Bold]) -> Iterator[str]:
         yield f"Published by {source}: {citation}."
     if any(cell.published and not cell.published.firsthand for cell in cells):
         yield f"{MARK}: read where another work quotes it."
+
+
+def _cut(one: Interval) -> bool:
+    """Whether an interval over seeds was cut off at 0 or 1."""
+    return one.over == "seeds" and not math.isclose(one.estimate - one.low, one.high - one.estimate)
+
+
+def _of_these_runs(layout: Layout, best: Mapping[int, Mapping[int, Best]]) -> Iterator[str]:
+    """What is not bold for want of seeds."""
+    for place, found in best.items():
+        for row, one in found.items():
+            if one.of_these_runs:
+                where = f"{layout.rows[row]}, {layout.columns[place]}"
+                yield (
+                    f"Not bold, {where}: these trained models differ on these images, and another "
+                    f"seed may reverse it ({', '.join(one.tests)})."
+                )
 
 
 def _apart(layout: Layout) -> Iterator[str]:

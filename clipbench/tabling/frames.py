@@ -10,7 +10,7 @@ import pandas as pd
 
 from clipbench import results
 from clipbench.spreadsheet import unsafe
-from clipbench.statistics import over_seeds
+from clipbench.statistics import interval
 
 Runs = Sequence[tuple[Path, dict[str, Any]]]
 
@@ -20,6 +20,7 @@ AXES = (
 )
 _NO_AXES = ("key", "status", "folder", "epoch0")
 _SPLIT = ("n", "expected", "sha256")
+VARIES, SETTING = "run/varies", "run/setting"
 _NUMBERS = ("lr", "batch_size", "epochs", "shots", "seed", "epoch0")
 
 
@@ -68,7 +69,18 @@ def read(path: Path) -> pd.DataFrame:
     found: pd.DataFrame = pd.read_csv(path, dtype=words, **rules)
     for column in words:
         found[column] = found[column].map(unsafe, na_action="ignore")
+    if VARIES not in found:  # frozen before there was such a column
+        found[VARIES] = [results.varies(_told(row)) for row in found.to_dict("records")]
     return found.copy()  # in one piece: pandas warns of hundreds of columns read one by one
+
+
+def _told(row: dict[Any, Any]) -> dict[str, Any]:
+    """What a frozen row says of its training, as a record does."""
+    parameters, total = row.get("cost/trainable", 1), row.get("cost/steps", 1)
+    shots = row.get("shots")
+    few = None if shots is None or pd.isna(shots) else shots
+    record = {"parameters": {"trainable": parameters}, "steps": {"total": total}}
+    return {**record, "config": {"dataset": {"shots": few}}}
 
 
 def curves(frame: pd.DataFrame) -> pd.DataFrame:
@@ -115,8 +127,19 @@ def seedless(frame: pd.DataFrame) -> list[str]:
     return axes
 
 
+def settings(frame: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """What the runs of a mean share: some axes, and all else that their keys are made of.
+
+    Args:
+        frame: one row a run.
+        axes: of :func:`seedless`.
+    """
+    apart = SETTING in frame and frame[SETTING].astype(str).nunique() > 1
+    return [*axes, SETTING] if apart else [*axes]
+
+
 def means(frame: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
-    """Means over the runs that share some axes, with half the width of Student's t interval.
+    """Means over the runs that share some axes, and where they may lie.
 
     Args:
         frame: one row a run.
@@ -124,21 +147,44 @@ def means(frame: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> p
         columns: of numbers.
 
     Returns:
-        A row a mean: the axes, ``n``, each column, and ``<column> +-``, which is NaN for one run.
+        A row a mean: the axes, ``n``, each column, and the ends of its interval, ``<column> low``
+        and ``<column> high``, NaN where nothing is known: over seeds, or of one seed and of equal
+        ones over images, see :func:`clipbench.statistics.interval`.
     """
     rows = []
-    frame = frame[[*dict.fromkeys((*axes, *columns))]]  # of hundreds, which each part would copy
+    sizes = {column: _size(frame, column) for column in columns}
+    wanted = (*axes, *columns, *(name for _, name in sizes.values() if name))
+    frame = frame[[*dict.fromkeys(wanted)]]  # of hundreds, which each part would copy
     text = [frame[axis].astype(str) for axis in axes]
     parts = [part for _, part in frame.groupby(text, sort=False)] if axes else [frame]
     for part in parts:
         row: dict[str, Any] = {axis: part[axis].iloc[0] for axis in axes} | {"n": len(part)}
-        for column in columns:
+        for column, (metric, name) in sizes.items():
             values = pd.to_numeric(part[column]).dropna()
-            found = over_seeds(values.tolist()) if len(values) else None
+            n = int(part[name].iloc[0]) if name else None
+            found = interval(values.tolist(), metric, n) if len(values) else None
             row[column] = found.estimate if found else float("nan")
-            row[f"{column} +-"] = found.high - found.estimate if found else float("nan")
+            row[f"{column} low"] = found.low if found else float("nan")
+            row[f"{column} high"] = found.high if found else float("nan")
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _size(frame: pd.DataFrame, column: str) -> tuple[str, str | None]:
+    """The metric that a column is of, and the column of how many images it was measured on."""
+    metric = column
+    if column.replace(" ", "") == "epoch0" or column.startswith("curve/"):
+        metric = str(frame["selection/metric"].iloc[0]) if "selection/metric" in frame else column
+    split = metric.split("/")[0]
+    own = f"data/{split}/n"
+    name = own if own in frame else "data/n" if split == "test" and "data/n" in frame else None
+    return metric, name
+
+
+def bars(frame: pd.DataFrame, column: str) -> list[list[float]]:
+    """How far the intervals of :func:`means` go below their means, and above."""
+    ends = (frame[column] - frame[f"{column} low"], frame[f"{column} high"] - frame[column])
+    return [end.clip(lower=0).tolist() for end in ends]
 
 
 def cell(value: Any) -> str:

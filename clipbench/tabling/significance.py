@@ -1,73 +1,151 @@
 """Which row of a column is better than every other by more than chance: the bold one."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
-from scipy import stats
 
-from clipbench import paired
-from clipbench.statistics import goodness, holm
+from clipbench import paired, predicted
+from clipbench.paired import Difference
+from clipbench.seeds import Part, Side, spread, t_test
+from clipbench.statistics import discordant, goodness, holm, share_of_images
 from clipbench.tabling.cells import Measured
 
-LEVEL = 0.95
+Key = TypeVar("Key")
+WELCH = "Welch's t"
 _RESAMPLES = 2000  # of the pictures: a table has many pairs
 _AT_MOST = 8  # rows that are compared on saved predictions: 28 pairs
 
 
-def winner(rows: Sequence[Measured], metric: str) -> tuple[int, str] | None:
-    """The row that is significantly better than every other, p adjusted over all pairs by Holm.
+@dataclass(frozen=True)
+class Best:
+    """The best row of a column, and what may be said of it.
+
+    Attributes:
+        place: of the row.
+        tests: that were run, by name.
+        claimed: it is better than every other row, by more than images and seeds explain: bold.
+        of_these_runs: it is not, but the trained models differ from all the others' on these
+            images, where too few seeds were trained to tell what others would give.
+    """
+
+    place: int
+    tests: Sequence[str]
+    claimed: bool
+    of_these_runs: bool
+
+
+def best(rows: Sequence[Measured]) -> Best | None:
+    """Compare the best row with every other, p adjusted over all pairs by Holm.
 
     Over all pairs, not only those with the best one: which is best was seen in the same numbers.
-    Saved predictions are compared where all runs have them, and otherwise runs of one seed with
-    one another (paired t), or their means where they share no two seeds (Welch). Nothing is said of
-    single runs without predictions.
 
     Args:
         rows: of one column, measured on the same pictures.
-        metric: such as ``test/acc``.
 
     Returns:
-        Its place, and the name of the test.
+        None where there are not two rows.
     """
     if len(rows) < 2:
         return None
-    best = max(range(len(rows)), key=lambda i: goodness(metric, rows[i].interval.estimate))
-    pairs = list(itertools.combinations(range(len(rows)), 2))
-    split, name = metric.split("/")
-    if _predicted(rows) and name in paired.METRICS and len(rows) <= _AT_MOST:
-        found = [
-            paired.compare(rows[a].folders, rows[b].folders, split, name, resamples=_RESAMPLES).p
-            for a, b in pairs
-        ]
-        test = "on saved predictions"
+    place = max(range(len(rows)), key=lambda i: goodness(rows[i].metric, rows[i].interval.estimate))
+    saved = len(rows) <= _AT_MOST
+    found = {
+        (a, b): compare(rows[a], rows[b], saved=saved)
+        for a, b in itertools.combinations(range(len(rows)), 2)
+    }
+    of_best = [one for pair, one in adjusted(found).items() if place in pair]
+    claimed = all(one.claimed for one in of_best)
+    apart = all(one.claimed or one.of_these_runs for one in of_best)
+    tests = sorted({one.test for one in of_best})
+    return Best(place, tests, claimed, apart and not claimed)
+
+
+def adjusted(found: Mapping[Key, Difference]) -> dict[Key, Difference]:
+    """Return the differences with their p adjusted for their number by Holm's rule."""
+    ps = holm([one.p for one in found.values()])
+    return {key: replace(one, p=p) for (key, one), p in zip(found.items(), ps, strict=True)}
+
+
+def compare(first: Measured, second: Measured, *, saved: bool = True) -> Difference:
+    """Return the second less the first, by the best evidence there is of both.
+
+    That is their saved predictions; of runs that have none, as frozen ones, their numbers and what
+    is kept of each pair.
+
+    Args:
+        first: runs that differ by their seed alone.
+        second: likewise, measured on the same pictures.
+        saved: False to let saved predictions be.
+    """
+    if saved and _predicted(first) and _predicted(second):
+        split, metric = first.column.split("/")
+        other_split, other = second.column.split("/")
+        if (split, metric.split("@")[0]) == (other_split, other.split("@")[0]):
+            both = (first.folders, second.folders)
+            return paired.compare(*both, split, metric, other, resamples=_RESAMPLES)
+    return _by_numbers(first, second)
+
+
+def _predicted(row: Measured) -> bool:
+    """Whether there are predictions of just this metric of all its runs."""
+    split, _, metric = row.column.partition("/")
+    name, *alpha = metric.split("@alpha", 1)
+    if name not in paired.METRICS or not row.folders:
+        return False
+    return all(predicted.saved(folder, split, *alpha) for folder in row.folders)
+
+
+def _by_numbers(first: Measured, second: Measured) -> Difference:
+    """Welch's test over seeds, with what is known of the images; p is 1 where nothing is."""
+    one, other = ([*row.by_seed.values()] for row in (first, second))
+    training = spread(Side(one, first.varies), Side(other, second.varies))
+    estimate = float(np.mean(other) - np.mean(one))
+    pairs = _pairs(first, second)
+    images, told = (_over_pairs(pairs), "images") if pairs else _unpaired(first, second)
+    low, high, p, test = float("nan"), float("nan"), 1.0, "none"
+    if training.parts or images:
+        low, high, p = t_test(estimate, training.parts, images)
+        over = [name for name, known in (("seeds", training.parts), (told, images)) if known]
+        test = f"{WELCH if training.parts else 't'} over {' and '.join(over)}"
+    if len(pairs) == 1 and not training.parts:
+        p, test = discordant(*pairs[0][1:]), "exact McNemar"
+    n = first.split.n if first.split else 0
+    seeds = (len(one), len(other))
+    return Difference(first.column, estimate, low, high, p, test, n, seeds, training.known)
+
+
+def _pairs(first: Measured, second: Measured) -> list[tuple[int, int, int]]:
+    """What is kept of the pairs of runs: of each seed, or of every one with every other.
+
+    All of them, or none: (images, only the first is right, only the second is right).
+    """
+    same = first.column == second.column and first.column.endswith("/acc")
+    if not same or first.split is None:
+        return []
+    ends = [dict(zip(row.by_seed, row.keys, strict=False)) for row in (first, second)]
+    if ends[0].keys() == ends[1].keys():
+        keys = [(ends[0][seed], ends[1][seed]) for seed in ends[0]]
     else:
-        found = [_over_seeds(rows[a], rows[b]) for a, b in pairs]
-        test = "paired t over seeds"
-    sure = {pair: p < 1 - LEVEL for pair, p in zip(pairs, holm(found), strict=True) if best in pair}
-    return (best, test) if all(sure.values()) else None
+        keys = list(itertools.product(ends[0].values(), ends[1].values()))
+    found = [first.counts.get((first.split.name, *pair)) for pair in keys]
+    return [] if None in found else [counts for counts in found if counts]
 
 
-def _predicted(rows: Sequence[Measured]) -> bool:
-    return all(
-        row.folders and all((folder / "predictions.parquet").is_file() for folder in row.folders)
-        for row in rows
-    )
+def _over_pairs(pairs: Sequence[tuple[int, int, int]]) -> Part:
+    """The variance over images of the mean difference: at most the mean of the pairs' own."""
+    n = pairs[0][0]
+    own = [(b + c) / n - ((b - c) / n) ** 2 for _, b, c in pairs]
+    return float(np.mean(own)) / n, n - 1
 
 
-def _over_seeds(one: Measured, other: Measured) -> float:
-    """Two-sided p; 1 where there is too little to say."""
-    shared = sorted(one.by_seed.keys() & other.by_seed.keys())
-    first, second = (np.array([row.by_seed[s] for s in shared]) for row in (one, other))
-    if len(shared) > 1:
-        return _p(first - second)
-    if min(len(one.by_seed), len(other.by_seed)) < 2:
-        return 1.0
-    means = ([*one.by_seed.values()], [*other.by_seed.values()])
-    return float(stats.ttest_ind(*means, equal_var=False).pvalue)
-
-
-def _p(differences: np.ndarray) -> float:
-    if np.ptp(differences) < 1e-12:  # the same in each seed: t has nothing to divide by
-        return 1.0
-    return float(stats.ttest_1samp(differences, 0).pvalue)
+def _unpaired(first: Measured, second: Measured) -> tuple[Part | None, str]:
+    """Of two shares of n images, as if each had images of its own, which is more than it is."""
+    if not (share_of_images(first.metric) and first.split and second.split):
+        return None, ""
+    n = first.split.n
+    shares = [row.interval.estimate for row in (first, second)]
+    variance = sum(share * (1 - share) for share in shares) / n
+    return ((variance, n - 1), "images, unpaired") if variance > 0 else (None, "")

@@ -1,6 +1,7 @@
 """A sweep's own tables and figures: a row a run, means over seeds, costs; no torch."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dic
 
 def _metrics(frame: pd.DataFrame) -> list[str]:
     """Accuracy, worst groups, recalls, what runs were selected by; val, then test, then shifts."""
-    about = ("selection/", "cost/", "data/", "curve/", "versions/", "git/")
+    about = ("selection/", "cost/", "data/", "curve/", "versions/", "git/", "run/")
     names = [c for c in frame.columns if "/" in c and not c.startswith(about)]
     if any(c.endswith("@alpha") for c in names):  # those of the best alpha; the rest is a curve
         names = [c for c in names if "@alpha=" not in c]
@@ -62,12 +63,15 @@ def result_table(frame: pd.DataFrame) -> pd.DataFrame:
     ``data`` is the start of the test split's fingerprint and the number of its pictures: rows
     compare only where it is equal.
     """
-    told = _told(frame)
-    names = {"selection/epoch": "chosen", "epoch0": "epoch 0", "selection/alpha": "alpha"}
-    table = frame.assign(data=_data(frame)).rename(columns=names)
+    told, table = _told(frame), _named(frame)
     alpha = ["alpha"] if table.get("alpha", pd.Series()).notna().any() else []
     columns = [*told, "epoch 0", "chosen", *alpha, *_metrics(frame), "data", "key"]
     return frames.ordered(table, [*told, "key"])[columns]
+
+
+def _named(frame: pd.DataFrame) -> pd.DataFrame:
+    names = {"selection/epoch": "chosen", "epoch0": "epoch 0", "selection/alpha": "alpha"}
+    return frame.assign(data=_data(frame)).rename(columns=names)
 
 
 def _data(frame: pd.DataFrame) -> list[str]:
@@ -101,24 +105,30 @@ def _whole(numbers: pd.Series) -> pd.Series:
 _COSTS = ("parameters", "trainable", "steps", "seconds", "images/s", "peak memory MB")
 
 
-def seed_means(table: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
-    """A row for the runs that differ by their seed alone: mean and half of the 95 % t interval.
+def seed_means(frame: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """A row for the runs that differ by their seed alone: mean and 95 % interval.
 
     Args:
-        table: of :func:`result_table`.
-        axes: what sets runs apart, the seed left out; so does ``data``.
-        columns: of metrics.
+        frame: of :func:`clipbench.tabling.frames.frame`.
+        axes: what sets runs apart, the seed left out; so do ``data``, and what no column says.
+        columns: of metrics, as :func:`result_table` names them.
     """
-    apart = [*axes, "data"]
-    found = frames.means(table, apart, columns)
+    table = frames.ordered(_named(frame), [*_told(frame), "key"])
+    found = frames.means(table, frames.settings(table, [*axes, "data"]), columns)
     rows = found[[*axes, "n"]].rename(columns={"n": "seeds"})
     for column in columns:
-        pairs = zip(found[column], found[f"{column} +-"], strict=True)
-        rows[column] = [
-            "" if pd.isna(mean) else f"{mean:.4f}" if pd.isna(half) else f"{mean:.4f} ± {half:.4f}"
-            for mean, half in pairs
-        ]
+        ends = (found[column], found[f"{column} low"], found[f"{column} high"])
+        rows[column] = [_mean(*one) for one in zip(*ends, strict=True)]
     return rows.assign(data=found["data"])
+
+
+def _mean(mean: float, low: float, high: float) -> str:
+    """As it is read: with half of its interval, or its ends where it has no middle."""
+    if math.isnan(mean) or math.isnan(low):
+        return "" if math.isnan(mean) else f"{mean:.4f}"
+    if math.isclose(mean - low, high - mean):
+        return f"{mean:.4f} ± {high - mean:.4f}"
+    return f"{mean:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def least(cost: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
@@ -177,7 +187,7 @@ def of_frame(frame: pd.DataFrame, name: str, *, told: bool = True) -> list[Path]
     tables = {"": table, "_cost": cost}
     if "seed" in table:
         axes = [c for c in _told(frame) if c != "seed"]
-        tables["_means"] = seed_means(table, axes, ["epoch 0", *_metrics(frame)])
+        tables["_means"] = seed_means(frame, axes, ["epoch 0", *_metrics(frame)])
         tables["_cost_least"] = least(cost, axes)
     written = []
     for ending, one in tables.items():
