@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from clipbench import results, weights
+from clipbench import predicted, results, weights
 from clipbench.errors import Refused
 from clipbench.robustness import alphas
 from clipbench.schema import build
@@ -124,6 +124,42 @@ def test_the_average_is_a_file_of_its_own(runs):
         torch.testing.assert_close(merged[name], expected, atol=1e-6, rtol=1e-5)
     same = load_file(folder / "model.safetensors"), load_file(plain / "model.safetensors")
     assert all(torch.equal(same[0][k], same[1][k]) for k in same[0])
+
+
+def test_predictions_of_the_chosen_alpha_are_kept(runs):
+    (plain, _), (folder, record) = runs
+    alpha = record["selection"]["alpha"]
+    for split in ("val", "test", "test_ood"):
+        rows = predicted.predictions(folder, split, f"={alpha:g}")
+        right = float((rows["label"] == rows["prediction"]).mean())
+        assert right == record["final"][f"{split}/acc@alpha={alpha:g}"]
+        assert predicted.saved(folder, split, "")
+        assert not predicted.saved(plain, split, "")
+    other = next(row["alpha"] for row in record["alpha_curve"] if row["alpha"] != alpha)
+    assert not predicted.saved(folder, "test", f"={other:g}")
+    with pytest.raises(Refused, match=f"at alpha={alpha:g} only, not at alpha={other:g}"):
+        predicted.predictions(folder, "test", f"={other:g}")
+
+
+def test_a_record_says_what_its_seed_means(runs):
+    """Of the same setting but for its seed, in which few-shot training draws other images."""
+    (_, plain), (_, merged) = runs
+    assert plain["varies"]
+    assert plain["setting"] != merged["setting"]  # it says nothing of averages
+    dataset = {**plain["config"]["dataset"], "shots": None}
+    start = {**plain["config"], "dataset": dataset}
+    identity = {"config": start, "data": {"train": "a", "val": "b"}}
+    config = {**start, "seed": 7}
+    few = {**config, "dataset": {**config["dataset"], "shots": 5}}
+    setting = results.setting
+    assert setting({**identity, "config": config}) == setting(identity)
+    other = {"train": "c", "val": "b"}
+    assert setting({"config": config, "data": other}) != setting(identity)
+    drawn = [setting({"config": few, "data": data}) for data in (identity["data"], other)]
+    assert drawn[0] == drawn[1]
+    assert results.of_seed({**identity, "config": few}, random=False, fits=True)["varies"]
+    assert not results.of_seed({**identity, "config": few}, random=False, fits=False)["varies"]
+    assert not results.of_seed(identity, random=False, fits=True)["varies"]
 
 
 def test_the_temperature_is_kept_and_calibrates_val(runs):

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+<<<<<<< HEAD
 from matplotlib import cbook
+=======
+from statsmodels.stats.proportion import proportion_confint
+>>>>>>> 7f56dbf (A record says whether its seed matters, and of which setting it is a seed; both are tested)
 
 from clipbench import freeze, paths, results, tables
 from clipbench.errors import Refused
@@ -128,6 +132,25 @@ def test_runs_that_differ_by_their_seed_alone_are_one_mean_with_its_interval(swe
     half = 4.302653 * 0.13114877 / 3**0.5  # Student's t of two degrees, the sample's deviation
     assert table["val/acc"].tolist() == [f"0.6200 ± {half:.4f}", "0.9000"]
     assert table["data"].tolist() == ["abababab n=306 of 6149"] * 2
+
+
+def test_seeds_are_averaged_only_where_all_else_is_equal(sweep):
+    """What no column shows, such as the images of two folders, is in the hash of the setting."""
+    entries = [
+        record(f"a{s}", acc=a) | {"seed": s, "setting": setting}
+        for s, (a, setting) in enumerate([(0.5, "one"), (0.7, "one"), (0.9, "other")])
+    ]
+    table = means(sweep(*entries))
+    assert table["seeds"].tolist() == [2, 1]
+    assert [text.split()[0] for text in table["val/acc"]] == ["0.6000", "0.9000"]
+
+
+def test_seeds_that_agree_have_the_interval_of_the_images(sweep):
+    entries = [record(f"a{s}") | {"seed": s} for s in range(3)]
+    table = means(sweep(*entries))
+    acc = entries[0]["final"]["test/acc"]
+    low, high = proportion_confint(round(acc * 306), 306, method="wilson")
+    assert table["test/acc"].tolist() == [f"{acc:.4f} [{low:.4f}, {high:.4f}]"]
 
 
 def test_no_mean_is_taken_over_two_test_splits(sweep):
