@@ -5,11 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-<<<<<<< HEAD
 from matplotlib import cbook
-=======
 from statsmodels.stats.proportion import proportion_confint
->>>>>>> 7f56dbf (A record says whether its seed matters, and of which setting it is a seed; both are tested)
 
 from clipbench import freeze, paths, results, tables
 from clipbench.errors import Refused
