@@ -1,17 +1,21 @@
 """The evidence of every experiment that was run here: one CSV an experiment, one row a run.
 
+What a claim compares image by image is counted in ``pairs/``, a row a pair of runs.
+
 Run: python -m clipbench.freeze
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from clipbench import overrides, paths
+from clipbench import overrides, paths, predicted
 from clipbench.progress import console, marked
 from clipbench.results import write_text
-from clipbench.tabling import frames, sweep_tables, typeset
+from clipbench.tabling import claims, frames, significance, sweep_tables, typeset
+from clipbench.tabling.evidence import Evidence
 
 
 def frozen(frame: pd.DataFrame) -> pd.DataFrame:
@@ -49,10 +53,47 @@ def freeze(results: Path) -> list[Path]:
             marked("not frozen:", f"{path.stem}: {overrides.shell(job['overrides'])}", "red")
         if runs:
             results.mkdir(parents=True, exist_ok=True)
-            text = typeset.csv(frozen(frames.frame(runs)))
-            write_text(results / f"{path.stem}.csv", text)
+            frame = frames.frame(runs)
+            write_text(results / f"{path.stem}.csv", typeset.csv(frozen(frame)))
             written.append(results / f"{path.stem}.csv")
+            counts = results / "pairs" / f"{path.stem}.csv"
+            counts.unlink(missing_ok=True)  # of runs that are frozen no longer
+            if rows := pairs(path, frame):
+                counts.parent.mkdir(exist_ok=True)
+                write_text(counts, typeset.csv(pd.DataFrame(rows)))
+                written.append(counts)
     return written
+
+
+def pairs(path: Path, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return what is kept of each pair of runs that a claim compares on saved predictions.
+
+    Frozen rows have no predictions; with these counts they have an exact McNemar test, and what
+    the images add to the spread of a difference between means over seeds.
+
+    Args:
+        path: the experiment's YAML.
+        frame: of its runs, with their folders.
+
+    Returns:
+        A row a pair: the split, the keys ``first`` and ``second``, ``n`` images, and how many the
+        one alone has right (``only_first``), and the other alone.
+    """
+    evidence = Evidence({path.stem: frame})
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for statement in claims.statements(path):
+        both = claims.sides(evidence, path.stem, statement)
+        if both is None or both[0].column != both[1].column or "@" in both[0].column:
+            continue
+        split = both[0].column.split("/")[0]
+        for i, j in significance.paired_runs(*both):
+            one, other = both[0].folders[i], both[1].folders[j]
+            if predicted.saved(one, split) and predicted.saved(other, split):
+                first, second = both[0].keys[i], both[1].keys[j]
+                n, ours, theirs = predicted.discordant(one, other, split)
+                row = {"split": split, "first": first, "second": second, "n": n}
+                found[split, first, second] = {**row, "only_first": ours, "only_second": theirs}
+    return list(found.values())
 
 
 def main() -> None:

@@ -61,3 +61,15 @@ def saved(run: Path, split: str, alpha: str | None = None) -> bool:
     if alpha and (at is None or alpha != f"={at:g}"):
         return False
     return not pd.read_parquet(file, columns=["split"], filters=[("split", "==", split)]).empty
+
+
+def discordant(first: Path, second: Path, split: str) -> tuple[int, int, int]:
+    """Return the images of a split, how many the first run alone has right, and the second alone.
+
+    Raises:
+        Refused: if either has no predictions of that split.
+    """
+    one, other = predictions(first, split), predictions(second, split)
+    theirs = other["prediction"].reindex(one.index)
+    right, also = one["prediction"] == one["label"], theirs == one["label"]
+    return len(one), int((right & ~also).sum()), int((also & ~right).sum())

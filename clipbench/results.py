@@ -62,7 +62,7 @@ _OFF: Mapping[str, Mapping[str, Any]] = {
 _AFTER = {"alphas", "merge", "merge_bn", "retention", "retention_every_epoch"}
 _ROOT_OUTSIDE = {
     *("prompts", "logger", "callbacks", "gate", "allow_unfinished_warmup", "keep"),
-    *("retry", "timeout", "rank_timeout", "ckpt"),
+    *("retry", "timeout", "rank_timeout", "ckpt", "claim"),
 }
 
 

@@ -63,6 +63,7 @@ class Root:
     keep: Any = None
     allow_unfinished_warmup: bool = False
     gate: bool = True
+    claim: Any = None
     ckpt: Any = MISSING
     retry: str | None = None
     timeout: float | None = None

@@ -2,6 +2,8 @@
 
 Run: python -m clipbench.tables [table=NAME] [results=outputs|frozen]
 
+table=claims: what each experiment claims, and whether its runs show it.
+
 Without results= from both: own runs, and those frozen in experiments/results of experiments that
 were not run here.
 """
@@ -16,9 +18,11 @@ from pathlib import Path
 
 from clipbench import paths
 from clipbench.errors import Refused
-from clipbench.progress import console, marked
+from clipbench.progress import console, marked, show
 from clipbench.tabling import evidence, sweep_tables, typeset
 from clipbench.tabling.evidence import Evidence
+
+CLAIMS = "claims"
 
 
 def main() -> None:
@@ -43,14 +47,17 @@ def make(words: list[str]) -> int:
     if (source := asked.get("results")) not in (None, *evidence.SOURCES):
         raise Refused(f"results={source} is not known; give outputs or frozen, or leave it out")
     specs = {path.stem: path for path in sorted((paths.EXPERIMENTS / "table").glob("*.yaml"))}
-    sweeps = evidence.sweeps(source)
+    sweeps, judged = evidence.sweeps(source), True
     if (name := asked.get("table")) is not None:
         specs = {own: path for own, path in specs.items() if own == name}
         sweeps = {own: path for own, path in sweeps.items() if f"sweep_{own}" == name}
-        if not specs and not sweeps:
+        judged = name == CLAIMS
+        if not specs and not sweeps and not judged:
             names = sorted(path.stem for path in (paths.EXPERIMENTS / "table").glob("*.yaml"))
-            raise Refused(f"no table {name}; there are {', '.join(names)}, and sweep_NAME")
+            named = ", ".join([*names, CLAIMS])
+            raise Refused(f"no table {name}; there are {named}, and sweep_NAME")
     jobs: list[Job] = [partial(of_documents, specs, source)] if specs else []
+    jobs += [partial(of_claims, source, told=name is not None)] if judged else []
     jobs += [partial(of_sweep, path, told=name is not None) for path in sweeps.values()]
     if not sweeps and name is None:
         console.print(f"no sweeps under {paths.outputs()}; run one: python -m clipbench.run -m ...")
@@ -103,6 +110,23 @@ def of_documents(specs: dict[str, Path], source: str | None) -> int:
         for file in [*files, figure] if drawn else files:
             console.print(file)
     return refused
+
+
+def of_claims(source: str | None, *, told: bool) -> int:
+    """Write the table of what the experiments claim, printing the verdicts if told; 0.
+
+    Args:
+        source: of :func:`clipbench.tabling.evidence.gather`.
+        told: whether to print.
+    """
+    from clipbench.tabling import claim_tables
+
+    written, rows = claim_tables.write(Evidence(evidence.gather(source), evidence.pairs()))
+    if told and rows:
+        show("what the experiments claim", claim_tables.COLUMNS[:7], [row[:7] for row in rows])
+    for file in written:
+        console.print(file)
+    return 0
 
 
 def of_sweep(path: Path, *, told: bool) -> int:

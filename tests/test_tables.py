@@ -274,7 +274,7 @@ def test_every_table_of_the_documents_is_made_without_torch(made):
     written = {path.stem for path in made.glob("*.md")}
     sweeps = {f"sweep_{path.stem}" for path in (paths.EXPERIMENTS / "results").glob("*.csv")}
     assert names | sweeps <= written
-    assert all(name.startswith("sweep_") for name in written - names)
+    assert all(name.startswith("sweep_") for name in written - names - {tables.CLAIMS})
     assert {path.stem for path in made.glob("sweep_*.png")} >= sweeps
     assert {name.split("_")[0] for name in names} == {"blog", "jina", "ft", "openclip", "reference"}
     for path in made.glob("*.md"):

@@ -69,9 +69,10 @@ def read(path: Path) -> pd.DataFrame:
     found: pd.DataFrame = pd.read_csv(path, dtype=words, **rules)
     for column in words:
         found[column] = found[column].map(unsafe, na_action="ignore")
+    found = found.copy()  # in one piece: pandas warns of hundreds of columns read one by one
     if VARIES not in found:  # frozen before there was such a column
         found[VARIES] = [results.varies(_told(row)) for row in found.to_dict("records")]
-    return found.copy()  # in one piece: pandas warns of hundreds of columns read one by one
+    return found
 
 
 def _told(row: dict[Any, Any]) -> dict[str, Any]:

@@ -125,13 +125,23 @@ def _pairs(first: Measured, second: Measured) -> list[tuple[int, int, int]]:
     same = first.column == second.column and first.column.endswith("/acc")
     if not same or first.split is None:
         return []
-    ends = [dict(zip(row.by_seed, row.keys, strict=False)) for row in (first, second)]
-    if ends[0].keys() == ends[1].keys():
-        keys = [(ends[0][seed], ends[1][seed]) for seed in ends[0]]
-    else:
-        keys = list(itertools.product(ends[0].values(), ends[1].values()))
-    found = [first.counts.get((first.split.name, *pair)) for pair in keys]
+    name = first.split.name
+    keys = [(first.keys[i], second.keys[j]) for i, j in paired_runs(first, second)]
+    found = [first.counts.get((name, *pair)) for pair in keys]
     return [] if None in found else [counts for counts in found if counts]
+
+
+def paired_runs(first: Measured, second: Measured) -> list[tuple[int, int]]:
+    """Return which runs of two rows are paired, by place: of each seed, or every one with every.
+
+    Args:
+        first: runs that differ by their seed alone.
+        second: likewise.
+    """
+    seeds = [list(row.by_seed) for row in (first, second)]
+    if sorted(seeds[0]) == sorted(seeds[1]):
+        return [(i, seeds[1].index(seed)) for i, seed in enumerate(seeds[0])]
+    return list(itertools.product(range(len(seeds[0])), range(len(seeds[1]))))
 
 
 def _over_pairs(pairs: Sequence[tuple[int, int, int]]) -> Part:
