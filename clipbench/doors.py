@@ -66,7 +66,7 @@ def completed(words: Given) -> tuple[Path, dict[str, Any]]:
     """
     if "run" not in words:
         raise Refused("run=DIR is missing; name a run's folder, which has a result.json")
-    folder = Path(words["run"])
+    folder = paths.expanded(words["run"])
     record = results.read(folder)
     if record is None or record["status"] != "completed":
         said = f"its run is {record['status']}" if record else "it has no result.json"

@@ -73,7 +73,7 @@ def predict(words: list[str]) -> int:
     if not (classes := saved.classes(run, stem)):
         raise Refused(f"{run} was tuned on captions and has no classes; use clipbench.search")
     if "images" in asked:
-        pictures = _images(Path(asked["images"]), classes)
+        pictures = _images(paths.expanded(asked["images"]), classes)
     else:
         pictures = _split(asked["split"], record, data, classes)
     classifier = saved.classifier(run, stem).to(inference.device(asked.get("device")))

@@ -69,7 +69,7 @@ def _sweep(given: str | None) -> Path:
         if not lists:
             raise Refused(f"no sweeps under {home.parent}; run one: python -m clipbench.run -m ...")
         return lists[-1].parent
-    for folder in (Path(given), home / given):
+    for folder in (paths.expanded(given), home / given):
         if (folder / "jobs.jsonl").is_file():
             return folder.resolve()
     raise Refused(f"sweep={given} has no jobs.jsonl; name a folder of {home}")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from clipbench import closing, config, doors, paths
 from clipbench.errors import Refused
-from clipbench.progress import console, show
+from clipbench.progress import marked, show
 
 if TYPE_CHECKING:
     from clipbench.models.two_towers import TwoTowers
@@ -63,7 +63,7 @@ def search(words: list[str]) -> int:
     from clipbench.datamodules.loose import loose
     from clipbench.tuned import gallery, inference  # torch
 
-    where = Path(asked["images"])
+    where = paths.expanded(asked["images"])
     split = loose(where)
     tower = _tower(asked, name, overrides).to(inference.device(asked.get("device")))
     place = hashlib.sha256(str(where.resolve()).encode(errors="replace")).hexdigest()[:8]
@@ -94,11 +94,11 @@ def _tower(asked: doors.Given, name: str, overrides: list[str]) -> "TwoTowers":
 
     if "run" in asked:
         stem = doors.choice(asked, "weights", ("model", "merged"))
-        tower = saved.classifier(asked["run"], stem).tower
+        tower = saved.classifier(doors.completed(asked)[0], stem).tower
     else:
         tower = build(config.compose(f"model={name}", *overrides)["model"])
         for warning in tower.warnings:
-            console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+            marked("warning:", warning)
     if not isinstance(tower, TwoTowers) or not tower.has_text:
         pooled = "left the space that texts share (model.pool=mean)"
         raise Refused(

@@ -177,9 +177,11 @@ def test_every_command_takes_a_folder_of_an_odd_name(photos, tmp_path, monkeypat
     assert kept["config"].dataset.root == str(photos)
     assert list(kept["overrides"]) == [*words, "trainer=cpu"]
 
-    assert predict.predict([f"run={folder}", f"images={photos}"]) == 0
+    monkeypatch.setenv("HOME", str(tmp_path))  # as of a shell that does not read run=~/...
+    at_home = [f"run=~/{folder.relative_to(tmp_path)}", f"images=~/{photos.name}"]
+    assert predict.predict(at_home) == 0
     assert predict.predict([f"run={folder}", "split=test", *words[:2]]) == 0
-    assert search.search([f"run={folder}", f"images={photos}", "query=a [/red] cross, it's"]) == 0
+    assert search.search([*at_home, "query=a [/red] cross, it's"]) == 0
     said = capsys.readouterr()
     assert " 16 whose class is known" in said.err
     assert "a [/red] cross, it's" in said.out
