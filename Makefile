@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help ready install demo compare report lint types unit test test-browser test-latex test-ranks test-classes test-slurm test-ray bench faults faults-quick faults-truth faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
+.PHONY: help ready install demo compare report lint types unit test test-browser test-latex test-ranks test-classes test-slurm test-ray bench faults faults-quick faults-truth faults-input faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ faults: install  ## and killed a hundred times
 
 faults-truth: install  ## what would give a wrong number in silence is planted, and must be found
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.truth
+
+faults-input: install  ## 2,000 folders of images as disks and people leave them: read right or refused
+	OMP_NUM_THREADS=1 $(PY) -m tests.faults.input 2000
 
 faults-ranks: install  ## two ranks, one of which raises, dies or hangs wherever it is: 24 cases
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.ranks
