@@ -21,6 +21,7 @@ from clipbench.datamodules.checks import (
     check_splits,
     present,
     readable,
+    seen,
 )
 from clipbench.datamodules.loaders import loader
 from clipbench.datamodules.loading import Epoch, KeyedSampler, Pictures, Share, paired
@@ -29,6 +30,7 @@ from clipbench.datamodules.split import Split, carve, few_shot
 from clipbench.datamodules.unique import UniqueSampler
 from clipbench.errors import Refused
 from clipbench.fetching.download import Remote, bring
+from clipbench.imaging.decoding import Source
 from clipbench.transforms import Augment, Preprocess, eval_transform, train_transform
 
 __all__ = [
@@ -57,8 +59,8 @@ class DataModule(LightningDataModule, ABC):
 
     Attributes:
         splits: filled by :meth:`prepare`.
-        caption_rows: the pairs of :class:`clipbench.datamodules.loading.Epoch`.
-        full_batches: see there.
+        unreadable: why each image that cannot be read cannot, as far as :meth:`look` has looked.
+        caption_rows: with full_batches, see :class:`clipbench.datamodules.loading.Epoch`.
         warnings: what is not wrong enough to stop a run, to be said once and kept in its record.
         published_name: the dataset's name in ``experiments/published/*.csv``.
         files: what may be fetched for it, below its root.
@@ -87,7 +89,7 @@ class DataModule(LightningDataModule, ABC):
         self.value_range = options.get("value_range")
         self.decoder = options.get("decoder", "torchvision")
         self.cache_gb = options.get("cache_gb", 0.0)
-        self.splits: dict[str, Split] = {}
+        self.splits, self.unreadable = dict[str, Split](), dict[Source, str]()
         self.warnings: list[str] = []
         self.caption_rows: NDArray[np.int64] | None = None
         self.full_batches = False
@@ -142,16 +144,22 @@ class DataModule(LightningDataModule, ABC):
             )
         self.fetch()
         for name, split in self.lists(seed).items():
-            there, warning = present(name, split)
-            if self.bad_images == "skip":
-                there, bad = readable(name, there, self.value_range)
-                self.warnings += [bad] if bad else []
-            self.splits[name] = there
-            self.warnings += [warning] if warning else []
+            self.splits[name], warning = present(name, split)
+            self.warnings += warning
+        if self.bad_images == "skip":
+            self.look()
+            for name, split in self.splits.items():
+                self.splits[name], warning = readable(name, split, self.unreadable)
+                self.warnings += warning
 
     def _arranged(self, splits: dict[str, Split], seed: int) -> dict[str, Split]:
         """The splits after the options that choose among their rows."""
         return splits
+
+    def look(self) -> None:
+        """Look at every image once: what it holds, and whether it can be read."""
+        self.splits, bad = seen(self.splits, self.root, self.value_range)
+        self.unreadable |= bad
 
     def check(self) -> None:
         """Look for what would spoil the run: first the lists, then every picture.
@@ -162,7 +170,8 @@ class DataModule(LightningDataModule, ABC):
         if lacking := [name for name in ("train", "val") if name not in self.splits]:
             raise Refused(f"there is no split named {lacking[0]}; training needs train and val")
         check_splits(self.splits)
-        check_pictures(self.splits, self.value_range)
+        self.look()
+        check_pictures(self.splits, self.unreadable)
 
     def attach(
         self, *, preprocess: Preprocess, augment: Augment, batch_size: int, seed: int
@@ -179,8 +188,7 @@ class DataModule(LightningDataModule, ABC):
 
     @property
     def _reading(self) -> dict[str, Any]:
-        keys = ("decoder", "value_range", "cache_gb")
-        return {key: getattr(self, key) for key in keys}
+        return {key: getattr(self, key) for key in ("decoder", "value_range", "cache_gb")}
 
     def arrange(self, *, every_pair: bool, full_batches: bool) -> None:
         """Say what an epoch is: each picture, or each with each of its captions; in what batches.
@@ -228,16 +236,9 @@ class DataModule(LightningDataModule, ABC):
         return loader(pictures, side, order, rows, workers=self.workers, persistent=persistent)
 
     def record(self) -> dict[str, dict[str, Any]]:
-        """For the run's record: per split its n, what n should be, and its fingerprint."""
-        return {
-            name: {
-                "n": len(split),
-                "expected": split.expected,
-                "sha256": split.fingerprint(),
-                "rule": split.rule,
-            }
-            for name, split in self.splits.items()
-        }
+        """Return what a run's record says of each split, see :meth:`Split.record`."""
+        self.look()
+        return {name: split.record() for name, split in self.splits.items()}
 
 
 class ClassificationDataModule(DataModule):
@@ -294,7 +295,7 @@ class ClassificationDataModule(DataModule):
         train = self.splits["train"]
         if train.captions is None:
             said = [prompts[label] for label in train.labels.tolist()]  # shared, not copied
-            self.splits["train"] = replace(train, captions=said)
+            self.splits["train"] = replace(train, captions=said, prompted=True)
 
     def class_counts(self) -> NDArray[np.int64]:
         """Pictures of each class in train, (C,)."""

@@ -101,12 +101,13 @@ def kept(
 def _about(
     sources: Sequence[Source], geometry: Whole | None, reading: dict[str, Any]
 ) -> dict[str, Any]:
-    """All that decides on the pixels. The manifest: each file's path, place, size and time."""
+    """All that decides on the pixels. The manifest: each file's path, place, size and times."""
     status = {path: path.stat() for path in {_file(source) for source in sources}}
     manifest = hashlib.sha256()
     for source in sources:
         file = status[_file(source)]
-        manifest.update(f"{source!r}\t{file.st_size}\t{file.st_mtime_ns}\n".encode())
+        stamp = f"{file.st_size}\t{file.st_mtime_ns}\t{file.st_ctime_ns}"
+        manifest.update(f"{source!r}\t{stamp}\n".encode())
     return {
         "layout": LAYOUT,
         "n": len(sources),

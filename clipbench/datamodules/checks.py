@@ -7,16 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from clipbench import paths
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
-from clipbench.imaging.pictures import Source, faults
+from clipbench.imaging.contents import SIZE, Look, kept_in, looks
+from clipbench.imaging.decoding import Range, Source
 
 TRAINING = ("train", "val")
 
 
-def present(name: str, split: Split) -> tuple[Split, str | None]:
-    """The pictures of a split that are on disk, and the warning that some are not.
+def present(name: str, split: Split) -> tuple[Split, list[str]]:
+    """Return the images of a split that are on disk, and the warning if some are not.
 
     A picture that is not on disk is not a bad picture: an evaluation split goes on with what is
     there and keeps ``expected``; training on less than everything would be another experiment.
@@ -26,14 +29,14 @@ def present(name: str, split: Split) -> tuple[Split, str | None]:
     """
     missing = absent(split.sources)
     if not missing:
-        return split, None
+        return split, []
     lost = f"{len(missing):,} of the {len(split):,} pictures of {name} are not on disk"
     if name in TRAINING or len(missing) == len(split):
         details = [f"{split.pictures[i]}: not there" for i in missing]
         raise Refused(f"{lost}; bring them, or set dataset.root to a whole copy", details)
     kept = np.setdiff1d(np.arange(len(split)), missing)
     warning = f"{lost}: its results are of {len(kept):,}, not to be set beside the whole split"
-    return replace(split.take(kept), expected=split.expected), warning
+    return replace(split.take(kept), expected=split.expected), [warning]
 
 
 def absent(sources: Sequence[Source]) -> list[int]:
@@ -45,41 +48,75 @@ def absent(sources: Sequence[Source]) -> list[int]:
     return [i for i, path in enumerate(files) if path not in listed.get(path.parent, ())]
 
 
-def readable(
-    name: str, split: Split, value_range: tuple[float, float] | None
-) -> tuple[Split, str | None]:
-    """The pictures of a split that can be read, and the warning that some cannot.
+def seen(
+    splits: Mapping[str, Split], root: Path, value_range: Range | None
+) -> tuple[dict[str, Split], dict[Source, str]]:
+    """Look at the size, the header and the ends of every image that nobody has looked at yet.
+
+    Args:
+        splits: by name.
+        root: of the dataset, whose looks are kept together under the outputs root.
+        value_range: as for :func:`clipbench.imaging.contents.looks`.
+
+    Returns:
+        The splits with the digests of their images, and the reason for each that cannot be read.
+    """
+    new = {name: split for name, split in splits.items() if split.digests is None}
+    sources = [source for split in new.values() for source in split.sources]
+    cache = kept_in(paths.outputs() / "cache", str(root.absolute()), value_range)
+    found = looks(sources, value_range, cache) if sources else {}
+    bad = {source: look.reason for source, look in found.items() if look.reason is not None}
+    return {
+        name: split if split.digests is not None else replace(split, digests=_digests(split, found))
+        for name, split in splits.items()
+    }, bad
+
+
+def _digests(split: Split, found: Mapping[Source, Look]) -> NDArray[np.uint8]:
+    if isinstance(split.pictures, np.ndarray):
+        return split.drawn()
+    rows = b"".join(found[source].digest for source in split.pictures)
+    return np.frombuffer(rows, np.uint8).reshape(-1, SIZE)
+
+
+def readable(name: str, split: Split, bad: Mapping[Source, str]) -> tuple[Split, list[str]]:
+    """Return the images of a split that can be read, and the warning if some cannot.
+
+    Args:
+        name: the split's.
+        split: to be sifted.
+        bad: of :func:`seen`.
 
     Raises:
         Refused: if none can.
     """
-    bad = faults(split.sources, value_range)
-    if not bad:
-        return split, None
+    details = [f"{source}: {bad[source]}" for source in split.sources if source in bad]
+    if not details:
+        return split, []
     kept = [i for i, source in enumerate(split.sources) if source not in bad]
-    details = [f"{source}: {reason}" for source, reason in bad.items()]
     if not kept:
         raise Refused(f"no picture of {name} can be read; replace them", details)
-    warning = f"{len(bad):,} of the {len(split):,} pictures of {name} cannot be read and were left"
-    left = replace(split.take(np.array(kept)), expected=split.expected)
-    return left, f"{warning} out, first {details[0]}"
+    count = f"{len(split) - len(kept):,} of the {len(split):,}"
+    warning = f"{count} pictures of {name} cannot be read and were left out, first {details[0]}"
+    return replace(split.take(np.array(kept)), expected=split.expected), [warning]
 
 
-def check_pictures(
-    splits: Mapping[str, Split], value_range: tuple[float, float] | None = None
-) -> None:
-    """Look at the header, the size and the end of every file of every split.
+def check_pictures(splits: Mapping[str, Split], bad: Mapping[Source, str]) -> None:
+    """Refuse splits that hold an image that cannot be read.
+
+    Args:
+        splits: by name.
+        bad: of :func:`seen`.
 
     Raises:
-        Refused: if any cannot be read, with ``path: reason`` for each of them.
+        Refused: with ``path: reason`` for each of them.
     """
-    sources = list(dict.fromkeys(source for split in splits.values() for source in split.sources))
-    bad = faults(sources, value_range)
-    if bad:
+    sources = dict.fromkeys(source for split in splits.values() for source in split.sources)
+    if wrong := [source for source in sources if source in bad]:
         raise Refused(
-            f"{len(bad):,} of {len(sources):,} pictures cannot be read; replace or remove them, or "
-            "leave them out with dataset.bad_images=skip",
-            [f"{source}: {reason}" for source, reason in bad.items()],
+            f"{len(wrong):,} of {len(sources):,} pictures cannot be read; replace or remove them, "
+            "or leave them out with dataset.bad_images=skip",
+            [f"{source}: {bad[source]}" for source in wrong],
         )
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from clipbench import paths
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split
 from clipbench.errors import Refused
+from clipbench.imaging.contents import SIZE
 from clipbench.world.biscuits import DEFECTS, Biscuit, photograph
 from clipbench.world.drawing import COLOURS, FILLS, SHAPES, SIDE, Scene
 from clipbench.world.styles import BACKDROPS, draw
@@ -115,6 +116,12 @@ class Imagined(Split):
     def picture(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
         """The picture at a position, drawn anew."""
         return Image.fromarray(draw(self.scenes[index]))
+
+    def drawn(self) -> NDArray[np.uint8]:
+        """Return the digest of each scene: a million are not drawn to be looked at."""
+        texts = (scene.key().encode() for scene in self.scenes)
+        found = b"".join(hashlib.sha256(text).digest()[:SIZE] for text in texts)
+        return np.frombuffer(found, np.uint8).reshape(-1, SIZE)
 
     def take(self, index: NDArray[np.int64]) -> "Imagined":
         """The pictures at some positions, with their scenes."""

@@ -1,9 +1,11 @@
-"""A named split, its fingerprint, and the fixed rules by which one is made from another."""
+"""A named split, its fingerprints, and the fixed rules by which one is made from another."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipbench.errors import Refused
+from clipbench.imaging.contents import SIZE
 from clipbench.imaging.pictures import Source, pixels, read
 
 
@@ -30,6 +33,9 @@ class Split:
         among: the labels that a prediction chooses from, for a shift set of fewer classes; or of
             each such label the classes, itself one of them, that count as it.
         border: pixels cut off every side of a picture, which belong to its frame.
+        digests: of the content of each image, uint8 (n, SIZE), see
+            :mod:`clipbench.imaging.contents`; None before anybody has looked.
+        prompted: whether the captions are prompts of the run, which the dataset does not have.
     """
 
     ids: Sequence[str]
@@ -41,6 +47,8 @@ class Split:
     groups: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     among: tuple[int, ...] | Mapping[int, tuple[int, ...]] | None = None
     border: int = 0
+    digests: NDArray[np.uint8] | None = None
+    prompted: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -94,6 +102,7 @@ class Split:
             captions=self.captions and [self.captions[i] for i in index],
             groups={kind: of[index] for kind, of in self.groups.items()},
             expected=len(index),
+            digests=None if self.digests is None else self.digests[index],
         )
 
     def of_classes(self, labels: Sequence[int]) -> "Split":
@@ -122,7 +131,50 @@ class Split:
         else:
             pairs = zip(self.ids, self.labels, strict=True)
         rows = sorted(f"{i}\t{what}\n" for i, what in pairs)
-        return hashlib.sha256("".join(rows).encode()).hexdigest()
+        return hashlib.sha256("".join(rows).encode(errors="surrogateescape")).hexdigest()
+
+    def drawn(self) -> NDArray[np.uint8]:
+        """Return the digest of each image that is no file, uint8 (n, SIZE)."""
+        found = b"".join(
+            hashlib.sha256(f"{image.shape}\n".encode() + image.tobytes()).digest()[:SIZE]
+            for image in self.pictures
+            if isinstance(image, np.ndarray)
+        )
+        return np.frombuffer(found, np.uint8).reshape(-1, SIZE)
+
+    def content(self) -> str:
+        """Return the sha256 over the sorted rows of all that is read of each image.
+
+        A row is (id, label, digest of the image), with the dataset's own captions and the groups
+        where it has any. Where the images are plays no part in it.
+
+        Raises:
+            ValueError: if nobody has looked at them, see :func:`clipbench.datamodules.checks.seen`.
+        """
+        if self.digests is None:
+            raise ValueError("the images of this split have not been looked at")
+        size, text = 2 * SIZE, self.digests.tobytes().hex()
+        rows = [
+            f"{name}\t{label}\t{text[i * size : (i + 1) * size]}"
+            for i, (name, label) in enumerate(zip(self.ids, self.labels.tolist(), strict=True))
+        ]
+        if self.captions is not None and not self.prompted:
+            pairs = zip(rows, self.captions, strict=True)
+            rows = [f"{row}\t{json.dumps(list(captions))}" for row, captions in pairs]
+        for kind in sorted(self.groups):
+            groups = zip(rows, self.groups[kind].tolist(), strict=True)
+            rows = [f"{row}\t{kind}={group}" for row, group in groups]
+        return hashlib.sha256("\n".join(sorted(rows)).encode(errors="surrogateescape")).hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        """Return what a run's record says of it, see :meth:`content`."""
+        return {
+            "n": len(self),
+            "expected": self.expected,
+            "sha256": self.fingerprint(),
+            "content": self.content(),
+            "rule": self.rule,
+        }
 
 
 @contextmanager

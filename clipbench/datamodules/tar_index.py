@@ -55,7 +55,8 @@ def index(shard: Path) -> tuple[list[Sample], int]:
         Refused: if it is compressed, cut off or damaged, or a member stands twice.
     """
     status = shard.stat()
-    of = f"{LAYOUT}\0{shard.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+    times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
+    of = f"{LAYOUT}\0{shard.resolve()}\0{status.st_size}\0{times}"
     kept = paths.outputs() / "cache" / "shards" / f"{hashlib.sha256(of.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         told = json.loads(kept.read_text())

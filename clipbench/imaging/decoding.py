@@ -77,13 +77,13 @@ Source = Path | Member
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[IO[bytes]]:
+def opened(source: Source, buffering: int = -1) -> Iterator[IO[bytes]]:
     """The bytes of a picture as a file to read and seek in."""
     if isinstance(source, Path):
-        with source.open("rb") as file:
+        with open(source, "rb", buffering) as file:  # noqa: PTH123, three times as quick
             yield file
     else:
-        with source.path.open("rb") as file:
+        with source.path.open("rb", buffering) as file:
             yield ContainerIO(file, source.offset, source.size)
 
 

@@ -2,7 +2,8 @@
 
 A picture is bad if a decoder refuses it, libjpeg warns of it, or its end is missing. What no
 decoder can tell, such as bits flipped within the pixels of a BMP or in a JPEG's coded data that
-still decode, is not found by either look below: only a stored hash tells, see :func:`survey`.
+still decode, is not found by the look of :mod:`clipbench.imaging.contents` nor by the one below:
+only a stored hash tells, see :func:`survey`.
 """
 
 import hashlib
@@ -35,7 +36,6 @@ from clipbench.imaging.decoding import (
     decode,
     jpeg_pixels,
     jpegs_within,
-    opened,
     orientation,
     pixels,
     read,
@@ -53,7 +53,6 @@ __all__ = [
     "Member",
     "Source",
     "content",
-    "faults",
     "pixels",
     "read",
     "status",
@@ -70,34 +69,8 @@ LARGE = 8_000_000  # pixels; the survey decodes larger ones one at a time, to bo
 _one_large = threading.Lock()
 
 
-def faults(sources: Sequence[Source], value_range: Range | None = None) -> dict[Source, str]:
-    """The quick look: the reason for each bad file, in the order given.
-
-    Of each file the size, the header and the end are looked at, and nothing is decoded: holes and
-    flipped bits amid a file are left to :func:`survey`.
-    """
-    found: dict[Source, str] = {}
-    with _unwarned(), _pool() as pool:
-        for block in _blocks(sources):
-            reasons = pool.map(lambda source: _quick_look(source, value_range), block)
-            pairs = zip(block, reasons, strict=True)
-            found |= {source: reason for source, reason in pairs if reason is not None}
-    return found
-
-
-def _quick_look(source: Source, value_range: Range | None) -> str | None:
-    def look() -> str | None:
-        size = status(source)[0]
-        if reason := _wrong_size(size):
-            return reason
-        with opened(source) as file, Image.open(file, formats=FORMATS) as image:
-            return unfit(image, value_range) or missing_end(image, file, size)
-
-    return _said(look)
-
-
-def _said(look: Callable[[], str | None]) -> str | None:
-    """What a look finds, or the error that it ends with, as a reason."""
+def reason(look: Callable[[], str | None]) -> str | None:
+    """Return what a look finds, or the error that it ends with, as a reason."""
     try:
         return look()
     except UnidentifiedImageError:
@@ -114,8 +87,22 @@ def _said(look: Callable[[], str | None]) -> str | None:
         return said if ";" in said else f"{said}; replace it"
 
 
-def status(source: Source) -> tuple[int, int]:
-    """Bytes, and the file's time of change in nanoseconds.
+class Stamp(NamedTuple):
+    """What tells that a file is as it was: an archive sets the time of its content, not of change.
+
+    Attributes:
+        size: in bytes.
+        mtime_ns: when its content was last changed, as the file system says.
+        ctime_ns: when anything of it was.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def status(source: Source) -> Stamp:
+    """Return the size and the times of an image's file.
 
     Raises:
         OSError: if it is no regular file, or a tar that ends within it.
@@ -123,21 +110,24 @@ def status(source: Source) -> tuple[int, int]:
     found = (source if isinstance(source, Path) else source.path).stat()
     if not stat.S_ISREG(found.st_mode):
         raise OSError("not a regular file; replace it")
-    if isinstance(source, Path):
-        return found.st_size, found.st_mtime_ns
-    if source.offset + source.size > found.st_size:
-        raise OSError(f"cut off: {source.path.name} ends within it; bring the tar file again")
-    return source.size, found.st_mtime_ns
+    size = found.st_size
+    if not isinstance(source, Path):
+        if source.offset + source.size > size:
+            raise OSError(f"cut off: {source.path.name} ends within it; bring the tar file again")
+        size = source.size
+    return Stamp(size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _wrong_size(size: int) -> str | None:
+def wrong_size(size: int) -> str | None:
+    """Return why a file of a size is no image."""
     if size == 0:
         return "empty, 0 bytes; bring the file again"
     return f"larger than {MAX_BYTES >> 20} MiB; make it smaller" if size > MAX_BYTES else None
 
 
 @contextmanager
-def _unwarned() -> Iterator[None]:
+def unwarned() -> Iterator[None]:
+    """Keep decoders quiet but for the one warning that is an error."""
     with warnings.catch_warnings():
         # Without a path a warning helps nobody. This one alone means that pixels are missing.
         warnings.simplefilter("ignore")
@@ -151,13 +141,14 @@ def _unwarned() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
+    """Return threads to look at files with."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return ThreadPoolExecutor(min(cores or 1, 16))  # the decoders work without the GIL
 
 
-def _blocks(sources: Sequence[Source]) -> Iterator[list[Source]]:
-    """Each source once, in blocks, since a future each for a million is too many."""
+def blocks(sources: Sequence[Source]) -> Iterator[list[Source]]:
+    """Yield each source once, in blocks, since a future each for a million is too many."""
     files: Iterable[Source] = dict.fromkeys(sources)
     if len(sources) > LONG_WORK:
         files = track(files, f"checking {len(sources):,} pictures", total=len(sources))
@@ -173,6 +164,7 @@ class Row(NamedTuple):
     rules: str
     size: int | None = None
     mtime_ns: int | None = None
+    ctime_ns: int | None = None
     sha256: str | None = None
     width: int | None = None
     height: int | None = None
@@ -212,13 +204,14 @@ def survey(
     known = _manifest(cache)
     rows: dict[str, Row] = {}
     try:
-        with _unwarned(), _pool() as pool:
-            for block in _blocks(sources):
-                rows |= {row.path: row for row in _surveyed(block, known, rules, value_range, pool)}
+        with unwarned(), pool() as threads:
+            for block in blocks(sources):
+                done = _surveyed(block, known, rules, value_range, threads)
+                rows |= {row.path: row for row in done}
     finally:
         if cache is not None:
             _write_manifest(cache, {**known, **rows}.values())
-    return _frame(rows.values()).drop(columns="rules")
+    return _frame(rows.values()).drop(columns=["rules", "ctime_ns"])
 
 
 def _surveyed(
@@ -226,13 +219,13 @@ def _surveyed(
     known: dict[str, Row],
     rules: str,
     value_range: Range | None,
-    pool: ThreadPoolExecutor,
+    threads: ThreadPoolExecutor,
 ) -> list[Row]:
     def look(source: Source) -> Row:
         return _full_look(source, known.get(str(source)), rules, value_range)
 
     with _heard() as lines:
-        rows = list(pool.map(look, block))
+        rows = list(threads.map(look, block))
         if not lines():
             return rows
         # Somebody in this block murmured. One by one it shows who.
@@ -240,8 +233,8 @@ def _surveyed(
             if rows[i].reason is None:
                 look(source)
                 if complaint := lines():
-                    reason = f"corrupt, its decoder says: {complaint[0]}; replace it"
-                    rows[i] = rows[i]._replace(reason=reason)
+                    why = f"corrupt, its decoder says: {complaint[0]}; replace it"
+                    rows[i] = rows[i]._replace(reason=why)
     return rows
 
 
@@ -272,13 +265,13 @@ def _full_look(source: Source, known: Row | None, rules: str, value_range: Range
 
     def look() -> str | None:
         nonlocal row
-        size, mtime_ns = status(source)
-        if known and (known.rules, known.size, known.mtime_ns) == (rules, size, mtime_ns):
+        size, *_ = stamp = status(source)
+        if known and known.rules == rules and Stamp(*known[2:5]) == stamp:  # type: ignore[arg-type]
             row = known._replace(changed=False)
             return known.reason
-        row = row._replace(size=size, mtime_ns=mtime_ns)
-        if reason := _wrong_size(size):
-            return reason
+        row = row._replace(**stamp._asdict())
+        if wrong := wrong_size(size):
+            return wrong
         found = content(source)
         digest = hashlib.sha256(found).hexdigest()
         row = row._replace(
@@ -286,14 +279,14 @@ def _full_look(source: Source, known: Row | None, rules: str, value_range: Range
         )
         with Image.open(BytesIO(found), formats=FORMATS) as image:
             row = row._replace(width=image.width, height=image.height, mode=image.mode)
-            if reason := unfit(image, value_range) or missing_end(image, BytesIO(found), size):
-                return reason
+            if wrong := unfit(image, value_range) or missing_end(image, BytesIO(found), size):
+                return wrong
             with _one_large if image.width * image.height > LARGE else nullcontext():
                 width, height = _decoded_size(image, found, value_range)
         row = row._replace(width=width, height=height)
         return None
 
-    return row._replace(reason=reason) if (reason := _said(look)) else row
+    return row._replace(reason=why) if (why := reason(look)) else row
 
 
 def _decoded_size(image: Image.Image, found: bytes, value_range: Range | None) -> tuple[int, int]:
@@ -325,7 +318,7 @@ def _manifest(cache: Path | None) -> dict[str, Row]:
 def _frame(rows: Iterable[Row]) -> "pd.DataFrame":
     import pandas as pd
 
-    whole = dict.fromkeys(("size", "mtime_ns", "width", "height"), "Int64")
+    whole = dict.fromkeys(("size", "mtime_ns", "ctime_ns", "width", "height"), "Int64")
     frame = pd.DataFrame(list(rows), columns=Row._fields, dtype=object)  # None stays None
     return frame.astype({**whole, "changed": bool})
 

@@ -40,10 +40,11 @@ class OtherTask:
     def identity(self) -> dict[str, str]:
         """What a run's key is to know of it."""
         said = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
-        return {"data": self.record()["sha256"], "prompts": said}
+        split = self.record()
+        return {"data": split["sha256"], "content": split["content"], "prompts": said}
 
     def record(self) -> dict[str, Any]:
-        """For the run's record: of the one split its n, what n should be, and its fingerprint."""
+        """Return what the run's record says of its one split."""
         (split,) = self.data.record().values()
         return split
 
@@ -57,7 +58,8 @@ class OtherTask:
         # Not data.check(), which wants a train split.
         check_names(data.classes, data.templates, data.homonyms)
         check_labels(data.splits, data.classes)
-        check_pictures(data.splits, data.value_range)
+        data.look()
+        check_pictures(data.splits, data.unreadable)
         data.attach(
             preprocess=tower.preprocess,
             augment=augment or Augment(),

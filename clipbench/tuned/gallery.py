@@ -122,10 +122,10 @@ def _mark(source: Source) -> str | None:
     name = str(source.absolute() if isinstance(source, Path) else source)
     try:
         name.encode()
-        size, mtime_ns = status(source)
+        stamp = status(source)
     except (OSError, UnicodeEncodeError):
         return None
-    return f"{size} {mtime_ns} {name}"
+    return f"{stamp.size} {stamp.mtime_ns} {stamp.ctime_ns} {name}"
 
 
 class Store:

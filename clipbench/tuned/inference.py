@@ -13,7 +13,7 @@ from clipbench.datamodules.loaders import refuse_small_shared_memory
 from clipbench.datamodules.loading import Key, Pictures, collate
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
-from clipbench.imaging.pictures import faults
+from clipbench.imaging.contents import faults
 from clipbench.models.base import Classifier
 from clipbench.transforms import Preprocess, eval_transform
 

@@ -4,7 +4,7 @@ import io
 import os
 import tarfile
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from clipbench.imaging import pictures
-from clipbench.imaging.pictures import EXTENSIONS, Member, content, faults, pixels, read, survey
+from clipbench.imaging import contents, pictures
+from clipbench.imaging.contents import faults
+from clipbench.imaging.pictures import EXTENSIONS, Member, content, pixels, read, survey
 from tests import picture_kinds
 from tests.picture_kinds import RANGE, encoded, photo
 
@@ -210,28 +211,74 @@ def test_a_decoder_may_raise_anything(written, monkeypatch):
     assert survey([path])["reason"][0] == "as old Pillows do; replace it"
 
 
-def test_the_quick_look_reads_the_two_ends_of_a_file(written, monkeypatch):
+def test_the_look_before_a_run_reads_the_ends_of_a_file_and_all_of_what_is_uncompressed(
+    written, monkeypatch
+):
     noise = np.random.default_rng(0).integers(0, 256, (900, 1100, 3), np.uint8)
-    paths = [
-        written(encoded(noise, kind, **options), kind)
-        for kind, options in {"JPEG": {"quality": 95}, "PNG": {}, "TIFF": {}, "BMP": {}}.items()
-    ]
-    taken = dict.fromkeys(paths, 0)
+    kinds = {"JPEG": {"quality": 95}, "PNG": {}, "TIFF": {}, "BMP": {}, "PPM": {}}
+    paths = {
+        kind: written(encoded(noise, kind, **options), kind) for kind, options in kinds.items()
+    }
+    taken = dict.fromkeys(paths.values(), 0)
 
     class Counted(io.FileIO):
-        def readinto(self, buffer):
-            taken[Path(self.name)] += (count := super().readinto(buffer))
-            return count
+        def read(self, size=-1):
+            found = super().read(size)
+            taken[Path(self.name)] += len(found)
+            return found
 
-    @contextmanager
-    def opened(path):
-        with io.BufferedReader(Counted(path)) as file:
-            yield file
+    monkeypatch.setattr(contents, "opened", lambda path, buffering: Counted(path))
+    assert faults([*paths.values()]) == {}
+    for kind, path in paths.items():
+        if kind in ("JPEG", "PNG"):
+            assert 2 * contents.BLOCK <= taken[path] < 2.1 * contents.BLOCK
+        else:
+            assert taken[path] >= path.stat().st_size
 
-    monkeypatch.setattr(pictures, "opened", opened)
-    assert faults(paths) == {}
-    for path in paths:
-        assert 0 < taken[path] < 100_000 < path.stat().st_size / 5
+
+def one_pixel_apart(kind, **options):
+    """Two images that differ in the centre pixel alone."""
+    pixels = np.random.default_rng(3).integers(0, 256, (301, 301, 3), np.uint8)
+    other = pixels.copy()
+    other[150, 150] ^= 1
+    return encoded(pixels, kind, **options), encoded(other, kind, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *(("BMP", {}), ("TIFF", {}), ("TIFF", {"big_tiff": True}), ("PPM", {})),
+        *(("PNG", {"compress_level": 0}), ("PNG", {})),
+    ],
+)
+def test_a_pixel_amid_an_image_is_other_content(tmp_path, kind, options):
+    first, second = one_pixel_apart(kind, **options)
+    paths = [tmp_path / name for name in ("one", "other", "again")]
+    for path, found in zip(paths, (first, second, first), strict=True):
+        path.write_bytes(found)
+    one, other, again = contents.looks(paths).values()
+    assert one == again
+    assert one.digest != other.digest
+    assert (one.reason, other.reason) == (None, None)
+
+
+def test_a_look_is_kept_until_a_file_changes_however_its_time_is_set(tmp_path, monkeypatch):
+    first, second = one_pixel_apart("BMP")
+    path, cache = tmp_path / "a.bmp", tmp_path / "kept.json"
+    path.write_bytes(first)
+    before = contents.looks([path], cache=cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(contents, "opened", None)  # nothing is opened twice
+        assert contents.looks([path], cache=cache) == before
+    about = path.stat()
+    path.write_bytes(second)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (about.st_size, about.st_mtime_ns)
+    after = contents.looks([path], cache=cache)[path]
+    assert after.digest != before[path].digest
+    for torn in (b"", b"[]", b"{", b'{"a": [1]}'):
+        cache.write_bytes(torn)
+        assert contents.looks([path], cache=cache)[path] == after
 
 
 # what random damage does
