@@ -44,6 +44,8 @@ def job(outcome: Outcome) -> None:
         f"{cost['seconds']:.0f} s, {cost['peak_memory_bytes'] / 1e9:.1f} GB",
         highlight=False,
     )
+    if outcome.note is not None:
+        console.print(f"[yellow]note:[/] {outcome.note}", highlight=False)
     console.print(outcome.folder, highlight=False)
 
 

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +15,11 @@ import torch
 
 from clipbench import __version__, paths
 
-_PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "numpy")
+_PACKAGES = (
+    *("torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "numpy"),
+    "pillow",  # what it decodes may move with it
+)
+_PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
 
 def versions() -> dict[str, str]:
@@ -45,6 +50,45 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def threads() -> int:
+    """Return how many threads an operation on the CPU has, which its last bits depend on."""
+    return torch.get_num_threads()
+
+
+def share_threads(ranks: int) -> None:
+    """Leave each rank of a job its part of the cores.
+
+    However many jobs work at once: a run is the same, to the bit, by any launcher.
+    """
+    share = max(1, cores() // ranks)
+    if share < torch.get_num_threads():
+        torch.set_num_threads(share)
+
+
+def resolved(trainer: Mapping[str, Any], world: int) -> dict[str, Any]:
+    """Return what a run will be on in place of the words that ask for it, as Lightning takes them.
+
+    Args:
+        trainer: the config's node, with ``accelerator``, ``devices`` and ``precision``.
+        world: how many ranks the run has, over all machines.
+    """
+    accelerator, precision = trainer["accelerator"], str(trainer["precision"] or "32-true")
+    if accelerator in ("auto", "gpu"):
+        gpu = "mps" if torch.backends.mps.is_available() else "cuda"
+        none = gpu == "cuda" and not torch.cuda.is_available()
+        accelerator = gpu if not none else "cpu" if accelerator == "auto" else accelerator
+    precision = _PRECISIONS.get(precision, precision)
+    if (accelerator, precision) == ("cpu", "16-mixed"):  # which a CPU has not
+        precision = "bf16-mixed"
+    devices = world // int(trainer["num_nodes"] or 1)
+    return {"accelerator": accelerator, "devices": devices, "precision": precision}
+
+
+def of(trainer: Mapping[str, Any], world: int) -> dict[str, Any]:
+    """Return what a record says a run was on: what :func:`resolved` does, and the threads."""
+    return {**resolved(trainer, world), "threads": threads()}
+
+
 def device(used: torch.device) -> dict[str, Any]:
     """The device's name and the peak memory of this process on it, in bytes."""
     if used.type == "cuda":
@@ -53,7 +97,7 @@ def device(used: torch.device) -> dict[str, Any]:
     # ru_maxrss is in KiB on Linux, in bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    name = f"{used.type}, {torch.get_num_threads()} threads"
+    name = f"{used.type}, {threads()} threads"
     return {"peak_memory_bytes": peak, "device": name}
 
 

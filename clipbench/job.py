@@ -1,8 +1,6 @@
 """One run: config -> datamodule, model -> strategy -> module -> Trainer -> one result.json."""
 
 import contextlib
-import hashlib
-import json
 import math
 import time
 import traceback
@@ -13,11 +11,21 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from clipbench import advice, environment, guards, optim, overrides, ranks, results, resuming
+from clipbench import (
+    advice,
+    environment,
+    guards,
+    identity,
+    optim,
+    overrides,
+    ranks,
+    results,
+    resuming,
+)
+from clipbench.datamodules import leaks
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
 from clipbench.errors import Refused
-from clipbench.fetching import hub
 from clipbench.locks import Held, Lock
 from clipbench.messages import Job, Outcome
 from clipbench.progress import marked
@@ -31,18 +39,6 @@ from clipbench.strategies.base import Strategy
 from clipbench.streams import LOG
 from clipbench.training import Training
 from clipbench.transforms import Augment
-
-
-def weights_identity(pretrained: str | None) -> str | None:
-    """A tag as it is; a file by the hash of its content."""
-    try:
-        path = pretrained and hub.local(pretrained)
-    except Refused:  # to be said by the model, after the guards
-        return pretrained
-    if not path:
-        return pretrained
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Run:
@@ -87,6 +83,8 @@ class Run:
         self.merge = alphas.asked(self.config)
         other = self.config["retention"]
         self.retention = None if other is None else Retention(other, self.config["seed"])
+        self.splits = self.data.record()
+        self.devices = environment.resolved(self.config["trainer"], ranks.here.world)
         self.identity = self._identity()
         self.key = results.key(self.identity)
         self.training = results.key(results.of_training(self.identity))
@@ -95,6 +93,7 @@ class Run:
         self.record: dict[str, Any] = {}
         self.begin: resuming.Point | None = None
         self.lock: Lock | None = None
+        self.leaks: list[str] = []
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -143,15 +142,13 @@ class Run:
         return f"val/{name}"
 
     def _identity(self) -> dict[str, Any]:
-        config = {k: v for k, v in self.config.items() if k not in self.strategy.ignores}
-        if config.get("steps") is not None:
-            config.pop("epochs", None)
-        pretrained = weights_identity(config["model"].get("pretrained"))
-        config["model"] = {**config["model"], "pretrained": pretrained}
-        data = {name: split["sha256"] for name, split in self.data.record().items()}
-        said = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
-        others = {name: other.identity() for name, other in self.others.items()}
-        return results.identity(config, data=data, prompts=said, **others)
+        return identity.of(
+            {k: v for k, v in self.config.items() if k not in self.strategy.ignores},
+            data=self.splits,
+            prompts=self.prompts,
+            others={name: other.identity() for name, other in self.others.items()},
+            devices=self.devices,
+        )
 
     @property
     def others(self) -> dict[str, OtherTask]:
@@ -159,28 +156,11 @@ class Run:
         others = {"retention": self.retention, "mix": self.mixed}
         return {name: other for name, other in others.items() if other is not None}
 
-    @property
-    def completed(self) -> bool:
-        """Whether an earlier command completed this very run; its folder is then left alone."""
-        record = results.read(self.folder)
-        return record is not None and record["status"] == "completed"
-
     def same_training(self) -> Path | None:
-        """A completed run whose weights are those that this one would come to, if there is one."""
+        """Return a run to take the weights from, see :func:`clipbench.identity.twin`."""
         if not self.strategy.trains or self.training == self.key:
             return None
-        # To be seen, or kept, while it trains.
-        if self.config["retention_every_epoch"] or self.config["keep"] is not None:
-            return None
-        for folder in sorted(self.folder.parent.glob("*")):
-            record = results.read(folder) or {}
-            same = (record.get("status"), record.get("training")) == ("completed", self.training)
-            # Where the start was chosen, averages lead to the last epoch instead.
-            chosen = same and record["selection"]["epoch"]
-            file = "model.safetensors" if chosen else "checkpoints/last.ckpt"
-            if same and (folder / file).is_file():
-                return folder
-        return None
+        return identity.twin(self.folder, self.training, self.config)
 
     def guard(self) -> None:
         """Refuse what cannot give a right number, before any weights are looked for.
@@ -215,21 +195,32 @@ class Run:
         Returns:
             How the run has ended before, or that it is at work elsewhere; None to go on.
         """
-        if self.completed:
+        # Before a completed run is looked for, which may have been allowed to go on with them.
+        other = {name: next(iter(one.data.splits.values())) for name, one in self.others.items()}
+        self.leaks = leaks.check({**self.data.splits, **other}, self.config["leaks"])
+        if (done := self._before()) is not None and done.status == "completed":
             resuming.clear(self.folder)  # of a run that was killed before it could
-            return Outcome("completed", key=self.key, folder=str(self.folder), before=True)
+            return done
         self.guard()
         try:
             self.lock = Lock(self.folder)
         except Held as holder:
             return Outcome("elsewhere", key=self.key, folder=str(self.folder), error=str(holder))
+        if (done := self._before()) is not None:
+            self.close()
+        return done
+
+    def _before(self) -> Outcome | None:
+        """Return how an earlier command has ended this very run, if that is to stay."""
+        if (retry := self.config["retry"]) not in identity.RETRY:
+            raise Refused(f"retry={retry}: is not one of failed, versions. Use one, or null.")
         record = results.read(self.folder) or {}
         status, error = record.get("status", ""), record.get("error")
-        again = status == "interrupted" or (status != "completed" and self.job.retry)
-        if not status or again:
-            return None
-        self.close()
-        return Outcome(status, key=self.key, folder=str(self.folder), error=error, before=True)
+        ended = Outcome(status, key=self.key, folder=str(self.folder), error=error, before=True)
+        if status == "completed":
+            again = identity.again(self.folder, record, self.config, self.job.asked)
+            return None if again else replace(ended, note=identity.difference(record))
+        return None if status in ("", "interrupted") or self.job.retry else ended
 
     def open(self) -> None:
         """Find where to go on, or empty the folder, and write down what this run is.
@@ -268,8 +259,9 @@ class Run:
             **results.of_seed(self.identity, self.strategy.random, bool(self.strategy.fits_head)),
             "config": self.config,
             "versions": environment.versions(),
+            "environment": environment.of(self.config["trainer"], ranks.here.world),
             "git": environment.git(),
-            "data": {**self.data.record(), **{k: v.record() for k, v in self.others.items()}},
+            "data": {**self.splits, **{k: v.record() for k, v in self.others.items()}},
             "steps": {
                 "total": self.schedule.total,
                 "warmup": self.schedule.warmup,
@@ -286,6 +278,8 @@ class Run:
             "advice": self.reasons,
             "warnings": [],
         }
+        for warning in self.leaks:
+            self.warn(warning)
         self.write()
 
     def close(self) -> None:

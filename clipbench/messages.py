@@ -1,5 +1,6 @@
 """What a command and the processes of its jobs tell each other: plain data."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Job:
         at_once: how many jobs share the machine.
         environment: variables of this job's own, such as which GPU it has.
         node: which of several machines this is; None for the only one.
+        asked: when it was, in seconds since the epoch.
     """
 
     config: dict[str, Any]
@@ -45,6 +47,7 @@ class Job:
     at_once: int = 1
     environment: dict[str, str] = field(default_factory=dict)
     node: Node | None = None
+    asked: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Outcome:
         before: True if an earlier command has brought the run to this end.
         signal: that has interrupted it.
         violent: whether a process of it was ended by a signal.
+        note: how the run of an earlier command was made otherwise than now; None where it was not.
     """
 
     status: str
@@ -71,6 +75,7 @@ class Outcome:
     before: bool = False
     signal: int | None = None
     violent: bool = False
+    note: str | None = None
 
     @property
     def code(self) -> int:

@@ -61,7 +61,7 @@ _OFF: Mapping[str, Mapping[str, Any]] = {
 }
 _AFTER = {"alphas", "merge", "merge_bn", "retention", "retention_every_epoch"}
 _ROOT_OUTSIDE = {
-    *("prompts", "logger", "callbacks", "gate", "allow_unfinished_warmup", "keep"),
+    *("prompts", "logger", "callbacks", "gate", "leaks", "allow_unfinished_warmup", "keep"),
     *("retry", "timeout", "rank_timeout", "ckpt", "claim"),
 }
 
@@ -122,6 +122,28 @@ def _no_onlookers(callbacks: Mapping[str, Any]) -> dict[str, Any]:
         for name, node in callbacks.items()
         if node and str(node["_target_"]).rpartition(".")[2] not in _ONLOOKERS
     }
+
+
+def current(record: Mapping[str, Any]) -> bool:
+    """Return whether a record says what its images held; older ones are read, but never reused."""
+    data = record.get("data") or {}
+    return all("content" in split for split in data.values())
+
+
+def seen(split: Mapping[str, Any]) -> str:
+    """Return what two numbers share that are of the same images and labels.
+
+    Args:
+        split: of a record's ``data``. An older one does not say what its images held: it is the
+            same as another of that kind, and as none that does.
+    """
+    return "/".join(filter(None, (split["sha256"], split.get("content"))))
+
+
+def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two splits of records are of the same images, as far as one can tell."""
+    contents = {split["content"] for split in (one, other) if split.get("content")}
+    return one["sha256"] == other["sha256"] and len(contents) < 2
 
 
 def of_training(identity: Mapping[str, Any]) -> dict[str, Any]:

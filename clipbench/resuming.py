@@ -23,6 +23,7 @@ from clipbench.progress import console, marked
 from clipbench.tensorboard import events
 
 _KEPT = 2
+_DATA = {"data": "sha256", "content": "content"}  # of an identity, in a record
 
 
 @dataclass(frozen=True)
@@ -263,13 +264,20 @@ def _differing(record: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterat
     """What of another run's identity is not as it is here."""
     if "config" not in record:
         return
-    theirs, ours = (
-        dict(_flat(node["config"])) for node in (results.identity(record["config"]), identity)
-    )
+    config, devices = record["config"], record.get("environment") or {}
+    resolved = {name: devices.get(name, own) for name, own in config["trainer"].items()}
+    known = results.identity({**config, "trainer": resolved})["config"]
+    theirs, ours = (dict(_flat(node)) for node in (known, identity["config"]))
     # What a strategy ignores is in a config alone; a file of weights counts by its content.
     for name in sorted(theirs.keys() & ours.keys() - {"model.pretrained"}):
         if theirs[name] != ours[name]:
             yield f"{name}={theirs[name]} there and {ours[name]} here"
+    data = record.get("data") or {}
+    for what, key in (("labels", "data"), ("images", "content")):
+        here = identity.get(key, {})
+        others = [name for name in here if data.get(name, {}).get(_DATA[key]) != here[name]]
+        if others:
+            yield f"the {what} of {', '.join(others)} are not those here"
 
 
 def _flat(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

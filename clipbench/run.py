@@ -27,7 +27,8 @@ lr batch_size micro_batch epochs steps freeze_depth text_freeze_depth seed warmu
 weight_decay layer_decay ema label_smoothing head_lr_factor grad_checkpointing alphas
 merge merge_bn retention=DATASET retention_every_epoch mix=DATASET mix_fraction mix_weight
 monitor patience keep=all
-allow_unfinished_warmup gate retry=failed timeout rank_timeout ckpt.resume=PATH ckpt.every_steps
+allow_unfinished_warmup gate leaks=allow retry=failed|versions timeout rank_timeout
+ckpt.resume=PATH ckpt.every_steps
 dataset.root dataset.shots dataset.workers model.pretrained model.image_size trainer.devices
 trainer.num_nodes trainer.precision
 

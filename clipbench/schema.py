@@ -63,6 +63,7 @@ class Root:
     keep: Any = None
     allow_unfinished_warmup: bool = False
     gate: bool = True
+    leaks: str = "stop"
     claim: Any = None
     ckpt: Any = MISSING
     retry: str | None = None

@@ -220,8 +220,12 @@ def _score(outcome: Outcome) -> float | None:
 def headline(jobs: Sequence[Job], at_once: int | None) -> str:
     """How many jobs, how many are done, and how long the others may take."""
     known = [record for _, record in results.records(jobs[0].outputs)]
-    known = [record for record in known if record["status"] == "completed"]
-    done = [next((r for r in known if results.answers(r, job.config)), None) for job in jobs]
+    known = [r for r in known if r["status"] == "completed" and results.current(r)]
+    done = [
+        next((r for r in known if results.answers(r, job.config)), None)
+        for job in jobs
+        if job.config["ckpt"]["resume"] is not None
+    ]
     seconds = [record["cost"]["seconds"] for record in done if record is not None]
     return expected("jobs", len(jobs), seconds, at_once)
 

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
-from clipbench import ranks
+from clipbench import environment, ranks
 from clipbench.callbacks import AtomicCheckpointIO
 from clipbench.errors import Refused
 from clipbench.progress import console
@@ -62,7 +62,16 @@ def trainer(
     )
     # SIGTERM ends a run at once: Lightning's handlers would end it later, as if nothing had been.
     built._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    _check_devices(built, environment.resolved(config["trainer"], ranks.here.world))
     return built
+
+
+def _check_devices(built: Trainer, resolved: Mapping[str, Any]) -> None:
+    """Stop a run that would not be on what its key says."""
+    device = built.strategy.root_device.type
+    found = {"accelerator": device, "devices": built.num_devices, "precision": built.precision}
+    if found != dict(resolved):
+        raise RuntimeError(f"Lightning came to {found} where the key of the run has {resolved}")
 
 
 def _logger(name: str, node: Mapping[str, Any], folder: Path) -> Logger:

@@ -13,6 +13,7 @@ from clipbench import (
     advice,
     environment,
     guards,
+    identity,
     last_events,
     optim,
     ranks,
@@ -306,6 +307,8 @@ class Training:
         self.record["weights_from"] = {"key": record["key"], "folder": source.name}
         self.record["cost"] = record["cost"]
         console.print(f"weights of {source.name}, which trained the same", highlight=False)
+        if note := identity.difference(record):
+            self.run.warn(f"the weights of {source.name} were {note}")
         return last
 
     def _seal(self) -> None:

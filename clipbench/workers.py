@@ -150,8 +150,6 @@ def _several(job: Job, senders: Sequence[Connection]) -> tuple[int, int] | None:
 
 def _rank(job: Job, senders: Sequence[Connection]) -> None:
     """One rank of a job."""
-    import torch
-
     from clipbench import allocator, environment, ranks
     from clipbench.job import execute
     from clipbench.progress import console
@@ -161,9 +159,7 @@ def _rank(job: Job, senders: Sequence[Connection]) -> None:
         signal.signal(number, signal.SIG_DFL)
     names = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
     rank, local, world = (int(os.environ.get(name, alone)) for name, alone in names.items())
-    threads = max(1, environment.cores() // (len(senders) * job.at_once))
-    if threads < torch.get_num_threads():
-        torch.set_num_threads(threads)
+    environment.share_threads(len(senders))
     console.quiet = rank > 0
     if world > 1:
         ranks.join(rank, world, job.config["rank_timeout"])

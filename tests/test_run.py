@@ -89,11 +89,25 @@ def test_what_a_run_leaves(sweep):
     assert list(record) == [
         *("schema", "key", "training", "weights_from"),
         *("status", "error", "log", "model", "dataset", "strategy", "lr"),
-        *("batch_size", "epochs", "freeze_depth", "seed", "config", "versions", "git", "data"),
-        *("steps", "batch", "parameters", "curve", "final", "selection", "alpha_curve"),
+        *("batch_size", "epochs", "freeze_depth", "seed", "config", "versions"),
+        *(
+            "environment",
+            "git",
+            "data",
+            "steps",
+            "batch",
+            "parameters",
+            "curve",
+            "final",
+            "selection",
+            "alpha_curve",
+        ),
         *("temperature", "cost", "advice", "warnings", "sha256"),
     ]
-    assert record["data"]["test_ood"].keys() == {"n", "expected", "sha256", "rule"}
+    assert record["data"]["test_ood"].keys() == {"n", "expected", "sha256", "content", "rule"}
+    assert record["environment"] == {
+        **{"accelerator": "cpu", "devices": 1, "precision": "32-true", "threads": 1},
+    }
     assert record["steps"] == {"total": 6, "warmup": 1, "peak_lr": record["lr"]}
     assert record["parameters"]["groups"]["head"] == {
         "parameters": 2328,

@@ -181,6 +181,7 @@ class Comparison:
 
 def _look(job: Job) -> None:
     """Refuse data that no job could take, once and not by each of them."""
+    from clipbench.datamodules import leaks
     from clipbench.datamodules.base import ClassificationDataModule
     from clipbench.datamodules.checks import check_names
     from clipbench.schema import build
@@ -190,6 +191,8 @@ def _look(job: Job) -> None:
         raise Refused(f"{job.choices['dataset']} has captions and no classes; compare needs these")
     data.prepare(job.config["seed"])
     check_names(data.classes, data.templates, data.homonyms)
+    data.look()  # which is kept for the jobs
+    leaks.check(data.splits, job.config["leaks"])
 
 
 def _epochs(chosen: int | None) -> list[str]:

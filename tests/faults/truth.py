@@ -38,7 +38,7 @@ def _work(case: Case, blind: bool, place: Path, output: Path, end: Connection) -
     try:
         case.check(place)
         end.send((_PASSED, ""))
-    except AssertionError as failure:
+    except (AssertionError, pytest.fail.Exception) as failure:
         end.send((_FAILED, str(failure) or traceback.format_exc()))
     except BaseException:
         end.send((_BROKEN, traceback.format_exc()))
