@@ -222,12 +222,12 @@ def _aligned(
         raise Refused("a comparison needs a run on either side; give the folders of both")
     seen: dict[str, Path] = {}
     for run, *_ in (*first, *second):
-        seen.setdefault(predicted.record(run, split)["data"][split]["sha256"], run)
+        seen.setdefault(results.seen(predicted.record(run, split)["data"][split]), run)
     if len(seen) > 1:
         (digest, run), (other_digest, other_run), *_ = seen.items()
         raise Refused(
-            f"{run} and {other_run} saw different pictures or labels of split={split} "
-            f"({digest[:8]} and {other_digest[:8]}); compare runs on one split"
+            f"{run} and {other_run} saw different pictures or labels of split={split}"
+            f"{_unlike(digest, other_digest)}"
         )
 
     def read(run: Path, *alpha: str) -> pd.DataFrame:
@@ -239,6 +239,19 @@ def _aligned(
         for side in (first, second)
     )
     return order["label"].to_numpy(), (one, other)
+
+
+def _unlike(first: str, second: str) -> str:
+    """Return how two splits differ, and what to do; of each what :func:`results.seen` gives."""
+    (labels, content), (other_labels, other_content) = (
+        [*text.split("/"), ""][:2] for text in (first, second)
+    )
+    if labels != other_labels:
+        return f" ({labels[:8]} and {other_labels[:8]}); compare runs on one split"
+    if content and other_content:
+        how = f"the images of equal names are others, {content[:8]} and {other_content[:8]}"
+        return f" ({how}); compare runs on one split"
+    return ", as far as is known: one is of before content was recorded; run it again"
 
 
 def _scorer(

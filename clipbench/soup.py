@@ -56,10 +56,11 @@ def ingredients(sweep: Path) -> Runs:
 def _start(record: dict[str, Any]) -> dict[str, Any]:
     """What all ingredients must share."""
     config, data = record["config"], record["data"]
+    evaluated = {k: v for k, v in data.items() if k not in ("train", "retention")}
     return {
         "their model": config["model"],
         "their dataset": record["dataset"],
-        "their data": {k: v["sha256"] for k, v in data.items() if k not in ("train", "retention")},
+        "their data": {name: results.seen(split) for name, split in evaluated.items()},
         "the start of their head": config["strategy"].get("head"),
         "the metric they are selected by": record["selection"]["metric"],
     }
@@ -97,17 +98,19 @@ def cook(runs: Runs, kind: str, bn: str) -> Outcome:
         return Outcome("completed", key=key, folder=str(folder), before=True)
     folder.mkdir(parents=True, exist_ok=True)
     config = {**best["config"], "logger": {}, "callbacks": {}}
+    evaluate = evaluation(config, folder)
+    data = _unchanged(evaluate, best)
     record = {
         **best,
         **{"key": key, "training": key, "strategy": "soup", "status": "interrupted"},
         **{"config": config, "versions": environment.versions(), "git": environment.git()},
+        **{"environment": environment.of(config["trainer"], 1), "data": data},
         **{"curve": best["curve"][:1], "final": {}, "alpha_curve": [], "weights_from": None},
         "selection": {**best["selection"], "epoch": None, "alpha": None},
         "soup": {"kind": kind, "bn": bn, "ingredients": keys, "kept": []},
         "warnings": [],
     }
     results.write(folder, record)
-    evaluate = evaluation(config, folder)
     for warning in evaluate.module.classifier.tower.warnings:
         _warn(record, warning)
     if not evaluate.module.classifier.meaningful:
@@ -120,6 +123,22 @@ def cook(runs: Runs, kind: str, bn: str) -> Outcome:
     record["status"] = "completed"
     results.write(folder, record)
     return Outcome("completed", key=key, folder=str(folder))
+
+
+def _unchanged(evaluate: Evaluation, best: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of the data that a soup is evaluated on.
+
+    Raises:
+        Refused: if its images are no longer those that the runs saw.
+    """
+    found = {**best["data"], **evaluate.data.record()}
+    changed = [name for name in found if not results.alike(found[name], best["data"][name])]
+    if changed:
+        raise Refused(
+            f"the images or labels of {', '.join(changed)} have changed since the runs of this "
+            "sweep were made. Run the sweep again, and its soup after it."
+        )
+    return found
 
 
 def _average(evaluate: Evaluation, runs: Runs, kind: str, bn: str) -> list[str]:

@@ -36,7 +36,7 @@ def guesses(seed, right, labels=LABELS):
 def saved(tmp_path):
     """Writes a run's record and predictions, its rows in an order of their own."""
 
-    def write(name, predicted, labels=LABELS, sha256="a" * 64):
+    def write(name, predicted, labels=LABELS, sha256="a" * 64, **more):
         folder = tmp_path / name
         folder.mkdir()
         rows = {"split": "test", "id": [f"{i}.png" for i in range(len(labels))]}
@@ -44,7 +44,7 @@ def saved(tmp_path):
         other = frame.assign(split="val", prediction=0)
         order = np.random.default_rng(len(name)).permutation(len(frame))
         pd.concat([other, frame.iloc[order]]).to_parquet(folder / "predictions.parquet")
-        record = {"schema": results.SCHEMA, "data": {"test": {"sha256": sha256}}}
+        record = {"schema": results.SCHEMA, "data": {"test": {"sha256": sha256, **more}}}
         results.write(folder, record)
         return folder
 
@@ -144,6 +144,11 @@ def test_other_splits_are_refused_by_name(saved):
     one, other = saved("one", LABELS), saved("other", LABELS, sha256="b" * 64)
     with pytest.raises(Refused, match=r"one and .*other saw different .*aaaaaaaa and bbbbbbbb"):
         compare([one], [other])
+    images = [saved(name, LABELS, content=name * 64) for name in "xy"]
+    with pytest.raises(Refused, match="the images of equal names are others, xxxxxxxx and yyyyyyy"):
+        compare(*([run] for run in images))
+    with pytest.raises(Refused, match="one is of before content was recorded; run it again"):
+        compare([one], [images[0]])
     with pytest.raises(Refused, match="no record of split=test_ood"):
         compare([one], [one], "test_ood")
     with pytest.raises(Refused, match="a run on either side"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clipbench import paired, predicted
+from clipbench import paired, predicted, results
 from clipbench.paired import Difference
 from clipbench.reporting.candidates import Candidate, candidates, measure
 from clipbench.tabling import frames
@@ -130,7 +130,7 @@ def answers(runs: frames.Runs) -> list[Answer]:
     for folder, record in runs:
         split = "test" if "test" in record["data"] else "val"
         told = record["data"][split]
-        groups.setdefault((record["dataset"], told["sha256"]), []).append((folder, record))
+        groups.setdefault((record["dataset"], results.seen(told)), []).append((folder, record))
     return [_answer(own) for own in groups.values()]
 
 
@@ -152,7 +152,8 @@ def _answer(runs: frames.Runs) -> Answer:
         if name in ("val", "retention") and name != split:
             continue
         compared[name] = {}
-        prints = {(r["data"].get(name) or {}).get("sha256") for c in found for r in c.records}
+        splits = [r["data"].get(name) for c in found for r in c.records]
+        prints = {split and results.seen(split) for split in splits}
         if metric in paired.METRICS and len(found) > 1 and len(prints) == 1:
             models = {one.name: one.folders for one in found}
             compared[name] = paired.compare_all(models, name, metric, RESAMPLES)

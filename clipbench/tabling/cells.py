@@ -28,6 +28,7 @@ class Split:
         expected: pictures that the split's list has.
         sha256: its fingerprint.
         scheme: which of the dataset's split schemes.
+        content: what its images held; None of a run of before that was recorded.
     """
 
     name: str
@@ -36,10 +37,17 @@ class Split:
     expected: int
     sha256: str
     scheme: str | None
+    content: str | None = None
 
     def __str__(self) -> str:
         whole = f" of {self.expected}" if self.n != self.expected else ""
-        return f"{self.name} {self.sha256[:8]} n={self.n}{whole}"
+        return f"{self.name} {frames.shown(self.sha256, self.content)} n={self.n}{whole}"
+
+    def may_be(self, other: "Split") -> bool:
+        """Return whether it is another's images and labels, as far as one can tell."""
+        known = self.content is None or other.content is None or self.content == other.content
+        told = [(s.name, s.n, s.expected, s.sha256) for s in (self, other)]
+        return known and told[0] == told[1]
 
     def unlike(self, published: str | None) -> str | None:
         """Why a published number is not of these pictures; None if it is, as far as one can tell.
@@ -195,7 +203,8 @@ def _split(rows: pd.DataFrame, metric: str) -> Split:
     stem = f"data/{name}" if f"data/{name}/sha256" in rows else "data"
     if stem == "data" and name != "test":
         raise Refused(f"{metric}: the pictures of {name} are not known; run make freeze again")
-    if rows[f"{stem}/sha256"].nunique() > 1:
+    contents = frames.contents(rows, stem)
+    if rows[f"{stem}/sha256"].nunique() > 1 or len(set(contents)) > 1:
         keys = ", ".join(rows["key"])
         raise Refused(f"runs {keys} differ by more than their seed: by the pictures of {name}")
     first = rows.iloc[0]
@@ -207,4 +216,5 @@ def _split(rows: pd.DataFrame, metric: str) -> Split:
         int(first[f"{stem}/expected"]),
         str(first[f"{stem}/sha256"]),
         None if scheme is None or pd.isna(scheme) else str(scheme),
+        contents[0],
     )

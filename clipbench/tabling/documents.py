@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from clipbench.errors import Refused
 from clipbench.statistics import Interval
 from clipbench.tabling import footnotes, significance, typeset
-from clipbench.tabling.cells import Cell, Measured
+from clipbench.tabling.cells import Cell, Measured, Split
 from clipbench.tabling.layouts import Layout
 from clipbench.tabling.significance import Best
 
@@ -80,12 +81,12 @@ def document(layout: Layout) -> Document:
 
 
 def _one_split(layout: Layout, place: int, name: str) -> None:
-    seen: dict[str, dict[str, list[str]]] = {}
+    seen: dict[str, dict[Split, list[str]]] = {}
     for row, cell in zip(layout.rows, layout.column(place), strict=True):
         if isinstance(cell, Cell) and cell.measured and (split := cell.measured.split):
-            seen.setdefault(split.dataset, {}).setdefault(str(split), []).append(row)
+            seen.setdefault(split.dataset, {}).setdefault(split, []).append(row)
     for dataset, splits in seen.items():
-        if len(splits) > 1:
+        if not all(one.may_be(other) for one, other in combinations(splits, 2)):
             told = "; ".join(f"{split} in {', '.join(rows)}" for split, rows in splits.items())
             raise Refused(
                 f"table {layout.name}, column {name}: rows were measured on different pictures of "
@@ -101,6 +102,8 @@ def _best(layout: Layout, place: int) -> dict[int, Best]:
             blocks.setdefault(split.sha256, []).append((number, cell.measured))
     found: dict[int, Best] = {}
     for block in blocks.values():
+        if len({own.split.content for _, own in block if own.split}) > 1:
+            continue  # of some it is not known whether they saw the images of the others
         one = significance.best([own for _, own in block])
         if one and "metric" in layout.spec["columns"][place]:
             found[block[one.place][0]] = one
@@ -181,7 +184,7 @@ def _numbers(cell: Cell) -> dict[str, Any]:
         row |= {"over": None if math.isnan(one.low) else one.over, "seeds": len(own.by_seed)}
         if own.split:
             row |= {"split": own.split.name, "n": own.split.n, "expected": own.split.expected}
-            row |= {"sha256": own.split.sha256}
+            row |= {"sha256": own.split.sha256, "content": own.split.content}
     if cell.published:
         row |= {"published": cell.published.text, "firsthand": cell.published.firsthand}
         row |= {"source": cell.published.source, "citation": cell.published.citation}

@@ -40,6 +40,7 @@ def of(layout: Layout, best: Mapping[int, Mapping[int, Best]]) -> Iterator[str]:
         yield f"Where several settings were run, the best on val: up to {tried} of them."
     if any("(stand-in)" in row for row in layout.rows):
         yield "A stand-in is a tiny model or a drawn world: no difference from a published number."
+    yield from _unknown(layout)
     yield from _apart(layout)
     yield from _correlations(layout)
     if any(layout.hours):
@@ -66,6 +67,23 @@ def _of_these_runs(layout: Layout, best: Mapping[int, Mapping[int, Best]]) -> It
                     f"Not bold, {where}: these trained models differ on these images, and another "
                     f"seed may reverse it ({', '.join(one.tests)})."
                 )
+
+
+def _unknown(layout: Layout) -> Iterator[str]:
+    """Name the rows whose images are those of the others by their names and labels alone."""
+    splits = [
+        (row, cell.measured.split)
+        for row, cells in zip(layout.rows, layout.grid, strict=True)
+        for cell in cells
+        if isinstance(cell, Cell) and cell.measured and cell.measured.split
+    ]
+    known = {split.sha256 for _, split in splits if split.content}
+    rows = dict.fromkeys(row for row, s in splits if not s.content and s.sha256 in known)
+    if rows:
+        yield (
+            f"Run before the content of images was recorded: {', '.join(rows)}; by names and "
+            "labels they saw the images of the others, and no test compares them."
+        )
 
 
 def _apart(layout: Layout) -> Iterator[str]:

@@ -19,7 +19,7 @@ AXES = (
     *("freeze_depth", "shots", "seed"),
 )
 _NO_AXES = ("key", "status", "folder", "epoch0")
-_SPLIT = ("n", "expected", "sha256")
+_SPLIT = ("n", "expected", "sha256", "content")
 VARIES, SETTING = "run/varies", "run/setting"
 _NUMBERS = ("lr", "batch_size", "epochs", "shots", "seed", "epoch0")
 
@@ -27,9 +27,9 @@ _NUMBERS = ("lr", "batch_size", "epochs", "shots", "seed", "epoch0")
 def frame(runs: Runs) -> pd.DataFrame:
     """One row a run: what its sweep typed, its axes, metrics, cost, data and versions.
 
-    ``data/n``, ``data/expected`` and ``data/sha256`` are of the test split, or of val where there
-    is none; other splits' are ``data/val/n``, ... ``curve/0``, ``curve/1``, ... is the metric that
-    the run was selected by, after that many epochs.
+    ``data/n``, ``data/expected``, ``data/sha256`` and ``data/content`` are of the test split, or of
+    val where there is none; other splits' are ``data/val/n``, ... ``curve/0``, ``curve/1``, ... is
+    the metric that the run was selected by, after that many epochs.
     """
     rows = pd.DataFrame([_row(folder, record) for folder, record in runs])
     names = [str(c) for c in rows]
@@ -47,7 +47,7 @@ def _row(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     flat |= {"cost/parameters": record["parameters"]["total"]}
     flat |= {"cost/trainable": record["parameters"]["trainable"]}
     flat |= {"cost/steps": record["steps"]["total"]}
-    flat |= {f"data/{name}": split[name] for name in _SPLIT}
+    flat |= {f"data/{name}": split.get(name) for name in _SPLIT}
     evaluated = {name: of for name, of in record["data"].items() if name not in ("train", "test")}
     for name, of in evaluated.items():
         flat |= {f"data/{name}/{what}": of[what] for what in _SPLIT if what in of}
@@ -186,6 +186,22 @@ def bars(frame: pd.DataFrame, column: str) -> list[list[float]]:
     """How far the intervals of :func:`means` go below their means, and above."""
     ends = (frame[column] - frame[f"{column} low"], frame[f"{column} high"] - frame[column])
     return [end.clip(lower=0).tolist() for end in ends]
+
+
+def contents(frame: pd.DataFrame, stem: str = "data") -> list[str | None]:
+    """Return what the images of each row held; None for runs of before that was recorded.
+
+    Args:
+        frame: one row a run.
+        stem: of the columns of a split: ``data``, ``data/val``, ...
+    """
+    column = frame.get(f"{stem}/content", pd.Series(None, index=frame.index, dtype=object))
+    return [None if pd.isna(value) else str(value) for value in column]
+
+
+def shown(sha256: str, content: str | None) -> str:
+    """Return the start of a split's fingerprint and of its images', as tables print them."""
+    return sha256[:8] + (f"/{content[:8]}" if content else "")
 
 
 def cell(value: Any) -> str:

@@ -60,7 +60,7 @@ def _told(frame: pd.DataFrame) -> list[str]:
 def result_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a run: the axes that vary, epoch 0, the chosen epoch, every metric, and the data.
 
-    ``data`` is the start of the test split's fingerprint and the number of its pictures: rows
+    ``data`` is the start of the test split's fingerprint, of its images', and their number: rows
     compare only where it is equal.
     """
     told, table = _told(frame), _named(frame)
@@ -75,9 +75,10 @@ def _named(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _data(frame: pd.DataFrame) -> list[str]:
-    rows = frame[["data/sha256", "data/n", "data/expected"]].itertuples(index=False)
+    columns = (frame[f"data/{name}"] for name in ("sha256", "n", "expected"))
     return [
-        f"{digest[:8]} n={n}{f' of {whole}' if n != whole else ''}" for digest, n, whole in rows
+        f"{frames.shown(digest, content)} n={n}{f' of {whole}' if n != whole else ''}"
+        for digest, n, whole, content in zip(*columns, frames.contents(frame), strict=True)
     ]
 
 
