@@ -1,6 +1,5 @@
 """What there is of a dataset, and what is wrong with it, found without training on it."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,9 @@ from clipbench.datamodules.checks import (
     check_labels,
     check_names,
     check_splits,
+    seen,
 )
+from clipbench.datamodules.leaks import pairs
 from clipbench.datamodules.split import Split
 from clipbench.errors import Refused
 from clipbench.imaging.pictures import survey
@@ -31,7 +32,8 @@ class Audit:
     """What was found.
 
     Attributes:
-        rows: per split its ``n`` on disk, ``expected`` by the lists, ``published``, ``sha256``, ...
+        rows: per split its ``n`` on disk, ``expected`` by the lists, ``published``, ``sha256``,
+            ``content``, ...
         sums: splits joined by ``+`` with the sum that is published.
         classes: how many there are, and how many are published; None where none are.
         labels: of each class its label, what the dataset calls it, and what prompts call it.
@@ -95,6 +97,7 @@ def audit(data: DataModule, name: str, cache: Path) -> Audit:
                 found.faults[lost] = lines
             else:
                 found.warnings.append(f"{lost}: a result on the rest is not on {split_name}")
+    there, _ = seen(there, data.root, data.value_range)
     known = published(name, getattr(data, "scheme", None))
     found.rows = _rows(lists, there, known)
     sums = known[known["split"].str.contains("+", regex=False)]
@@ -124,6 +127,7 @@ def _rows(
             "published": counts.get(name),
             "captions": split.captions and sum(map(len, split.captions)),
             "sha256": there[name].fingerprint(),
+            "content": there[name].content(),
             "rule": split.rule,
         }
         for name, split in lists.items()
@@ -166,7 +170,7 @@ def _least(counts: Any) -> int:
 def _files(
     there: Mapping[str, Split], cache: Path, value_range: tuple[float, float] | None, found: Audit
 ) -> None:
-    """Every file decoded, and bytes that stand twice."""
+    """Decode every file, and find images that are in two splits, byte for byte."""
     sources = list(dict.fromkeys(s for split in there.values() for s in split.sources))
     manifest = survey(sources, cache, value_range)
     bad = manifest[manifest["reason"].notna()]
@@ -177,21 +181,19 @@ def _files(
         first = changed["path"].iloc[0]
         found.warnings.append(f"{len(changed):,} files changed since the last check, first {first}")
     digests = dict(zip(manifest["path"], manifest["sha256"], strict=True))
-    hashed = {name: _digests(split, digests) for name, split in there.items()}
-    for name, other in ((a, b) for a in TRAINING for b in hashed if a in hashed and b != a):
-        if (other, name) == TRAINING:
-            continue  # said already, the other way round
+    hashed = {name: _hashes(split, digests) for name, split in there.items()}
+    for name, other in pairs(hashed):
         if both := hashed[name].keys() & hashed[other].keys():
-            pair = min((hashed[name][d], hashed[other][d]) for d in both)
-            found.warnings.append(
-                f"{len(both):,} pictures stand byte for byte in {name} and in {other}, such as "
-                f"{pair[0]} and {pair[1]}"
+            count = f"{len(both):,} images are" if len(both) > 1 else "1 image is"
+            found.faults[f"{count} byte for byte in {name} and in {other}"] = sorted(
+                f"{name}: {hashed[name][digest]} = {other}: {hashed[other][digest]}"
+                for digest in both
             )
 
 
-def _digests(split: Split, of: Mapping[str, str]) -> dict[str, str]:
-    """The digest of each picture's bytes, or pixels, with its id."""
+def _hashes(split: Split, of: Mapping[str, str]) -> dict[str, str]:
+    """Return the id of each image by the sha256 of all its bytes, or of what is drawn."""
     if isinstance(split.pictures, np.ndarray):
-        pixels = (hashlib.sha256(picture.tobytes()).hexdigest() for picture in split.pictures)
-        return dict(zip(pixels, split.ids, strict=False))
+        drawn = (digest.tobytes().hex() for digest in split.drawn())
+        return dict(zip(drawn, split.ids, strict=True))
     return {of[str(s)]: i for s, i in zip(split.pictures, split.ids, strict=True) if of.get(str(s))}

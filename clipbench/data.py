@@ -64,8 +64,9 @@ def check(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
 
 
 def _say(found: "Audit", name: str, report: Path) -> None:
-    columns = ("split", "n", "expected", "published", "captions", "sha256")
-    rows = [[row[c] if c != "sha256" else row[c][:12] for c in columns] for row in found.rows]
+    digests = ("sha256", "content")  # as runs record them; content is of the images
+    columns = ("split", "n", "expected", "published", "captions", *digests)
+    rows = [[row[c][:12] if c in digests else row[c] for c in columns] for row in found.rows]
     show(name, columns, rows)
     of, known = found.classes
     if found.labels:

@@ -42,14 +42,16 @@ def test_a_sound_folder_has_nothing_to_say(root, tmp_path):
     }
 
 
-def test_pictures_that_stand_twice_are_named(root, tmp_path):
+def test_images_in_two_splits_are_a_fault_and_named(root, tmp_path):
     twin = root / "test" / "rose" / "again.jpg"
     twin.write_bytes((root / "train" / "iris" / "iris_1.jpg").read_bytes())
-    (warning,) = look(root, tmp_path).warnings
-    assert warning == (
-        "1 pictures stand byte for byte in train and in test, such as train/iris/iris_1.jpg and "
-        "test/rose/again.jpg"
-    )
+    found = look(root, tmp_path)
+    assert found.faults == {
+        "1 image is byte for byte in train and in test": [
+            "train: train/iris/iris_1.jpg = test: test/rose/again.jpg"
+        ]
+    }
+    assert found.warnings == []
 
 
 def test_only_what_a_whole_decoding_finds_is_found_too(root, tmp_path):
@@ -117,7 +119,11 @@ def test_the_door_checks_and_reports(root, tmp_path):
     report = json.loads((tmp_path / "outputs" / "data" / "imagefolder.json").read_text())
     assert report["labels"] == [[0, "[b]_9", "[b] 9"], [1, "[b]_10", "[b] 10"]]
     assert [row["split"] for row in report["rows"]] == ["train", "val", "test"]
-    assert list(report["faults"]) == ["1 of 18 pictures cannot be read"]
+    assert list(report["faults"]) == [
+        "1 of 18 pictures cannot be read",
+        "1 image is byte for byte in train and in val",
+    ]
+    assert all(len(row["content"]) == 64 for row in report["rows"])
 
 
 @pytest.mark.parametrize(
