@@ -123,7 +123,7 @@ def _pairs(first: Measured, second: Measured) -> list[tuple[int, int, int]]:
     All of them, or none: (images, only the first is right, only the second is right).
     """
     same = first.column == second.column and first.column.endswith("/acc")
-    if not same or first.split is None:
+    if not same or first.split is None or not (first.counts and first.keys and second.keys):
         return []
     name = first.split.name
     keys = [(first.keys[i], second.keys[j]) for i, j in paired_runs(first, second)]
