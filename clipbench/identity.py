@@ -72,12 +72,17 @@ def again(folder: Path, record: Mapping[str, Any], config: Mapping[str, Any], as
     )
 
 
-def difference(record: Mapping[str, Any]) -> str | None:
-    """Return how an earlier run was made otherwise than it would be now, in one line, if it was."""
+def difference(record: Mapping[str, Any], fix: str | None = None) -> str | None:
+    """Return how an earlier run was made otherwise than it would be now, in one line, if it was.
+
+    Args:
+        record: what it left.
+        fix: what makes it anew; None for what makes a completed run anew.
+    """
     versions, threads = _other_versions(record), _other_threads(record)
     if not (versions or threads):
         return None
-    fix = "retry=versions" if versions else "ckpt.resume=null"
+    fix = fix or ("retry=versions" if versions else "ckpt.resume=null")
     return f"made with {', '.join([*versions, *threads])}; {fix} runs it again"
 
 

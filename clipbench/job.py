@@ -230,7 +230,7 @@ class Run:
         Raises:
             Refused: for a place to go on from that is none, or another run's.
         """
-        asked = self.config["ckpt"]["resume"]
+        asked, before = self.config["ckpt"]["resume"], results.read(self.folder) or {}
         self.begin = ranks.from_first(
             lambda: resuming.begin(self.folder, self.key, self.identity, asked)
         )
@@ -280,6 +280,9 @@ class Run:
         }
         for warning in self.leaks:
             self.warn(warning)
+        other = identity.difference(before, "ckpt.resume=null") if before and self.begin else None
+        if other is not None:
+            self.warn(f"what came before it was interrupted was {other}")
         self.write()
 
     def close(self) -> None:

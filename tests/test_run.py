@@ -87,22 +87,11 @@ def test_what_a_run_leaves(sweep):
     }
     # The surface that people and scripts rely on, frozen.
     assert list(record) == [
-        *("schema", "key", "training", "weights_from"),
-        *("status", "error", "log", "model", "dataset", "strategy", "lr"),
-        *("batch_size", "epochs", "freeze_depth", "seed", "config", "versions"),
-        *(
-            "environment",
-            "git",
-            "data",
-            "steps",
-            "batch",
-            "parameters",
-            "curve",
-            "final",
-            "selection",
-            "alpha_curve",
-        ),
-        *("temperature", "cost", "advice", "warnings", "sha256"),
+        *("schema", "key", "training", "weights_from", "status", "error", "log", "model"),
+        *("dataset", "strategy", "lr", "batch_size", "epochs", "freeze_depth", "seed", "varies"),
+        *("setting", "config", "versions", "environment", "git", "data", "steps", "batch"),
+        *("parameters", "curve", "final", "selection", "alpha_curve", "temperature", "cost"),
+        *("advice", "warnings", "sha256"),
     ]
     assert record["data"]["test_ood"].keys() == {"n", "expected", "sha256", "content", "rule"}
     assert record["environment"] == {
