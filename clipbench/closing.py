@@ -11,7 +11,7 @@ from clipbench import config, overrides, paths, results
 from clipbench.errors import SHOWN
 from clipbench.groups import ALSO_DATASETS
 from clipbench.messages import Outcome
-from clipbench.progress import console, show
+from clipbench.progress import console, marked, show
 from clipbench.streams import LOG
 
 # Hydra's names for what comes with a plugin, and the extra that brings it.
@@ -45,7 +45,7 @@ def job(outcome: Outcome) -> None:
         highlight=False,
     )
     if outcome.note is not None:
-        console.print(f"[yellow]note:[/] {outcome.note}", highlight=False)
+        marked("note:", outcome.note)
     console.print(outcome.folder, highlight=False)
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
-from rich.markup import escape
 
 from clipbench import closing, config, overrides, paths, results
 from clipbench.errors import SHOWN, Refused
@@ -70,8 +69,7 @@ def _say(found: "Audit", name: str, report: Path) -> None:
     show(name, columns, rows)
     of, known = found.classes
     if found.labels:
-        named = [(label, escape(key), escape(name)) for label, key, name in found.labels[:SHOWN]]
-        show("classes", ("label", "folder", "name"), named)
+        show("classes", ("label", "folder", "name"), found.labels[:SHOWN])
         if len(found.labels) > SHOWN:
             rest = len(found.labels) - SHOWN
             console.print(f"and {rest} more, all of them in {report}", highlight=False)

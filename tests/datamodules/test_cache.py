@@ -92,7 +92,7 @@ def test_a_second_job_reads_what_the_first_made(outputs, split, monkeypatch):
     assert before["pixels"][1] == before["shapes.npy"][1] == 0, "the pixels can be written"
     monkeypatch.setattr(Split, "pixels", None)
     again = Pictures(split, VIEWS["flip"], cache_gb=1.0)  # the flip comes after what is kept
-    assert len([again[0, i] for i in range(COUNT)]) == COUNT
+    assert len([again[0, i, 0] for i in range(COUNT)]) == COUNT
     assert folders(outputs) == [made]
     assert {p.name: p.stat().st_mtime_ns for p in made.iterdir()} == {
         name: time for name, (time, _) in before.items()
