@@ -132,16 +132,13 @@ def described(
         epochs = 0
     if pictures is None or epochs is None or batch is None:
         return None, (model, dataset, strategy, depth, pictures, epochs, None)
-    splits = {
-        split: references.pictures(dataset, split, config["dataset"].get("scheme")) or 0
-        for split in ("val", "test", "val_ood", "test_ood")
-    }
     averages = (
         len(config["alphas"]) if isinstance(config["alphas"], list) else config["alphas"] or 0
     )
-    evaluated = splits["val"] * (epochs + averages + 1) + sum(splits.values()) * (averages + 1)
+    scheme = config["dataset"].get("scheme")
+    evaluated = references.evaluated(dataset, epochs, averages, scheme)
     size = config["model"].get("image_size")
-    job = Job(model, strategy, pictures, epochs, batch, int(evaluated), depth, size)
+    job = Job(model, strategy, pictures, epochs, batch, evaluated, depth, size)
     return job, (model, dataset, strategy, depth, pictures, epochs, job.steps)
 
 
@@ -157,12 +154,10 @@ def trained_on(dataset: str, config: dict[str, Any]) -> int | None:
             sum(own["defects"].values()) if own["scene"] == "static" else counted["train"] * kinds
         )
     scheme = own.get("scheme")
+    if config["strategy"].get("captions") == "all":
+        return references.captions(dataset, "train", scheme)
     train = references.pictures(dataset, "train", scheme)
-    whole = train or references.pictures(dataset, "train+val", scheme)
-    five = (
-        dataset in ("flickr8k", "flickr30k", "coco") and config["strategy"].get("captions") == "all"
-    )
-    return whole and whole * (5 if five else 1)
+    return train or references.pictures(dataset, "train+val", scheme)
 
 
 def _measured(runs: pd.DataFrame, model: str, strategy: str, depth: str) -> pd.DataFrame:

@@ -133,18 +133,18 @@ def of_cell(asked: Mapping[str, Any]) -> float | None:
 
     Args:
         asked: model, dataset, epochs; what else the cost depends on: strategy, freeze_depth,
-            batch_size, image_size, scheme; pictures of an epoch, or the names of its splits in
-            ``train``.
+            batch_size, image_size, scheme, how many ``alphas``; pictures of an epoch, or the names
+            of its splits in ``train``; ``captions: all`` where an epoch has every caption.
     """
     split = str(asked.get("train", "train"))
     scheme = asked.get("dataset.scheme", asked.get("scheme"))
     dataset = str(asked.get("dataset"))
-    counts = [references.pictures(dataset, name, scheme) for name in (split, "val", "test")]
-    pictures = asked.get("pictures", counts[0])
+    count = references.captions if asked.get("captions") == "all" else references.pictures
+    pictures = asked.get("pictures", count(dataset, split, scheme))
     if pictures is None or "epochs" not in asked:
         return None
-    epochs = float(asked["epochs"])
-    evaluated = int((counts[1] or 0) * (epochs + 1) + (counts[2] or 0))
+    epochs = 0.0 if asked.get("strategy") == "zero_shot" else float(asked["epochs"])
+    evaluated = references.evaluated(dataset, epochs, int(asked.get("alphas", 0)), scheme)
     job = Job(
         str(asked.get("model")),
         str(asked.get("strategy", "finetune")),

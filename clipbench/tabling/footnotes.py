@@ -45,6 +45,8 @@ def of(layout: Layout, best: Mapping[int, Mapping[int, Best]]) -> Iterator[str]:
     yield from _correlations(layout)
     if any(layout.hours):
         yield f"GPU-hours: of one run each, by operations, of {costs.BASIS}."
+        if len({*layout.hours}) > 1 and "alpha" in layout.spec["rows"][0]:
+            yield "One run fills the rows of all alphas; its hours are those of the first."
     told = dict.fromkeys((c.published.source, c.published.citation) for c in cells if c.published)
     for source, citation in told:
         yield f"Published by {source}: {citation}."

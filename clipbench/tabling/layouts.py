@@ -86,12 +86,13 @@ def fill(name: str, spec: Mapping[str, Any], evidence: Evidence) -> Layout:
         Refused: if a selection names too little.
     """
     grid, hours = [], []
+    counted: set[str] = set()
     for row in spec["rows"]:
         cells: list[Cell | str] = []
         for column in spec["columns"]:
             cells.append(_cell(spec, row, column, cells, evidence))
         grid.append(cells)
-        hours.append(_hours(spec, row, evidence))
+        hours.append(_hours(spec, row, evidence, counted))
     rows = [
         f"{row['name']}{STAND_IN if _stands_in(_merged(spec, row, {}, 'where')) else ''}"
         for row in spec["rows"]
@@ -103,17 +104,27 @@ def _merged(spec: Any, row: Any, column: Any, key: str) -> dict[str, Any]:
     return {**spec.get(key, {}), **column.get(key, {}), **row.get(key, {})}
 
 
-def _hours(spec: Any, row: Any, evidence: Evidence) -> float | None:
-    """Those of the runs that nobody made, each once."""
-    left: dict[str, float | None] = {}
+def _hours(spec: Any, row: Any, evidence: Evidence, counted: set[str]) -> float | None:
+    """Those of the runs that nobody made, each in the first row that it fills.
+
+    Args:
+        spec: of the table.
+        row: of it.
+        evidence: the runs there are.
+        counted: selections of runs that rows above have; this row's are added.
+    """
+    known = []
     for column in spec["columns"]:
         where = _merged(spec, row, column, "where")
-        asked = "metric" in column and "model" in where and str(where) not in left
-        if asked and evidence.select(where).empty:
-            run = _merged(spec, row, column, "run")
-            left[str(where)] = costs.of_cell({**run, **where})
-    known = [hours for hours in left.values() if hours is not None]
-    return sum(known) if known else None
+        wanted = [where] if "metric" in column or "reaches" in column else []
+        wanted += [{**where, **row["rival"]}] if "reaches" in column else []
+        for runs in wanted:
+            if "model" not in runs or str(runs) in counted or not evidence.select(runs).empty:
+                continue
+            counted.add(str(runs))
+            known.append(costs.of_cell({**_merged(spec, row, column, "run"), **runs}))
+    found = [hours for hours in known if hours is not None]
+    return sum(found) if found else None
 
 
 def _stands_in(where: Mapping[str, Any]) -> bool:

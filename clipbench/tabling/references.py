@@ -102,6 +102,44 @@ def pictures(dataset: str, split: str, scheme: str | None = None) -> int | None:
     return sum(known) if len(known) == len(parts) else None
 
 
+CAPTIONS = 5  # an image has of them in Flickr8k, Flickr30k and COCO, but for a few images of COCO
+
+
+def captions(dataset: str, split: str, scheme: str | None = None) -> int | None:
+    """Return how many captions a split has: those that were published, or five an image.
+
+    Args:
+        dataset: the option typed.
+        split: ``train``, ``test``, ...
+        scheme: which of its split schemes, for datasets that have several.
+    """
+    row = _splits(paths.EXPERIMENTS, dataset, scheme or "").get(split, {})
+    if row.get("captions"):
+        return int(row["captions"])
+    images = pictures(dataset, split, scheme)
+    known = dataset in ("flickr8k", "flickr30k", "coco")
+    return images * CAPTIONS if images and known else None
+
+
+def evaluated(dataset: str, epochs: float, averages: int = 0, scheme: str | None = None) -> int:
+    """Return how many images all evaluations of a run read, as far as their number was published.
+
+    Val before training, after each epoch and for each average; every split at the end and for
+    each average.
+
+    Args:
+        dataset: the option typed.
+        epochs: of the run.
+        averages: points of WiSE-FT's line.
+        scheme: which of its split schemes.
+    """
+    names = _splits(paths.EXPERIMENTS, dataset, scheme or "")
+    splits = [name for name in names if "+" not in name and not name.startswith("train")]
+    whole = sum(pictures(dataset, name, scheme) or 0 for name in splits)
+    val = pictures(dataset, "val", scheme) or 0
+    return int(val * (epochs + averages + 1) + whole * (averages + 1))
+
+
 def classes(dataset: str) -> int | None:
     """How many classes a dataset has, if that was published."""
     rows = _splits(paths.EXPERIMENTS, dataset, "")
