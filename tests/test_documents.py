@@ -120,7 +120,7 @@ def run(experiment, **columns):
         **dict.fromkeys(AXES),
         "seed": 0,
     }
-    row |= {**split, **columns}
+    row |= {"run/varies": True, **split, **columns}
     return experiment, row
 
 
