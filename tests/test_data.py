@@ -107,6 +107,8 @@ def test_the_door_checks_and_reports(root, tmp_path):
         (root / split / "rose").rename(root / split / "[b]_9")
     env = {"CLIPBENCH_OUTPUTS": str(tmp_path / "outputs")}
     (root / "test" / "[b]_9" / "rose_0.jpg").write_bytes(b"")
+    leaked = (root / "train" / "[b]_9" / "rose_1.jpg").read_bytes()
+    (root / "val" / "[b]_9" / "rose_1.jpg").write_bytes(leaked)
     done = clipbench("check", "dataset=imagefolder", f"dataset.root={root}", module="data", env=env)
     assert done.returncode == 1
     assert "fault: 1 of 18 pictures cannot be read" in done.stdout
