@@ -180,27 +180,48 @@ def unfit(image: Image.Image, value_range: Range | None = None) -> str | None:
 def decode(file: IO[bytes], value_range: Range | None = None) -> Image.Image:
     """What :func:`read` returns, from an open file."""
     with Image.open(file, formats=FORMATS) as image:
-        if reason := unfit(image, value_range):
-            raise ValueError(reason)
-        layout = _layout(image)
-        image.load()
-        if layout in ("L;2", "L;4") and "transparency" in image.info:
-            # Pillow spreads such a PNG's values over 0 to 255, but not the one that is transparent.
-            image.info["transparency"] *= 85 if layout == "L;2" else 17
-        if SIXTEEN_BIT_COLOUR.fullmatch(layout):
-            seen = _from_sixteen(image, _both_bytes(file, layout))
-        elif _unscaled(image) and value_range is not None:
-            seen = _ranged(image, value_range)
-        elif image.mode == "I" or image.mode.startswith("I;16"):
-            seen = _from_sixteen_grey(image)
-        elif image.has_transparency_data:
-            seen = _on_white(image)
-        elif image.mode == "LAB":
-            seen = _from_lab(image)
-        else:
-            seen = image.convert("RGB")
-        turn = _TURNS.get(orientation(image))
-        return seen if turn is None else seen.transpose(turn)
+        return as_read(image, value_range)
+
+
+def as_read(image: Image.Image, value_range: Range | None = None) -> Image.Image:
+    """Return what :func:`read` returns, of an image that Pillow has opened, or that was made.
+
+    Of colour of 16 bits whose pixels are loaded already Pillow has kept the high byte alone.
+
+    Args:
+        image: in any mode; it is left as it is, but loaded.
+        value_range: see :func:`read`.
+
+    Raises:
+        ValueError: as :func:`read` does.
+        Exception: likewise.
+    """
+    if reason := unfit(image, value_range):
+        raise ValueError(reason)
+    layout = _layout(image)
+    both = None
+    if isinstance(image, ImageFile) and SIXTEEN_BIT_COLOUR.fullmatch(layout):
+        both = _both_bytes(image.fp, layout)  # before load(), which may close the file
+    image.load()
+    if layout in ("L;2", "L;4") and "transparency" in image.info:
+        # Pillow spreads such a PNG's values over 0 to 255, but not the one that is transparent.
+        image.info["transparency"] *= 85 if layout == "L;2" else 17
+    if both is not None:
+        seen = _from_sixteen(image, both)
+    elif _unscaled(image) and value_range is not None:
+        seen = _ranged(image, value_range)
+    elif image.mode == "I" or image.mode.startswith("I;16"):
+        seen = _from_sixteen_grey(image)
+    elif image.has_transparency_data:
+        seen = _on_white(image)
+    elif image.mode == "LAB":
+        seen = _from_lab(image)
+    else:
+        seen = image.convert("RGB")
+    turn = _TURNS.get(orientation(image))
+    upright = seen if turn is None else seen.transpose(turn)
+    upright.info = {}  # no word of a turn or of transparency is left, to be followed once more
+    return upright
 
 
 def orientation(image: Image.Image) -> int:
@@ -259,9 +280,13 @@ def _from_sixteen_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
-def _layout(image: ImageFile) -> str:
-    """Pillow's name for how the pixels of a PNG or TIFF lie in the file; empty for all others."""
-    for tile in image.tile if image.format in ("PNG", "TIFF") else ():
+def _layout(image: Image.Image) -> str:
+    """Pillow's name for how the pixels of a PNG or TIFF lie in the file; empty for all others.
+
+    Also of one whose pixels are loaded, and of any but the first of a file's images.
+    """
+    lies = image.tile if isinstance(image, ImageFile) and not image.tell() else ()
+    for tile in lies if image.format in ("PNG", "TIFF") else ():
         layout = tile.args[0] if isinstance(tile.args, tuple) else tile.args
         return layout if isinstance(layout, str) else ""
     return ""

@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor, nn
 
 from clipbench import results, schema, weights
 from clipbench.errors import Refused
+from clipbench.imaging.decoding import Range, as_read
 from clipbench.models.base import Classifier, as_head
 from clipbench.strategies.base import Strategy
-from clipbench.transforms import Transform, eval_transform
+from clipbench.transforms import Picture, Preprocess, Transform, View
 
 
 def save(
@@ -116,15 +118,45 @@ def towers(run: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return apart(classifier(run))
 
 
+class OpenedView(View):
+    """The eval transform, of images as anyone has opened them with Pillow.
+
+    They are upright, on white and of 8 bits first, as the files of a run are when they are read.
+
+    Args:
+        preprocess: of the checkpoint.
+        value_range: of the run, ``dataset.value_range``.
+    """
+
+    def __init__(self, preprocess: Preprocess, value_range: Range | None = None) -> None:
+        super().__init__(preprocess)
+        self.value_range = value_range
+
+    def __call__(self, picture: Picture) -> Tensor:
+        """Image to float32 (3, S, S).
+
+        Raises:
+            Refused: for one that a run would not read, such as one of too many pixels.
+        """
+        if isinstance(picture, Image.Image):
+            try:
+                picture = as_read(picture, self.value_range)
+            except ValueError as unfit:
+                raise Refused(str(unfit)) from None
+        return super().__call__(picture)
+
+
 def load(run: str | Path) -> tuple[nn.Module, Transform, Any]:
-    """A tuned model as open_clip's factory returns one.
+    """Return a tuned model as open_clip's factory returns one.
 
     Args:
         run: a run's folder.
 
     Returns:
-        The model of its own library, its eval transform, and its tokenizer (None for a ResNet).
+        The model of its own library, its eval transform, which reads images as the run did, and
+        its tokenizer (None for a ResNet).
     """
-    tuned = classifier(run)
-    tower = tuned.tower
-    return tower.native(tuned.head), eval_transform(tower.preprocess), tower.tokenizer()
+    record, tuned = completed(run), classifier(run)
+    tower, values = tuned.tower, record["config"]["dataset"].get("value_range")
+    transform = OpenedView(tower.preprocess, values and tuple(values))
+    return tower.native(tuned.head), transform, tower.tokenizer()

@@ -15,6 +15,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from clipbench.imaging import contents, pictures
 from clipbench.imaging.contents import faults
+from clipbench.imaging.decoding import as_read
 from clipbench.imaging.pictures import EXTENSIONS, Member, content, pixels, read, survey
 from tests import picture_kinds
 from tests.picture_kinds import RANGE, encoded, photo
@@ -58,6 +59,12 @@ def test_what_a_person_sees(written, name):
     image = read(path, RANGE)
     assert image.mode == "RGB"
     assert np.abs(np.asarray(image).astype(int) - seen).max() <= 1
+    # An image that somebody has opened is the same, once and again, and when it was read before.
+    with Image.open(path) as opened:
+        looks = [as_read(opened, RANGE), as_read(image, RANGE)]
+        if "16-bit" not in name:  # of whose loaded colours Pillow has kept the high byte alone
+            looks.append(as_read(opened, RANGE))
+    assert all(np.array_equal(np.asarray(look), np.asarray(image)) for look in looks)
     quick = pixels(path, RANGE)
     assert quick.dtype == torch.uint8
     assert np.abs(as_array(quick).astype(int) - np.asarray(image)).max() <= 1

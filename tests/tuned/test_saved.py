@@ -1,5 +1,8 @@
 """A saved run in the hands of its own library, and back in ours."""
 
+import io
+import shutil
+
 import numpy as np
 import open_clip
 import pandas as pd
@@ -7,12 +10,17 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file
 
 import clipbench
+from clipbench import results
 from clipbench.errors import Refused
+from clipbench.imaging import decoding
 from clipbench.schema import build
+from clipbench.transforms import eval_transform
 from clipbench.tuned import saved
+from tests import picture_kinds
 from tests.conftest import FEW, composed
 
 
@@ -63,6 +71,57 @@ def test_the_resize_mode_goes_with_the_weights(runs):
         name: clipbench.load(folder)[1].fixed.resize_mode for name, (folder, _) in runs.items()
     }
     assert modes == {"clip_tiny": "shortest", "timm": "squash"}
+
+
+def opened(kind):
+    """An image of one of the odd kinds as a user opens it, and the pixels that a person sees."""
+    data, seen = picture_kinds.good()[kind]
+    return Image.open(io.BytesIO(data)), Image.fromarray(np.rint(seen).astype(np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["png rgba", "png 16-bit grey", "tiff 16-bit rgba big endian"])
+def test_an_odd_image_is_to_the_loaded_transform_what_a_run_makes_of_it(runs, kind):
+    for folder, _ in runs.values():
+        transform = clipbench.load(folder)[1]
+        image, seen = opened(kind)
+        expected = transform(seen)
+        torch.testing.assert_close(transform(image), expected, rtol=0, atol=0.03)  # 1 of 255
+        image, _ = opened(kind)
+        flat = eval_transform(saved.classifier(folder).tower.preprocess)(image)
+        assert (flat - expected).abs().max() > 0.5, "where it is opened as any other"
+
+
+def test_floats_are_to_the_loaded_transform_of_the_runs_own_range(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["timm"][0], run)
+    record = runs["timm"][1]
+    data = {**record["config"]["dataset"], "value_range": list(picture_kinds.RANGE)}
+    results.write(run, {**record, "config": {**record["config"], "dataset": data}})
+    transform = clipbench.load(run)[1]
+    image, seen = opened("tiff float")
+    torch.testing.assert_close(transform(image), transform(seen), rtol=0, atol=0.03)
+
+
+def test_a_photo_that_lies_on_its_side_is_upright_in_the_loaded_transform(runs, tmp_path):
+    pixels = picture_kinds.photo(200, 240)
+    turned = Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90)
+    held = Image.Exif()
+    held[decoding.ORIENTATION] = 6
+    turned.save(tmp_path / "a.png", exif=held)
+    for folder, _ in runs.values():
+        transform = clipbench.load(folder)[1]
+        with Image.open(tmp_path / "a.png") as photo:
+            assert torch.equal(transform(photo), transform(Image.fromarray(pixels)))
+            flat = eval_transform(saved.classifier(folder).tower.preprocess)(photo)
+        assert (flat - transform(Image.fromarray(pixels))).abs().max() > 1
+
+
+def test_an_image_that_a_run_would_not_read_is_refused(runs):
+    transform = clipbench.load(runs["timm"][0])[1]
+    with pytest.raises(Refused, match="float pixels have no set black and white"):
+        transform(Image.fromarray(np.zeros((9, 9), np.float32)))
+    with pytest.raises(Refused, match="too narrow a strip; crop it"):
+        transform(Image.new("RGB", (1, 500)))
 
 
 @pytest.mark.parametrize("model", ["clip_tiny", "timm"])
