@@ -1,8 +1,10 @@
 """The config of a command line, for doors that are not Hydra's own."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clipbench import overrides, paths, schema
+from clipbench.errors import Refused
 
 
 def compose(*words: str, resolve: bool = True) -> dict[str, Any]:
@@ -24,6 +26,33 @@ def compose(*words: str, resolve: bool = True) -> dict[str, Any]:
         composed = compose("config", overrides.read(words))
     config: Any = OmegaConf.to_container(composed, resolve=resolve)
     return dict(config)
+
+
+def changed(node: Mapping[str, Any], group: str, words: Sequence[str]) -> dict[str, Any]:
+    """Return a node of a record's config with the values of some words in place of its own.
+
+    Args:
+        node: plain data.
+        group: the node's name, with which each word begins.
+        words: as typed, ``dataset.root=/data/more``.
+
+    Raises:
+        Refused: for a key that the node has not, or several values of one.
+        hydra.errors.HydraException: for a word that is not of the grammar.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    found = OmegaConf.create({group: overrides.escaped(dict(node))})
+    for word in OverridesParser.create().parse_overrides(overrides.read(words)):
+        if word.is_sweep_override():
+            raise Refused(f"{word.input_line}: these are several values. Give one.")
+        key = word.key_or_group.removeprefix(f"{group}.")
+        if key.partition(".")[0] not in node:
+            raise Refused(f"{word.input_line}: there is no such key. Use one of {', '.join(node)}.")
+        OmegaConf.update(found, word.key_or_group, word.value())
+    plain: Any = OmegaConf.to_container(found, resolve=True)
+    return dict(plain[group])
 
 
 def keys() -> list[str]:

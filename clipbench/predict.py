@@ -1,10 +1,10 @@
 """What a tuned model says of pictures, as CSV: a row for each, the most probable classes first.
 
 Run: python -m clipbench.predict run=DIR images=PATH [out=FILE.csv]
-     python -m clipbench.predict run=DIR split=test_ood [dataset=NAME dataset.key=value ...]
+     python -m clipbench.predict run=DIR split=test_ood [dataset=NAME] [dataset.key=value ...]
 
 images       a picture, a folder (with those below it), a tar, or shards{000..010}.tar
-split        one of the run's own dataset, or of another
+split        one of the run's own dataset, or of another; dataset.key=value changes that one value
 out          default: predictions/ under the outputs root; out=- prints
 top          how many classes a row has, default 5
 weights      model (default), or merged: the best average of start and end of a run with alphas
@@ -12,13 +12,14 @@ temperature  of the probabilities: that of the run, fitted on val (1 for merged)
 batch_size   default 64; workers (0) decode beside, device= takes cpu, cuda or mps
 
 Where folders bear names of classes, or the split has labels, there is a column `label`, and the
-accuracy is printed. A picture that cannot be read has a row that says why, and the exit code is 1.
-A name that a spreadsheet would take for a formula (=, +, -, @ first) has an apostrophe before it.
+accuracy is printed; where nothing bears such a name, that is printed. A picture that cannot be read
+has a row that says why, and the exit code is 1. A name that a spreadsheet would take for a formula
+(=, +, -, @ first) has an apostrophe before it.
 """
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,11 +41,21 @@ KEYS = (
 
 @dataclass(frozen=True)
 class Asked:
-    """Pictures, by what they were called, and the names of their classes where they have any."""
+    """What is to be predicted.
+
+    Attributes:
+        name: what it was called.
+        split: the images.
+        labels: of each the name of its class, where it has one of the run's.
+        data: config of the dataset, which says how images are read.
+        sought: where a label would be.
+    """
 
     name: str
     split: "Split"
     labels: Sequence[str | None]
+    data: Mapping[str, Any]
+    sought: str
 
 
 def main() -> None:
@@ -73,12 +84,11 @@ def predict(words: list[str]) -> int:
     if not (classes := saved.classes(run, stem)):
         raise Refused(f"{run} was tuned on captions and has no classes; use clipbench.search")
     if "images" in asked:
-        pictures = _images(paths.expanded(asked["images"]), classes)
+        pictures = _images(paths.expanded(asked["images"]), record, classes)
     else:
         pictures = _split(asked["split"], record, data, classes)
     classifier = saved.classifier(run, stem).to(inference.device(asked.get("device")))
-    node = record["config"]["dataset"]
-    reading = {key: node[key] for key in ("decoder", "value_range") if key in node}
+    reading = {k: pictures.data[k] for k in ("decoder", "value_range") if k in pictures.data}
     found = inference.said(classifier, pictures.split, **options, **reading)
     many = len(pictures.split)
     rows = list(track(found, f"predicting {many:,} pictures", many))
@@ -116,7 +126,7 @@ def _temperature(asked: doors.Given, record: dict[str, Any], stem: str) -> float
     return value
 
 
-def _images(where: Path, classes: Sequence[str]) -> Asked:
+def _images(where: Path, record: dict[str, Any], classes: Sequence[str]) -> Asked:
     """Pictures of a place; a folder that bears a class's name is their label."""
     from clipbench.datamodules.loose import loose
     from clipbench.datamodules.names import class_of
@@ -127,18 +137,22 @@ def _images(where: Path, classes: Sequence[str]) -> Asked:
     folders = [Path(i).parent.name or home for i in split.ids]
     by_folder = {folder: class_of(folder, known) for folder in set(folders)}
     labels = [by_folder[folder] for folder in folders]
-    return Asked(home, split, labels)
+    sought = "the folder that an image lies in is called"
+    return Asked(home, split, labels, record["config"]["dataset"], sought)
 
 
 def _split(
     name: str, record: dict[str, Any], overrides: list[str], classes: Sequence[str]
 ) -> Asked:
-    """A split of the run's own dataset, or of the one that the overrides name."""
+    """A split of the run's own dataset, changed by the overrides, or of the one they name."""
     from dataclasses import replace
 
     from clipbench.schema import build
 
-    node = config.compose(*overrides)["dataset"] if overrides else record["config"]["dataset"]
+    if any(word.startswith("dataset=") for word in overrides):
+        node = config.compose(*overrides)["dataset"]
+    else:
+        node = config.changed(record["config"]["dataset"], "dataset", overrides)
     data = build(node)
     data.prepare(record["seed"])
     if name not in data.splits:
@@ -148,7 +162,8 @@ def _split(
         split = replace(split, among=None)
     known = {label: text for label, text in enumerate(own) if text in set(classes)}
     folder = Path(str(node.get("root") or "")).name or record["dataset"]
-    return Asked(f"{folder}-{name}", split, [known.get(label) for label in split.labels.tolist()])
+    labels = [known.get(label) for label in split.labels.tolist()]
+    return Asked(f"{folder}-{name}", split, labels, node, f"a class of {name} is called")
 
 
 def _write(place: Path, pictures: Asked, rows: Sequence["Said"], classes: Sequence[str]) -> None:
@@ -185,6 +200,12 @@ def _tell(place: Path, pictures: Asked, rows: Sequence["Said"], classes: Sequenc
         lines.append(
             f"accuracy {found.estimate:.4f} ({found.low:.4f} to {found.high:.4f}, Wilson 95 %) "
             f"of {found.n:,} whose class is known"
+        )
+    if unknown := len(told) - len(labelled):
+        few = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
+        lines.append(
+            f"{'no accuracy' if not labelled else f'{unknown:,} images are not in it'}: "
+            f"{pictures.sought} otherwise than each of the run's {len(classes)} classes ({few})"
         )
     for line in lines:
         print(line, file=sys.stderr)

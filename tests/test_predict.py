@@ -2,7 +2,9 @@
 
 import csv
 import io
+import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,8 @@ import torch
 from clipbench import predict, spreadsheet
 from clipbench.errors import Refused
 from clipbench.schema import build
+from tests.faults import planted
+from tests.faults.planted import image_folder
 
 
 @pytest.fixture
@@ -115,6 +119,57 @@ def test_a_file_and_a_tar_are_predicted_too(run, photos, tmp_path, capsys):
     assert predict.predict([f"run={folder}", f"images={home}", "out=-"]) == 0
     rows = {r["file"]: r for r in csv.DictReader(io.StringIO(capsys.readouterr().out))}
     assert {name.split("/")[-1]: rows[name]["prediction"] for name in some} == printed
+
+
+@pytest.fixture(scope="module")
+def of_folder(tmp_path_factory):
+    """A run on class folders, whose names the run has replaced."""
+    place = tmp_path_factory.mktemp("folder")
+    root = image_folder(place / "images")
+    names = "dataset.class_names={dark: night, light: day}"
+    ran = planted.run(place, f"dataset.root={root}", names)
+    assert ran.outcome.status == "completed", ran.outcome.error
+    return Path(ran.outcome.folder), root
+
+
+def test_a_split_of_another_folder_is_read_as_the_runs_own_dataset(of_folder, tmp_path, capsys):
+    """With the run's class names, not with those of the dataset that is the default."""
+    run, _ = of_folder
+    other = image_folder(tmp_path / "a, (b)", {"train": 3, "val": 2, "test": 5}, seed=4)
+    out = tmp_path / "out.csv"
+    words = [f"run={run}", "split=test", f"dataset.root={other}", f"out={out}"]
+    assert predict.predict(words) == 0
+    rows = pd.read_csv(out)
+    assert sorted(rows["file"]) == sorted(
+        p.relative_to(other).as_posix() for p in other.glob("test/*/*")
+    )
+    assert sorted(rows["label"]) == ["day"] * 5 + ["night"] * 5
+    assert "of 10 whose class is known" in capsys.readouterr().err
+    with pytest.raises(Refused, match="these are several values"):
+        predict.predict([*words[:2], "dataset.bad_images=stop,skip"])
+    with pytest.raises(
+        Refused, match=r"dataset\.rooot=x: there is no such key\. Use one of .*root"
+    ):
+        predict.predict([*words[:2], "dataset.rooot=x"])
+
+
+def test_a_place_without_labels_is_predicted_and_said_to_have_none(of_folder, tmp_path, capsys):
+    run, root = of_folder
+    words = [f"run={run}", f"out={tmp_path / 'out.csv'}"]
+    assert predict.predict([*words, f"images={root / 'test'}"]) == 0  # called dark and light
+    told = capsys.readouterr().err
+    assert "no accuracy: the folder that an image lies in is called otherwise than each" in told
+    assert "of the run's 2 classes (night, day)" in told
+    assert "label" not in pd.read_csv(tmp_path / "out.csv").columns
+    nested = tmp_path / "nested"
+    shutil.copytree(root / "test" / "dark", nested / "night")
+    shutil.copytree(root / "test" / "light", nested / "day" / "monday")
+    assert predict.predict([*words, f"images={nested}"]) == 0
+    told = capsys.readouterr().err
+    assert "of 4 whose class is known" in told
+    assert "4 images are not in it: the folder that an image lies in" in told
+    assert predict.predict([*words, "split=test", "dataset=shapes", "dataset.subset=2"]) == 0
+    assert "no accuracy: a class of test is called otherwise than" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

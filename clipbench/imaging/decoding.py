@@ -200,8 +200,9 @@ def as_read(image: Image.Image, value_range: Range | None = None) -> Image.Image
         raise ValueError(reason)
     layout = _layout(image)
     both = None
-    if isinstance(image, ImageFile) and SIXTEEN_BIT_COLOUR.fullmatch(layout):
-        both = _both_bytes(image.fp, layout)  # before load(), which may close the file
+    file = image.fp if isinstance(image, ImageFile) else None
+    if file is not None and SIXTEEN_BIT_COLOUR.fullmatch(layout):
+        both = _both_bytes(file, layout)  # before load(), which may close the file
     image.load()
     if layout in ("L;2", "L;4") and "transparency" in image.info:
         # Pillow spreads such a PNG's values over 0 to 255, but not the one that is transparent.
