@@ -52,10 +52,11 @@ def fetch(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
 def check(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
     """Say what was found, and keep it as ``data/<dataset>.json`` under the outputs root."""
     from clipbench.audit import audit
+    from clipbench.datamodules.decoded import kept_in
 
     kept = paths.outputs() / "data"
     kept.mkdir(parents=True, exist_ok=True)
-    found = audit(data, name, kept / f"{name}.parquet")
+    found = audit(data, name, kept_in(data.root))
     report = json.dumps({"dataset": name, **asdict(found)}, indent=1)
     results.write_text(kept / f"{name}.json", report + "\n")
     _say(found, name, kept / f"{name}.json")

@@ -42,10 +42,18 @@ class Refused(Exception):
         signal: int | None = None,
     ) -> None:
         # Out of a DataLoader's worker it comes as a formatted traceback that ends with it.
-        super().__init__(_writable(summary.rpartition(f"{__name__}.Refused: ")[2].strip()))
+        own = summary.rpartition(f"{__name__}.{type(self).__name__}: ")[2].strip()
+        super().__init__(_writable(own))
         self.details = [printable(line) for line in details]
         self.status, self.signal = status, signal
 
     def __reduce__(self) -> tuple[type["Refused"], tuple[str, list[str], str, int | None]]:
         """Cross a process boundary whole, details included."""
-        return Refused, (str(self), self.details, self.status, self.signal)
+        return type(self), (str(self), self.details, self.status, self.signal)
+
+
+class Damaged(Refused):
+    """An image that could not be decoded when it was used, though nothing was wrong with it before.
+
+    Where images that cannot be read are skipped, the run begins again without it.
+    """

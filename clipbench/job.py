@@ -22,10 +22,10 @@ from clipbench import (
     results,
     resuming,
 )
-from clipbench.datamodules import leaks
+from clipbench.datamodules import decoded, leaks
 from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.captioned import CaptionDataModule
-from clipbench.errors import Refused
+from clipbench.errors import Damaged, Refused
 from clipbench.locks import Held, Lock
 from clipbench.messages import Job, Outcome
 from clipbench.progress import marked
@@ -155,6 +155,13 @@ class Run:
         """The other datasets of the run by what they are for."""
         others = {"retention": self.retention, "mix": self.mixed}
         return {name: other for name, other in others.items() if other is not None}
+
+    def distrust(self) -> bool:
+        """Have the next run decode every image; whether those that cannot be are skipped."""
+        modules = [self.data, *(other.data for other in self.others.values())]
+        for data in modules:
+            decoded.distrust(data.root)
+        return any(data.bad_images == "skip" for data in modules)
 
     def same_training(self) -> Path | None:
         """Return a run to take the weights from, see :func:`clipbench.identity.twin`."""
@@ -312,6 +319,7 @@ def execute(job: Job, tell: Callable[[Outcome], Any] = lambda _: None) -> Outcom
     run: Run | None = None
     status, error, details = "failed", "", list[str]()
     number: int | None = None
+    again = False
     try:
         run = ranks.first_goes_first(lambda: Run(job))
         ranks.agree("config", run.key)
@@ -326,6 +334,7 @@ def execute(job: Job, tell: Callable[[Outcome], Any] = lambda _: None) -> Outcom
     except Refused as refused:
         status, error, details = refused.status, str(refused), refused.details
         number = refused.signal
+        again = isinstance(refused, Damaged) and run is not None and run.distrust()
     except SystemExit as left:
         error = f"something called sys.exit({left.code})"
     except Exception as bug:
@@ -338,4 +347,4 @@ def execute(job: Job, tell: Callable[[Outcome], Any] = lambda _: None) -> Outcom
         run.write()
     run.close()
     ended = Outcome(status, key=run.key, folder=str(run.folder), error=error, details=details)
-    return replace(ended, signal=number)
+    return replace(ended, signal=number, again=again)

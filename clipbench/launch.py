@@ -228,7 +228,9 @@ def launch(job: Job, label: str = "") -> Outcome:
     """Run a job in processes of its own and wait for it.
 
     The fork server has the libraries loaded, so a job starts in half a second and yet shares
-    nothing with the one before.
+    nothing with the one before. A job that comes upon an image that cannot be decoded, where such
+    are skipped, begins again once, after all have been decoded: what comes of it is what would have
+    come of it had the damage been known.
 
     Args:
         job: what to do.
@@ -239,4 +241,8 @@ def launch(job: Job, label: str = "") -> Outcome:
         _check_nodes(job)
     except Refused as refused:
         return Outcome("failed", error=str(refused))
+    outcome = Running(job, world, label).wait()
+    if not outcome.again or job.node is not None or stop.signal:
+        return outcome
+    print(f"{outcome.error}\nevery image is decoded now, and the run begins again", flush=True)
     return Running(job, world, label).wait()

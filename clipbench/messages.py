@@ -65,6 +65,8 @@ class Outcome:
         signal: that has interrupted it.
         violent: whether a process of it was ended by a signal.
         note: how the run of an earlier command was made otherwise than now; None where it was not.
+        again: whether it is to begin again at once, since it came upon an image that cannot be
+            decoded, and such images are skipped.
     """
 
     status: str
@@ -76,6 +78,7 @@ class Outcome:
     signal: int | None = None
     violent: bool = False
     note: str | None = None
+    again: bool = False
 
     @property
     def code(self) -> int:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from clipbench import metrics, paths, ranks
 from clipbench.datamodules import names
+from clipbench.datamodules.balance import evening
 from clipbench.datamodules.checks import (
     check_labels,
     check_names,
@@ -23,13 +24,14 @@ from clipbench.datamodules.checks import (
     readable,
     seen,
 )
+from clipbench.datamodules.decoded import decode
 from clipbench.datamodules.loaders import loader
 from clipbench.datamodules.loading import Epoch, KeyedSampler, Pictures, Share, paired
 from clipbench.datamodules.options import Options, refuse_unknown
 from clipbench.datamodules.split import Split, carve, few_shot
 from clipbench.datamodules.unique import UniqueSampler
 from clipbench.errors import Refused
-from clipbench.fetching.download import Remote, bring
+from clipbench.fetching.download import Remote, bring, refuse_unasked
 from clipbench.imaging.decoding import Source
 from clipbench.transforms import Augment, Preprocess, eval_transform, train_transform
 
@@ -43,7 +45,6 @@ __all__ = [
 
 
 ANY = ("acc", "mean_per_class", "macro_f1", "acc5", "ece")
-UNASKED = 5e9  # bytes; a run that would fetch more waits to be asked
 
 
 class DataModule(LightningDataModule, ABC):
@@ -135,19 +136,14 @@ class DataModule(LightningDataModule, ABC):
             Refused: if the dataset is not there, or pictures of train or val are not on disk.
         """
         self.splits, self.warnings = {}, []
-        missing = [file for file in self.files if not file.there(self.root)]
-        size = sum(file.size or 0 for file in missing)
-        if size > UNASKED:
-            raise Refused(
-                f"{', '.join(file.name for file in missing)} ({size / 1e9:.0f} GB) are not in "
-                f"{self.root}; python -m clipbench.data fetch brings them, or set dataset.root"
-            )
+        refuse_unasked(self.files, self.root)
         self.fetch()
         for name, split in self.lists(seed).items():
             self.splits[name], warning = present(name, split)
             self.warnings += warning
         if self.bad_images == "skip":
             self.look()
+            self.decode()
             for name, split in self.splits.items():
                 self.splits[name], warning = readable(name, split, self.unreadable)
                 self.warnings += warning
@@ -161,6 +157,13 @@ class DataModule(LightningDataModule, ABC):
         self.splits, bad = seen(self.splits, self.root, self.value_range)
         self.unreadable |= bad
 
+    def decode(self) -> None:
+        """Decode every image that nobody has decoded yet, for a minute at most."""
+        published = bool(self.files or self.instructions or self.published_name)
+        found = decode(self.splits, self.root, self.value_range, as_published=published)
+        self.unreadable |= found.faults
+        self.warnings += found.warnings
+
     def check(self) -> None:
         """Look for what would spoil the run: first the lists, then every picture.
 
@@ -170,8 +173,15 @@ class DataModule(LightningDataModule, ABC):
         if lacking := [name for name in ("train", "val") if name not in self.splits]:
             raise Refused(f"there is no split named {lacking[0]}; training needs train and val")
         check_splits(self.splits)
+        self.check_images()
+
+    def check_images(self) -> None:
+        """Refuse images that cannot be read, as seen from outside, then as decoders find."""
         self.look()
         check_pictures(self.splits, self.unreadable)
+        if self.bad_images == "stop":  # else it was done when they were left out
+            self.decode()
+            check_pictures(self.splits, self.unreadable)
 
     def attach(
         self, *, preprocess: Preprocess, augment: Augment, batch_size: int, seed: int
@@ -297,31 +307,19 @@ class ClassificationDataModule(DataModule):
             said = [prompts[label] for label in train.labels.tolist()]  # shared, not copied
             self.splits["train"] = replace(train, captions=said, prompted=True)
 
-    def class_counts(self) -> NDArray[np.int64]:
-        """Pictures of each class in train, (C,)."""
-        counted = np.bincount(self.splits["train"].labels, minlength=len(self.classes))
-        return counted.astype(np.int64)
-
     def class_weights(self) -> NDArray[np.float64] | None:
-        """For ``balance=weights``: n / (C' n_c) of each class, 0 for those never seen; else None.
-
-        C' is the number of classes seen, so that the mean over train is 1 (sklearn's "balanced").
-        """
-        if self.balance != "weights":
-            return None
-        return self._evening()
-
-    def _evening(self) -> NDArray[np.float64]:
-        counts = self.class_counts()
-        seen = counts > 0
-        return np.where(seen, counts.sum() / (seen.sum() * np.maximum(counts, 1)), 0.0)
+        """For ``balance=weights``, see :func:`clipbench.datamodules.balance.evening`; else None."""
+        labels = self.splits["train"].labels
+        return evening(labels, len(self.classes)) if self.balance == "weights" else None
 
     def train_sampler(self) -> KeyedSampler:
         """Shuffled by (seed, epoch); ``balance`` may draw classes equally, or keep them apart."""
         labels, kept = self.splits["train"].labels, self.epoch.kept(self.batch_size)
         if self.balance == "unique":
             return UniqueSampler(labels, self.seed, self.batch_size, kept)
-        weights = self._evening()[labels] if self.balance == "sampler" else None
+        weights = None
+        if self.balance == "sampler":
+            weights = evening(labels, len(self.classes))[labels]
         return KeyedSampler(len(self.epoch), self.seed, weights, kept)
 
     @property

@@ -87,9 +87,9 @@ def kept(
     if _whole(home, about):
         return Kept(home, planar=geometry is not None)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(home) as alone:
+    with alone(home) as locked:
         if not _whole(home, about):  # another job may have made it while this one waited
-            for left in folder.glob(f"{home.name}.*.part") if alone else ():
+            for left in folder.glob(f"{home.name}.*.part") if locked else ():
                 shutil.rmtree(left, ignore_errors=True)  # by a job that was killed
             if refusal := _too_large(sources, geometry, limit_gb, folder):
                 console.print(f"no cache of decoded pictures: {refusal}", highlight=False)
@@ -139,8 +139,8 @@ def _stamps(home: Path) -> dict[str, list[int]]:
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[bool]:
-    """One maker of a cache at a time; the lock goes with its process, however that ends.
+def alone(home: Path) -> Iterator[bool]:
+    """Let one at a time make a cache; the lock goes with its process, however that ends.
 
     Yields:
         False where there are no locks: then several jobs may make it, and one of them stays.

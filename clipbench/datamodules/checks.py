@@ -98,7 +98,8 @@ def readable(name: str, split: Split, bad: Mapping[Source, str]) -> tuple[Split,
         raise Refused(f"no picture of {name} can be read; replace them", details)
     count = f"{len(split) - len(kept):,} of the {len(split):,}"
     warning = f"{count} pictures of {name} cannot be read and were left out, first {details[0]}"
-    return replace(split.take(np.array(kept)), expected=split.expected), [warning]
+    rest = split.take(np.array(kept))
+    return replace(rest, expected=split.expected, unreadable=len(details)), [warning]
 
 
 def check_pictures(splits: Mapping[str, Split], bad: Mapping[Source, str]) -> None:

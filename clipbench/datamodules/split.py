@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from clipbench.errors import Refused
+from clipbench.errors import Damaged, Refused
 from clipbench.imaging.contents import SIZE
 from clipbench.imaging.pictures import Source, pixels, read
 
@@ -33,6 +33,7 @@ class Split:
         among: the labels that a prediction chooses from, for a shift set of fewer classes; or of
             each such label the classes, itself one of them, that count as it.
         border: pixels cut off every side of a picture, which belong to its frame.
+        unreadable: how many images were left out since they cannot be read.
         digests: of the content of each image, uint8 (n, SIZE), see
             :mod:`clipbench.imaging.contents`; None before anybody has looked.
         prompted: whether the captions are prompts of the run, which the dataset does not have.
@@ -47,6 +48,7 @@ class Split:
     groups: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     among: tuple[int, ...] | Mapping[int, tuple[int, ...]] | None = None
     border: int = 0
+    unreadable: int = 0
     digests: NDArray[np.uint8] | None = None
     prompted: bool = False
 
@@ -62,7 +64,7 @@ class Split:
         """The picture at a position, decoded by Pillow, its file closed.
 
         Raises:
-            Refused: if the file went away or was damaged after it was checked.
+            Damaged: if the file went away, or has a fault that no look before has found.
         """
         source = self.pictures[index]
         if isinstance(source, np.ndarray):
@@ -78,7 +80,7 @@ class Split:
         """The same picture as uint8 (3, H, W), from its file by the quickest decoder.
 
         Raises:
-            Refused: if the file went away or was damaged after it was checked.
+            Damaged: if the file went away, or has a fault that no look before has found.
         """
         source = self.pictures[index]
         if isinstance(source, np.ndarray):
@@ -174,6 +176,7 @@ class Split:
             "sha256": self.fingerprint(),
             "content": self.content(),
             "rule": self.rule,
+            **({"unreadable": self.unreadable} if self.unreadable else {}),
         }
 
 
@@ -184,7 +187,10 @@ def _named(source: Source) -> Iterator[None]:
         yield
     except Exception as error:
         reason = getattr(error, "strerror", None) or error  # an OSError's text has the path too
-        raise Refused(f"{source} can no longer be read ({reason}); bring it back") from error
+        raise Damaged(
+            f"{source} cannot be read ({reason}). Replace it, or leave it out with "
+            "dataset.bad_images=skip"
+        ) from error
 
 
 def _placed(

@@ -22,6 +22,9 @@ if sys.platform != "win32":
     import fcntl
 
 
+UNASKED = 5e9  # bytes; a run that would fetch more waits to be asked
+
+
 @dataclass(frozen=True)
 class Remote:
     """A file that anyone may fetch.
@@ -49,6 +52,21 @@ class Remote:
     def there(self, root: Path) -> bool:
         """Whether all that it makes is below a root."""
         return all((root / path).exists() for path in self.makes or (self.name,))
+
+
+def refuse_unasked(files: Sequence[Remote], root: Path) -> None:
+    """Refuse to fetch more than :data:`UNASKED` bytes for a run that did not ask for it.
+
+    Raises:
+        Refused: naming the files that are not there, and the command that brings them.
+    """
+    missing = [file for file in files if not file.there(root)]
+    size = sum(file.size or 0 for file in missing)
+    if size > UNASKED:
+        raise Refused(
+            f"{', '.join(file.name for file in missing)} ({size / 1e9:.0f} GB) are not in {root}; "
+            "python -m clipbench.data fetch brings them, or set dataset.root"
+        )
 
 
 def bring(files: Sequence[Remote], root: Path) -> None:

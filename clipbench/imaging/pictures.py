@@ -10,8 +10,8 @@ import hashlib
 import logging
 import os
 import stat
-import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +42,7 @@ from clipbench.imaging.decoding import (
     unfit,
 )
 from clipbench.imaging.endings import missing_end
+from clipbench.imaging.murmurs import heard
 from clipbench.progress import track
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ __all__ = [
 
 MAX_BYTES = 2**30
 CUT_HEADER = "Truncated File Read"  # what Pillow says of one, as a warning or an error
+COMPLAINT = "corrupt, its decoder says: "  # of an image that it decodes all the same
 LONG_WORK = 500  # files; above this a progress bar is shown
 
 BLOCK = 256  # files looked at before the next are taken up
@@ -174,7 +176,10 @@ class Row(NamedTuple):
 
 
 def survey(
-    sources: Sequence[Source], cache: Path | None = None, value_range: Range | None = None
+    sources: Sequence[Source],
+    cache: Path | None = None,
+    value_range: Range | None = None,
+    seconds: float | None = None,
 ) -> "pd.DataFrame":
     """The full pass: every file decoded to its last pixel, and what its decoder murmurs heard.
 
@@ -191,6 +196,8 @@ def survey(
         cache: the manifest, a parquet file. A file whose path, size and time of change stand in it
             is not read again. It is rewritten whole at the end, also of a survey cut short.
         value_range: as in :func:`read`.
+        seconds: after which no further file is read. What is then left has neither sha256 nor
+            reason, and is read by a survey without such a limit alone. None reads every file.
 
     Returns:
         A row a source, in the order given: path, size, mtime_ns, sha256 of the bytes, width and
@@ -201,15 +208,16 @@ def survey(
         OSError: if the manifest cannot be written.
     """
     rules = f"1, Pillow {PIL.__version__}, values {value_range}"
+    deadline = None if seconds is None else time.monotonic() + seconds
     known = _manifest(cache)
     rows: dict[str, Row] = {}
     try:
         with unwarned(), pool() as threads:
             for block in blocks(sources):
-                done = _surveyed(block, known, rules, value_range, threads)
+                done = _surveyed(block, known, rules, value_range, threads, deadline)
                 rows |= {row.path: row for row in done}
     finally:
-        if cache is not None:
+        if cache is not None and any(known.get(path) != row for path, row in rows.items()):
             _write_manifest(cache, {**known, **rows}.values())
     return _frame(rows.values()).drop(columns=["rules", "ctime_ns"])
 
@@ -220,56 +228,49 @@ def _surveyed(
     rules: str,
     value_range: Range | None,
     threads: ThreadPoolExecutor,
+    deadline: float | None,
 ) -> list[Row]:
     def look(source: Source) -> Row:
-        return _full_look(source, known.get(str(source)), rules, value_range)
+        return _full_look(source, known.get(str(source)), rules, value_range, deadline)
 
-    with _heard() as lines:
-        rows = list(threads.map(look, block))
+    def looks(part: Sequence[Source]) -> list[Row]:
+        return [look(source) for source in part]
+
+    with heard() as lines:
+        # A few at a time: handing over each by itself takes as long as a file that is known.
+        parts = [block[i : i + 16] for i in range(0, len(block), 16)]
+        rows = [row for part in threads.map(looks, parts) for row in part]
         if not lines():
             return rows
         # Somebody in this block murmured. One by one it shows who.
         for i, source in enumerate(block):
-            if rows[i].reason is None:
-                look(source)
+            if rows[i].reason is None and rows[i].sha256 is not None:
+                _full_look(source, None, rules, value_range, None)
                 if complaint := lines():
-                    why = f"corrupt, its decoder says: {complaint[0]}; replace it"
+                    why = f"{COMPLAINT}{complaint[0]}; replace it"
                     rows[i] = rows[i]._replace(reason=why)
     return rows
 
 
-@contextmanager
-def _heard() -> Iterator[Callable[[], list[str]]]:
-    """What C libraries print on file handle 2 meanwhile, instead of seeing it printed."""
-    with tempfile.TemporaryFile(buffering=0) as file:
-
-        def lines() -> list[str]:
-            file.seek(0)
-            said = file.read(1 << 16).decode(errors="replace").splitlines()
-            file.seek(0)
-            file.truncate()
-            # libtiff warns of each tag that it does not know, which does no harm.
-            return [line for line in said if line.strip() and "Warning, " not in line]
-
-        shown = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            os.dup2(shown, 2)
-            os.close(shown)
-
-
-def _full_look(source: Source, known: Row | None, rules: str, value_range: Range | None) -> Row:
+def _full_look(
+    source: Source,
+    known: Row | None,
+    rules: str,
+    value_range: Range | None,
+    deadline: float | None,
+) -> Row:
     row = Row(str(source), rules)
 
     def look() -> str | None:
         nonlocal row
         size, *_ = stamp = status(source)
-        if known and known.rules == rules and Stamp(*known[2:5]) == stamp:  # type: ignore[arg-type]
+        same = known and known.rules == rules and Stamp(*known[2:5]) == stamp  # type: ignore[arg-type]
+        if known and same and (known.sha256 or known.reason or deadline is not None):
             row = known._replace(changed=False)
             return known.reason
         row = row._replace(**stamp._asdict())
+        if deadline is not None and time.monotonic() > deadline:
+            return None
         if wrong := wrong_size(size):
             return wrong
         found = content(source)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from clipbench.datamodules.base import ClassificationDataModule
-from clipbench.datamodules.checks import check_labels, check_names, check_pictures
+from clipbench.datamodules.checks import check_labels, check_names
 from clipbench.errors import Refused
 from clipbench.models.base import ImageTower
 from clipbench.prompts import Prompts
@@ -58,8 +58,7 @@ class OtherTask:
         # Not data.check(), which wants a train split.
         check_names(data.classes, data.templates, data.homonyms)
         check_labels(data.splits, data.classes)
-        data.look()
-        check_pictures(data.splits, data.unreadable)
+        data.check_images()
         data.attach(
             preprocess=tower.preprocess,
             augment=augment or Augment(),

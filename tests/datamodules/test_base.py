@@ -128,7 +128,7 @@ def test_a_picture_lost_amid_training_is_named(splits, workers):
         # The frames of torch's reraise() hold the loader in a cycle, whose collection would wait
         # 5 s for each worker.
         refusal.with_traceback(None)
-    assert said.startswith(f"{path} can no longer be read")
+    assert said.startswith(f"{path} cannot be read")
     assert "\n" not in said
 
 

@@ -432,6 +432,23 @@ def test_a_survey_cut_short_keeps_what_it_has(tmp_path, written, reads, monkeypa
     assert sorted(reads) == ["4.jpg", "5.jpg"]
 
 
+def test_what_there_was_no_time_for_is_left_to_a_survey_without_a_limit(tmp_path, written, reads):
+    paths = [written(PLAIN, f"{i}.jpg") for i in range(3)] + [written(b"no", "x.jpg")]
+    cache = tmp_path / "manifest.parquet"
+    none = survey(paths, cache, seconds=0)
+    assert reads == []
+    assert none[["sha256", "reason"]].isna().all(axis=None)
+    new = written(PLAIN, "new.jpg")
+    later = survey([*paths, new], cache, seconds=600)
+    assert reads == ["new.jpg"]
+    assert list(later["sha256"].isna()) == [True] * 4 + [False]
+    whole = survey([*paths, new], cache)
+    assert sorted(reads) == ["0.jpg", "1.jpg", "2.jpg", "new.jpg", "x.jpg"]
+    assert [bool(reason) for reason in whole["reason"]] == [False] * 3 + [True, False]
+    assert not whole["changed"].any()
+    assert survey([*paths, new], cache, seconds=0).equals(whole)
+
+
 def test_the_survey_of_nothing(tmp_path):
     found = survey([], tmp_path / "manifest.parquet")
     columns = "path size mtime_ns sha256 width height mode reason changed"
