@@ -78,8 +78,6 @@ def test_damage_that_only_decoding_finds_stops_a_run_before_it_begins(root, name
 def test_what_was_decoded_is_not_decoded_again(root, reads):
     prepared(root).check()
     assert len(reads) == len(set(reads)) == 24
-    order = [name.split("/")[0] for name in reads]
-    assert order == ["test"] * 6 + ["val"] * 6 + ["train"] * 12
     reads.clear()
     prepared(root).check()
     prepared(root, bad_images="skip").check()
