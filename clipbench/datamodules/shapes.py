@@ -1,6 +1,6 @@
 """The embedded procedural world: captioned pictures of shapes, drawn at start in a second.
 
-``python -m clipbench.datamodules.shapes`` draws the contact sheets of the README.
+``python -m clipbench.datamodules.shapes`` draws the contact sheets of docs/data.md.
 """
 
 import argparse

@@ -27,7 +27,7 @@ def answers():
     try:
         subprocess.run(["sinfo"], check=True, capture_output=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
-        pytest.fail("no SLURM answers here: start munged, slurmctld and slurmd (CONTRIBUTING)")
+        pytest.fail("no SLURM answers: see docs/sweeps_and_clusters.md for what to start")
 
 
 def preempt(outputs):
