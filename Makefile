@@ -59,7 +59,7 @@ faults-ranks: install  ## two ranks, one of which raises, dies or hangs wherever
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.ranks
 
 faults-jobs: install  ## every way for a job to go wrong, first, in the middle and last
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/test_sweeps.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/sweeps/test_session.py
 
 faults-resume: install  ## a run killed at every step and gone on with, equal to the bit
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.resume
@@ -68,10 +68,10 @@ illnesses: install  ## run anew what the doctor is tested on, into tests/doctor/
 	OMP_NUM_THREADS=1 $(PY) -m tests.doctor
 
 test-latex: install  ## every table through pdflatex (apt-get install texlive-latex-recommended)
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/test_latex.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/reporting/tables/test_latex.py
 
 test-ranks: install  ## splits of every size on two to four ranks, to the last picture as on one
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/test_evaluation.py tests/test_retrieval_run.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/training/test_evaluation.py tests/training/test_retrieval_run.py
 
 test-classes: install  ## 1,500 classes in 12 GiB of address space: trained, evaluated, reported
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/test_growth.py

@@ -14,22 +14,22 @@ go to every run: dataset.class_names=FILE, trainer=cpu. The runs are ordinary on
 again goes on where it was and keeps what is done.
 """
 
-from clipbench import doors
-from clipbench.errors import Refused
-from clipbench.reporting import comparison
+from clipbench.core import cli
+from clipbench.core.errors import Refused
+from clipbench.sweeps import comparison
 
 KEYS = ("data", "models", "budget")
 
 
 def main() -> None:
     """Compare, and write the report."""
-    doors.opened(__doc__ or "", compare)
+    cli.opened(__doc__ or "", compare)
 
 
 def compare(words: list[str]) -> int:
     """Do what the command line asks; 1 if a job failed."""
     own = [word for word in words if word.partition("=")[0] in KEYS]
-    asked = doors.given(own, KEYS)
+    asked = cli.given(own, KEYS)
     if "data" not in asked:
         raise Refused("data=FOLDER is missing; name your folder of pictures in class folders")
     rest = [word for word in words if word not in own]

@@ -14,8 +14,9 @@ import threading
 import time
 from pathlib import Path
 
-from clipbench import paths, results
-from clipbench.tensorboard import boards, hparams
+from clipbench.core import paths
+from clipbench.reporting.tensorboard import boards, hparams
+from clipbench.results import store
 
 AGAIN = 30.0  # seconds, after which new runs are looked for
 
@@ -36,7 +37,7 @@ def laid_out() -> Path:
     home = paths.outputs() / "dashboard"
     shutil.rmtree(home, ignore_errors=True)  # links are removed, not what they lead to
     home.mkdir(parents=True)
-    records = [record for _, record in results.records(paths.outputs())]
+    records = [record for _, record in store.records(paths.outputs())]
     done = [record for record in records if record["status"] == "completed"]
     own = home / "events.out.tfevents.0.clipbench"
     boards.append(own, [boards.layout(), *([hparams.experiment(done)] if done else [])])
@@ -50,7 +51,7 @@ def laid_out() -> Path:
 
 def link(home: Path) -> None:
     """A link by a readable name to each run that has none yet."""
-    for folder, record in results.records(paths.outputs()):
+    for folder, record in store.records(paths.outputs()):
         place = home / record["dataset"] / hparams.name(record)
         if not place.is_symlink():
             place.parent.mkdir(exist_ok=True)

@@ -15,12 +15,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from clipbench import closing, config, overrides, paths, results
-from clipbench.errors import SHOWN, Refused
-from clipbench.progress import console, marked, show
+from clipbench.core import paths
+from clipbench.core.config import compose, overrides
+from clipbench.core.console import console, marked, show
+from clipbench.core.errors import SHOWN, Refused
+from clipbench.results import store
+from clipbench.sweeps import summary
 
 if TYPE_CHECKING:
-    from clipbench.audit import Audit
+    from clipbench.datamodules.audit import Audit
     from clipbench.datamodules.base import DataModule
 
 USAGE = "usage: python -m clipbench.data check|fetch dataset=NAME [dataset.root=FOLDER ...]"
@@ -51,14 +54,14 @@ def fetch(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
 
 def check(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
     """Say what was found, and keep it as ``data/<dataset>.json`` under the outputs root."""
-    from clipbench.audit import audit
-    from clipbench.datamodules.decoded import kept_in
+    from clipbench.datamodules.audit import audit
+    from clipbench.loading.decoded import kept_in
 
     kept = paths.outputs() / "data"
     kept.mkdir(parents=True, exist_ok=True)
     found = audit(data, name, kept_in(data.root))
     report = json.dumps({"dataset": name, **asdict(found)}, indent=1)
-    results.write_text(kept / f"{name}.json", report + "\n")
+    store.write_text(kept / f"{name}.json", report + "\n")
     _say(found, name, kept / f"{name}.json")
     return 1 if found.faults else 0
 
@@ -101,15 +104,15 @@ def main() -> None:
         print(USAGE, file=sys.stderr)
         sys.exit(0 if door in ("-h", "--help") else 2)
     try:
-        node = config.compose(*words)["dataset"]
-        from clipbench.schema import build
+        node = compose.compose(*words)["dataset"]
+        from clipbench.core.config.instantiate import build
 
         sys.exit(doors[door](build(node), named(words), words))
     except (HydraException, OmegaConfBaseException) as error:
-        closing.config_error(error, words)
+        summary.config_error(error, words)
         sys.exit(2)
     except Refused as refused:
-        closing.refusal(f"refused: {refused}", refused.details, paths.outputs() / "data")
+        summary.refusal(f"refused: {refused}", refused.details, paths.outputs() / "data")
         sys.exit(1)
 
 

@@ -9,21 +9,22 @@ before a run begins: type what you would give to clipbench.run. Exit code 0: not
 
 from pathlib import Path
 
-from clipbench import config, doors, ranges
-from clipbench.diagnosis import case, preflight, symptoms
-from clipbench.progress import console, marked
+from clipbench.core import cli
+from clipbench.core.config import compose, ranges
+from clipbench.core.console import console, marked
+from clipbench.reporting.doctor import case, checklist, symptoms
 
 
 def main() -> None:
     """Look, and say what was found."""
-    doors.opened(__doc__ or "", examine)
+    cli.opened(__doc__ or "", examine)
 
 
 def examine(words: list[str]) -> int:
     """A run's findings, or a config's; 1 if there are any."""
     if not any(word.startswith("run=") for word in words):
         return _before(words)
-    folder = Path(doors.given(words, ("run",))["run"])
+    folder = Path(cli.given(words, ("run",))["run"])
     return _after(case.read(folder))
 
 
@@ -46,9 +47,9 @@ def _after(run: case.Case) -> int:
 
 
 def _before(words: list[str]) -> int:
-    composed = config.compose(*words)
+    composed = compose.compose(*words)
     ranges.check(composed)
-    points = list(preflight.checks(composed))
+    points = list(checklist.checks(composed))
     for right, what, remedy in points:
         if right:
             marked("pass ", what, "green")

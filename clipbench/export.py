@@ -20,33 +20,33 @@ has the class of each row.
 
 from pathlib import Path
 
-from clipbench import doors, paths
-from clipbench.errors import Refused
+from clipbench.core import cli, paths
+from clipbench.core.errors import Refused
 
 KEYS = ("run", "format", "towers", "weights", "alpha", "out")
 
 
 def main() -> None:
     """Export, and say what was written."""
-    doors.opened(__doc__ or "", export)
+    cli.opened(__doc__ or "", export)
 
 
 def export(words: list[str]) -> int:
     """Do what the command line asks."""
-    asked = doors.given(words, KEYS)
-    run, record = doors.completed(asked)
+    asked = cli.given(words, KEYS)
+    run, record = cli.completed(asked)
     if "format" not in asked:
         raise Refused("format= is missing; there are open_clip, safetensors and onnx")
-    kind = doors.choice(asked, "format", ("open_clip", "safetensors", "onnx"))
-    towers = doors.choice(asked, "towers", ("both", "image", "text"))
-    stem = doors.choice(asked, "weights", ("model", "merged"))
+    kind = cli.choice(asked, "format", ("open_clip", "safetensors", "onnx"))
+    towers = cli.choice(asked, "towers", ("both", "image", "text"))
+    stem = cli.choice(asked, "weights", ("model", "merged"))
     alpha = _alpha(asked)
 
-    from clipbench.tuned import averages, formats, saved  # torch
+    from clipbench.inference import averages, export_formats, saved_model  # torch
 
-    classes, about = saved.classes(run, stem), {"clipbench": record["key"]}
+    classes, about = saved_model.classes(run, stem), {"clipbench": record["key"]}
     if alpha is None:
-        classifier = saved.classifier(run, stem)
+        classifier = saved_model.classifier(run, stem)
     else:
         classifier, about["alpha"] = averages.between(run, alpha), f"{alpha:g}"
     name = "-".join([run.resolve().name, *([stem] if stem != "model" else [])])
@@ -55,13 +55,13 @@ def export(words: list[str]) -> int:
     if folder.exists() and not folder.is_dir():
         raise Refused(f"out={folder} is a file; name a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    tuned = formats.Tuned(classifier, classes, about, towers)
-    for file in formats.FORMATS[kind](tuned, folder):
+    tuned = export_formats.Tuned(classifier, classes, about, towers)
+    for file in export_formats.FORMATS[kind](tuned, folder):
         print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 
-def _alpha(asked: doors.Given) -> float | None:
+def _alpha(asked: cli.Given) -> float | None:
     if "alpha" not in asked:
         return None
     try:

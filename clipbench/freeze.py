@@ -11,18 +11,20 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import overrides, paths, predicted
-from clipbench.progress import console, marked
-from clipbench.results import write_text
-from clipbench.tabling import claims, frames, significance, sweep_tables, typeset
-from clipbench.tabling.evidence import Evidence
+from clipbench.core import paths
+from clipbench.core.config import overrides
+from clipbench.core.console import console, marked
+from clipbench.reporting.tables import claims, significance, sweep_tables, typeset
+from clipbench.results import frames, predictions
+from clipbench.results.evidence import Evidence
+from clipbench.results.store import write_text
 
 
 def frozen(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows without what is of this machine: folders, and typed words that are paths.
 
     Args:
-        frame: of :func:`clipbench.tabling.frames.frame`.
+        frame: of :func:`clipbench.results.frames.frame`.
     """
     words = [str(c) for c in frame if "/" not in str(c)]
     local = [c for c in words if frame[c].astype(str).str.match(r"[/~.]|[A-Za-z]:\\").any()]
@@ -88,9 +90,9 @@ def pairs(path: Path, frame: pd.DataFrame) -> list[dict[str, Any]]:
         split = both[0].column.split("/")[0]
         for i, j in significance.paired_runs(*both):
             one, other = both[0].folders[i], both[1].folders[j]
-            if predicted.saved(one, split) and predicted.saved(other, split):
+            if predictions.saved(one, split) and predictions.saved(other, split):
                 first, second = both[0].keys[i], both[1].keys[j]
-                n, ours, theirs = predicted.discordant(one, other, split)
+                n, ours, theirs = predictions.discordant(one, other, split)
                 row = {"split": split, "first": first, "second": second, "n": n}
                 found[split, first, second] = {**row, "only_first": ours, "only_second": theirs}
     return list(found.values())

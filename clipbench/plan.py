@@ -13,10 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench import doors, overrides, paths, ranges, schema
-from clipbench.progress import console, show
-from clipbench.tabling import costs, evidence, references
-from clipbench.tabling.costs import Job
+from clipbench.core import cli, paths
+from clipbench.core.config import instantiate, overrides, ranges
+from clipbench.core.console import console, show
+from clipbench.reporting.tables import costs, published
+from clipbench.reporting.tables.costs import Job
+from clipbench.results import evidence
 
 _HEAD = ("runs", "model", "dataset", "strategy", "frozen", "pictures", "epochs", "steps")
 _COSTS = ("GPU-hours", "memory GB", "disk GB", "measured s")
@@ -25,7 +27,7 @@ _FREE = ("seed", "lr", "weight_decay", "layer_decay", "warmup", "label_smoothing
 
 def main() -> None:
     """Compose every job, and say what it would cost."""
-    doors.opened(__doc__ or "", plan)
+    cli.opened(__doc__ or "", plan)
 
 
 def plan(words: list[str]) -> int:
@@ -93,7 +95,7 @@ def configs(words: list[str]) -> Iterator[tuple[dict[str, Any], dict[str, str], 
     from omegaconf import OmegaConf, open_dict
 
     paths.register()
-    schema.register()
+    instantiate.register()
     parse = OverridesParser.create().parse_overrides
     typed = parse(overrides.read(words))
     fixed = [str(o.input_line) for o in typed if not o.is_sweep_override()]
@@ -136,7 +138,7 @@ def described(
         len(config["alphas"]) if isinstance(config["alphas"], list) else config["alphas"] or 0
     )
     scheme = config["dataset"].get("scheme")
-    evaluated = references.evaluated(dataset, epochs, averages, scheme)
+    evaluated = published.evaluated(dataset, epochs, averages, scheme)
     size = config["model"].get("image_size")
     job = Job(model, strategy, pictures, epochs, batch, evaluated, depth, size)
     return job, (model, dataset, strategy, depth, pictures, epochs, job.steps)
@@ -146,7 +148,7 @@ def trained_on(dataset: str, config: dict[str, Any]) -> int | None:
     """Pictures of an epoch, or captions where all of them are taken; None if that is not known."""
     own = config["dataset"]
     counted = own.get("counts") or {}
-    kinds = len(own["classes"]) if counted else references.classes(dataset)
+    kinds = len(own["classes"]) if counted else published.classes(dataset)
     if own.get("shots") and kinds:
         return int(own["shots"]) * kinds
     if counted:
@@ -155,9 +157,9 @@ def trained_on(dataset: str, config: dict[str, Any]) -> int | None:
         )
     scheme = own.get("scheme")
     if config["strategy"].get("captions") == "all":
-        return references.captions(dataset, "train", scheme)
-    train = references.pictures(dataset, "train", scheme)
-    return train or references.pictures(dataset, "train+val", scheme)
+        return published.captions(dataset, "train", scheme)
+    train = published.pictures(dataset, "train", scheme)
+    return train or published.pictures(dataset, "train+val", scheme)
 
 
 def _measured(runs: pd.DataFrame, model: str, strategy: str, depth: str) -> pd.DataFrame:

@@ -24,14 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipbench import closing, config, doors, paths, results, spreadsheet
-from clipbench.errors import Refused
-from clipbench.progress import track
-from clipbench.statistics import wilson
+from clipbench.core import cli, paths, spreadsheet
+from clipbench.core.config import compose
+from clipbench.core.console import track
+from clipbench.core.errors import Refused
+from clipbench.metrics.intervals import wilson
+from clipbench.results import store
+from clipbench.sweeps import summary
 
 if TYPE_CHECKING:
-    from clipbench.datamodules.split import Split
-    from clipbench.tuned.inference import Said
+    from clipbench.inference.prediction import Said
+    from clipbench.loading.split import Split
 
 KEYS = (
     *("run", "images", "out", "dataset", "split", "top", "weights", "temperature"),
@@ -60,36 +63,36 @@ class Asked:
 
 def main() -> None:
     """Predict, write, and say how it went."""
-    doors.opened(__doc__ or "", predict)
+    cli.opened(__doc__ or "", predict)
 
 
 def predict(words: list[str]) -> int:
     """Do what the command line asks; 1 if a picture could not be read."""
     data = [word for word in words if word.startswith("dataset")]
-    asked = doors.given([w for w in words if not w.startswith("dataset.")], KEYS)
-    run, record = doors.completed(asked)
+    asked = cli.given([w for w in words if not w.startswith("dataset.")], KEYS)
+    run, record = cli.completed(asked)
     if ("images" in asked) == ("split" in asked):
         raise Refused("give either images=PATH, or split=NAME of a dataset, such as split=test")
-    stem = doors.choice(asked, "weights", ("model", "merged"))
+    stem = cli.choice(asked, "weights", ("model", "merged"))
     options: dict[str, Any] = {
-        "top": doors.number(asked, "top", 5),
-        "batch_size": doors.number(asked, "batch_size", 64),
-        "workers": doors.number(asked, "workers", 0, least=0),
+        "top": cli.number(asked, "top", 5),
+        "batch_size": cli.number(asked, "batch_size", 64),
+        "workers": cli.number(asked, "workers", 0, least=0),
         "temperature": _temperature(asked, record, stem),
     }
     place = _place(asked)
 
-    from clipbench.tuned import inference, saved  # torch
+    from clipbench.inference import prediction, saved_model  # torch
 
-    if not (classes := saved.classes(run, stem)):
+    if not (classes := saved_model.classes(run, stem)):
         raise Refused(f"{run} was tuned on captions and has no classes; use clipbench.search")
     if "images" in asked:
         pictures = _images(paths.expanded(asked["images"]), record, classes)
     else:
         pictures = _split(asked["split"], record, data, classes)
-    classifier = saved.classifier(run, stem).to(inference.device(asked.get("device")))
+    classifier = saved_model.classifier(run, stem).to(prediction.device(asked.get("device")))
     reading = {k: pictures.data[k] for k in ("decoder", "value_range") if k in pictures.data}
-    found = inference.said(classifier, pictures.split, **options, **reading)
+    found = prediction.said(classifier, pictures.split, **options, **reading)
     many = len(pictures.split)
     rows = list(track(found, f"predicting {many:,} pictures", many))
     place = place or paths.outputs() / "predictions" / f"{run.resolve().name}-{pictures.name}.csv"
@@ -97,7 +100,7 @@ def predict(words: list[str]) -> int:
     return _tell(place, pictures, rows, classes)
 
 
-def _place(asked: doors.Given) -> Path | None:
+def _place(asked: cli.Given) -> Path | None:
     """Where to write; None for the usual place.
 
     Raises:
@@ -113,7 +116,7 @@ def _place(asked: doors.Given) -> Path | None:
     return place
 
 
-def _temperature(asked: doors.Given, record: dict[str, Any], stem: str) -> float:
+def _temperature(asked: cli.Given, record: dict[str, Any], stem: str) -> float:
     own = record.get("temperature") if stem == "model" else None
     try:
         value = float(asked.get("temperature", own or 1))
@@ -128,8 +131,8 @@ def _temperature(asked: doors.Given, record: dict[str, Any], stem: str) -> float
 
 def _images(where: Path, record: dict[str, Any], classes: Sequence[str]) -> Asked:
     """Pictures of a place; a folder that bears a class's name is their label."""
-    from clipbench.datamodules.loose import loose
-    from clipbench.datamodules.names import class_of
+    from clipbench.loading.class_names import class_of
+    from clipbench.loading.readers.image_files import loose
 
     split = loose(where)
     home = where.resolve().name
@@ -147,12 +150,12 @@ def _split(
     """A split of the run's own dataset, changed by the overrides, or of the one they name."""
     from dataclasses import replace
 
-    from clipbench.schema import build
+    from clipbench.core.config.instantiate import build
 
     if any(word.startswith("dataset=") for word in overrides):
-        node = config.compose(*overrides)["dataset"]
+        node = compose.compose(*overrides)["dataset"]
     else:
-        node = config.changed(record["config"]["dataset"], "dataset", overrides)
+        node = compose.changed(record["config"]["dataset"], "dataset", overrides)
     data = build(node)
     data.prepare(record["seed"])
     if name not in data.splits:
@@ -187,7 +190,7 @@ def _write(place: Path, pictures: Asked, rows: Sequence["Said"], classes: Sequen
     place.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO(newline="")
     spreadsheet.write(text, columns, map(cells, rows))
-    results.write_bytes(place, text.getvalue().encode("utf-8", "surrogateescape"))
+    store.write_bytes(place, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def _tell(place: Path, pictures: Asked, rows: Sequence["Said"], classes: Sequence[str]) -> int:
@@ -211,7 +214,7 @@ def _tell(place: Path, pictures: Asked, rows: Sequence["Said"], classes: Sequenc
         print(line, file=sys.stderr)
     bad = [f"{pictures.split.ids[row.index]}: {row.error}" for row in rows if row.error]
     if bad:
-        closing.refusal(f"{len(bad)} pictures could not be read:", bad, paths.outputs())
+        summary.refusal(f"{len(bad)} pictures could not be read:", bad, paths.outputs())
     return 1 if bad else 0
 
 

@@ -12,15 +12,17 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 
-from clipbench import paths, results, weights
-from clipbench.config import compose
+from clipbench.core import paths
+from clipbench.core.config.compose import compose
+from clipbench.core.config.instantiate import build
+from clipbench.core.console import console, show
 from clipbench.datamodules.shapes import ShapesDataModule
+from clipbench.datamodules.synthetic.drawing import COLOURS, FILLS, SHAPES
+from clipbench.loading.prompts import fill
+from clipbench.models import weight_files
 from clipbench.models.base import ImageTower
-from clipbench.progress import console, show
-from clipbench.prompts import fill
-from clipbench.schema import build
-from clipbench.transforms import eval_transform
-from clipbench.world.drawing import COLOURS, FILLS, SHAPES
+from clipbench.results import store
+from clipbench.transforms.preprocess import eval_transform
 
 # Each attribute's values, and the prompts that name it and nothing else.
 ATTRIBUTES: Mapping[str, tuple[list[str], list[str]]] = {
@@ -62,17 +64,17 @@ def keep(name: str) -> None:
     """Put the weights of the newest pretraining run into the package, at half precision."""
     found = [
         (folder.stat().st_mtime, folder)
-        for folder, record in results.records(paths.outputs())
+        for folder, record in store.records(paths.outputs())
         if record["model"] == name and record["config"]["dataset"].get("scene") == "pretrain"
         if record["status"] == "completed"
     ]
     file = max(found)[1] / "model.safetensors"
     half = {
         key: tensor.half() if tensor.is_floating_point() else tensor
-        for key, tensor in weights.read(file).items()
+        for key, tensor in weight_files.read(file).items()
     }
     target = paths.ASSETS / f"{name}.safetensors"
-    weights.save(target, half, weights.metadata(file))
+    weight_files.save(target, half, weight_files.metadata(file))
     console.print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
 
 

@@ -14,20 +14,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipbench import doors, paths, results
-from clipbench.errors import Refused
-from clipbench.reporting.page import rendered
-from clipbench.tabling import sweep_tables
+from clipbench.core import cli, paths
+from clipbench.core.errors import Refused
+from clipbench.reporting.page.page import rendered
+from clipbench.reporting.tables import sweep_tables
+from clipbench.results import store
 
 
 def main() -> None:
     """Write the page, and say where."""
-    doors.opened(__doc__ or "", report, bare=True)
+    cli.opened(__doc__ or "", report, bare=True)
 
 
 def report(words: list[str]) -> int:
     """Do what the command line asks."""
-    asked = doors.given(words, ("sweep", "out"))
+    asked = cli.given(words, ("sweep", "out"))
     folder = _sweep(asked.get("sweep"))
     out = Path(asked.get("out", paths.outputs() / "reports" / f"{folder.name}.html"))
     if out.suffix != ".html":
@@ -51,7 +52,7 @@ def write(folder: Path, out: Path) -> Path:
         raise Refused(f"no job of {folder} was completed; run it again, or see what it printed")
     page = rendered(folder.name, runs, failed, plan(folder))
     out.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(out, page)
+    store.write_text(out, page)
     return out
 
 

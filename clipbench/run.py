@@ -12,7 +12,8 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from clipbench import overrides, paths, schema
+from clipbench.core import paths
+from clipbench.core.config import instantiate, overrides
 
 HELP = """clipbench: fine-tune CLIP, or the ResNet we know?
 
@@ -42,13 +43,13 @@ def main() -> None:
         print(HELP.format(options=paths.options()))
         return
     paths.register()
-    schema.register()
+    instantiate.register()
     # Hydra's own handler cuts tracebacks and exits; errors in a config are explained below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     # Imported here: --help must not pay for it.
-    from clipbench.errors import Refused
-    from clipbench.launch import stop
-    from clipbench.sweeps import Session
+    from clipbench.core.errors import Refused
+    from clipbench.sweeps.launcher import stop
+    from clipbench.sweeps.session import Session
 
     session, words = Session(), sys.argv[1:]
     try:
@@ -66,9 +67,9 @@ def main() -> None:
         session.close()
         sys.exit(128 + (stop.signal or signal.SIGINT))
     except (HydraException, OmegaConfBaseException) as error:
-        from clipbench import closing
+        from clipbench.sweeps import summary
 
-        closing.config_error(error, words)
+        summary.config_error(error, words)
         sys.exit(2)
     except (OSError, Refused) as error:  # a disk that is full, or takes no files
         print(f"error: {error}; the same command again runs what is left", file=sys.stderr)

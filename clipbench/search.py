@@ -24,20 +24,22 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipbench import closing, config, doors, paths
-from clipbench.errors import Refused
-from clipbench.progress import marked, show
+from clipbench.core import cli, paths
+from clipbench.core.config import compose
+from clipbench.core.console import marked, show
+from clipbench.core.errors import Refused
+from clipbench.sweeps import summary
 
 if TYPE_CHECKING:
+    from clipbench.inference.embeddings import Gallery
     from clipbench.models.two_towers import TwoTowers
-    from clipbench.tuned.gallery import Gallery
 
 KEYS = ("run", "model", "images", "top", "weights", "out", "batch_size", "workers", "device")
 
 
 def main() -> None:
     """Search, print and draw."""
-    doors.opened(__doc__ or "", search)
+    cli.opened(__doc__ or "", search)
 
 
 def search(words: list[str]) -> int:
@@ -45,58 +47,58 @@ def search(words: list[str]) -> int:
     queries = [word.removeprefix("query=") for word in words if word.startswith("query=")]
     overrides = [word for word in words if word.startswith("model.")]
     rest = [word for word in words if word not in overrides and not word.startswith("query=")]
-    asked = doors.given(rest, (*KEYS, "query"))
+    asked = cli.given(rest, (*KEYS, "query"))
     if not queries or not all(query.strip() for query in queries):
         raise Refused('query= is missing or empty; say what to look for, query="a dog in the snow"')
     if "images" not in asked:
         raise Refused("images=PATH is missing; name a folder of pictures")
-    top = doors.number(asked, "top", 10)
+    top = cli.number(asked, "top", 10)
     loading = {
-        "batch_size": doors.number(asked, "batch_size", 64),
-        "workers": doors.number(asked, "workers", 0, least=0),
+        "batch_size": cli.number(asked, "batch_size", 64),
+        "workers": cli.number(asked, "workers", 0, least=0),
     }
     out = Path(asked.get("out", paths.outputs() / "searches"))
     if out.exists() and not out.is_dir():
         raise Refused(f"out={out} is no folder; name one, sheets are written into it")
     name = _name(asked, overrides)
 
-    from clipbench.datamodules.loose import loose
-    from clipbench.tuned import gallery, inference  # torch
+    from clipbench.inference import embeddings, prediction  # torch
+    from clipbench.loading.readers.image_files import loose
 
     where = paths.expanded(asked["images"])
     split = loose(where)
-    tower = _tower(asked, name, overrides).to(inference.device(asked.get("device")))
+    tower = _tower(asked, name, overrides).to(prediction.device(asked.get("device")))
     place = hashlib.sha256(str(where.resolve()).encode(errors="replace")).hexdigest()[:8]
     kept = paths.outputs() / "cache" / "search"
-    kept /= f"{gallery.fingerprint(tower)[:16]}-{place}.parquet"
-    found = gallery.embedded(tower, split, kept, **loading)
+    kept /= f"{embeddings.fingerprint(tower)[:16]}-{place}.parquet"
+    found = embeddings.embedded(tower, split, kept, **loading)
     print(f"{len(found.split):,} pictures, {found.fresh:,} of them new", file=sys.stderr)
     _answer(tower, found, dict.fromkeys(queries), top, out, name)
     bad = [f"{name}: {why}" for name, why in found.faults.items()]
     if bad:
-        closing.refusal(f"{len(bad)} pictures could not be read:", bad, paths.outputs())
+        summary.refusal(f"{len(bad)} pictures could not be read:", bad, paths.outputs())
     return 1 if bad else 0
 
 
-def _name(asked: doors.Given, overrides: list[str]) -> str:
+def _name(asked: cli.Given, overrides: list[str]) -> str:
     """What to search with is called; a run is looked for before anything is loaded."""
     if ("run" in asked) == ("model" in asked):
         raise Refused("give either run=DIR, or model=NAME for a model as it is published")
     if "run" in asked and overrides:
         raise Refused(f"{overrides[0]} goes with model=NAME; a run has a model of its own")
-    return doors.completed(asked)[0].resolve().name if "run" in asked else asked["model"]
+    return cli.completed(asked)[0].resolve().name if "run" in asked else asked["model"]
 
 
-def _tower(asked: doors.Given, name: str, overrides: list[str]) -> "TwoTowers":
+def _tower(asked: cli.Given, name: str, overrides: list[str]) -> "TwoTowers":
+    from clipbench.core.config.instantiate import build
+    from clipbench.inference import saved_model
     from clipbench.models.two_towers import TwoTowers
-    from clipbench.schema import build
-    from clipbench.tuned import saved
 
     if "run" in asked:
-        stem = doors.choice(asked, "weights", ("model", "merged"))
-        tower = saved.classifier(doors.completed(asked)[0], stem).tower
+        stem = cli.choice(asked, "weights", ("model", "merged"))
+        tower = saved_model.classifier(cli.completed(asked)[0], stem).tower
     else:
-        tower = build(config.compose(f"model={name}", *overrides)["model"])
+        tower = build(compose.compose(f"model={name}", *overrides)["model"])
         for warning in tower.warnings:
             marked("warning:", warning)
     if not isinstance(tower, TwoTowers) or not tower.has_text:
@@ -115,7 +117,7 @@ def _answer(
     """Print what was found, and draw it."""
     import torch
 
-    from clipbench.imaging.sheets import contact_sheet
+    from clipbench.reporting.contact_sheet import contact_sheet
 
     texts = list(queries)
     for cut in tower.cut(texts):

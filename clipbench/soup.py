@@ -13,20 +13,25 @@ from typing import Any
 
 from pytorch_lightning import seed_everything
 
-from clipbench import closing, environment, merging, optim, paths, results, statistics
-from clipbench.errors import Refused
-from clipbench.evaluation import Evaluation
-from clipbench.finishing import Finish
-from clipbench.messages import Outcome
-from clipbench.progress import marked
-from clipbench.prompts import Prompts
-from clipbench.robustness import alphas
-from clipbench.schema import build
+from clipbench.core import environment, paths
+from clipbench.core.config.instantiate import build
+from clipbench.core.console import marked
+from clipbench.core.errors import Refused
+from clipbench.core.jobs import Outcome
+from clipbench.inference import saved_model
+from clipbench.loading.prompts import Prompts
+from clipbench.metrics import intervals
+from clipbench.models import weight_averaging
+from clipbench.reporting.tables import sweep_tables
+from clipbench.results import store
 from clipbench.strategies.base import Strategy, Task
-from clipbench.tabling import sweep_tables
-from clipbench.trainer import trainer
-from clipbench.training import tuning
-from clipbench.tuned import saved
+from clipbench.sweeps import summary
+from clipbench.training import schedule
+from clipbench.training.artifacts import Finish
+from clipbench.training.build import tuning
+from clipbench.training.evaluation import Evaluation
+from clipbench.training.robustness import wise_ft
+from clipbench.training.trainer import trainer
 
 Runs = list[tuple[Path, dict[str, Any]]]
 KINDS = {"kind": ("greedy", "uniform"), "bn": ("average", "reestimate")}
@@ -50,7 +55,7 @@ def ingredients(sweep: Path) -> Runs:
                 keys = f"{runs[0][1]['key']} and {record['key']}"
                 raise Refused(f"runs {keys} differ in {what}; sweep what does not change it")
     metric = runs[0][1]["selection"]["metric"]
-    return sorted(runs, key=lambda run: -statistics.goodness(metric, run[1]["final"][metric]))
+    return sorted(runs, key=lambda run: -intervals.goodness(metric, run[1]["final"][metric]))
 
 
 def _start(record: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def _start(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "their model": config["model"],
         "their dataset": record["dataset"],
-        "their data": {name: results.seen(split) for name, split in evaluated.items()},
+        "their data": {name: store.seen(split) for name, split in evaluated.items()},
         "the start of their head": config["strategy"].get("head"),
         "the metric they are selected by": record["selection"]["metric"],
     }
@@ -82,7 +87,7 @@ def evaluation(config: dict[str, Any], folder: Path) -> Evaluation:
         seed=config["seed"],
     )
     recipe = {**config["recipe"], **{k: v for k, v in config.items() if k in config["recipe"]}}
-    never = optim.Schedule(total=0, warmup=0)
+    never = schedule.Schedule(total=0, warmup=0)
     module = tuning(classifier, strategy, recipe, never, data)
     return Evaluation(trainer(config, folder, []), module, data, data)
 
@@ -91,10 +96,10 @@ def cook(runs: Runs, kind: str, bn: str) -> Outcome:
     """Average, evaluate on every split, and leave a run's folder; nothing is done twice."""
     started, (_, best) = time.perf_counter(), runs[0]
     keys = [record["key"] for _, record in runs]
-    key = results.key({"soup": kind, "bn": bn, "ingredients": sorted(keys)})
+    key = store.key({"soup": kind, "bn": bn, "ingredients": sorted(keys)})
     name = f"{best['model']}-soup-{key}"
     folder = paths.outputs() / "runs" / best["dataset"] / name
-    if (known := results.read(folder)) and known["status"] == "completed":
+    if (known := store.read(folder)) and known["status"] == "completed":
         return Outcome("completed", key=key, folder=str(folder), before=True)
     folder.mkdir(parents=True, exist_ok=True)
     config = {**best["config"], "logger": {}, "callbacks": {}}
@@ -110,7 +115,7 @@ def cook(runs: Runs, kind: str, bn: str) -> Outcome:
         "soup": {"kind": kind, "bn": bn, "ingredients": keys, "kept": []},
         "warnings": [],
     }
-    results.write(folder, record)
+    store.write(folder, record)
     for warning in evaluate.module.classifier.tower.warnings:
         _warn(record, warning)
     if not evaluate.module.classifier.meaningful:
@@ -121,7 +126,7 @@ def cook(runs: Runs, kind: str, bn: str) -> Outcome:
     seconds = time.perf_counter() - started
     record["cost"] = {"seconds": seconds, "images_per_second": None, **device}
     record["status"] = "completed"
-    results.write(folder, record)
+    store.write(folder, record)
     return Outcome("completed", key=key, folder=str(folder))
 
 
@@ -132,7 +137,7 @@ def _unchanged(evaluate: Evaluation, best: dict[str, Any]) -> dict[str, Any]:
         Refused: if its images are no longer those that the runs saw.
     """
     found = {**best["data"], **evaluate.data.record()}
-    changed = [name for name in found if not results.alike(found[name], best["data"][name])]
+    changed = [name for name in found if not store.alike(found[name], best["data"][name])]
     if changed:
         raise Refused(
             f"the images or labels of {', '.join(changed)} have changed since the runs of this "
@@ -145,23 +150,23 @@ def _average(evaluate: Evaluation, runs: Runs, kind: str, bn: str) -> list[str]:
     """Leave the soup in the module; returns the keys of what is in it."""
     classifier, metric = evaluate.module.classifier, runs[0][1]["selection"]["metric"]
 
-    def load(i: int) -> merging.State:
-        return saved.classifier(runs[i][0]).state_dict()
+    def load(i: int) -> weight_averaging.State:
+        return saved_model.classifier(runs[i][0]).state_dict()
 
-    def put(state: merging.State, several: bool) -> None:
+    def put(state: weight_averaging.State, several: bool) -> None:
         classifier.load_state_dict(dict(state))
         if bn == "reestimate" and several:
-            alphas.reestimate(evaluate, runs[0][1]["seed"])
+            wise_ft.reestimate(evaluate, runs[0][1]["seed"])
 
-    def score(state: merging.State) -> float:
+    def score(state: weight_averaging.State) -> float:
         put(state, several=True)
-        return statistics.goodness(metric, evaluate(["val"])[metric])
+        return intervals.goodness(metric, evaluate(["val"])[metric])
 
     if kind == "uniform":
-        kept, state = list(range(len(runs))), merging.uniform(map(load, range(len(runs))))
+        kept, state = list(range(len(runs))), weight_averaging.uniform(map(load, range(len(runs))))
     else:
-        scores = [statistics.goodness(metric, r["final"][metric]) for _, r in runs]
-        kept, state, _ = merging.greedy(scores, load, score)
+        scores = [intervals.goodness(metric, r["final"][metric]) for _, r in runs]
+        kept, state, _ = weight_averaging.greedy(scores, load, score)
     put(state, several=len(kept) > 1)
     evaluate.outputs.clear()
     return [runs[i][1]["key"] for i in kept]
@@ -185,9 +190,9 @@ def main() -> None:
     try:
         outcome = cook(ingredients(sweep), asked["kind"], asked["bn"])
     except Refused as refused:
-        closing.refusal(f"refused: {refused}", refused.details, sweep)
+        summary.refusal(f"refused: {refused}", refused.details, sweep)
         sys.exit(1)
-    closing.job(outcome)
+    summary.job(outcome)
     line: dict[str, Any] = {"key": outcome.key, "status": outcome.status, "error": None}
     line |= {"folder": outcome.folder, "overrides": [f"soup={asked['kind']}", f"bn={asked['bn']}"]}
     with (sweep / "jobs.jsonl").open("a") as file:

@@ -16,20 +16,21 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from clipbench import paths
-from clipbench.errors import Refused
-from clipbench.progress import console, marked, show
-from clipbench.tabling import evidence, sweep_tables, typeset
-from clipbench.tabling.evidence import Evidence
+from clipbench.core import paths
+from clipbench.core.console import console, marked, show
+from clipbench.core.errors import Refused
+from clipbench.reporting.tables import sweep_tables, typeset
+from clipbench.results import evidence
+from clipbench.results.evidence import Evidence
 
 CLAIMS = "claims"
 
 
 def main() -> None:
     """Write the tables that are asked for; 1 if one of them was refused."""
-    from clipbench import doors
+    from clipbench.core import cli
 
-    doors.opened(__doc__ or "", make, bare=True)
+    cli.opened(__doc__ or "", make, bare=True)
 
 
 def make(words: list[str]) -> int:
@@ -41,9 +42,9 @@ def make(words: list[str]) -> int:
     Raises:
         Refused: for a table or a source that there is not.
     """
-    from clipbench import doors
+    from clipbench.core import cli
 
-    asked = doors.given(words, ("table", "results"))
+    asked = cli.given(words, ("table", "results"))
     if (source := asked.get("results")) not in (None, *evidence.SOURCES):
         raise Refused(f"results={source} is not known; give outputs or frozen, or leave it out")
     specs = {path.stem: path for path in sorted((paths.EXPERIMENTS / "table").glob("*.yaml"))}
@@ -87,10 +88,10 @@ def of_documents(specs: dict[str, Path], source: str | None) -> int:
 
     Args:
         specs: the YAML of each table, by its name.
-        source: of :func:`clipbench.tabling.evidence.gather`.
+        source: of :func:`clipbench.results.evidence.gather`.
     """
     # Half a second of scipy, which no sweep's table needs: meanwhile others write those.
-    from clipbench.tabling import document_figures, documents, layouts
+    from clipbench.reporting.tables import document_figures, documents, layouts
 
     target, refused = paths.outputs() / "tables", 0
     target.mkdir(parents=True, exist_ok=True)
@@ -116,10 +117,10 @@ def of_claims(source: str | None, *, told: bool) -> int:
     """Write the table of what the experiments claim, printing the verdicts if told; 0.
 
     Args:
-        source: of :func:`clipbench.tabling.evidence.gather`.
+        source: of :func:`clipbench.results.evidence.gather`.
         told: whether to print.
     """
-    from clipbench.tabling import claim_tables
+    from clipbench.reporting.tables import claim_tables
 
     written, rows = claim_tables.write(Evidence(evidence.gather(source), evidence.pairs()))
     if told and rows:

@@ -1,6 +1,6 @@
 """Hydra's way to the jobs of a sweep on a cluster: ``hydra/launcher=slurm`` and ``ray``.
 
-What crosses to another machine is a :class:`clipbench.messages.Job`, plain data, and its outcome.
+What crosses to another machine is a :class:`clipbench.core.jobs.Job`, plain data, and its outcome.
 The machines share the file system that the outputs are on.
 
 Hydra reads this file whenever it starts, so it imports nothing that takes time.
@@ -55,8 +55,8 @@ class Slurm(Cluster):
 
     def outcomes(self, jobs: Sequence[Any]) -> Iterator[Any]:
         """Queue them all; the outcome of each when it has come, in their order."""
-        from clipbench.launch import stop
-        from clipbench.messages import Outcome
+        from clipbench.core.jobs import Outcome
+        from clipbench.sweeps.launcher import stop
 
         submitit = _library("submitit", "slurm")
         named = {k if k in _ANY else f"slurm_{k}": v for k, v in self.parameters.items()}
@@ -92,8 +92,8 @@ class OnSlurm:
         """Run it to its end, on this machine, and on others if it has several."""
         import submitit
 
-        from clipbench.launch import launch
-        from clipbench.messages import Node
+        from clipbench.core.jobs import Node
+        from clipbench.sweeps.launcher import launch
 
         here = submitit.JobEnvironment()
         if here.num_tasks > 1:
@@ -110,7 +110,7 @@ class OnSlurm:
         """
         import submitit
 
-        from clipbench.launch import KEEPING, stop
+        from clipbench.sweeps.launcher import KEEPING, stop
 
         for running in list(stop.working):
             running.end()
@@ -125,7 +125,7 @@ def _start_server() -> None:
     """
     numbers = (signal.SIGUSR1, signal.SIGUSR2)
     before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["clipbench.job"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["clipbench.training.spec"])
     forkserver.ensure_running()
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
@@ -145,8 +145,8 @@ class Ray(Cluster):
 
     def outcomes(self, jobs: Sequence[Any]) -> Iterator[Any]:
         """Hand all to Ray; the outcome of each when it has come, in their order."""
-        from clipbench.launch import stop
-        from clipbench.messages import Outcome
+        from clipbench.core.jobs import Outcome
+        from clipbench.sweeps.launcher import stop
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray = _library("ray", "ray")
@@ -170,7 +170,7 @@ class Ray(Cluster):
 
 def on_ray(job: Any) -> Any:
     """A job in a process of Ray's, which may have had another job's GPUs before."""
-    from clipbench.launch import launch
+    from clipbench.sweeps.launcher import launch
 
     mine = {k: v for k, v in os.environ.items() if k in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
     return launch(replace(job, environment=job.environment | mine))

@@ -29,8 +29,8 @@ class Search(OptunaSweeper):  # type: ignore[misc]
         Raises:
             HydraException: where nothing is to be searched, or somebody else is at this search.
         """
-        from clipbench import paths
-        from clipbench.locks import Held, Lock
+        from clipbench.core import paths
+        from clipbench.core.locking import Held, Lock
 
         asked = sorted(word for word in arguments if not word.startswith("hparams_search="))
         _something(asked)
@@ -80,7 +80,7 @@ class Search(OptunaSweeper):  # type: ignore[misc]
         """How many trials are done; those that were begun are the next to be asked for."""
         from optuna.trial import TrialState
 
-        from clipbench.sweeps import expected
+        from clipbench.sweeps.session import expected
 
         if study.trials and hasattr(self.sweeper.sampler, "reseed_rng"):
             self.sweeper.sampler.reseed_rng()  # not to draw again what was drawn before
@@ -106,10 +106,10 @@ def _something(asked: list[str]) -> None:
 
 
 def _direction(monitor: str | None) -> str:
-    from clipbench import statistics
+    from clipbench.metrics import intervals
 
     # What a dataset selects by, where nothing else is asked for, is better when it is more.
-    return "maximize" if statistics.goodness(monitor or "acc", 1.0) > 0 else "minimize"
+    return "maximize" if intervals.goodness(monitor or "acc", 1.0) > 0 else "minimize"
 
 
 def _done(study: Any) -> list[Any]:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from clipbench import config, paths, schema
+from clipbench.core import paths
+from clipbench.core.config import compose, instantiate
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _registered():
     paths.register()
-    schema.register()
+    instantiate.register()
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def outputs(tmp_path, monkeypatch):
     return tmp_path / "outputs"
 
 
-composed = config.compose
+composed = compose.compose
 
 
 def clipbench(*words, module="run", env=None, timeout=300):
@@ -52,7 +53,7 @@ TINY = ("model=timm", "model.arch=test_resnet", "model.pretrained=null", "model.
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """A completed run of a CLIP and one of a ResNet: folder and record by the model's name."""
-    from clipbench import results
+    from clipbench.results import store
     from tests.test_run import run_here
 
     patch = pytest.MonkeyPatch()
@@ -63,4 +64,4 @@ def runs(tmp_path_factory):
         outcome = run_here(*words, *FEW, model=model)
         assert outcome.status == "completed", outcome.error
     patch.undo()
-    return {record["model"]: (folder, record) for folder, record in results.records(outputs)}
+    return {record["model"]: (folder, record) for folder, record in store.records(outputs)}

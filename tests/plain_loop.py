@@ -51,8 +51,8 @@ def groups(network, lr, head_factor, decay):
 
 def main(seed, epochs=5):
     """One run: accuracy on val at the best epoch, and on test at that epoch."""
-    from clipbench.config import compose
-    from clipbench.schema import build
+    from clipbench.core.config.compose import compose
+    from clipbench.core.config.instantiate import build
 
     torch.manual_seed(seed)
     config = compose("model=efficientnet_lite0", "dataset=flowers102")

@@ -8,11 +8,12 @@ import signal
 
 import pytest
 
-from clipbench import compare, launch, report, results
-from clipbench.errors import Refused
-from clipbench.reporting import budget, comparison, contestants
-from clipbench.reporting.budget import Training
-from clipbench.schema import build
+from clipbench import compare, report
+from clipbench.core.config.instantiate import build
+from clipbench.core.errors import Refused
+from clipbench.results import store
+from clipbench.sweeps import budget, candidate_models, comparison, launcher
+from clipbench.sweeps.budget import Training
 from tests.conftest import ODD, composed
 
 
@@ -45,19 +46,21 @@ def test_what_one_model_does_not_need_is_the_next_ones():
 
 def test_stand_ins_are_named_and_nothing_is_claimed(monkeypatch):
     here = {"resnet50", "clip_vitb32"}
-    monkeypatch.setattr(contestants, "_there", lambda name: name in here)
-    assert contestants.of("auto") == contestants.Contestants(["clip_vitb32", "resnet50"], None)
+    monkeypatch.setattr(candidate_models, "_there", lambda name: name in here)
+    assert candidate_models.of("auto") == candidate_models.Contestants(
+        ["clip_vitb32", "resnet50"], None
+    )
     here.remove("clip_vitb32")
-    found = contestants.of("auto")
+    found = candidate_models.of("auto")
     assert found.models == ["clip_tiny", "resnet50"]
     assert found.notice.startswith("Stand-ins: clip_tiny (a small CLIP, pretrained on drawings) in")
     assert found.notice.endswith("says nothing about CLIP.")
     here.clear()
-    assert contestants.of("auto").models == ["clip_tiny", "resnet_tiny"]
+    assert candidate_models.of("auto").models == ["clip_tiny", "resnet_tiny"]
     here.add("efficientnet_lite0")
-    assert contestants.of("auto").models == ["clip_tiny", "efficientnet_lite0"]
-    assert contestants.of("auto").notice.endswith("says nothing about CLIP or ResNet50.")
-    assert contestants.of("clip_vitl14,timm").models == ["clip_vitl14", "timm"]
+    assert candidate_models.of("auto").models == ["clip_tiny", "efficientnet_lite0"]
+    assert candidate_models.of("auto").notice.endswith("says nothing about CLIP or ResNet50.")
+    assert candidate_models.of("clip_vitl14,timm").models == ["clip_vitl14", "timm"]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +105,7 @@ def quiet_signals():
     """Handlers and the launcher's own note as they were."""
     kept = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
-    launch.stop.signal = None
+    launcher.stop.signal = None
     for number, handler in kept.items():
         signal.signal(number, handler)
 
@@ -126,9 +129,9 @@ def test_a_comparison_that_the_budget_ends_goes_on_with_the_same_command(
     early = page.read_text()
     assert "resnet_tiny, fine-tuned: the end came before it began." in early
     assert f"On {ODD}, take " in html.unescape(early)
-    launch.stop.signal = None
+    launcher.stop.signal = None
 
-    before = {folder: record for folder, record in results.records(outputs)}
+    before = {folder: record for folder, record in store.records(outputs)}
     assert len(before) == 3  # zero-shot, and a probe of each
     assert compare.compare(words) == 0
     said = capsys.readouterr().out
@@ -139,7 +142,7 @@ def test_a_comparison_that_the_budget_ends_goes_on_with_the_same_command(
     listed = [json.loads(line) for line in (sweep / "jobs.jsonl").read_text().splitlines()]
     done = {(job["overrides"][0], job["overrides"][1]) for job in listed}
     assert len(done) == 5
-    after = dict(results.records(outputs))
+    after = dict(store.records(outputs))
     for folder, record in before.items():
         assert after[folder] == record
     tuned = [r for r in after.values() if r["strategy"] == "finetune" and r["epochs"] == 2]

@@ -7,7 +7,7 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from clipbench import paths
+from clipbench.core import paths
 from tests.conftest import composed
 
 GROUPS = sorted(p for p in paths.CONF.iterdir() if p.is_dir())

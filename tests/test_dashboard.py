@@ -12,8 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
-from clipbench import dashboard, last_events, results
-from clipbench.tensorboard import boards, mosaics
+from clipbench import dashboard
+from clipbench.reporting.tensorboard import boards, mosaics
+from clipbench.results import store
+from clipbench.training import tensorboard_summary
 
 
 def events(folder):
@@ -61,10 +63,12 @@ def test_every_run_has_its_pictures(runs):
 
 def test_pictures_that_cannot_be_made_lose_no_run(runs, tmp_path):
     _, record = runs["timm"]
-    assert last_events.add(tmp_path, record, None) is None  # logger=none: no events, no pictures
+    assert (
+        tensorboard_summary.add(tmp_path, record, None) is None
+    )  # logger=none: no events, no pictures
     (tmp_path / "events.out.tfevents.1").write_bytes(b"")
     (tmp_path / "predictions.parquet").write_bytes(b"torn")
-    said = last_events.add(tmp_path, record, type("Data", (), {"splits": {}}))
+    said = tensorboard_summary.add(tmp_path, record, type("Data", (), {"splits": {}}))
     assert said.startswith("TensorBoard lacks the end of this run: ")
 
 
@@ -110,7 +114,7 @@ def test_runs_have_readable_names_and_stay_where_they_are(home, runs):
     assert dashboard.laid_out() == home  # again: what is gone is gone, and no run with it
     assert not (home / "shapes" / "gone").exists()
     assert sorted(path for path in folder.rglob("*")) == before
-    assert len(list(results.records(folder.parents[2]))) == 2
+    assert len(list(store.records(folder.parents[2]))) == 2
 
 
 def test_one_view_of_all_runs(home, runs):
@@ -139,7 +143,8 @@ def test_the_line_of_alphas_is_a_picture_too(runs, tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "alpha_curve.png")  # of captions: no predictions
     final = {**record["final"], "test/acc@alpha=0.5": 0.5, "test/none": None}
     assert (
-        last_events.add(tmp_path, {**record, "final": final}, type("D", (), {"splits": {}})) is None
+        tensorboard_summary.add(tmp_path, {**record, "final": final}, type("D", (), {"splits": {}}))
+        is None
     )
     tags = events(tmp_path).Tags()
     assert tags["images"] == ["alpha curve"]

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from clipbench import audit, data, paths
+from clipbench import data
+from clipbench.core import paths
+from clipbench.core.config.instantiate import build
+from clipbench.datamodules import audit
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
-from clipbench.schema import build
 from tests.conftest import clipbench, composed
 from tests.datamodules.folders import class_folders, draw
 

@@ -9,10 +9,16 @@ import pytest
 import yaml
 from scipy.stats import entropy
 
-from clipbench import advice, config, confusion, doctor, paths, results
-from clipbench.diagnosis import case, guide, preflight, remedies, symptoms
-from clipbench.errors import Refused
-from clipbench.schema import build
+from clipbench import doctor
+from clipbench.core import paths
+from clipbench.core.config import compose
+from clipbench.core.config.instantiate import build
+from clipbench.core.errors import Refused
+from clipbench.metrics import confusion
+from clipbench.reporting.doctor import case, checklist, remedies, symptoms
+from clipbench.results import store
+from clipbench.strategies import published_ranges
+from clipbench.training import recommendations
 from tests.doctor.__main__ import HERE, read
 
 RUNS = yaml.safe_load((HERE / "runs.yaml").read_text())
@@ -48,7 +54,7 @@ def test_every_remedy_can_be_pasted_and_fits_the_run():
     seen = set()
     for name in RUNS:
         kept, words = read(name), words_of(name)
-        composed = config.compose(*words)
+        composed = compose.compose(*words)
         whole = {**kept.record, "config": {**composed, **kept.config}}
         blocks = [n for n in kept.record["parameters"]["groups"] if n.startswith("block ")]
         findings = symptoms.diagnose(case.Case(whole, kept.confusion))
@@ -58,7 +64,7 @@ def test_every_remedy_can_be_pasted_and_fits_the_run():
             if kind in seen:
                 continue
             seen.add(kind)
-            again = config.compose(*words, *[word.replace("0,1,2,3,4", "7") for word in pasted])
+            again = compose.compose(*words, *[word.replace("0,1,2,3,4", "7") for word in pasted])
             assert again != composed, (name, remedy)
             build(again["strategy"])
             depth = again["freeze_depth"]
@@ -97,14 +103,14 @@ def test_nothing_is_proposed_that_the_run_has_done():
 
 def test_the_door_says_what_it_saw(tmp_path, capsys):
     ill = read("overfitting")
-    results.write(tmp_path, ill.record)
+    store.write(tmp_path, ill.record)
     confusion.write(tmp_path / "confusion.npz", ill.confusion)
     assert doctor.examine([f"run={tmp_path}"]) == 1
     said = capsys.readouterr().out
     assert "overfitting\n  val/loss" in said
     assert "  try: epochs=" in said
     healthy = read("healthy_resnet")
-    results.write(tmp_path, healthy.record)
+    store.write(tmp_path, healthy.record)
     confusion.write(tmp_path / "confusion.npz", healthy.confusion)
     assert doctor.examine([f"run={tmp_path}"]) == 0
     assert "nothing found" in capsys.readouterr().out
@@ -114,7 +120,7 @@ def test_the_door_says_what_it_saw(tmp_path, capsys):
 
 def test_a_run_that_failed_is_no_riddle(tmp_path, capsys):
     record = {**read("diverged").record, "status": "failed", "error": "disk full; make room"}
-    results.write(tmp_path, {**record, "curve": [], "final": {}})
+    store.write(tmp_path, {**record, "curve": [], "final": {}})
     doctor.examine([f"run={tmp_path}"])
     assert "it ended early: disk full; make room" in capsys.readouterr().out
 
@@ -137,11 +143,15 @@ def test_before_a_run_there_is_the_guides_checklist(capsys):
 def test_the_guides_row_is_told_without_torch_as_with_it(path):
     for depth in ("0", "2", "all"):
         words = (f"strategy={path.stem}", f"freeze_depth={depth}")
-        whole = config.compose("model=clip_vitb32", *words)
+        whole = compose.compose("model=clip_vitb32", *words)
         strategy = build(whole["strategy"])
-        assert guide.row(whole["model"], whole["strategy"]) == advice.kind(strategy)
+        assert published_ranges.row(whole["model"], whole["strategy"]) == recommendations.kind(
+            strategy
+        )
         random = {**whole["model"], "pretrained": None}
-        assert guide.row(random, whole["strategy"]) == advice.kind(strategy, scratch=True)
+        assert published_ranges.row(random, whole["strategy"]) == recommendations.kind(
+            strategy, scratch=True
+        )
 
 
 def test_the_least_loss_of_smoothed_labels_is_their_entropy():
@@ -261,7 +271,7 @@ SCRATCH = ("model.pretrained=null", "lr=2e-3", "warmup_steps=10000", "epochs=32"
     ],
 )
 def test_what_the_guide_itself_says_is_not_warned_of(words):
-    points = [*preflight.checks(config.compose(*words))]
+    points = [*checklist.checks(compose.compose(*words))]
     assert [point for point in points if not point[0]] == []
 
 
@@ -281,7 +291,7 @@ RANDOM = (*PLAIN[:2], "warmup_steps=90", "model.pretrained=null")
 def test_the_remedies_of_the_checklist_pasted_pass(model, words):
     typed = [f"model={model}", "dataset=cifar10", *words]
     for _ in range(3):  # with weights there are points that mean nothing without them
-        failing = [p for p in preflight.checks(config.compose(*typed)) if not p[0]]
+        failing = [p for p in checklist.checks(compose.compose(*typed)) if not p[0]]
         typed += [word for point in failing for word in shlex.split(point[2])]
     assert failing == []
     assert len(typed) > 5
@@ -289,7 +299,7 @@ def test_the_remedies_of_the_checklist_pasted_pass(model, words):
 
 def test_a_point_passes_or_warns_by_the_value_it_prints():
     def point(start, *words):
-        found = preflight.checks(config.compose("dataset=flowers102", *words))
+        found = checklist.checks(compose.compose("dataset=flowers102", *words))
         return [(passes, what) for passes, what, _ in found if what.startswith(start)]
 
     blog = ("model=clip_vitb32", "recipe=blog_clip")
@@ -309,7 +319,7 @@ def test_a_point_passes_or_warns_by_the_value_it_prints():
 
 def test_a_partial_run_below_the_guides_range_is_named():
     """3e-5 is the model's own for all of it; the guide begins at 5e-5 where blocks are frozen."""
-    model = config.compose("model=clip_vitb32")["model"]
+    model = compose.compose("model=clip_vitb32")["model"]
     kept = read("healthy_clip")
     half = {**kept.config["strategy"], "freeze_depth": 6}
     (finding,) = symptoms.learning_rate(
@@ -321,10 +331,10 @@ def test_a_partial_run_below_the_guides_range_is_named():
 
 
 def test_what_is_forgotten_is_mixed_in_by_its_own_words():
-    whole = config.compose("model=clip_tiny", "retention=shapes", "retention.scene=pretrain")
+    whole = compose.compose("model=clip_tiny", "retention=shapes", "retention.scene=pretrain")
     ill = read("forgetting")
     own = {**ill.config, "retention": whole["retention"]}
     (finding,) = symptoms.forgetting(case.Case({**ill.record, "config": own}, ill.confusion))
     assert "mix=shapes mix.scene=pretrain mix_fraction=0.25" in finding.remedies
-    again = config.compose(*shlex.split(finding.remedies[-1]))
+    again = compose.compose(*shlex.split(finding.remedies[-1]))
     assert again["mix"]["scene"] == "pretrain"

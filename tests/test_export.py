@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from clipbench import export, paths, results
-from clipbench.errors import Refused
-from clipbench.schema import build
-from clipbench.tuned import averages, formats, saved
-from tests.tuned.test_saved import pictures, recorded
+from clipbench import export
+from clipbench.core import paths
+from clipbench.core.config.instantiate import build
+from clipbench.core.errors import Refused
+from clipbench.inference import averages, export_formats, saved_model
+from clipbench.results import store
+from tests.inference.test_saved_model import pictures, recorded
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -60,10 +62,10 @@ def test_open_clip_itself_loads_a_clip(runs, exported):
 
 def test_open_clips_folder_tells_how_pictures_are_prepared(runs, tmp_path):
     """A resize mode that is not the architecture's own, and another size."""
-    classifier = saved.classifier(runs["clip_tiny"][0])
+    classifier = saved_model.classifier(runs["clip_tiny"][0])
     tower = classifier.tower
     tower.preprocess = tower.preprocess.at(72).with_mode("squash")
-    formats.to_open_clip(formats.Tuned(classifier, ["a"], {}), tmp_path)
+    export_formats.to_open_clip(export_formats.Tuned(classifier, ["a"], {}), tmp_path)
     told = json.loads((tmp_path / "open_clip_config.json").read_text())
     assert told["preprocess_cfg"]["resize_mode"] == "squash"
     assert told["model_cfg"]["vision_cfg"]["image_size"] == 72
@@ -88,7 +90,7 @@ def test_a_resnet_goes_whole_to_timm(runs, exported):
     assert [p.name for p in out.iterdir()] == ["model.safetensors"]
     theirs = timm.create_model("test_resnet", num_classes=24).eval()
     theirs.load_state_dict(load_file(out / "model.safetensors"))
-    transform = saved.load(folder)[1]
+    transform = saved_model.load(folder)[1]
     with torch.no_grad():
         logits = theirs(torch.stack([transform(picture) for picture in pictures(record)]))
     torch.testing.assert_close(logits, recorded(folder), **CLOSE)
@@ -100,8 +102,8 @@ def test_a_point_between_start_and_end_is_wise_fts(runs, tmp_path):
     end = load_file(run / "model.safetensors")  # that run's best epoch may be its start
     end = {k: v + 0.01 if k.startswith("visual.") and v.ndim > 1 else v for k, v in end.items()}
     save_file(end, run / "model.safetensors", about(run / "model.safetensors"))
-    record = results.read(run)
-    results.write(run, {**record, "selection": {**record["selection"], "epoch": 1}})
+    record = store.read(run)
+    store.write(run, {**record, "selection": {**record["selection"], "epoch": 1}})
     words = [f"run={run}", f"out={out}", "format=open_clip", "alpha=0.3"]
     assert export.export(words) == 0
     found = load_file(out / "open_clip_model.safetensors")
@@ -122,7 +124,7 @@ def test_onnxruntime_gives_the_runs_logits_whatever_the_batch(runs, exported):
     folder, record = runs["clip_tiny"]
     out = exported("clip_tiny", "format=onnx")
     image = onnxruntime.InferenceSession(out / "image.onnx")
-    model, preprocess, tokenizer = saved.load(folder)
+    model, preprocess, tokenizer = saved_model.load(folder)
     batch = torch.stack([preprocess(picture) for picture in pictures(record)])
     logits, features = image.run(None, {"image": batch.numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), recorded(folder), **CLOSE)
@@ -149,7 +151,7 @@ def test_onnxruntime_gives_a_resnets_logits(runs, exported):
     folder, record = runs["timm"]
     out = exported("timm", "format=onnx")
     assert [p.name for p in out.iterdir()] == ["image.onnx"]
-    transform = saved.load(folder)[1]
+    transform = saved_model.load(folder)[1]
     batch = torch.stack([transform(picture) for picture in pictures(record)])
     session = onnxruntime.InferenceSession(out / "image.onnx")
     logits = session.run(["logits"], {"image": batch.numpy()})[0]
@@ -157,9 +159,11 @@ def test_onnxruntime_gives_a_resnets_logits(runs, exported):
 
 
 def test_onnx_that_is_off_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "TOLERANCE", -1.0)
+    monkeypatch.setattr(export_formats, "TOLERANCE", -1.0)
     with pytest.raises(Refused, match=r"onnxruntime's y are .* off PyTorch's"):
-        formats._onnx(torch.nn.Linear(3, 2), "input", torch.ones(5, 3), ["y"], tmp_path / "x", {})
+        export_formats._onnx(
+            torch.nn.Linear(3, 2), "input", torch.ones(5, 3), ["y"], tmp_path / "x", {}
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -192,6 +196,6 @@ def test_lost_weights_are_named(runs, tmp_path):
 
 
 def test_onnx_without_its_extra_says_how_to_get_it(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr(export_formats, "find_spec", lambda name: None)
     with pytest.raises(Refused, match=r"pip install 'clipbench\[onnx\]'"):
         export.export([f"run={runs['timm'][0]}", "format=onnx", f"out={tmp_path}/out"])

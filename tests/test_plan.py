@@ -2,9 +2,11 @@
 
 import pytest
 
-from clipbench import paths, plan
-from clipbench.tabling import costs, evidence
-from clipbench.tabling.costs import Job
+from clipbench import plan
+from clipbench.core import paths
+from clipbench.reporting.tables import costs
+from clipbench.reporting.tables.costs import Job
+from clipbench.results import evidence
 
 
 @pytest.mark.parametrize(

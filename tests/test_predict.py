@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from clipbench import predict, spreadsheet
-from clipbench.errors import Refused
-from clipbench.schema import build
+from clipbench import predict
+from clipbench.core import spreadsheet
+from clipbench.core.config.instantiate import build
+from clipbench.core.errors import Refused
 from tests.faults import planted
 from tests.faults.planted import image_folder
 

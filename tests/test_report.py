@@ -11,10 +11,11 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from clipbench import report, results
-from clipbench.errors import Refused
-from clipbench.reporting import answers, disagreements, page, untried, verdict
-from clipbench.statistics import Interval
+from clipbench import report
+from clipbench.core.errors import Refused
+from clipbench.metrics.intervals import Interval
+from clipbench.reporting.page import answers, disagreements, page, untried, verdict
+from clipbench.results import store
 
 NASTY = "<script>alert('1')</script> & $x_1$ {{ 7 * 7 }}"
 N = 300
@@ -75,8 +76,8 @@ def made(
         "cost": {"seconds": seconds, "peak_memory_bytes": 1e9, "images_per_second": None},
         **more,
     }
-    results.write(folder, record)
-    return folder, results.read(folder)
+    store.write(folder, record)
+    return folder, store.read(folder)
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ def test_who_keeps_more_of_a_shift_is_said(tmp_path):
         pd.concat([rows, shift]).to_parquet(folder / "predictions.parquet")
         record["data"]["test_new"] = {**record["data"]["test"], "sha256": "2" * 64}
         record["final"]["test_new/acc"] = accuracy
-        results.write(folder, record)
+        store.write(folder, record)
     (answer,) = answers.answers(runs)
     assert not answer.better
     assert answer.sturdier("test_new").model == "clip_vitb32"

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from PIL import Image
 
 import clipbench
-from clipbench import results, search
-from clipbench.datamodules.loose import loose
-from clipbench.errors import Refused
-from clipbench.imaging import sheets
+from clipbench import search
+from clipbench.core.config.instantiate import build
+from clipbench.core.errors import Refused
+from clipbench.inference import embeddings, prediction
+from clipbench.loading.readers.image_files import loose
 from clipbench.models.clip import CLIP
-from clipbench.schema import build
-from clipbench.tuned import gallery, inference
+from clipbench.reporting import contact_sheet
+from clipbench.results import store
 from tests.conftest import FEW, TINY
 from tests.test_run import run_here
 
@@ -33,7 +34,7 @@ def run(tmp_path_factory):
     outcome = run_here("model=clip_tiny", "strategy=zero_shot", *FEW, "seed=3")
     assert outcome.status == "completed", outcome.error
     patch.undo()
-    ((folder, record),) = results.records(outputs)
+    ((folder, record),) = store.records(outputs)
     return folder, record
 
 
@@ -53,7 +54,7 @@ def photos(run, tmp_path):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No sheets, which are drawn by matplotlib in half a second each."""
-    monkeypatch.setattr(sheets, "contact_sheet", lambda path, *_: None)
+    monkeypatch.setattr(contact_sheet, "contact_sheet", lambda path, *_: None)
 
 
 def asked(run, photos, *words):
@@ -124,13 +125,13 @@ def test_a_folder_is_embedded_once(run, photos, outputs, capsys, undrawn):
 
 
 def test_what_was_computed_outlives_an_interruption(run, photos, outputs, capsys, monkeypatch):
-    whole = inference.batches
+    whole = prediction.batches
 
     def cut_short(*args, **options):
         yield next(iter(whole(*args, **options)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inference, "batches", cut_short)
+    monkeypatch.setattr(prediction, "batches", cut_short)
     with pytest.raises(KeyboardInterrupt):
         asked(run, photos, "query=a star", "batch_size=4")
     monkeypatch.undo()
@@ -197,15 +198,15 @@ def test_what_is_asked_wrongly(run, photos, outputs, tmp_path, monkeypatch):
 
 def test_the_features_of_other_weights_are_others(run, photos):
     tower = build({**run[1]["config"]["model"]}).eval()
-    before = gallery.fingerprint(tower)
-    assert gallery.fingerprint(build({**run[1]["config"]["model"]})) == before
+    before = embeddings.fingerprint(tower)
+    assert embeddings.fingerprint(build({**run[1]["config"]["model"]})) == before
     with torch.no_grad():
         tower.model.logit_scale.add_(1e-3)
-    assert gallery.fingerprint(tower) != before
+    assert embeddings.fingerprint(tower) != before
     with torch.no_grad():
         tower.model.logit_scale.sub_(1e-3)
     tower.preprocess = tower.preprocess.with_mode("squash")
-    assert gallery.fingerprint(tower) != before
+    assert embeddings.fingerprint(tower) != before
     assert len(loose(photos)) == 10
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipbench import results, soup
-from clipbench.errors import Refused
-from clipbench.schema import build
-from clipbench.tuned import saved
+from clipbench import soup
+from clipbench.core.config.instantiate import build
+from clipbench.core.errors import Refused
+from clipbench.inference import saved_model
+from clipbench.results import store
 from tests.conftest import FEW, TINY
 from tests.test_run import run_here
 
@@ -44,21 +45,21 @@ def kitchen(tmp_path_factory):
 
 
 def of(outcome):
-    return Path(outcome.folder), results.read(Path(outcome.folder))
+    return Path(outcome.folder), store.read(Path(outcome.folder))
 
 
 def test_a_uniform_soup_is_the_mean_evaluated_and_saved(kitchen):
     outputs, runs = kitchen
     found = soup.ingredients(listed(outputs / "sweeps" / "one", *runs[:3]))
     folder, record = of(soup.cook(found, "uniform", "average"))
-    states = [saved.classifier(run.folder).state_dict() for run in runs[:3]]
-    mean = saved.classifier(folder).state_dict()
+    states = [saved_model.classifier(run.folder).state_dict() for run in runs[:3]]
+    mean = saved_model.classifier(folder).state_dict()
     for name in (n for n in mean if mean[n].is_floating_point()):
         expected = torch.stack([s[name] for s in states]).mean(0)
         torch.testing.assert_close(mean[name], expected, atol=1e-6, rtol=1e-5)
     data = build(record["config"]["dataset"])
     data.prepare(0)
-    tuned = saved.classifier(folder)
+    tuned = saved_model.classifier(folder)
     data.attach(preprocess=tuned.tower.preprocess, augment=None, batch_size=12, seed=0)
     with torch.no_grad():
         batches = [(tuned(b["image"]), b["label"]) for b in data.eval_dataloader("test_ood")]
@@ -80,8 +81,10 @@ def test_greedy_is_no_worse_on_val_than_its_best_ingredient(kitchen):
     assert record["final"]["val/acc"] >= best
     assert record["soup"]["kept"][0] == found[0][1]["key"]
     if len(record["soup"]["kept"]) == 1:
-        own = saved.classifier(found[0][0]).state_dict()
-        assert all(torch.equal(v, own[k]) for k, v in saved.classifier(folder).state_dict().items())
+        own = saved_model.classifier(found[0][0]).state_dict()
+        assert all(
+            torch.equal(v, own[k]) for k, v in saved_model.classifier(folder).state_dict().items()
+        )
     again = soup.cook(list(reversed(found)), "greedy", "reestimate")
     assert again.before
     assert again.key == done.key

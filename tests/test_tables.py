@@ -15,13 +15,16 @@ from markdown_it import MarkdownIt
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from clipbench import paths, results, tables
-from clipbench.errors import Refused
-from clipbench.statistics import Interval, over_seeds
-from clipbench.tabling import documents, evidence, layouts, references, significance, typeset
-from clipbench.tabling.cells import Cell, Measured, Split, measure
-from clipbench.tabling.evidence import Evidence
-from clipbench.tabling.references import Published
+from clipbench import tables
+from clipbench.core import paths
+from clipbench.core.errors import Refused
+from clipbench.metrics.intervals import Interval, over_seeds
+from clipbench.reporting.tables import documents, layouts, significance, typeset
+from clipbench.reporting.tables import published as references
+from clipbench.reporting.tables.cells import Cell, Measured, Split, measure
+from clipbench.reporting.tables.published import Published
+from clipbench.results import evidence, store
+from clipbench.results.evidence import Evidence
 
 HERE = Path(__file__).parent / "tables"
 NASTY = ["a|b", "$x_1$", "<script>alert(1)</script>", "=cmd()", "50 %", "&amp;", "#1", "_x_"]
@@ -177,7 +180,7 @@ def predicted(folder, right, alpha=None, merged=None):
             table = pd.DataFrame({**rows, "prediction": [int(i >= count) for i in range(100)]})
             table.to_parquet(folder / f"{name}.parquet")
     record = {"data": {"test": {"sha256": "ab" * 32}}, "selection": {"alpha": alpha}}
-    results.write(folder, {"schema": results.SCHEMA, **record, "varies": False})
+    store.write(folder, {"schema": store.SCHEMA, **record, "varies": False})
     return folder
 
 

@@ -12,10 +12,19 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clipbench import metrics, paths, ranks
-from clipbench.datamodules import names
-from clipbench.datamodules.balance import evening
-from clipbench.datamodules.checks import (
+from clipbench.core import distributed, paths
+from clipbench.core.errors import Refused
+from clipbench.datamodules.options import Options, refuse_unknown
+from clipbench.loading import class_names
+from clipbench.loading.balance import evening
+from clipbench.loading.dataset import Epoch, KeyedSampler, Pictures, Share, paired
+from clipbench.loading.decoded import decode
+from clipbench.loading.download.files import Remote, bring, refuse_unasked
+from clipbench.loading.images.decoding import Source
+from clipbench.loading.loaders import loader
+from clipbench.loading.split import Split, carve, few_shot
+from clipbench.loading.unique import UniqueSampler
+from clipbench.loading.validation import (
     check_labels,
     check_names,
     check_pictures,
@@ -24,16 +33,8 @@ from clipbench.datamodules.checks import (
     readable,
     seen,
 )
-from clipbench.datamodules.decoded import decode
-from clipbench.datamodules.loaders import loader
-from clipbench.datamodules.loading import Epoch, KeyedSampler, Pictures, Share, paired
-from clipbench.datamodules.options import Options, refuse_unknown
-from clipbench.datamodules.split import Split, carve, few_shot
-from clipbench.datamodules.unique import UniqueSampler
-from clipbench.errors import Refused
-from clipbench.fetching.download import Remote, bring, refuse_unasked
-from clipbench.imaging.decoding import Source
-from clipbench.transforms import Augment, Preprocess, eval_transform, train_transform
+from clipbench.metrics import classification
+from clipbench.transforms.preprocess import Augment, Preprocess, eval_transform, train_transform
 
 __all__ = [
     "ClassificationDataModule",
@@ -61,7 +62,7 @@ class DataModule(LightningDataModule, ABC):
     Attributes:
         splits: filled by :meth:`prepare`.
         unreadable: why each image that cannot be read cannot, as far as :meth:`look` has looked.
-        caption_rows: with full_batches, see :class:`clipbench.datamodules.loading.Epoch`.
+        caption_rows: with full_batches, see :class:`clipbench.loading.dataset.Epoch`.
         warnings: what is not wrong enough to stop a run, to be said once and kept in its record.
         published_name: the dataset's name in ``experiments/published/*.csv``.
         files: what may be fetched for it, below its root.
@@ -237,7 +238,7 @@ class DataModule(LightningDataModule, ABC):
     def eval_dataloader(self, name: str) -> DataLoader[dict[str, Any]]:
         """A split as it is, every picture once; this rank's share of it."""
         pictures = Pictures(self.splits[name], eval_transform(self.preprocess), **self._reading)
-        return self._loader(pictures, ranks.own(len(pictures)))
+        return self._loader(pictures, distributed.own(len(pictures)))
 
     def _loader(
         self, pictures: Pictures, order: Iterable[Any], persistent: bool = False
@@ -277,10 +278,12 @@ class ClassificationDataModule(DataModule):
 
     def _arranged(self, splits: dict[str, Split], seed: int) -> dict[str, Split]:
         keys = list(self.keys or self.classes)
-        self.templates = names.templates(self.given_templates, self.templates)
-        self.classes = names.class_names(keys, self.classes, self.given_names, self.name_variants)
+        self.templates = class_names.templates(self.given_templates, self.templates)
+        self.classes = class_names.class_names(
+            keys, self.classes, self.given_names, self.name_variants
+        )
         if self.subset is not None:
-            labels = names.chosen(keys, self.classes, self.subset)
+            labels = class_names.chosen(keys, self.classes, self.subset)
             splits = {name: split.of_classes(labels) for name, split in splits.items()}
             self.classes = [self.classes[label] for label in labels]
             self.keys = [keys[label] for label in labels]
@@ -308,7 +311,7 @@ class ClassificationDataModule(DataModule):
             self.splits["train"] = replace(train, captions=said, prompted=True)
 
     def class_weights(self) -> NDArray[np.float64] | None:
-        """For ``balance=weights``, see :func:`clipbench.datamodules.balance.evening`; else None."""
+        """For ``balance=weights``, see :func:`clipbench.loading.balance.evening`; else None."""
         labels = self.splits["train"].labels
         return evening(labels, len(self.classes)) if self.balance == "weights" else None
 
@@ -337,7 +340,7 @@ class ClassificationDataModule(DataModule):
             labels: (n,).
         """
         split = self.splits[name]
-        scores = metrics.among(logits, split.among)
-        return metrics.classification(
+        scores = classification.among(logits, split.among)
+        return classification.classification(
             scores, labels, self.measured, groups=split.groups, levels=self.levels
         )

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from clipbench import paths
-from clipbench.datamodules import rows, shards
-from clipbench.datamodules.annotations import split_of
+from clipbench.core import paths
+from clipbench.core.errors import Refused
 from clipbench.datamodules.base import Options, Split, carve
-from clipbench.datamodules.captioned import CaptionDataModule
-from clipbench.datamodules.texts import split_name
-from clipbench.errors import Refused
-from clipbench.imaging.folder_walk import Finder
+from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.loading.images.folder_walk import Finder
+from clipbench.loading.readers import table_files, webdataset
+from clipbench.loading.readers.caption_files import split_of
+from clipbench.loading.readers.text_files import split_name
 
 CONTEXT = 77  # tokens that a CLIP reads, its two marks included; open_clip cuts off what is over
 CAPTION_KEYS = (
@@ -63,9 +63,9 @@ class CaptionsDataModule(CaptionDataModule):
         Raises:
             Refused: if the file cannot be read, or with ``file:line: reason`` of each faulty row.
         """
-        if shards.meant(self.file):
+        if webdataset.meant(self.file):
             return self._shards()
-        table = rows.read(self.file)
+        table = table_files.read(self.file)
         gathered = Gathered(self.file.name, self.root.absolute(), list(table.wrong))
         columns = self._columns(table.columns)
         for line, cells in table.rows:
@@ -82,15 +82,19 @@ class CaptionsDataModule(CaptionDataModule):
         return carved(gathered.splits(), self.fractions)
 
     def _shards(self) -> dict[str, Split]:
-        splits, warnings = shards.captioned(self.file)
+        splits, warnings = webdataset.captioned(self.file)
         own = {i: c for s in splits.values() for i, c in zip(s.ids, s.captions or (), strict=True)}
         self.warnings += warnings + report(self.file.name, own)
         return carved(splits, self.fractions)
 
     def _columns(self, columns: Sequence[str]) -> list[str | None]:
-        known = {"path": rows.PATH_KEYS, "caption": CAPTION_KEYS, "split": rows.SPLIT_KEYS}
+        known = {
+            "path": table_files.PATH_KEYS,
+            "caption": CAPTION_KEYS,
+            "split": table_files.SPLIT_KEYS,
+        }
         return [
-            rows.column(self.file, columns, what, names, self.column_keys[what])
+            table_files.column(self.file, columns, what, names, self.column_keys[what])
             for what, names in known.items()
         ]
 
@@ -116,7 +120,7 @@ class Gathered:
     def add(self, line: int, path: Any, caption: Any, split: Any) -> None:
         """Take in a row, or say what is wrong with it."""
         texts = caption if isinstance(caption, list) else [caption]
-        name = rows.image_name(path, self.root)
+        name = table_files.image_name(path, self.root)
         own = split_name(str(split)) if split != "" else "train"
         if reason := self._reason(name, texts, split, own):
             self.wrong.append(f"{self.file}:{line}: {reason}")

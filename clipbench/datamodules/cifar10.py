@@ -7,7 +7,7 @@ from torchvision import datasets
 
 from clipbench.datamodules.base import Split
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule
-from clipbench.fetching.download import Remote
+from clipbench.loading.download.files import Remote
 
 
 class CIFAR10DataModule(TorchvisionDataModule):

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Unpack
 
-from clipbench.datamodules import annotations
-from clipbench.datamodules.annotations import Captions, find, remote, split_of
+from clipbench.core.errors import Refused
 from clipbench.datamodules.base import Options, Split, carve
-from clipbench.datamodules.captioned import CaptionDataModule
-from clipbench.errors import Refused
-from clipbench.fetching.download import Remote
+from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.loading.download.files import Remote
+from clipbench.loading.readers import caption_files
+from clipbench.loading.readers.caption_files import Captions, find, remote, split_of
 
 _ZIPS = "http://images.cocodataset.org"
 _NAME = len("000000397133.jpg")  # how COCO_val2014_000000397133.jpg ends, and all there is in 2017
@@ -121,7 +121,7 @@ class COCODataModule(CaptionDataModule):
         rule = {"train": "Karpathy's train and restval"}
         return {
             name: self._split(captions, "train2017", rule.get(name))
-            for name, captions in annotations.karpathy(path).items()
+            for name, captions in caption_files.karpathy(path).items()
         }
 
     def _official(self) -> dict[str, Split]:
@@ -129,12 +129,12 @@ class COCODataModule(CaptionDataModule):
             find(self.root, f"annotations/captions_{part}{self.year}.json")
             for part in ("train", "val")
         )
-        whole = self._split(annotations.coco(train), f"train{self.year}")
+        whole = self._split(caption_files.coco(train), f"train{self.year}")
         trained, carved = carve(whole, self.val_fraction, of="annotation file")
         rule = f"val{self.year}: the test captions are not public"
-        test = self._split(annotations.coco(val), f"val{self.year}", rule)
+        test = self._split(caption_files.coco(val), f"val{self.year}", rule)
         return {"train": trained, "val": carved, "test": test}
 
     def _clip_benchmark(self) -> dict[str, Split]:
-        read = annotations.evaluation(self.root, "coco_{}_karpathy.json")
+        read = caption_files.evaluation(self.root, "coco_{}_karpathy.json")
         return {name: self._split(captions, "val2014") for name, captions in read.items()}

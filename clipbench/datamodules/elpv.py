@@ -7,8 +7,8 @@ from typing import Unpack
 
 import numpy as np
 
+from clipbench.core.errors import Refused
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
-from clipbench.errors import Refused
 
 
 class ELPVDataModule(ClassificationDataModule):

@@ -7,10 +7,10 @@ import numpy as np
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
+from clipbench.core.errors import Refused
 from clipbench.datamodules.base import Split
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule
-from clipbench.errors import Refused
-from clipbench.fetching.download import Remote
+from clipbench.loading.download.files import Remote
 
 
 class EuroSATDataModule(TorchvisionDataModule):

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from clipbench.datamodules import annotations
-from clipbench.datamodules.annotations import Captions, by_lists, find, remote, split_of
+from clipbench.core.errors import Refused
 from clipbench.datamodules.base import Options, Split
-from clipbench.datamodules.captioned import CaptionDataModule
-from clipbench.errors import Refused
-from clipbench.fetching.download import Remote
-from clipbench.imaging.folder_walk import is_image
+from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.loading.download.files import Remote
+from clipbench.loading.images.folder_walk import is_image
+from clipbench.loading.readers import caption_files
+from clipbench.loading.readers.caption_files import Captions, by_lists, find, remote, split_of
 
 _FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 # The lists of Flickr30k Entities at a commit; sizes and sums are those of the files in it.
@@ -110,7 +110,7 @@ class FlickrDataModule(CaptionDataModule):
         return (self._home() or self.root / self.folders[0]) / name
 
     def _karpathy(self) -> dict[str, Captions]:
-        return annotations.karpathy(find(self.root, f"dataset_{self.published_name}.json"))
+        return caption_files.karpathy(find(self.root, f"dataset_{self.published_name}.json"))
 
     def _official(self) -> dict[str, Captions]:
         text = find(self.root, *self.texts)
@@ -121,7 +121,7 @@ class FlickrDataModule(CaptionDataModule):
         return splits
 
     def _clip_benchmark(self) -> dict[str, Captions]:
-        return annotations.evaluation(self.root, f"{self.published_name}_{{}}_karpathy.txt")
+        return caption_files.evaluation(self.root, f"{self.published_name}_{{}}_karpathy.txt")
 
 
 class Flickr8kDataModule(FlickrDataModule):
@@ -130,7 +130,7 @@ class Flickr8kDataModule(FlickrDataModule):
     published_name = "flickr8k"
     folders = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images")  # [sic]; Kaggle's is the last
     texts: Mapping[str, Callable[[Path], Captions]] = {
-        "Flickr8k_text/Flickr8k.token.txt": annotations.token
+        "Flickr8k_text/Flickr8k.token.txt": caption_files.token
     }
     listed: Mapping[str, str] = {
         "train": "Flickr8k_text/Flickr_8k.trainImages.txt",
@@ -168,7 +168,7 @@ class Flickr8kDataModule(FlickrDataModule):
         has a comma, as CLIP_benchmark's files do.
         """
         kept, splits = find(self.root, "captions.txt", *self.texts), self._karpathy()
-        read = annotations.benchmark if kept.name == "captions.txt" else annotations.token
+        read = caption_files.benchmark if kept.name == "captions.txt" else caption_files.token
         lines = [(n, text) for n, own in read(kept).items() if n.endswith(".jpg") for text in own]
         train: Captions = {}
         for name, text in sorted(lines, key=lambda line: line[0])[:JINA_LINES]:
@@ -197,9 +197,9 @@ class Flickr30kDataModule(FlickrDataModule):
         "Images",
     )
     texts: Mapping[str, Callable[[Path], Captions]] = {
-        "results_20130124.token": annotations.token,
-        "results.csv": annotations.results,  # Kaggle's, here or there
-        "flickr30k_images/results.csv": annotations.results,
+        "results_20130124.token": caption_files.token,
+        "results.csv": caption_files.results,  # Kaggle's, here or there
+        "flickr30k_images/results.csv": caption_files.results,
     }
     listed: Mapping[str, str] = {name: f"{name}.txt" for name in ("train", "val", "test")}
     official = tuple(

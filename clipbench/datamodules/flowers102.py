@@ -5,7 +5,7 @@ from typing import ClassVar
 from torchvision import datasets
 
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule
-from clipbench.fetching.download import Remote
+from clipbench.loading.download.files import Remote
 
 # CLIP's prompt names (openai/CLIP data/prompts.md), in label order: image class - 1. torchvision's
 # own differ in three: globe-flower, "pink-yellow dahlia?" and ball moss (here: air plant). FLYP's

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clipbench.datamodules import wilds
+from clipbench.core.errors import Refused
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split
-from clipbench.errors import Refused
+from clipbench.loading.readers import wilds
 
 # In label order, as in wilds and in WiSE-FT, which prompts with the underscores
 # (mlfoundations/wise-ft src/datasets/fmow.py).

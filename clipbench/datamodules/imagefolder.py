@@ -7,12 +7,12 @@ from typing import Unpack
 
 import numpy as np
 
-from clipbench.datamodules import inspection, label_tables, layouts, shards
+from clipbench.core.errors import Refused, printable
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
-from clipbench.datamodules.layouts import Layout
-from clipbench.datamodules.names import ordered
-from clipbench.errors import Refused, printable
-from clipbench.imaging.folder_walk import Finder, identifier, walk
+from clipbench.loading.class_names import ordered
+from clipbench.loading.images.folder_walk import Finder, identifier, walk
+from clipbench.loading.readers import folder_layouts, inspection, label_tables, webdataset
+from clipbench.loading.readers.folder_layouts import Layout
 
 HINTED = 10  # of many wrong names those that are compared with the right ones
 LABELS = (None, "folder", "good_or_defect")
@@ -22,13 +22,14 @@ class ImageFolderDataModule(ClassificationDataModule):
     """Pictures in class folders, divided by the folders above them or by a fixed rule.
 
     ``root/{train,val,test}/<class>/``, ``root/<class>/{train,val,test}/`` or ``root/<class>/``;
-    a split's folder may have any usual name, see :func:`clipbench.datamodules.texts.split_name`,
-    and each ``test_<name>`` is one more evaluation split. What there is no folder for is carved
-    from train, first test, then val, by :func:`carve`, whose rule depends only on the file names.
+    a split's folder may have any usual name, see
+    :func:`clipbench.loading.readers.text_files.split_name`, and each ``test_<name>`` is one more
+    evaluation split. What there is no folder for is carved from train,
+    first test, then val, by :func:`carve`, whose rule depends only on the file names.
     Label ids are those of train's sorted class folders, numbers in their order, in every split.
 
-    Or a table of paths and labels, see :mod:`clipbench.datamodules.label_tables`; or webdataset
-    shards with a label to each picture, see :mod:`clipbench.datamodules.shards`.
+    Or a table of paths and labels, see :mod:`clipbench.loading.readers.label_tables`; or webdataset
+    shards with a label to each picture, see :mod:`clipbench.loading.readers.webdataset`.
 
     Args:
         root: the folder, the table, or a pattern of shards such as ``train-{000..099}.tar``.
@@ -71,8 +72,8 @@ class ImageFolderDataModule(ClassificationDataModule):
         """The splits that have folders, then those carved from train."""
         if not self.given:
             raise Refused("dataset.root is not set; name your folder: dataset.root=/my/pictures")
-        if shards.meant(self.root):
-            self.classes, splits, warnings = shards.labelled(self.root)
+        if webdataset.meant(self.root):
+            self.classes, splits, warnings = webdataset.labelled(self.root)
             self.warnings += warnings
             return self._carved(splits, self.classes)
         if label_tables.meant(self.root):
@@ -86,7 +87,7 @@ class ImageFolderDataModule(ClassificationDataModule):
 
     def _walked(self) -> Layout:
         tree = walk(self.root)
-        layout = layouts.read(tree, self.folders_of)
+        layout = folder_layouts.read(tree, self.folders_of)
         _refuse_disagreement(layout.listed)
         if others := sorted([*layout.left_out, *tree.others]):
             shown = ", ".join(map(printable, others[:3])) + (" ..." if len(others) > 3 else "")

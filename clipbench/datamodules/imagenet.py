@@ -12,11 +12,11 @@ import open_clip
 from omegaconf import OmegaConf
 from timm.data.imagenet_info import ImageNetInfo
 
-from clipbench import paths
-from clipbench.datamodules import names
+from clipbench.core import paths
+from clipbench.core.errors import Refused
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
-from clipbench.errors import Refused
-from clipbench.imaging.folder_walk import is_image
+from clipbench.loading import class_names
+from clipbench.loading.images.folder_walk import is_image
 
 # In label order, which is sorted order.
 WNIDS: Sequence[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
@@ -102,7 +102,7 @@ class ImageNetDataModule(ClassificationDataModule):
         self._name()
         wanted: Sequence[int] = range(1000)
         if self.subset is not None:
-            wanted = names.chosen(self.keys or (), self.classes, self.subset)
+            wanted = class_names.chosen(self.keys or (), self.classes, self.subset)
         labels = {WNIDS[label]: label for label in sorted(wanted)}
         train = self._official("train", labels, TRAIN)
         if len(train) < train.expected:

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clipbench import paths
-from clipbench.datamodules import wilds
+from clipbench.core import paths
+from clipbench.core.errors import Refused
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split
-from clipbench.errors import Refused
+from clipbench.loading.readers import wilds
 
 NO_CLASS = 99999  # the y of categories of which the release has no picture
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from clipbench.datamodules.names import Names
-from clipbench.errors import Refused
+from clipbench.core.errors import Refused
+from clipbench.loading.class_names import Names
 
 
 class Options(TypedDict, total=False):

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image
 
-from clipbench import paths
+from clipbench.core import paths
+from clipbench.core.errors import Refused
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split
-from clipbench.errors import Refused
-from clipbench.imaging.contents import SIZE
-from clipbench.world.biscuits import DEFECTS, Biscuit, photograph
-from clipbench.world.drawing import COLOURS, FILLS, SHAPES, SIDE, Scene
-from clipbench.world.styles import BACKDROPS, draw
-from clipbench.world.wording import aspects, captions, inspection
+from clipbench.datamodules.synthetic.captions import aspects, captions, inspection
+from clipbench.datamodules.synthetic.drawing import COLOURS, FILLS, SHAPES, SIDE, Scene
+from clipbench.datamodules.synthetic.production_line import DEFECTS, Biscuit, photograph
+from clipbench.datamodules.synthetic.styles import BACKDROPS, draw
+from clipbench.loading.images.contents import SIZE
 
 
 @dataclass(frozen=True)

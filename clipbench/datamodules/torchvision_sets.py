@@ -9,9 +9,9 @@ import numpy as np
 from omegaconf import OmegaConf
 from torchvision import datasets
 
+from clipbench.core.errors import Refused
 from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
-from clipbench.errors import Refused
-from clipbench.fetching.download import Remote, wrong
+from clipbench.loading.download.files import Remote, wrong
 
 VAL_FRACTION = 0.1  # of train, for a dataset that publishes no validation split
 NAMES = Path(__file__).with_name("clip_names.yaml")

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipbench.errors import Refused
+from clipbench.core.errors import Refused
 from clipbench.models.pooling import small_head
-from clipbench.transforms import Preprocess
+from clipbench.transforms.preprocess import Preprocess
 
 
 class ImageTower(nn.Module, ABC):

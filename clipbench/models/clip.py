@@ -15,12 +15,12 @@ from open_clip.convert import convert_state_dict
 from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from torch import Tensor, nn
 
-from clipbench import paths, weights
-from clipbench.errors import Refused
-from clipbench.models import clip_weights, layers
+from clipbench.core import paths
+from clipbench.core.errors import Refused
+from clipbench.models import clip_weights, layers, weight_files
 from clipbench.models.pooling import pool_patches
 from clipbench.models.two_towers import TwoTowers, fold_attention
-from clipbench.transforms import Preprocess
+from clipbench.transforms.preprocess import Preprocess
 
 if (paths.ASSETS / "model_configs").is_dir():
     open_clip.add_model_config(paths.ASSETS / "model_configs")
@@ -80,7 +80,7 @@ class CLIP(TwoTowers):
         self.preprocess = _preprocess(self.model.visual.preprocess_cfg)
         if pool not in (None, "mean"):
             raise Refused(f"no model.pool={pool}; use mean, or null for the checkpoint's own")
-        about = {} if source.file is None else weights.metadata(source.file)
+        about = {} if source.file is None else weight_files.metadata(source.file)
         if about.get("pool", pool) != pool:
             raise Refused(f"{source.file} was trained with model.pool=mean; add that")
         if "pool" in about:  # of this kind already
@@ -98,7 +98,7 @@ class CLIP(TwoTowers):
     def _load(self, file: Path, about: Mapping[str, str]) -> None:
         if "preprocess" in about:
             self.preprocess = Preprocess.from_json(about["preprocess"]).at(self.preprocess.size)
-        state = weights.read(file)
+        state = weight_files.read(file)
         heads = ("head.weight", "head.bias") if self.mean_pooled else ()
         for key in (
             *heads,
@@ -119,7 +119,7 @@ class CLIP(TwoTowers):
             own = getattr(self.model, name, None)
             if own is not None and name in state and state[name].numel() == own.numel():
                 state[name] = state[name].reshape(own.shape)
-        weights.load_into(
+        weight_files.load_into(
             self.model, state, source=str(file), target=self.arch, guess=clip_weights.looks_like
         )
 

@@ -13,9 +13,8 @@ from typing import Any
 import open_clip
 from torch import Tensor
 
-from clipbench import weights
-from clipbench.errors import Refused
-from clipbench.fetching import hub
+from clipbench.core.errors import Refused
+from clipbench.models import hub, weight_files
 
 _QUICK = "-quickgelu"
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -123,7 +122,7 @@ def _from_tag(arch: str, tag: str) -> Source:
 
 
 def _from_file(arch: str, file: Path, config: Mapping[str, Any]) -> Source:
-    about = weights.metadata(file)
+    about = weight_files.metadata(file)
     told = about.get("activation")
     if told is None:
         silent = (

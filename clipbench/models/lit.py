@@ -17,12 +17,12 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
-from clipbench import paths, weights
-from clipbench.errors import Refused
-from clipbench.models import layers
+from clipbench.core import paths
+from clipbench.core.errors import Refused
+from clipbench.models import layers, weight_files
 from clipbench.models.base import ImageTower
 from clipbench.models.two_towers import TwoTowers, fold_attention
-from clipbench.transforms import Preprocess
+from clipbench.transforms.preprocess import Preprocess
 
 START_SCALE = 10.0
 # Byte pairs: ours, learnt for clip_tiny, makes a small file; CLIP's own knows the world's words.
@@ -104,10 +104,10 @@ class LiT(TwoTowers):
         Raises:
             Refused: if it is of another model.
         """
-        weights.load_into(
-            self.model, weights.read(file), source=str(file), target=f"LiT of {self.arch}"
+        weight_files.load_into(
+            self.model, weight_files.read(file), source=str(file), target=f"LiT of {self.arch}"
         )
-        self.preprocess = Preprocess.from_json(weights.metadata(file)["preprocess"])
+        self.preprocess = Preprocess.from_json(weight_files.metadata(file)["preprocess"])
         self.loaded = str(file)
 
     def forward(self, images: Tensor) -> Tensor:

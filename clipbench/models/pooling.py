@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from clipbench.errors import Refused
+from clipbench.core.errors import Refused
 
 HEAD_STD, HEAD_SCALE = 0.02, 0.001  # models/finetune_clip.py: init_scale
 

@@ -10,12 +10,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from clipbench import weights
-from clipbench.errors import Refused
-from clipbench.fetching import hub
-from clipbench.models import layers
+from clipbench.core.errors import Refused
+from clipbench.models import hub, layers, weight_files
 from clipbench.models.base import ImageTower
-from clipbench.transforms import Preprocess
+from clipbench.transforms.preprocess import Preprocess
 
 # Those of torchvision's networks that have layer1 to layer4 and an fc.
 _ARCHS = [n for n in torchvision.models.list_models(torchvision.models) if "resne" in n]
@@ -60,11 +58,13 @@ class ResNet(ImageTower):
             self._load(file, image_size)
 
     def _load(self, file: Path, image_size: int | None) -> None:
-        about = weights.metadata(file)
+        about = weight_files.metadata(file)
         if "preprocess" in about:
             self.preprocess = Preprocess.from_json(about["preprocess"]).at(image_size)
-        state = {k: v for k, v in weights.read(file).items() if not k.startswith("fc.")}
-        weights.load_into(self.model, state, source=str(file), target=self.arch, guess=looks_like)
+        state = {k: v for k, v in weight_files.read(file).items() if not k.startswith("fc.")}
+        weight_files.load_into(
+            self.model, state, source=str(file), target=self.arch, guess=looks_like
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features of shape (B, D)."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipbench.models.timm import Timm
-from clipbench.transforms import Preprocess
+from clipbench.transforms.preprocess import Preprocess
 
 
 class ResNetTiny(Timm):

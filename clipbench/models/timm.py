@@ -14,12 +14,10 @@ import torch
 from timm.data.config import resolve_data_config
 from torch import Tensor, nn
 
-from clipbench import weights
-from clipbench.errors import Refused
-from clipbench.fetching import hub
-from clipbench.models import layers
+from clipbench.core.errors import Refused
+from clipbench.models import hub, layers, weight_files
 from clipbench.models.base import ImageTower
-from clipbench.transforms import Preprocess
+from clipbench.transforms.preprocess import Preprocess
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -62,10 +60,10 @@ class Timm(ImageTower):
             self._load(file, image_size)
 
     def _load(self, file: Path, image_size: int | None) -> None:
-        about = weights.metadata(file)
+        about = weight_files.metadata(file)
         if "preprocess" in about:
             self.preprocess = Preprocess.from_json(about["preprocess"]).at(image_size)
-        state = self.renamed(weights.read(file))
+        state = self.renamed(weight_files.read(file))
         classifier = self.model.default_cfg["classifier"] + "."
         state = {k: v for k, v in state.items() if not k.startswith(classifier)}
         own = {k: v.shape for k, v in self.model.state_dict().items()}
@@ -75,7 +73,7 @@ class Timm(ImageTower):
             # Weights of another network may fail here; load_into() says which tensors differ.
             with suppress(Exception):
                 state = convert(dict(state), self.model)
-        weights.load_into(self.model, state, source=str(file), target=self.arch)
+        weight_files.load_into(self.model, state, source=str(file), target=self.arch)
 
     def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint's tensors under timm's names, for checkpoints that have their own."""

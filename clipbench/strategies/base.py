@@ -8,10 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipbench.errors import Refused
+from clipbench.core.config.instantiate import build
+from clipbench.core.errors import Refused
 from clipbench.models.base import Classifier, ImageTower, random_head
-from clipbench.optim import Group, Layers, param_groups
-from clipbench.schema import build
+from clipbench.training.schedule import Group, Layers, param_groups
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Strategy(ABC):
         staged: whether some of what ever trains is frozen in some epochs.
         pairs: True where the loss is of all pairs in a batch, no mean over its rows: it is then
             given whole batches, and keeps to ``micro_batch`` by
-            :func:`clipbench.accumulation.encoded`.
+            :func:`clipbench.strategies.gradient_cache.encoded`.
         soft_labels: whether its loss takes shares of the classes (B, C) for ``label``, as mixup
             makes them.
         full_batches: whether what is left over of an epoch is left out of it, since a loss of fewer
@@ -174,9 +174,11 @@ class Strategy(ABC):
                 augmentation.
             weights: of each class, (C,), with mean 1 over train; None for equal ones.
         """
-        from clipbench.strategies import probe  # scikit-learn, which most runs do without
+        from clipbench.strategies import (
+            logistic_regression,  # scikit-learn, which most runs do without
+        )
 
-        probe.fit_head(classifier, features, weights)
+        logistic_regression.fit_head(classifier, features, weights)
 
     def begin_epoch(self, classifier: Classifier, epoch: int) -> None:
         """Called before each epoch of training, the first of which is 0."""

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from clipbench.models.base import Classifier
 from clipbench.strategies.base import Batch, cross_entropy
-from clipbench.strategies.live_text import LiveText
+from clipbench.strategies.text_tower import LiveText
 
 
 class CEText(LiveText):

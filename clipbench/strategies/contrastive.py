@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipbench.clip_loss import DUPLICATES, clip_loss, same
-from clipbench.errors import Refused
+from clipbench.core.errors import Refused
 from clipbench.models.base import Classifier
 from clipbench.strategies.base import Batch
-from clipbench.strategies.live_text import LiveText
+from clipbench.strategies.clip_loss import DUPLICATES, clip_loss, same
+from clipbench.strategies.text_tower import LiveText
 
 Kinds = Sequence[tuple[float, Sequence[str]]]
 
@@ -36,7 +36,7 @@ class Contrastive(LiveText):
             evaluation, without augmentation.
         freeze_depth: of the image tower.
         text_freeze_depth: of the text tower.
-        clamp: see :class:`~clipbench.strategies.live_text.LiveText`.
+        clamp: see :class:`~clipbench.strategies.text_tower.LiveText`.
         frozen_statistics: of BatchNorm.
         seed: with the step and the picture's number, decides which caption is taken.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from clipbench.errors import Refused
+from clipbench.core.errors import Refused
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.strategies.base import Strategy, Task, freeze, left, start_head
 

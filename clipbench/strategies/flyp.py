@@ -19,7 +19,7 @@ class FLYP(Contrastive):
             other's denominator.
         freeze_depth: of the image tower.
         text_freeze_depth: of the text tower.
-        clamp: see :class:`~clipbench.strategies.live_text.LiveText`; the original has none.
+        clamp: see :class:`~clipbench.strategies.text_tower.LiveText`; the original has none.
         frozen_statistics: of BatchNorm.
         seed: with the step and the picture's number, decides which prompt is taken.
     """

@@ -7,18 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbench.errors import Refused
+from clipbench.core.errors import Refused
 from clipbench.models.base import Classifier, ImageTower
-from clipbench.strategies import probe
+from clipbench.strategies import logistic_regression
 from clipbench.strategies.base import STEPS, Strategy, Task, freeze, start_head
 
 
 class LinearProbe(Strategy):
     """Only the head trains, on features computed once without augmentation.
 
-    ``lbfgs`` is CLIP's protocol (see :mod:`clipbench.strategies.probe`): there is no learning rate
-    to get wrong, and the run has two rows, its start and the fitted head. ``sgd`` takes the
-    recipe's optimiser and steps, as WiSE-FT's ``--freeze-encoder`` does (src/models/finetune.py).
+    ``lbfgs`` is CLIP's protocol (see :mod:`clipbench.strategies.logistic_regression`): there is no
+    learning rate to get wrong, and the run has two rows, its start and the fitted head. ``sgd``
+    takes the recipe's optimiser and steps, as WiSE-FT's ``--freeze-encoder`` does
+    (src/models/finetune.py).
 
     Args:
         solver: ``lbfgs`` or ``sgd``.
@@ -91,11 +92,13 @@ class LinearProbe(Strategy):
         weights: Tensor | None = None,
     ) -> None:
         """The head fitted on train, its strength chosen on val; and on both, if so asked."""
-        c = probe.fit_head(classifier, features, weights)
+        c = logistic_regression.fit_head(classifier, features, weights)
         own = copy.deepcopy(classifier.head)
         self.fitted = own.weight.detach().cpu()
         if self.refit:
-            probe.set_head(classifier, [features("train"), features("val")], c, weights)
+            logistic_regression.set_head(
+                classifier, [features("train"), features("val")], c, weights
+            )
             again = copy.deepcopy(classifier.head.state_dict())
             self.refitted = {f"head.{name}": value for name, value in again.items()}
             classifier.head.load_state_dict(own.state_dict())

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipbench.core.config.instantiate import build
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.models.lit import LiT as Model
-from clipbench.optim import Group
-from clipbench.schema import build
 from clipbench.strategies.base import Task
 from clipbench.strategies.contrastive import Contrastive
+from clipbench.training.schedule import Group
 
 
 class LiT(Contrastive):

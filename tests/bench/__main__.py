@@ -7,7 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from clipbench import paths
+from clipbench.core import paths
 
 HERE = Path(__file__).parent
 

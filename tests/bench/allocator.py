@@ -25,7 +25,7 @@ def step_cost(arch, size, batch, kept):
     import timm
     import torch
 
-    from clipbench import allocator
+    from clipbench.core import allocator
 
     assert not kept or allocator.keep()
     torch.set_num_threads(1)

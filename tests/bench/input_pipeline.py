@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from clipbench.datamodules.loading import Pictures
-from clipbench.datamodules.split import Split
-from clipbench.transforms import Preprocess, eval_transform
+from clipbench.loading.dataset import Pictures
+from clipbench.loading.split import Split
+from clipbench.transforms.preprocess import Preprocess, eval_transform
 
 TITLE = "Input pipeline: images per second and core, CLIP ViT-B/32's preprocessing at 224 px"
 ROUNDS = 7

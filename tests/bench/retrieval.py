@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
 
-from clipbench import retrieval
+from clipbench.metrics import retrieval
 
 TITLE = "Retrieval: recall@1, 5, 10 both ways, 512-d features, five captions a picture"
 SMALL, LARGE = (5_000, 25_000), (31_000, 155_000)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipbench import results
+from clipbench.results import store
 
 TITLE = "Tables: seconds from the command to its end, imports included"
 RUNS = 10_000
@@ -50,7 +50,7 @@ def many(outputs):
         for number in range(RUNS):
             folder = outputs / "runs" / "shapes" / f"clip_tiny-finetune-{number:08x}"
             folder.mkdir(parents=True)
-            results.write(folder, record(number))
+            store.write(folder, record(number))
             typed = [f"lr={number % 20}", f"seed={number // 200}"]
             line = {"overrides": [*typed, f"freeze_depth={number // 20 % 10}"]}
             jobs.write(json.dumps({**line, "status": "completed", "folder": str(folder)}) + "\n")

@@ -12,9 +12,9 @@ from time import monotonic, sleep
 import pytest
 from PIL import Image
 
-from clipbench import paths
-from clipbench.reporting import page
-from tests.tuned.test_examples import world  # noqa: F401
+from clipbench.core import paths
+from clipbench.reporting.page import page
+from tests.reporting.page.test_retrieval_examples import world  # noqa: F401
 
 sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
 pytestmark = pytest.mark.slow
@@ -102,11 +102,11 @@ def contrast(*colours):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_examples_of_a_search(browser, world, tmp_path, width):  # noqa: F811
-    from clipbench.tuned import examples
+    from clipbench.reporting.page import retrieval_examples
 
     split, before, after, _ = world
     place = tmp_path / "examples.html"
-    examples.write(place, split, before, after, title="Retrieval on noise")
+    retrieval_examples.write(place, split, before, after, title="Retrieval on noise")
     visit = Visit(browser, width)
     visit.page.goto(place.as_uri())
     title = visit.page.get_by_role("heading", level=1)

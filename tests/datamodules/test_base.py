@@ -7,6 +7,7 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
+from clipbench.core.errors import Refused
 from clipbench.datamodules.base import (
     ClassificationDataModule,
     KeyedSampler,
@@ -14,9 +15,7 @@ from clipbench.datamodules.base import (
     carve,
     few_shot,
 )
-from clipbench.errors import Refused
-
-from .folders import AUGMENT, TINY, draw
+from tests.datamodules.folders import AUGMENT, TINY, draw
 
 CLASSES = ["rose", "tulip", "iris"]
 

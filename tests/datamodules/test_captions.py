@@ -8,10 +8,9 @@ import open_clip
 import pandas as pd
 import pytest
 
+from clipbench.core.errors import Refused
 from clipbench.datamodules.captions import CaptionsDataModule, too_long
-from clipbench.errors import Refused
-
-from .folders import draw
+from tests.datamodules.folders import draw
 
 REAL = Path(os.environ.get("CLIPBENCH_DATA", "nowhere")) / "flickr8k"
 real_photos = pytest.mark.skipif(not REAL.is_dir(), reason="needs CLIPBENCH_DATA/flickr8k")

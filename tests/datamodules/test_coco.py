@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from torchvision.datasets import CocoCaptions
 
+from clipbench.core.errors import Refused
 from clipbench.datamodules.coco import COCODataModule
-from clipbench.errors import Refused
-
-from .folders import draw
+from tests.datamodules.folders import draw
 
 REAL = Path(os.environ.get("CLIPBENCH_DATA", "nowhere")) / "coco"
 real_photos = pytest.mark.skipif(not REAL.is_dir(), reason="needs CLIPBENCH_DATA/coco")

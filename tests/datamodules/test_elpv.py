@@ -4,10 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipbench.core.errors import Refused
 from clipbench.datamodules.elpv import ELPVDataModule
-from clipbench.errors import Refused
-
-from .folders import draw
+from tests.datamodules.folders import draw
 
 PROBABILITIES = ("0.0", "0.3333333333333333", "0.6666666666666666", "1.0")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torchvision.datasets import FGVCAircraft
 
+from clipbench.core.errors import Refused
 from clipbench.datamodules.fgvc_aircraft import CLASSES, FGVCAircraftDataModule
-from clipbench.errors import Refused
 from tests.datamodules import official
 
 SPLITS = ("train", "val", "test")

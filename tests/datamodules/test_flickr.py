@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import Flickr30k
 
+from clipbench.core.errors import Refused
 from clipbench.datamodules import flickr
 from clipbench.datamodules.flickr import Flickr8kDataModule, Flickr30kDataModule
-from clipbench.errors import Refused
-
-from .folders import draw
+from tests.datamodules.folders import draw
 
 REAL = Path(os.environ.get("CLIPBENCH_DATA", "nowhere")) / "flickr8k"
 real_photos = pytest.mark.skipif(not REAL.is_dir(), reason="needs CLIPBENCH_DATA/flickr8k")

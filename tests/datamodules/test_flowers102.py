@@ -11,16 +11,15 @@ import pytest
 from torchvision.datasets import Flowers102
 from torchvision.datasets.utils import calculate_md5
 
-from clipbench import paths
+from clipbench.core import paths
+from clipbench.core.errors import Refused
+from clipbench.core.jobs import Job
 from clipbench.datamodules.flowers102 import Flowers102DataModule
-from clipbench.errors import Refused
-from clipbench.fetching import transfer
-from clipbench.job import execute
-from clipbench.messages import Job
+from clipbench.loading.download import http
+from clipbench.training.spec import execute
 from tests.conftest import composed
+from tests.datamodules.folders import flowers
 from tests.servers import Site, serving
-
-from .folders import flowers
 
 REAL = Path(os.environ.get("CLIPBENCH_DATA", "")) / "flowers102"
 real_photos = pytest.mark.skipif(
@@ -115,7 +114,7 @@ def oxford(root, tmp_path_factory, monkeypatch) -> Iterator[Site]:
     files = {f"/{name}": (home / name).read_bytes() for name in ("imagelabels.mat", "setid.mat")}
     with serving(Site({**files, "/102flowers.tgz": archive.read_bytes()})) as site:
         known(monkeypatch, site.url, archive, home)
-        monkeypatch.setattr(transfer, "_PAUSE", 0.001)
+        monkeypatch.setattr(http, "_PAUSE", 0.001)
         yield site
 
 

@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from clipbench.datamodules import fmow, wilds
+from clipbench.core.errors import Refused
+from clipbench.datamodules import fmow
 from clipbench.datamodules.fmow import FMoWDataModule
-from clipbench.errors import Refused
-from clipbench.job import Job
-from clipbench.launch import launch
-from clipbench.prompts import fill
+from clipbench.loading.prompts import fill
+from clipbench.loading.readers import wilds
+from clipbench.sweeps.launcher import launch
+from clipbench.training.spec import Job
 from tests.conftest import SMALL, composed
-
-from .folders import draw
-from .wilds_reference import ask
+from tests.datamodules.folders import draw
+from tests.datamodules.wilds_reference import ask
 
 COUNTRIES = {
     "CHN": "Asia",

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from clipbench.core.errors import Refused
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
-from clipbench.errors import Refused
-
-from .folders import class_folders, draw
+from tests.datamodules.folders import class_folders, draw
 
 CLASSES = ["black_cat", "dog", "owl"]
 REAL = Path(os.environ.get("CLIPBENCH_DATA", ""))

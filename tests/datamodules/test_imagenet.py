@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from clipbench import metrics
+from clipbench.core.errors import Refused
 from clipbench.datamodules import imagenet
 from clipbench.datamodules.imagenet import SHIFTS, WNIDS, ImageNetDataModule, classes_of, merged
-from clipbench.datamodules.loading import Pictures
-from clipbench.errors import Refused
-from clipbench.transforms import eval_transform
+from clipbench.loading.dataset import Pictures
+from clipbench.metrics import classification
+from clipbench.transforms.preprocess import eval_transform
 from tests.datamodules.folders import TINY, draw
 
 # goldfish and great white shark (in R), two alarm clocks (one class of ObjectNet, one of them
@@ -150,7 +150,7 @@ def test_the_projection_is_wise_fts():
     logits = torch.randn(50, 1000, generator=torch.Generator().manual_seed(0))
     projected = np.stack([logits[:, list(same)].numpy().max(1) for same in merged().values()], 1)
     expected = [list(merged())[i] for i in projected.argmax(1)]
-    assert metrics.among(logits, merged()).argmax(1).tolist() == expected
+    assert classification.among(logits, merged()).argmax(1).tolist() == expected
 
 
 def test_the_frame_of_objectnet_is_cut_off(data):

@@ -9,16 +9,15 @@ import pandas as pd
 import pytest
 import torch
 
-from clipbench import paths
-from clipbench.datamodules import wilds
+from clipbench.core import paths
+from clipbench.core.errors import Refused
 from clipbench.datamodules.iwildcam import IWildCamDataModule
-from clipbench.errors import Refused
-from clipbench.job import Job
-from clipbench.launch import launch
+from clipbench.loading.readers import wilds
+from clipbench.sweeps.launcher import launch
+from clipbench.training.spec import Job
 from tests.conftest import SMALL, composed
-
-from .folders import draw
-from .wilds_reference import ask
+from tests.datamodules.folders import draw
+from tests.datamodules.wilds_reference import ask
 
 THEIRS = list(wilds.SPLITS.values())
 SHIPPED = pd.read_csv(paths.ASSETS / "classes" / "iwildcam.csv")

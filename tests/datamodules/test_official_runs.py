@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from clipbench.audit import audit
-from clipbench.job import execute
-from clipbench.launch import launch
-from clipbench.messages import Job
-from clipbench.schema import build
+from clipbench.core.config.instantiate import build
+from clipbench.core.jobs import Job
+from clipbench.datamodules.audit import audit
+from clipbench.sweeps.launcher import launch
+from clipbench.training.spec import execute
 from tests.conftest import SMALL, composed
 from tests.datamodules import official
 from tests.datamodules.test_imagenet import SUBSET, pictures

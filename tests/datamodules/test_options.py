@@ -8,16 +8,15 @@ import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
+from clipbench.core.errors import Refused
 from clipbench.datamodules.base import Split
-from clipbench.datamodules.captioned import CaptionDataModule
-from clipbench.datamodules.loading import KeyedSampler
-from clipbench.errors import Refused
+from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.loading.dataset import KeyedSampler
 from clipbench.models.base import Classifier
 from clipbench.strategies.finetune import Finetune
+from tests.datamodules.folders import AUGMENT, TINY
+from tests.datamodules.test_base import CLASSES, Garden, garden, split_of
 from tests.strategies.test_finetune import resnet
-
-from .folders import AUGMENT, TINY
-from .test_base import CLASSES, Garden, garden, split_of
 
 
 @pytest.fixture

@@ -5,17 +5,18 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from clipbench import paths, schema
+from clipbench.core import paths
+from clipbench.core.config import instantiate
+from clipbench.core.config.instantiate import build
+from clipbench.core.errors import Refused
 from clipbench.datamodules.shapes import main
-from clipbench.errors import Refused
-from clipbench.schema import build
-from clipbench.world.drawing import COLOURS, FILLS, SHAPES
-from clipbench.world.styles import draw
+from clipbench.datamodules.synthetic.drawing import COLOURS, FILLS, SHAPES
+from clipbench.datamodules.synthetic.styles import draw
 from tests.conftest import composed
 
 
 def shapes(*overrides):
-    data = schema.build(composed("dataset=shapes", *overrides)["dataset"])
+    data = instantiate.build(composed("dataset=shapes", *overrides)["dataset"])
     data.prepare(seed=0)
     return data
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from torchvision import datasets
 
+from clipbench.core.errors import Refused
 from clipbench.datamodules.cifar10 import CIFAR10DataModule
 from clipbench.datamodules.eurosat import EuroSATDataModule
 from clipbench.datamodules.torchvision_sets import (
@@ -14,7 +15,6 @@ from clipbench.datamodules.torchvision_sets import (
     OxfordPetsDataModule,
     StanfordCarsDataModule,
 )
-from clipbench.errors import Refused
 from tests.datamodules import official
 
 BY_FILES = {

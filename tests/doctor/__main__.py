@@ -8,11 +8,13 @@ from pathlib import Path
 
 import yaml
 
-from clipbench import config, confusion, paths, schema
-from clipbench.diagnosis import case, symptoms
-from clipbench.launch import launch
-from clipbench.messages import Job
-from clipbench.schema import build
+from clipbench.core import paths
+from clipbench.core.config import compose, instantiate
+from clipbench.core.config.instantiate import build
+from clipbench.core.jobs import Job
+from clipbench.metrics import confusion
+from clipbench.reporting.doctor import case, symptoms
+from clipbench.sweeps.launcher import launch
 
 HERE = Path(__file__).parent
 # What the doctor reads of a config; the rest would be most of the file.
@@ -29,7 +31,7 @@ def shortened(record):
 
 def rotated(folder):
     """The classes' names, each given to another class."""
-    names = build(config.compose("dataset=shapes")["dataset"])
+    names = build(compose.compose("dataset=shapes")["dataset"])
     names.prepare(0)
     path = folder / "names.json"
     path.write_text(json.dumps(names.classes[7:] + names.classes[:7]))
@@ -46,7 +48,7 @@ def make(name, common, words):
         typed = dict(word.partition("=")[::2] for word in overrides)
         choices = {"model": typed["model"], "dataset": "shapes"}
         choices["strategy"] = typed.get("strategy", "finetune")
-        outcome = launch(Job(config.compose(*overrides), choices, overrides))
+        outcome = launch(Job(compose.compose(*overrides), choices, overrides))
         found = case.read(Path(outcome.folder))
     text = json.dumps(shortened(found.record), separators=(",", ":"))
     (HERE / f"{name}.json").write_text(text + "\n")
@@ -55,7 +57,7 @@ def make(name, common, words):
 
 def main():
     paths.register()
-    schema.register()
+    instantiate.register()
     runs = yaml.safe_load((HERE / "runs.yaml").read_text())
     common = runs.pop("common")
     for name in sys.argv[1:] or runs:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from clipbench import paths
+from clipbench.core import paths
 from tests.conftest import FEW, TINY
 
 HERE = Path(__file__).parent

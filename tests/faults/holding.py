@@ -41,13 +41,14 @@ class Progress:
 
 def install():
     """Wrap what a run goes through."""
-    from clipbench import job, results, sealed
-    from clipbench.callbacks import Recorder
-    from clipbench.modules import TuningModule
+    from clipbench.results import store
+    from clipbench.training import checkpoint_io, spec
+    from clipbench.training.callbacks import Recorder
+    from clipbench.training.module import TuningModule
 
     run = Progress()
     plain_fsync, plain_replace = os.fsync, Path.replace
-    plain_begin, plain_look = job.Run.__init__, TuningModule.validation_step
+    plain_begin, plain_look = spec.Run.__init__, TuningModule.validation_step
     plain_step = Recorder.on_train_batch_end
 
     def begins(self, asked):
@@ -88,8 +89,8 @@ def install():
 
         setattr(owner, name, wrapped)
 
-    during(sealed, "write", "saving")
-    during(results, "write", "recording")
-    job.Run.__init__, TuningModule.validation_step = begins, looks
+    during(checkpoint_io, "write", "saving")
+    during(store, "write", "recording")
+    spec.Run.__init__, TuningModule.validation_step = begins, looks
     Recorder.on_train_batch_end = steps
     os.fsync, Path.replace = fsync, replace

@@ -28,9 +28,11 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from clipbench.datamodules import imagefolder, layouts, loose, rows, split
-from clipbench.errors import Refused
-from clipbench.imaging import folder_walk
+from clipbench.core.errors import Refused
+from clipbench.datamodules import imagefolder
+from clipbench.loading import split
+from clipbench.loading.images import folder_walk
+from clipbench.loading.readers import folder_layouts, image_files, table_files
 
 READ, REFUSED, EITHER = "read", "refused", "either"
 LONGEST = 1500  # characters of a refusal
@@ -495,7 +497,7 @@ def walked_apart(case):
     """What the walk of predict and search finds otherwise than training's."""
     if case.root.is_file():
         return None
-    found = loose.loose(case.root)
+    found = image_files.loose(case.root)
     seen = {source.read_bytes() for source in found.pictures if source.is_file()}
     lost = [shot for shot in case.shots if shot.content not in seen]
     return f"predict does not see {lost[0].path}" if lost else None
@@ -536,19 +538,19 @@ PLANTED = {
     "system files are images": (folder_walk, "set_aside", lambda name: False),
     "hidden files alone are set aside": (folder_walk, "SYSTEM", frozenset()),
     "splits in one spelling": (
-        layouts,
+        folder_layouts,
         "split_name",
         lambda n: n * (n in ("train", "test")),
     ),
-    "letters composed one way": (layouts, "identifier", str),
+    "letters composed one way": (folder_layouts, "identifier", str),
     "bytes of names as they are": (imagefolder, "identifier", str),
     "an image is lost when divided": (imagefolder, "carve", without_last(split.carve)),
     "labels of another order": (imagefolder, "_split", shifted(imagefolder._split)),
     "endings alone tell": (folder_walk, "holds_image", lambda path: False),
     "damage is not looked for": (sys.modules["clipbench.datamodules.base"], "check_pictures", None),
     "empty classes are classes": (imagefolder, "_refuse_disagreement", lambda listed: None),
-    "links to nowhere are no matter": (layouts, "_refuse_broken", lambda tree: None),
-    "Excel's first line is a row": (rows, "_SEPARATOR", re.compile("(?!)")),
+    "links to nowhere are no matter": (folder_layouts, "_refuse_broken", lambda tree: None),
+    "Excel's first line is a row": (table_files, "_SEPARATOR", re.compile("(?!)")),
 }
 
 

@@ -27,12 +27,16 @@ import sklearn.metrics  # noqa: F401  # by every run, so once before they are fo
 import torch
 from safetensors.torch import load_file
 
-from clipbench import paths, ranks, results, resuming, schema, sealed, workers
-from clipbench.callbacks import Recorder
-from clipbench.config import compose
-from clipbench.datamodules.loading import KeyedSampler
-from clipbench.job import execute
-from clipbench.messages import Job
+from clipbench.core import distributed, paths
+from clipbench.core.config import instantiate
+from clipbench.core.config.compose import compose
+from clipbench.core.jobs import Job
+from clipbench.loading.dataset import KeyedSampler
+from clipbench.results import store
+from clipbench.sweeps import worker
+from clipbench.training import checkpoint_io, resume
+from clipbench.training.callbacks import Recorder
+from clipbench.training.spec import execute
 from tests.conftest import FEW, TINY
 
 CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
@@ -66,7 +70,7 @@ def stop(patch, step, place="step", end=die):
             ``before``, when the callbacks have not seen the step.
         end: how.
     """
-    plain_save, plain_end = resuming.Resume._save, os.fsync
+    plain_save, plain_end = resume.Resume._save, os.fsync
     plain_step = Recorder.on_train_batch_end
     reached = []
 
@@ -90,8 +94,8 @@ def stop(patch, step, place="step", end=die):
     if place == "before":
         patch(Recorder, "on_train_batch_end", before)
     else:
-        patch(resuming.Resume, "_save", save)
-        patch(sealed.os, "fsync", fsync)
+        patch(resume.Resume, "_save", save)
+        patch(checkpoint_io.os, "fsync", fsync)
 
 
 def copies(patch, outputs, target):
@@ -102,14 +106,14 @@ def copies(patch, outputs, target):
         outputs: its outputs root.
         target: has a folder for each step then.
     """
-    plain = resuming.Resume._save
+    plain = resume.Resume._save
 
     def save(self, trainer, *rest):
         plain(self, trainer, *rest)
-        if ranks.here.first:
+        if distributed.here.first:
             shutil.copytree(outputs, target / str(trainer.global_step))
 
-    patch(resuming.Resume, "_save", save)
+    patch(resume.Resume, "_save", save)
 
 
 def stock(patch):
@@ -119,7 +123,7 @@ def stock(patch):
 
 def left(outputs):
     """All of a completed run that must be the same, by name; of another its error."""
-    ((folder, record),) = results.records(outputs)
+    ((folder, record),) = store.records(outputs)
     if record["status"] != "completed":
         return {"record": record["error"]}
     last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -160,13 +164,13 @@ def _composed(words):
 
 
 def _rank(rank, world, port, outputs, words, hooks):
-    os.register_at_fork(after_in_child=workers._die_with_parent)  # as a job's guard does
+    os.register_at_fork(after_in_child=worker._die_with_parent)  # as a job's guard does
     if world > 1:
         place = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": world}
         place |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "LOCAL_WORLD_SIZE": world}
         os.environ.update({name: str(value) for name, value in place.items()})
         os.environ["TORCHELASTIC_RUN_ID"] = "resume"
-        ranks.join(rank, world, 60)
+        distributed.join(rank, world, 60)
     log = os.open(Path(outputs) / f"log-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -235,7 +239,7 @@ def teeth(folder):
 def main():
     """Print each case that is not as it must be, and the counts; exit 1 if there is any."""
     paths.register()
-    schema.register()
+    instantiate.register()
     gc.freeze()
     stops = wrong = 0
     started = time.monotonic()

@@ -38,15 +38,16 @@ def install():
     """Wrap what a run goes through."""
     from pytorch_lightning import Trainer
 
-    from clipbench import job, ranks
-    from clipbench.callbacks import AtomicCheckpointIO, Recorder
+    from clipbench.core import distributed
+    from clipbench.training import spec
+    from clipbench.training.callbacks import AtomicCheckpointIO, Recorder
 
     faults = json.loads(os.environ["CLIPBENCH_FAULTS"])
     run = {"seed": None}
 
     def reach(place):
         kind, rank, where = faults.get(str(run["seed"]), ("", 0, ""))
-        if (rank, where) == (ranks.here.rank, place):
+        if (rank, where) == (distributed.here.rank, place):
             note(seed=run["seed"], rank=rank, place=place, fault=kind)
             KINDS[kind]()
 
@@ -61,22 +62,22 @@ def install():
 
     def starts(self, asked):
         run["seed"] = asked.config["seed"]
-        note(seed=run["seed"], rank=ranks.here.rank, place="begun")
+        note(seed=run["seed"], rank=distributed.here.rank, place="begun")
         reach("start")
 
     def trains(self, trainer, module, outputs, batch, number):
         seen = [int(i) for i in batch["index"]]
         note(
-            **{"seed": run["seed"], "rank": ranks.here.rank, "world": ranks.here.world},
+            **{"seed": run["seed"], "rank": distributed.here.rank, "world": distributed.here.world},
             **{"epoch": trainer.current_epoch, "batch": number, "index": seen},
         )
         reach("training")
 
     def saves(self, *args):
-        if not ranks.here.first:
+        if not distributed.here.first:
             reach("saving")
 
-    before(job.Run, "__init__", starts)
+    before(spec.Run, "__init__", starts)
     before(Recorder, "on_train_batch_end", trains)
     before(Recorder, "on_validation_start", lambda *args: reach("validation"))
     before(Trainer, "save_checkpoint", saves)
@@ -84,9 +85,9 @@ def install():
 
 
 if "CLIPBENCH_KEEPING" in os.environ:  # so that no test waits for long
-    from clipbench import launch
+    from clipbench.sweeps import launcher
 
-    launch.KEEPING = float(os.environ["CLIPBENCH_KEEPING"])
+    launcher.KEEPING = float(os.environ["CLIPBENCH_KEEPING"])
 
 # Only in the process that the jobs are forked from.
 if any("forkserver" in word for word in sys.orig_argv):

@@ -10,8 +10,8 @@ def install():
     from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    from clipbench import resuming, sealed, trainer
-    from clipbench.datamodules.loading import KeyedSampler
+    from clipbench.loading.dataset import KeyedSampler
+    from clipbench.training import checkpoint_io, resume, trainer
 
     def checkpoints(folder, key, started, every_steps, begin):
         where = folder / "checkpoints" / "stock"
@@ -20,12 +20,12 @@ def install():
     def begin(folder, key, identity, asked):
         last = folder / "checkpoints" / "stock" / "last.ckpt"
         if not last.is_file():
-            resuming._empty(folder)
+            resume._empty(folder)
             return None
-        kept = sealed.read(last)
-        return resuming.Point(key, kept["global_step"], kept["epoch"], 0, False, 0.0)
+        kept = checkpoint_io.read(last)
+        return resume.Point(key, kept["global_step"], kept["epoch"], 0, False, 0.0)
 
     trainer.AtomicCheckpointIO = TorchCheckpointIO
-    resuming.Resume, resuming.begin = checkpoints, begin
-    resuming.Point.path = lambda self, folder: folder / "checkpoints" / "stock" / "last.ckpt"
+    resume.Resume, resume.begin = checkpoints, begin
+    resume.Point.path = lambda self, folder: folder / "checkpoints" / "stock" / "last.ckpt"
     KeyedSampler.begin = lambda self, epoch, row: None

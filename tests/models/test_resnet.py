@@ -4,8 +4,8 @@ import pytest
 import torch
 import torchvision
 
-from clipbench import weights
-from clipbench.errors import Refused
+from clipbench.core.errors import Refused
+from clipbench.models import weight_files
 from clipbench.models.base import Classifier, random_head
 from clipbench.models.resnet import ResNet
 
@@ -18,9 +18,9 @@ def test_a_saved_model_is_the_same_in_torchvision(tmp_path):
     with torch.no_grad():
         logits = Classifier(tower, head, meaningful=False).eval()(image)
     path = tmp_path / "model.safetensors"
-    weights.save(path, tower.native_state_dict(head), tower.metadata())
+    weight_files.save(path, tower.native_state_dict(head), tower.metadata())
     theirs = torchvision.models.resnet18(num_classes=7).eval()
-    theirs.load_state_dict(weights.read(path), strict=True)
+    theirs.load_state_dict(weight_files.read(path), strict=True)
     again = ResNet(arch="resnet18", pretrained=str(path)).eval()
     with torch.no_grad():
         assert torch.equal(theirs(image), logits)

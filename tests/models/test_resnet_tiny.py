@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from clipbench import schema
+from clipbench.core.config import instantiate
 from clipbench.models.base import parameter_count
-from clipbench.transforms import eval_transform
+from clipbench.transforms.preprocess import eval_transform
 from tests.conftest import composed
 
 
 def tower(*overrides):
-    return schema.build(composed("model=resnet_tiny", *overrides)["model"]).eval()
+    return instantiate.build(composed("model=resnet_tiny", *overrides)["model"]).eval()
 
 
 def test_it_is_small_and_has_four_blocks_to_freeze():
@@ -32,7 +32,7 @@ def test_its_features_tell_unseen_pairs_apart():
     """A nearest class mean over ten pictures a class: the features carry fill and shape."""
     model = tower()
     counts = "dataset.counts={train: 10, val: 10, test: 1, test_ood: 1}"
-    data = schema.build(composed("dataset=shapes", counts)["dataset"])
+    data = instantiate.build(composed("dataset=shapes", counts)["dataset"])
     data.prepare(seed=0)
     view = eval_transform(model.preprocess)
 

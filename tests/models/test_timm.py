@@ -7,8 +7,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from clipbench import weights
-from clipbench.errors import Refused
+from clipbench.core.errors import Refused
+from clipbench.models import weight_files
 from clipbench.models.base import Classifier, random_head
 from clipbench.models.timm import Timm
 
@@ -26,9 +26,9 @@ def test_a_saved_model_is_the_same_in_timm(tmp_path, arch):
     with torch.no_grad():
         logits = Classifier(tower, head, meaningful=False).eval()(image)
     path = tmp_path / "model.safetensors"
-    weights.save(path, tower.native_state_dict(head), tower.metadata())
+    weight_files.save(path, tower.native_state_dict(head), tower.metadata())
     theirs = timm.create_model(arch, num_classes=7).eval()
-    theirs.load_state_dict(weights.read(path), strict=True)
+    theirs.load_state_dict(weight_files.read(path), strict=True)
     again = Timm(arch=arch, pretrained=str(path)).eval()
     with torch.no_grad():
         assert torch.allclose(theirs(image), logits, atol=1e-6)

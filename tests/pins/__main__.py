@@ -5,7 +5,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from clipbench import paths, results, schema
+from clipbench.core import paths
+from clipbench.core.config import instantiate
+from clipbench.results import store
 from tests.conftest import FEW, TINY, clipbench
 from tests.pins.test_pins import HERE, keys, shape
 from tests.test_run import run_here
@@ -17,13 +19,13 @@ def write(name: str, content: dict) -> None:
 
 if __name__ == "__main__":
     paths.register()
-    schema.register()
+    instantiate.register()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CLIPBENCH_OUTPUTS"] = folder
         write("keys.json", keys(Path(folder) / "data"))
         squashed = (*TINY, "lr=1e-2", "dataset.resize_mode=squash")
         for model, words in (("clip_tiny", ("model=clip_tiny",)), ("timm", squashed)):
             run_here(*words, *FEW, model=model)
-        for _, record in results.records(Path(folder)):
+        for _, record in store.records(Path(folder)):
             write(f"record_{record['model']}.json", shape(record))
     (HERE / "help.txt").write_text(clipbench("--help").stdout)

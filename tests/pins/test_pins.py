@@ -42,9 +42,9 @@ VOLATILE = {
 
 def keys(root: Path) -> dict[str, str]:
     """The key of each command line."""
-    from clipbench import results
-    from clipbench.job import Run
-    from clipbench.messages import Job
+    from clipbench.core.jobs import Job
+    from clipbench.results import store
+    from clipbench.training.spec import Run
 
     class_folders(root / "folders", ("ant", "bee"), 12)
     found = {}
@@ -55,7 +55,7 @@ def keys(root: Path) -> dict[str, str]:
         config = composed(*words, *(SHAPES if drawn else SHAPES[1:]))
         choices = {"dataset": "shapes", "strategy": "finetune", **typed}
         identity = Run(Job(config, choices, words)).identity
-        found[line] = results.key(_without_content(identity))
+        found[line] = store.key(_without_content(identity))
     return found
 
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
-from clipbench.clip_loss import clip_loss, gathered, same
+from clipbench.strategies.clip_loss import clip_loss, gathered, same
 from clipbench.strategies.contrastive import Contrastive
 from tests.strategies.test_finetune import TASK, tower
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
-from clipbench.clip_loss import clip_loss
-from clipbench.errors import Refused
+from clipbench.core.errors import Refused
 from clipbench.strategies.base import Task
+from clipbench.strategies.clip_loss import clip_loss
 from clipbench.strategies.contrastive import Contrastive
 from tests.strategies.test_finetune import TASK, resnet, tower
 

@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
-from clipbench import metrics, optim
-from clipbench.errors import Refused
-from clipbench.modules import ClassificationModule
-from clipbench.schema import build
+from clipbench.core.config.instantiate import build
+from clipbench.core.errors import Refused
+from clipbench.metrics import classification
 from clipbench.strategies.base import Task, freeze
 from clipbench.strategies.finetune import Finetune
 from clipbench.strategies.linear_probe import LinearProbe
 from clipbench.strategies.zero_shot import ZeroShot
+from clipbench.training import schedule as optim
+from clipbench.training.module import ClassificationModule
 from tests.conftest import composed
 
 TASK = Task(
@@ -47,7 +48,7 @@ def batches(size, count=5, seed=1):
 
 def fit(classifier, strategy, recipe, schedule, rows):
     def measure(split, logits, labels):
-        return metrics.classification(logits, labels, ["acc"])
+        return classification.classification(logits, labels, ["acc"])
 
     module = ClassificationModule(classifier, strategy, recipe, schedule, measure)
     trainer = Trainer(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
-from clipbench.errors import Refused
+from clipbench.core.errors import Refused
 from clipbench.strategies.flyp import FLYP
 from tests.strategies.test_finetune import TASK, resnet, tower
 

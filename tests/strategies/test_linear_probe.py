@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
-from clipbench import results
-from clipbench.errors import Refused
-from clipbench.job import execute
-from clipbench.messages import Job
+from clipbench.core.errors import Refused
+from clipbench.core.jobs import Job
+from clipbench.inference import saved_model
 from clipbench.models.base import Classifier, as_head, random_head
-from clipbench.strategies import probe
+from clipbench.results import store
+from clipbench.strategies import logistic_regression
 from clipbench.strategies.base import Task
 from clipbench.strategies.linear_probe import LinearProbe
-from clipbench.tuned import saved
+from clipbench.training.spec import execute
 from tests.conftest import FEW, TINY, composed
 from tests.strategies.test_finetune import TASK, resnet, tower
 
@@ -35,7 +35,7 @@ def by_hand(train, c, **options):
 
 def test_a_fit_is_scikit_learns():
     train = features(80, 0)
-    weight, bias = probe.fit(train, 0.3, 4, None)
+    weight, bias = logistic_regression.fit(train, 0.3, 4, None)
     theirs = by_hand(train, 0.3)
     np.testing.assert_array_equal(weight, theirs.coef_)
     np.testing.assert_allclose(bias, theirs.intercept_, rtol=0, atol=1e-12)
@@ -43,7 +43,7 @@ def test_a_fit_is_scikit_learns():
 
 def test_two_classes_have_two_rows_whose_difference_is_scikit_learns_one():
     train = features(40, 0, classes=2)
-    weight, bias = probe.fit(train, 1.0, 2, None)
+    weight, bias = logistic_regression.fit(train, 1.0, 2, None)
     theirs = by_hand(train, 1.0)
     logits = torch.from_numpy(train[0] @ weight.T + bias)
     np.testing.assert_allclose(logits.softmax(1).numpy(), theirs.predict_proba(train[0]))
@@ -54,19 +54,19 @@ def test_class_weights_are_scikit_learns_balanced():
     keep = (y != 1) | (np.arange(80) < 20)  # class 1 is rare
     train = x[keep], y[keep]
     counts = np.bincount(train[1])
-    weight, _ = probe.fit(train, 0.5, 4, counts.sum() / (4 * counts))
+    weight, _ = logistic_regression.fit(train, 0.5, 4, counts.sum() / (4 * counts))
     np.testing.assert_allclose(weight, by_hand(train, 0.5, class_weight="balanced").coef_)
 
 
 def test_a_class_that_train_lacks_is_never_the_answer_and_its_loss_is_finite():
     x, y = features(80, 0)
     train = x[y != 2], y[y != 2]
-    weight, bias = probe.fit(train, 0.5, 4, None)
+    weight, bias = logistic_regression.fit(train, 0.5, 4, None)
     assert (weight[2] == 0).all()
     answers = (train[0] @ weight.T + bias).argmax(1)
     assert 2 not in answers
     np.testing.assert_array_equal(answers, by_hand(train, 0.5).predict(train[0]))
-    assert np.isfinite(probe.scores((weight, bias), (x, y))).all()
+    assert np.isfinite(logistic_regression.scores((weight, bias), (x, y))).all()
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -77,9 +77,9 @@ def test_the_strength_found_is_the_best_of_all_97(seed):
         model = by_hand(train, 10 ** (-6 + step / 8))
         every[step] = (model.score(*val), -_loss(model, val))
     best = max(every, key=every.get)
-    c, linear = probe.swept(train, val, 4)
+    c, linear = logistic_regression.swept(train, val, 4)
     assert c == pytest.approx(10 ** (-6 + best / 8))
-    assert probe.scores(linear, val) == pytest.approx(every[best])
+    assert logistic_regression.scores(linear, val) == pytest.approx(every[best])
 
 
 def _loss(model, rows):
@@ -93,11 +93,13 @@ def test_the_search_tries_clips_fifteen_strengths_at_most():
         tried.append(step)
         return (-abs(step - 37), 0.0)
 
-    assert probe.search(score) == 37
+    assert logistic_regression.search(score) == 37
     assert tried[:7] == [0, 16, 32, 48, 64, 80, 96]
     assert len(tried) == len(set(tried)) <= 15
-    assert probe.search(lambda step: (step, 0.0)) == 96
-    assert probe.search(lambda step: (0.0, 0.0)) == 0  # the strongest, if nothing tells
+    assert logistic_regression.search(lambda step: (step, 0.0)) == 96
+    assert (
+        logistic_regression.search(lambda step: (0.0, 0.0)) == 0
+    )  # the strongest, if nothing tells
 
 
 @pytest.mark.parametrize("what", ["projected", "penultimate"])
@@ -110,7 +112,7 @@ def test_the_head_reads_a_clips_features_as_it_was_fitted(what):
     strategy.fit_head(classifier, lambda s: tuple(map(torch.from_numpy, rows[s])))
     x, y = rows["train"]
     seen = x / np.linalg.norm(x, axis=1, keepdims=True) if what == "projected" else x
-    c, _ = probe.swept((seen, y), _seen(rows["val"], what), 3)
+    c, _ = logistic_regression.swept((seen, y), _seen(rows["val"], what), 3)
     expected = by_hand((seen, y), c)
     with torch.no_grad():
         logits = classifier.double().classify(torch.from_numpy(x))
@@ -131,7 +133,7 @@ def test_refitting_takes_train_and_val_for_the_test_splits_alone():
     tensors = {name: tuple(map(torch.from_numpy, pair)) for name, pair in rows.items()}
     strategy = LinearProbe(refit=True)
     strategy.fit_head(classifier, tensors.__getitem__)
-    c, own = probe.swept(rows["train"], rows["val"], 4)
+    c, own = logistic_regression.swept(rows["train"], rows["val"], 4)
     np.testing.assert_allclose(classifier.head.weight.detach(), own[0], rtol=1e-5, atol=1e-7)
     ((suffix, state),) = strategy.evaluation_points(classifier)
     both = tuple(np.concatenate(pair) for pair in zip(*rows.values(), strict=True))
@@ -151,12 +153,12 @@ def test_a_run_has_its_start_and_the_fitted_head_and_no_steps(outputs):
     words = ("model=clip_tiny", *FEW, "strategy.features=penultimate")
     outcome = run(*words, model="clip_tiny")
     assert outcome.status == "completed", outcome.error
-    ((folder, record),) = results.records(outputs)
+    ((folder, record),) = store.records(outputs)
     assert [row["epoch"] for row in record["curve"]] == [0, 1]
     assert record["curve"][0]["val/acc"] is None
     assert record["curve"][1]["val/acc"] == record["final"]["val/acc"] > 0.2
     assert record["steps"]["total"] == 0
-    again = saved.classifier(folder)
+    again = saved_model.classifier(folder)
     assert not again.tower.normalized
     assert again.head.in_features == again.tower.feature_dim
 

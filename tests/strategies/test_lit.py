@@ -7,14 +7,15 @@ from open_clip.loss import ClipLoss
 from PIL import Image
 
 import clipbench
-from clipbench import results, weights
-from clipbench.errors import Refused
-from clipbench.job import execute
-from clipbench.messages import Job
+from clipbench.core.config.instantiate import build
+from clipbench.core.errors import Refused
+from clipbench.core.jobs import Job
+from clipbench.inference import saved_model
+from clipbench.models import weight_files
 from clipbench.models.lit import LiT as Model
-from clipbench.schema import build
+from clipbench.results import store
 from clipbench.strategies.lit import LiT
-from clipbench.tuned import saved
+from clipbench.training.spec import execute
 from tests.conftest import FEW, TINY, composed
 from tests.strategies.test_finetune import TASK, resnet, tower
 
@@ -61,7 +62,7 @@ def test_the_loss_is_open_clips_between_a_locked_tower_and_new_text(make):
 def test_a_run_loads_back_with_its_tokenizer(outputs, model, words):
     outcome = run(model, *words, "lr=1e-3")
     assert outcome.status == "completed", outcome.error
-    ((folder, record),) = results.records(outputs)
+    ((folder, record),) = store.records(outputs)
     assert record["curve"][0]["val/acc"] is None
     groups = record["parameters"]["groups"]
     assert all(
@@ -69,7 +70,7 @@ def test_a_run_loads_back_with_its_tokenizer(outputs, model, words):
         for n, g in groups.items()
     )
     loaded, preprocess, tokenizer = clipbench.load(folder)
-    again = saved.classifier(folder)
+    again = saved_model.classifier(folder)
     with torch.no_grad():
         images = torch.randn(2, 3, again.tower.preprocess.size, again.tower.preprocess.size)
         tokens = tokenizer(["a striped star", "a heart"])
@@ -101,7 +102,7 @@ def test_vocabularies():
 def test_a_file_of_another_text_tower_is_refused(tmp_path):
     lit = Model(resnet(), **TEXT)
     path = tmp_path / "lit.safetensors"
-    weights.save(path, lit.native_state_dict(torch.nn.Linear(1, 1)), lit.metadata())
+    weight_files.save(path, lit.native_state_dict(torch.nn.Linear(1, 1)), lit.metadata())
     again = Model(resnet(), **TEXT)
     again.load(path)
     for name, value in lit.state_dict().items():

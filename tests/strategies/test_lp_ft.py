@@ -4,11 +4,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from clipbench import results
-from clipbench.job import execute
-from clipbench.messages import Job
-from clipbench.schema import build
+from clipbench.core.config.instantiate import build
+from clipbench.core.jobs import Job
+from clipbench.results import store
 from clipbench.strategies.linear_probe import LinearProbe
+from clipbench.training.spec import execute
 from tests.conftest import FEW, composed
 from tests.strategies.test_finetune import TASK, tower
 
@@ -75,7 +75,7 @@ def test_epoch_0_of_its_run_is_the_last_of_the_probes(outputs):
         choices = {"model": "clip_tiny", "dataset": "shapes", "strategy": strategy}
         outcome = execute(Job(composed(*words), choices, list(words)))
         assert outcome.status == "completed", outcome.error
-    for _, record in results.records(outputs):
+    for _, record in store.records(outputs):
         found[record["strategy"]] = record
     probed, tuned = found["linear_probe"]["curve"][1], found["lp_ft"]["curve"][0]
     assert tuned["val/loss"] == np.float64(probed["val/loss"])

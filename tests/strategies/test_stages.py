@@ -5,16 +5,16 @@ import copy
 import pytest
 import torch
 
-from clipbench import optim
-from clipbench.errors import Refused
-from clipbench.modules import ClassificationModule
+from clipbench.core.errors import Refused
 from clipbench.strategies.finetune import Finetune
+from clipbench.training import schedule
+from clipbench.training.module import ClassificationModule
 from tests.strategies.test_finetune import TASK, batches, recipe_of, resnet, tower
 
 
 def epochs(classifier, strategy, recipe, count, size):
     """The weights and statistics after each epoch of two steps, by the module itself."""
-    module = ClassificationModule(classifier, strategy, recipe, optim.Schedule(100, 0), None)
+    module = ClassificationModule(classifier, strategy, recipe, schedule.Schedule(100, 0), None)
     module.log = lambda *args, **kwargs: None
     optimizer = module.configure_optimizers()["optimizer"]
     left = [copy.deepcopy(classifier.state_dict())]

@@ -6,10 +6,10 @@ from functools import cache, partial
 import pytest
 import torch
 
-from clipbench import optim
-from clipbench.errors import Refused
-from clipbench.modules import ClassificationModule
-from clipbench.schema import build
+from clipbench.core.config.instantiate import build
+from clipbench.core.errors import Refused
+from clipbench.training import schedule
+from clipbench.training.module import ClassificationModule
 from tests.conftest import composed
 from tests.strategies.test_finetune import TASK, batches, recipe_of, tower
 
@@ -87,7 +87,7 @@ def strategy_of(case, words):
 
 def train(classifier, strategy, size):
     """Three steps, or the fit of a head, as a run takes them."""
-    module = ClassificationModule(classifier, strategy, recipe(), optim.Schedule(3, 0), None)
+    module = ClassificationModule(classifier, strategy, recipe(), schedule.Schedule(3, 0), None)
     if strategy.fits_head:
         generator = torch.Generator().manual_seed(0)
         rows = torch.randn(12, classifier.tower.feature_dim, generator=generator)
@@ -161,7 +161,7 @@ def test_nothing_of_a_frozen_prefix_is_recorded_for_a_backward_pass(family):
     depth = len(encoder.layers()) - 3
     strategy = strategy_of("finetune", (f"freeze_depth={depth}", "strategy.head=random"))
     classifier = strategy.prepare(encoder, TASK)
-    ClassificationModule(classifier, strategy, recipe(), optim.Schedule(3, 0), None).train()
+    ClassificationModule(classifier, strategy, recipe(), schedule.Schedule(3, 0), None).train()
     frozen = {id(p) for layer in encoder.layers()[: depth + 1] for p in layer}
     held = []
 

@@ -3,7 +3,7 @@
 A case is a function in a file of this folder, which plants one fault and asserts what must come of
 it: a refusal, a recorded warning, or the right number::
 
-    @plants("a leaked image", blind={"clipbench.datamodules.checks.leaks": lambda splits: []})
+    @plants("a leaked image", blind={"clipbench.loading.validation.leaks": lambda splits: []})
     def leaked(place):
         root = image_folder(place / "images", test_of_train=True)
         refused(run(place, f"dataset.root={root}"), "byte for byte")
@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clipbench import results
-from clipbench.job import execute
-from clipbench.messages import Job, Outcome
+from clipbench.core.jobs import Job, Outcome
+from clipbench.results import store
+from clipbench.training.spec import execute
 from tests.conftest import TINY, composed
 
 # Enough for a number of its own, and no more: a case is a few of these, in two seconds each.
@@ -102,7 +102,7 @@ def run(
     typed = (*quick, f"dataset={dataset}", f"strategy={strategy}", *words)
     choices = {"model": model, "dataset": dataset, "strategy": strategy}
     outcome = execute(Job(composed(*typed), choices, list(typed), outputs=place / "outputs"))
-    record = results.read(Path(outcome.folder)) if outcome.folder else None
+    record = store.read(Path(outcome.folder)) if outcome.folder else None
     return Ran(outcome, record or {})
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from clipbench.reporting import page, verdict
-from clipbench.seeds import Spread
-from clipbench.tabling import cells, significance
-from clipbench.tabling.evidence import Evidence
-from clipbench.tabling.frames import frame
+from clipbench.metrics.seeds import Spread
+from clipbench.reporting.page import page, verdict
+from clipbench.reporting.tables import cells, significance
+from clipbench.results.evidence import Evidence
+from clipbench.results.frames import frame
 from tests.faults.planted import image_folder, plants, run
 
 STRATEGIES = ("lp_ft", "finetune")
@@ -15,7 +15,7 @@ COUNTS = {"train": 8, "val": 8, "test": 40}
 
 @plants(
     "one seed a side, as if another could not reverse it",
-    blind={"clipbench.paired.spread": lambda *sides: Spread([], known=True)},
+    blind={"clipbench.metrics.significance.spread": lambda *sides: Spread([], known=True)},
 )
 def one_seed_a_side(place):
     root = f"dataset.root={image_folder(place / 'images', COUNTS)}"

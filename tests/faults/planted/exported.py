@@ -5,12 +5,12 @@ import torch
 from PIL import Image
 
 import clipbench
-from clipbench.datamodules import loading
-from clipbench.errors import Refused
-from clipbench.imaging.decoding import ORIENTATION
-from clipbench.metrics import METRICS
-from clipbench.schema import build
-from clipbench.tuned import averages, saved
+from clipbench.core.config.instantiate import build
+from clipbench.core.errors import Refused
+from clipbench.inference import averages, saved_model
+from clipbench.loading import dataset
+from clipbench.loading.images.decoding import ORIENTATION
+from clipbench.metrics.classification import METRICS
 from tests.faults.planted import image_folder, plants, run
 
 SMALL = "dataset.counts={train: 4, val: 6, test: 3, test_ood: 3}"
@@ -28,7 +28,7 @@ def _val_loss(classifier, record):
 
 @plants(
     "a merged export where the start was chosen",
-    blind={"clipbench.tuned.averages._load_end": lambda *args: None},
+    blind={"clipbench.inference.averages._load_end": lambda *args: None},
 )
 def merged(place):
     """Each epoch is worse than the start: the line still leads to the last one."""
@@ -43,7 +43,7 @@ def merged(place):
 
 @plants(
     "a merged export of a Fisher average",
-    blind={"clipbench.tuned.averages._check_reproducible": lambda *args: None},
+    blind={"clipbench.inference.averages._check_reproducible": lambda *args: None},
 )
 def merged_fisher(place):
     words = (*LINE, "lr=1e-3", "merge=fisher")
@@ -59,7 +59,9 @@ def merged_fisher(place):
 
 @plants(
     "a rotated photo",
-    blind={"clipbench.tuned.saved.as_read": lambda image, value_range: image.convert("RGB")},
+    blind={
+        "clipbench.inference.saved_model.as_read": lambda image, value_range: image.convert("RGB")
+    },
 )
 def rotated(place):
     root = image_folder(place / "images")
@@ -72,7 +74,7 @@ def rotated(place):
     model, transform, _ = clipbench.load(ran.outcome.folder)
     with Image.open(place / "photo.png") as photo, torch.no_grad():
         seen = model.eval()(transform(photo)[None])
-        expected = saved.classifier(ran.outcome.folder)(transform(upright)[None])
+        expected = saved_model.classifier(ran.outcome.folder)(transform(upright)[None])
     assert torch.allclose(seen, expected, atol=1e-4), "the photo was seen lying on its side"
 
 
@@ -83,14 +85,14 @@ def _alike(epoch, order):
 
 @plants(
     "an oversampled rare class",
-    blind={"clipbench.datamodules.loading._keys": _alike},
+    blind={"clipbench.loading.dataset._keys": _alike},
 )
 def oversampled(place):
     root = image_folder(place / "images", {"train": 9, "val": 4, "test": 4})
     for path in sorted((root / "train" / "dark").glob("*.png"))[1:]:
         path.unlink()
     views = []
-    look = loading.Pictures.__getitem__
+    look = dataset.Pictures.__getitem__
 
     def noted(self, key):
         row = look(self, key)
@@ -98,7 +100,7 @@ def oversampled(place):
             views.append(row["image"].numpy().tobytes())
         return row
 
-    loading.Pictures.__getitem__ = noted  # in this case's own process
+    dataset.Pictures.__getitem__ = noted  # in this case's own process
     ran = run(place, f"dataset.root={root}", "dataset.balance=sampler", "epochs=3")
     assert ran.outcome.status == "completed", ran.outcome.error
     assert len(views) > 9  # of 9 draws in each of 3 epochs

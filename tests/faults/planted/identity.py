@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipbench import paired, results, soup
-from clipbench.errors import Refused
+from clipbench import soup
+from clipbench.core.errors import Refused
+from clipbench.metrics import significance
+from clipbench.results import store
 from tests.faults.planted import image_folder, plants, refused, run, warned
 
-SAME_CONTENT = {"clipbench.datamodules.split.Split.content": lambda split: "the same"}
+SAME_CONTENT = {"clipbench.loading.split.Split.content": lambda split: "the same"}
 
 
 @plants(
     "an image with another label",
-    blind={"clipbench.datamodules.split.Split.fingerprint": lambda split: "the same"}
-    | SAME_CONTENT,
+    blind={"clipbench.loading.split.Split.fingerprint": lambda split: "the same"} | SAME_CONTENT,
 )
 def relabelled(place):
     root = image_folder(place / "images")
@@ -68,7 +69,9 @@ def one_pixel(place):
 
 @plants(
     "an image replaced in place by one of its size and time",
-    blind={"clipbench.imaging.contents.Stamp.__eq__": lambda one, other: one[:2] == other[:2]},
+    blind={
+        "clipbench.loading.images.contents.Stamp.__eq__": lambda one, other: one[:2] == other[:2]
+    },
 )
 def replaced_image(place):
     root = image_folder(place / "images")
@@ -90,7 +93,7 @@ def replaced_image(place):
 
 @plants(
     "an image of train that is in test under another name",
-    blind={"clipbench.datamodules.leaks.leaks": lambda splits: {}},
+    blind={"clipbench.loading.leaks.leaks": lambda splits: {}},
 )
 def leaked_image(place):
     root = image_folder(place / "images")
@@ -109,10 +112,10 @@ def leaked_image(place):
 @plants(
     "another device under the word auto",
     blind={
-        "clipbench.environment.resolved": lambda trainer, world: {
+        "clipbench.core.environment.resolved": lambda trainer, world: {
             k: trainer[k] for k in ("accelerator", "devices", "precision")
         },
-        "clipbench.trainer._check_devices": lambda built, resolved: None,
+        "clipbench.training.trainer._check_devices": lambda built, resolved: None,
     },
 )
 def changed_device(place):
@@ -130,7 +133,7 @@ def changed_device(place):
 
 @plants(
     "a soup of runs whose test images have changed since",
-    blind={"clipbench.results.alike": lambda one, other: True},
+    blind={"clipbench.results.store.alike": lambda one, other: True},
 )
 def changed_soup(place):
     root = image_folder(place / "images")
@@ -149,17 +152,17 @@ def changed_soup(place):
 
 @plants(
     "a record of before the content of images was recorded",
-    blind={"clipbench.results.seen": lambda split: split["sha256"]},
+    blind={"clipbench.results.store.seen": lambda split: split["sha256"]},
 )
 def older_record(place):
     """It is read, but no test sets it beside a run that knows what its images held."""
     root = image_folder(place / "images")
     runs = [run(place, f"dataset.root={root}", f"seed={seed}") for seed in (0, 1)]
     folders = [Path(one.outcome.folder) for one in runs]
-    assert paired.compare([folders[0]], [folders[1]]).n == 8
+    assert significance.compare([folders[0]], [folders[1]]).n == 8
     record = runs[1].record
     for split in record["data"].values():
         del split["content"]
-    results.write(folders[1], record)
+    store.write(folders[1], record)
     with pytest.raises(Refused, match="one is of before content was recorded"):
-        paired.compare([folders[0]], [folders[1]])
+        significance.compare([folders[0]], [folders[1]])

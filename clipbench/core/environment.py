@@ -1,0 +1,118 @@
+"""What a run ran on: versions, commit, device, memory."""
+
+import logging
+import os
+import platform
+import resource
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from clipbench import __version__
+from clipbench.core import paths
+
+_PACKAGES = (
+    *("torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "numpy"),
+    "pillow",  # what it decodes may move with it
+)
+_PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
+
+
+def versions() -> dict[str, str]:
+    """Of Python, of clipbench and of the packages that compute."""
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "clipbench": __version__, **packages}
+
+
+def git() -> dict[str, Any] | None:
+    """Commit of the checkout and whether it has uncommitted changes; None in an installed wheel."""
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(paths.ROOT), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    if not (paths.ROOT / ".git").exists():
+        return None
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """Return how many threads an operation on the CPU has, which its last bits depend on."""
+    return torch.get_num_threads()
+
+
+def share_threads(ranks: int) -> None:
+    """Leave each rank of a job its part of the cores.
+
+    However many jobs work at once: a run is the same, to the bit, by any launcher.
+    """
+    share = max(1, cores() // ranks)
+    if share < torch.get_num_threads():
+        torch.set_num_threads(share)
+
+
+def resolved(trainer: Mapping[str, Any], world: int) -> dict[str, Any]:
+    """Return what a run will be on in place of the words that ask for it, as Lightning takes them.
+
+    Args:
+        trainer: the config's node, with ``accelerator``, ``devices`` and ``precision``.
+        world: how many ranks the run has, over all machines.
+    """
+    accelerator, precision = trainer["accelerator"], str(trainer["precision"] or "32-true")
+    if accelerator in ("auto", "gpu"):
+        gpu = "mps" if torch.backends.mps.is_available() else "cuda"
+        none = gpu == "cuda" and not torch.cuda.is_available()
+        accelerator = gpu if not none else "cpu" if accelerator == "auto" else accelerator
+    precision = _PRECISIONS.get(precision, precision)
+    if (accelerator, precision) == ("cpu", "16-mixed"):  # which a CPU has not
+        precision = "bf16-mixed"
+    devices = world // int(trainer["num_nodes"] or 1)
+    return {"accelerator": accelerator, "devices": devices, "precision": precision}
+
+
+def of(trainer: Mapping[str, Any], world: int) -> dict[str, Any]:
+    """Return what a record says a run was on: what :func:`resolved` does, and the threads."""
+    return {**resolved(trainer, world), "threads": threads()}
+
+
+def device(used: torch.device) -> dict[str, Any]:
+    """The device's name and the peak memory of this process on it, in bytes."""
+    if used.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(used)
+        return {"peak_memory_bytes": peak, "device": torch.cuda.get_device_name(used)}
+    # ru_maxrss is in KiB on Linux, in bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    name = f"{used.type}, {threads()} threads"
+    return {"peak_memory_bytes": peak, "device": name}
+
+
+def quiet() -> None:
+    """Keep the libraries from saying what this project says itself, or what no user can change."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",  # dataset.workers is the user's to choose
+        ".*number of training batches.*logging interval.*",  # small data is what we are for
+        ".*LeafSpec.*is deprecated.*",  # Lightning 2.6 on torch 2.14
+        ".*in eval mode at the start of training.*",  # frozen statistics, as intended
+        ".*Checkpoint directory.*exists.*",
+        ".*`srun` command is available.*",  # a job of ours is one task, whatever its ranks
+        ".*checkpoint that ended before the epoch ended.*",  # the sampler begins where it must
+        ".*recommended to use `self.log.*sync_dist=True.*",  # every rank sees whole splits
+    ):
+        warnings.filterwarnings("ignore", message)

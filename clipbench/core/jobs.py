@@ -1,0 +1,86 @@
+"""What a command and the processes of its jobs tell each other: plain data."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipbench.core import paths
+
+
+@dataclass(frozen=True)
+class Node:
+    """One of the machines that a job is on.
+
+    Attributes:
+        rank: from 0.
+        count: how many there are.
+        meeting: host and port of the first.
+    """
+
+    rank: int
+    count: int
+    meeting: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line asked for, as plain data that crosses a process boundary.
+
+    Attributes:
+        config: the resolved config.
+        choices: the option typed for each config group.
+        overrides: the command line's own words.
+        outputs: the outputs root; the fork server's environment may be older than this job.
+        retry: whether to run what failed before.
+        at_once: how many jobs share the machine.
+        environment: variables of this job's own, such as which GPU it has.
+        node: which of several machines this is; None for the only one.
+        asked: when it was, in seconds since the epoch.
+    """
+
+    config: dict[str, Any]
+    choices: dict[str, str]
+    overrides: list[str]
+    outputs: Path = field(default_factory=paths.outputs)
+    retry: bool = True
+    at_once: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
+    node: Node | None = None
+    asked: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        status: ``completed``, ``failed``, ``interrupted`` or ``diverged``; ``elsewhere`` while
+            another launcher runs it.
+        key: of the run, or None if the job was refused before it had one.
+        folder: the run's.
+        error: the cause in one line.
+        details: further lines, such as one for each bad picture.
+        before: True if an earlier command has brought the run to this end.
+        signal: that has interrupted it.
+        violent: whether a process of it was ended by a signal.
+        note: how the run of an earlier command was made otherwise than now; None where it was not.
+        again: whether it is to begin again at once, since it came upon an image that cannot be
+            decoded, and such images are skipped.
+    """
+
+    status: str
+    key: str | None = None
+    folder: str | None = None
+    error: str | None = None
+    details: list[str] = field(default_factory=list)
+    before: bool = False
+    signal: int | None = None
+    violent: bool = False
+    note: str | None = None
+    again: bool = False
+
+    @property
+    def code(self) -> int:
+        """For a shell: 0, 1, or 128 and the signal's number."""
+        return 128 + self.signal if self.signal else int(self.status != "completed")

@@ -1,0 +1,99 @@
+"""A dataset seen through a frozen image tower: every picture encoded once, without augmentation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from clipbench.core import distributed
+from clipbench.core.console import track
+from clipbench.core.errors import Refused
+from clipbench.datamodules.base import DataModule
+from clipbench.loading.dataset import Key, Share, collate, said
+from clipbench.loading.split import Split
+
+
+class Features(Dataset[dict[str, Any]]):
+    """Rows ``{"features", "label", "index"[, "captions"]}`` of a split's features (n, D).
+
+    Args:
+        split: its pictures.
+        features: in their order.
+        pairs: see :class:`clipbench.loading.dataset.Pictures`.
+    """
+
+    def __init__(
+        self, split: Split, features: Tensor, pairs: NDArray[np.int64] | None = None
+    ) -> None:
+        self.split, self.features, self.pairs = split, features, pairs
+        self.labels = torch.tensor(split.labels)
+
+    def __len__(self) -> int:
+        return len(self.split if self.pairs is None else self.pairs)
+
+    def __getitem__(self, key: int | Key) -> dict[str, Any]:
+        place = key[1] if isinstance(key, tuple) else key
+        index = place if self.pairs is None else int(self.pairs[place, 0])
+        row = {"features": self.features[index], "label": self.labels[index], "index": index}
+        if self.split.captions is not None:
+            row["captions"] = said(self.split.captions[index], place, self.pairs)
+        return row
+
+
+class FeatureLoaders:
+    """The loaders of a datamodule, with features in place of pictures.
+
+    Args:
+        data: a datamodule that has been attached.
+        encode: pictures (B, 3, S, S) to features (B, D) on the CPU.
+    """
+
+    def __init__(self, data: DataModule, encode: Callable[[Tensor], Tensor]) -> None:
+        self.data, self.encode = data, encode
+        self.encoded: dict[str, Features] = {}
+
+    def features(self, split: str) -> Features:
+        """The features of a split, computed when first asked for."""
+        if split not in self.encoded:
+            loader = track(self.data.eval_dataloader(split), f"encoding {split}")
+            parts = [(self.encode(batch["image"]), batch["index"]) for batch in loader]
+            features, index = (torch.cat(part) for part in zip(*parts, strict=True))
+            self.encoded[split] = Features(
+                self.data.splits[split], distributed.whole(features, index)
+            )
+        return self.encoded[split]
+
+    def tensors(self, split: str) -> tuple[Tensor, Tensor]:
+        """The features (n, D) and labels (n,) of a split, for a fit that reads them whole.
+
+        Raises:
+            Refused: where classes should be drawn evenly, which a fit cannot.
+        """
+        if self.data.balance == "sampler":
+            raise Refused("a fitted head draws no pictures; use dataset.balance=weights")
+        rows = self.features(split)
+        return rows.features, rows.labels
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Shuffled by (seed, epoch), as images would be; this rank's share of it."""
+        split, features = self.data.splits["train"], self.features("train").features
+        return DataLoader(
+            Features(split, features, self.data.caption_rows),
+            batch_size=self.data.batch_size // distributed.here.world,
+            sampler=Share(self.data.train_sampler(), self.data.batch_size),
+            collate_fn=collate,
+        )
+
+    def eval_dataloader(self, name: str) -> DataLoader[dict[str, Any]]:
+        """A split in order, every row once; this rank's share of it."""
+        features = self.features(name)
+        return DataLoader(
+            features,
+            batch_size=self.data.batch_size // distributed.here.world,
+            sampler=distributed.own(len(features)),
+            collate_fn=collate,
+        )

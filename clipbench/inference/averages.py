@@ -1,0 +1,124 @@
+"""The averages of a run's start and end, made again from what the run left."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from clipbench.core.config import instantiate
+from clipbench.core.errors import Refused
+from clipbench.inference import saved_model
+from clipbench.loading.prompts import Prompts
+from clipbench.models import weight_files
+from clipbench.models.base import Classifier
+from clipbench.models.weight_averaging import interpolate
+from clipbench.strategies.base import Strategy, Task
+
+Record = Mapping[str, Any]
+
+
+def between(run: str | Path, alpha: float) -> Classifier:
+    """Return the average of a run's start and end that it evaluates at an alpha, in eval mode.
+
+    The chosen alpha of a run with ``alphas`` is read from its file. Any other average is made
+    again: the start from the pretrained weights and the dataset's prompts, the end from the chosen
+    epoch, or from the last one where the start was chosen, as
+    :mod:`clipbench.training.robustness.wise_ft` takes them.
+
+    Args:
+        run: a run's folder.
+        alpha: 0 is the start and 1 the end.
+
+    Raises:
+        Refused: as :func:`clipbench.inference.saved_model.completed` does; if the start or the end
+            is not to be had again, or the average is not made of these two alone; if
+            the dataset or the pretrained weights are not there.
+    """
+    folder, record = Path(run), saved_model.completed(run)
+    if alpha == record["selection"].get("alpha") and (folder / "merged.safetensors").is_file():
+        return saved_model.classifier(folder, "merged")
+    config = record["config"]
+    strategy: Strategy = instantiate.build(config["strategy"])
+    tuned = saved_model.classifier(folder)
+    if 0 < alpha < 1:
+        _check_reproducible(record, strategy, tuned)
+    _load_end(tuned, folder, record, strategy)
+    start = _start(folder, config, strategy)
+    tuned.load_state_dict(dict(interpolate(start.state_dict(), tuned.state_dict(), alpha)))
+    strategy.refresh(tuned)  # a head that follows the text tower is that of the averaged one
+    return tuned.eval()
+
+
+def _check_reproducible(record: Record, strategy: Strategy, tuned: Classifier) -> None:
+    """Refuse averages that were made with what only the training images give."""
+    config, kept = record["config"], record["selection"].get("alpha")
+    if kept is None:  # there is no such average yet
+        return
+    parts = () if strategy.reads_features else tuned.tower.trained().modules()
+    normalizes = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts)
+    for key, value, applies in (
+        ("merge", "fisher", True),
+        ("merge_bn", "reestimate", normalizes),
+    ):
+        if config[key] == value and applies:
+            raise Refused(
+                f"{key}={value}: such an average also depends on images of train, and only that of "
+                f"the chosen alpha was kept. Use weights=merged, which is alpha={kept:g}, or run "
+                "it again with the alphas=[...] that you want."
+            )
+
+
+def _load_end(tuned: Classifier, folder: Path, record: Record, strategy: Strategy) -> None:
+    """Load the weights at alpha 1, which are not always those of ``model.safetensors``.
+
+    Raises:
+        Refused: if the run kept no such weights.
+    """
+    chosen, fitted = record["selection"]["epoch"], strategy.fits_head == "run"
+    if chosen and not fitted:
+        return
+    if not chosen and fitted:
+        raise Refused(
+            f"{folder} chose its start, and its fitted head was not kept. Run it with alphas=[0.5]."
+        )
+    # Where the start was chosen, averages lead to the last epoch. A fitted head may have been
+    # fitted once more, on val too, after the line was drawn.
+    name = "best.ckpt" if fitted else "last.ckpt"
+    twin = folder.parent / (record["weights_from"] or {"folder": folder.name})["folder"]
+    files = [place / "checkpoints" / name for place in (folder, twin)]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise Refused(
+            f"{files[0]} is not there, which has the end. Bring it back, or run it again."
+        )
+    load_checkpoint(tuned, file)
+
+
+def load_checkpoint(classifier: Classifier, file: Path) -> None:
+    """Load the classifier's weights out of a checkpoint of training."""
+    own = "classifier."
+    state = weight_files.read(file).items()
+    classifier.load_state_dict({k.removeprefix(own): v for k, v in state if k.startswith(own)})
+
+
+def _start(folder: Path, config: Record, strategy: Strategy) -> Classifier:
+    if config["model"]["pretrained"] is None:
+        raise Refused("its weights started at random and are not kept; run it with alphas=[0.5]")
+    if strategy.fits_head == "start":
+        raise Refused("its start was a fitted head, which is not kept; run it with alphas=[0.5]")
+    data = instantiate.build(config["dataset"])
+    data.prepare(config["seed"])
+    if list(data.classes) != (known := saved_model.classes(folder)):
+        raise Refused(
+            f"dataset.root={config['dataset'].get('root')} has {len(data.classes)} classes that "
+            f"are not the {len(known)} of the run. Bring its images back, or use weights=model."
+        )
+    prompts: Prompts = instantiate.build(config["prompts"])
+    task = Task(data.classes, prompts.of(data.classes, data.templates, data.keys))
+    start = strategy.prepare(instantiate.build(config["model"]), task)
+    if not start.meaningful:
+        raise Refused(
+            "its head started at random, so an average with it means little; leave alpha= out"
+        )
+    return start

@@ -1,0 +1,215 @@
+"""A tuned classifier in files that other programs read: open_clip, safetensors, ONNX."""
+
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clipbench.core.errors import Refused
+from clipbench.inference import saved_model
+from clipbench.models import weight_files
+from clipbench.models.base import Classifier
+from clipbench.models.clip import CLIP
+from clipbench.results import store
+
+OPSET = 20  # torch 2.14's own default; onnxruntime reads it since 1.17
+TOLERANCE = 1e-4  # absolute and relative, of ONNX against PyTorch
+TOWERS = ("both", "image", "text")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What is exported.
+
+    Attributes:
+        classifier: in eval mode, on the CPU.
+        classes: names of its head's rows.
+        about: text to keep in every file: the run's key, and the alpha if it is an average.
+        towers: which are asked for.
+    """
+
+    classifier: Classifier
+    classes: list[str]
+    about: dict[str, str]
+    towers: str = "both"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a file says of itself: how pictures are prepared, and the class of each logit."""
+        tower = self.classifier.tower
+        return {**tower.metadata(), **self.about, "classes": json.dumps(self.classes)}
+
+    def write_head(self, folder: Path) -> Path:
+        """The linear classifier, which a CLIP has no place for: it reads normalised features."""
+        weight_files.save(
+            folder / "head.safetensors", self.classifier.head.state_dict(), self.metadata
+        )
+        return folder / "head.safetensors"
+
+
+def to_open_clip(tuned: Tuned, folder: Path) -> list[Path]:
+    """A folder that open_clip loads: ``create_model_and_transforms("local-dir:FOLDER")``.
+
+    Its weights alone, too: ``create_model(ARCH, pretrained=".../open_clip_model.safetensors")``.
+
+    Raises:
+        Refused: for a model that is none of open_clip's, or a tower alone.
+    """
+    tower = tuned.classifier.tower
+    if not isinstance(tower, CLIP) or not tower.has_text:
+        raise Refused(f"{tower.arch} is no model of open_clip's; use format=safetensors or onnx")
+    if tuned.towers != "both":
+        raise Refused(f"open_clip loads whole models; for towers={tuned.towers} use safetensors")
+    config = copy.deepcopy(open_clip.get_model_config(tower.open_clip_name))
+    config["vision_cfg"]["image_size"] = tower.preprocess.size
+    told = tower.preprocess
+    prepared = {"mean": told.mean, "std": told.std, "interpolation": told.interpolation}
+    about = {"model_cfg": config, "preprocess_cfg": {**prepared, "resize_mode": told.resize_mode}}
+    store.write_text(folder / "open_clip_config.json", json.dumps(about, indent=2) + "\n")
+    file = folder / "open_clip_model.safetensors"
+    weight_files.save(file, tower.native_state_dict(tuned.classifier.head), tuned.metadata)
+    return [file, folder / "open_clip_config.json", tuned.write_head(folder)]
+
+
+def to_safetensors(tuned: Tuned, folder: Path) -> list[Path]:
+    """Either tower under the names of its own library; of a ResNet the whole network, head in it.
+
+    Raises:
+        Refused: for the text tower of a model that has none.
+    """
+    image, text = saved_model.apart(tuned.classifier)
+    parts = {name: part for name, part in {"image": image, "text": text}.items() if part}
+    if not text:
+        _only_pictures(tuned)
+        parts = {"model": image}
+    written = []
+    for name, part in parts.items():
+        if tuned.towers in ("both", name) or name == "model":
+            weight_files.save(folder / f"{name}.safetensors", part, tuned.metadata)
+            written.append(folder / f"{name}.safetensors")
+    return [*written, *([tuned.write_head(folder)] if text and tuned.towers != "text" else [])]
+
+
+class _Image(nn.Module):
+    """Pictures (B, 3, S, S), prepared, to logits (B, C) and features (B, D)."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.classifier.tower(image)
+        if self.classifier.tower.normalized:
+            features = F.normalize(features, dim=-1)
+        return self.classifier.head(features), features
+
+
+class _Text(nn.Module):
+    """Tokens (B, length) to normalised features (B, D)."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.tower: Any = classifier.tower
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.normalize(self.tower.encode_text(tokens), dim=-1)
+
+
+def to_onnx(tuned: Tuned, folder: Path) -> list[Path]:
+    """``image.onnx`` and, of a CLIP, ``text.onnx``; any batch size; checked with onnxruntime.
+
+    ``image.onnx`` takes ``image`` and gives ``logits`` and ``features``; ``text.onnx`` takes
+    ``tokens`` and gives ``features``. Both features are normalised where a head reads them so.
+    Preprocessing, class names and the logit scale are in the files' metadata.
+
+    Raises:
+        Refused: if the extra is not installed, there is no such tower, or onnxruntime comes to
+            other numbers.
+    """
+    _extra()
+    tower, size = tuned.classifier.tower, tuned.classifier.tower.preprocess.size
+    about = tuned.metadata
+    if not tower.has_text:
+        _only_pictures(tuned)
+    else:
+        about["logit_scale"] = str(float(tower.scales()[0].exp()))
+    draws = torch.Generator().manual_seed(0)
+    pictures = torch.randn(5, 3, size, size, generator=draws)
+    written = []
+    if tuned.towers != "text":
+        file = folder / "image.onnx"
+        _onnx(_Image(tuned.classifier), "image", pictures, ["logits", "features"], file, about)
+        written.append(file)
+    if tuned.towers != "image" and tower.has_text:
+        tokens = tower.tokenizer()([f"a photo of a {name}." for name in (tuned.classes * 5)[:5]])
+        _onnx(_Text(tuned.classifier), "tokens", tokens, ["features"], folder / "text.onnx", about)
+        written.append(folder / "text.onnx")
+    return written
+
+
+def _onnx(
+    module: nn.Module,
+    takes: str,
+    sample: Tensor,
+    gives: list[str],
+    file: Path,
+    about: Mapping[str, str],
+) -> None:
+    """Trace a module, and write it only if onnxruntime agrees, for five rows and for one."""
+    import onnxruntime
+
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.onnx.export(
+            module.eval(),
+            (sample[:2],),
+            input_names=[takes],
+            output_names=gives,
+            dynamic_shapes={takes: {0: torch.export.Dim("batch")}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props.update(about)
+    content = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    for rows in (sample, sample[:1]):
+        theirs = session.run(None, {takes: rows.numpy()})
+        with torch.no_grad():
+            ours = module(rows)
+        pairs = zip(gives, theirs, ours if len(gives) > 1 else [ours], strict=True)
+        for name, other, own in pairs:
+            gap = float((torch.from_numpy(other) - own).abs().max())
+            if gap > TOLERANCE * (1 + float(own.abs().max())):
+                raise Refused(f"onnxruntime's {name} are {gap:.1e} off PyTorch's; use safetensors")
+    store.write_bytes(file, content)
+
+
+def _extra() -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(name) is None:
+            raise Refused(f"format=onnx needs {name}; pip install 'clipbench[onnx]'")
+
+
+def _only_pictures(tuned: Tuned) -> None:
+    if tuned.towers == "text":
+        arch = tuned.classifier.tower.arch
+        raise Refused(f"{arch} has no text tower; leave towers= out")
+
+
+FORMATS: Mapping[str, Callable[[Tuned, Path], list[Path]]] = {
+    "open_clip": to_open_clip,
+    "safetensors": to_safetensors,
+    "onnx": to_onnx,
+}

@@ -1,0 +1,164 @@
+"""A tuned model in the names of the library that it comes from, and back again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from clipbench.core.config import instantiate
+from clipbench.core.errors import Refused
+from clipbench.loading.images.decoding import Range, as_read
+from clipbench.models import weight_files
+from clipbench.models.base import Classifier, as_head
+from clipbench.results import store
+from clipbench.strategies.base import Strategy
+from clipbench.transforms.preprocess import Picture, Preprocess, Transform, View
+
+
+def save(
+    folder: Path,
+    classifier: Classifier,
+    classes: list[str],
+    metadata: dict[str, str],
+    stem: str = "model",
+) -> None:
+    """Write ``model.safetensors`` and ``head.safetensors``.
+
+    The model's file holds what its own library would load: a whole open_clip CLIP, or a ResNet with
+    its head. A CLIP has no name for a head, so the head has a file of its own.
+
+    Args:
+        folder: the run's.
+        classifier: to be written.
+        classes: names of the head's rows.
+        metadata: of the model's file, besides its own.
+        stem: ``merged`` writes ``merged.safetensors`` and ``merged_head.safetensors``.
+    """
+    tower, head = classifier.tower, classifier.head
+    about = {**tower.metadata(), **metadata}
+    weight_files.save(folder / f"{stem}.safetensors", tower.native_state_dict(head), about)
+    about = {"classes": json.dumps(classes)}
+    weight_files.save(folder / _head_file(stem), head.state_dict(), about)
+
+
+def _head_file(stem: str) -> str:
+    return "head.safetensors" if stem == "model" else f"{stem}_head.safetensors"
+
+
+def completed(run: str | Path, stem: str = "model") -> dict[str, Any]:
+    """The record of a run whose weights are there.
+
+    Raises:
+        Refused: if there is no completed run in it, or it was not asked for averages.
+    """
+    folder = Path(run)
+    record = store.read(folder)
+    if record is None or record["status"] != "completed":
+        raise Refused(f"{folder} holds no completed run; give a folder that has a result.json")
+    for name in (f"{stem}.safetensors", _head_file(stem)):
+        if not (folder / name).is_file():
+            fix = "run it with alphas=10" if stem != "model" else "bring it back, or run it again"
+            raise Refused(f"{folder} has no {name}; {fix}")
+    return record
+
+
+def classes(run: str | Path, stem: str = "model") -> list[str]:
+    """The names of a saved head's rows.
+
+    Raises:
+        Refused: as :func:`completed` does.
+    """
+    completed(run, stem)
+    told: list[str] = json.loads(weight_files.metadata(Path(run) / _head_file(stem))["classes"])
+    return told
+
+
+def classifier(run: str | Path, stem: str = "model") -> Classifier:
+    """The tuned classifier of a run, in eval mode.
+
+    Args:
+        run: a run's folder.
+        stem: ``merged`` for the average of start and end that was best on val.
+
+    Raises:
+        Refused: as :func:`completed` does.
+    """
+    folder, record = Path(run), completed(run, stem)
+    strategy: Strategy = instantiate.build(record["config"]["strategy"])
+    tower = strategy.restored(record["config"]["model"], str(folder / f"{stem}.safetensors"))
+    head = weight_files.read(folder / _head_file(stem))
+    return Classifier(tower, as_head(head["weight"], head["bias"]), meaningful=True).eval()
+
+
+def apart(tuned: Classifier) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A classifier's image tower and text tower, under their library's names.
+
+    Returns:
+        What encodes pictures, and all the rest: of a CLIP its text tower and logit scale, of a
+        ResNet nothing, since its head goes with it.
+    """
+    whole = tuned.tower.native_state_dict(tuned.head)
+    if not tuned.tower.has_text:
+        return whole, {}
+    native = tuned.tower.native(tuned.head)
+    image = next(name for name, part in native.named_modules() if part is tuned.tower.trained())
+    own = {name: name.startswith(f"{image}.") for name in whole}
+    return (
+        {name: value for name, value in whole.items() if own[name]},
+        {name: value for name, value in whole.items() if not own[name]},
+    )
+
+
+def towers(run: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The image tower and the text tower of a run, as :func:`apart` gives them.
+
+    Raises:
+        Refused: as :func:`completed` does.
+    """
+    return apart(classifier(run))
+
+
+class OpenedView(View):
+    """The eval transform, of images as anyone has opened them with Pillow.
+
+    They are upright, on white and of 8 bits first, as the files of a run are when they are read.
+
+    Args:
+        preprocess: of the checkpoint.
+        value_range: of the run, ``dataset.value_range``.
+    """
+
+    def __init__(self, preprocess: Preprocess, value_range: Range | None = None) -> None:
+        super().__init__(preprocess)
+        self.value_range = value_range
+
+    def __call__(self, picture: Picture) -> Tensor:
+        """Image to float32 (3, S, S).
+
+        Raises:
+            Refused: for one that a run would not read, such as one of too many pixels.
+        """
+        if isinstance(picture, Image.Image):
+            try:
+                picture = as_read(picture, self.value_range)
+            except ValueError as unfit:
+                raise Refused(str(unfit)) from None
+        return super().__call__(picture)
+
+
+def load(run: str | Path) -> tuple[nn.Module, Transform, Any]:
+    """Return a tuned model as open_clip's factory returns one.
+
+    Args:
+        run: a run's folder.
+
+    Returns:
+        The model of its own library, its eval transform, which reads images as the run did, and
+        its tokenizer (None for a ResNet).
+    """
+    record, tuned = completed(run), classifier(run)
+    tower, values = tuned.tower, record["config"]["dataset"].get("value_range")
+    transform = OpenedView(tower.preprocess, values and tuple(values))
+    return tower.native(tuned.head), transform, tower.tokenizer()

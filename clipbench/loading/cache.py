@@ -1,0 +1,231 @@
+"""Decoded pictures kept on disk: made once, then only read, by every later epoch, rank and job."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from clipbench.core.console import console, track
+from clipbench.loading.images.decoding import FORMATS, Source, opened
+from clipbench.transforms.preprocess import Picture, Whole
+
+LAYOUT = 1  # a new number where what is kept, or how, changes
+GB = 10**9
+
+
+class Kept:
+    """The pictures of a split by position, uint8 (3, H, W), memory-mapped.
+
+    Args:
+        folder: holds ``pixels`` (one after the other), ``shapes.npy`` and ``about.json``.
+        planar: whether a picture lies there as (3, H, W); else as it was decoded, (H, W, 3).
+    """
+
+    def __init__(self, folder: Path, planar: bool) -> None:
+        self.folder, self.planar = folder, planar
+        self.shapes: NDArray[np.int64] = np.load(folder / "shapes.npy")
+        self.ends = np.cumsum(3 * self.shapes.prod(1))
+        self._pixels: np.memmap[Any, np.dtype[np.uint8]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pixels": None}  # a pickled memory map is a copy of it all
+
+    def __call__(self, index: int) -> Tensor:
+        """The picture at a position; not to be changed in place."""
+        if self._pixels is None:
+            # Copy-on-write, which is never written: torch warns of arrays that are read-only.
+            self._pixels = np.memmap(self.folder / "pixels", np.uint8, "c")
+        height, width = self.shapes[index].tolist()
+        end = int(self.ends[index])
+        flat = torch.from_numpy(self._pixels[end - 3 * height * width : end])
+        if self.planar:
+            return flat.view(3, height, width)
+        return flat.view(height, width, 3).permute(2, 0, 1)
+
+
+def kept(
+    sources: Sequence[Source],
+    geometry: Whole | None,
+    look: Callable[[int], Picture],
+    *,
+    reading: dict[str, Any],
+    limit_gb: float,
+    folder: Path,
+) -> Kept | None:
+    """The decoded pictures of a split, made now if no job made them before.
+
+    Args:
+        sources: the files.
+        geometry: the part of a view that is the same at every look; None keeps whole pictures.
+        look: position to the picture that is to be kept, after ``geometry``.
+        reading: what else decides on the pixels, such as the decoder.
+        limit_gb: the most that all that ``folder`` holds may take, in units of 10^9 bytes; at
+            least as much again as is taken stays free on the disk.
+        folder: of all caches, such as ``outputs/cache``.
+
+    Returns:
+        None, after one line that says so, where the pictures take more than the limit.
+    """
+    about = _about(sources, geometry, reading)
+    home = folder / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    if _whole(home, about):
+        return Kept(home, planar=geometry is not None)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(home) as locked:
+        if not _whole(home, about):  # another job may have made it while this one waited
+            for left in folder.glob(f"{home.name}.*.part") if locked else ():
+                shutil.rmtree(left, ignore_errors=True)  # by a job that was killed
+            if refusal := _too_large(sources, geometry, limit_gb, folder):
+                console.print(f"no cache of decoded pictures: {refusal}", highlight=False)
+                return None
+            _make(home, about, look)
+    return Kept(home, planar=geometry is not None)
+
+
+def _about(
+    sources: Sequence[Source], geometry: Whole | None, reading: dict[str, Any]
+) -> dict[str, Any]:
+    """All that decides on the pixels. The manifest: each file's path, place, size and times."""
+    status = {path: path.stat() for path in {_file(source) for source in sources}}
+    manifest = hashlib.sha256()
+    for source in sources:
+        file = status[_file(source)]
+        stamp = f"{file.st_size}\t{file.st_mtime_ns}\t{file.st_ctime_ns}"
+        manifest.update(f"{source!r}\t{stamp}\n".encode())
+    return {
+        "layout": LAYOUT,
+        "n": len(sources),
+        "pictures": manifest.hexdigest(),
+        "geometry": None if geometry is None else asdict(geometry),
+        "reading": reading,
+        # A resize may differ in its last bit from one version, or one processor, to the next.
+        "versions": [torch.__version__, torchvision.__version__, PIL.__version__],
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _file(source: Source) -> Path:
+    return source if isinstance(source, Path) else source.path
+
+
+def _whole(home: Path, about: dict[str, Any]) -> bool:
+    """Whether the cache is there, is the one asked for, and has not been touched since."""
+    try:
+        said = json.loads((home / "about.json").read_text())
+        return bool(said == {**about, "files": _stamps(home)})
+    except (OSError, ValueError):
+        return False
+
+
+def _stamps(home: Path) -> dict[str, list[int]]:
+    files = {name: (home / name).stat() for name in ("pixels", "shapes.npy")}
+    return {name: [file.st_size, file.st_mtime_ns] for name, file in files.items()}
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[bool]:
+    """Let one at a time make a cache; the lock goes with its process, however that ends.
+
+    Yields:
+        False where there are no locks: then several jobs may make it, and one of them stays.
+    """
+    with home.with_suffix(".lock").open("w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except (ImportError, OSError):  # Windows, or a file system without locks
+            yield False
+        else:
+            yield True
+
+
+def _too_large(
+    sources: Sequence[Source], geometry: Whole | None, limit_gb: float, folder: Path
+) -> str | None:
+    taken = sum(file.stat().st_size for file in folder.glob("*/pixels"))
+    free = shutil.disk_usage(folder).free
+    room = min(limit_gb * GB - taken, free / 2)
+    needed = 0
+    for source in sources:
+        needed += 3 * (geometry.size**2 if geometry else _area(source))
+        if needed > room:  # the headers of the rest need not be read
+            break
+    else:
+        return None
+    if room == free / 2:
+        return f"it would take more than half of the {free / GB:.1f} GB free on the disk"
+    held = f", of which {taken / GB:.1f} GB are taken in {folder}" if taken else ""
+    return f"it would take more than dataset.cache_gb={limit_gb:g}{held}"
+
+
+def _area(source: Source) -> int:
+    with opened(source) as file, Image.open(file, formats=FORMATS) as image:
+        return image.width * image.height
+
+
+def _make(home: Path, about: dict[str, Any], look: Callable[[int], Picture]) -> None:
+    """Written beside, renamed when it is whole: whatever has the name is never half made."""
+    part = home.with_name(f"{home.name}.{uuid4().hex}.part")
+    part.mkdir()
+    try:
+        shapes = []
+        pictures = track(_each(look, about["n"]), "decoding pictures", total=about["n"])
+        with (part / "pixels").open("wb") as file:
+            for pixels in pictures:
+                rows = pixels if about["geometry"] else pixels.transpose(1, 2, 0)
+                shapes.append(pixels.shape[1:])
+                file.write(np.ascontiguousarray(rows).data)
+            file.flush()
+            os.fsync(file.fileno())
+        np.save(part / "shapes.npy", np.array(shapes, np.int64).reshape(-1, 2))
+        for name in ("pixels", "shapes.npy"):
+            (part / name).chmod(0o444)
+        (part / "about.json").write_text(json.dumps({**about, "files": _stamps(part)}, indent=1))
+        _put(part, home, about)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _put(part: Path, home: Path, about: dict[str, Any]) -> None:
+    if home.exists() and not _whole(home, about):  # torn, or foreign
+        home.rename(part / "spoilt")
+    try:
+        part.rename(home)
+    except OSError:
+        if not _whole(home, about):  # without locks another job may have been first
+            raise
+    shutil.rmtree(home / "spoilt", ignore_errors=True)
+
+
+def _each(look: Callable[[int], Picture], n: int) -> Iterator[NDArray[np.uint8]]:
+    """The pictures in order, decoded side by side: decoders work without the GIL."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    remaining = iter(range(n))
+    with ThreadPoolExecutor(min(cores or 1, 16)) as pool:
+        while block := list(islice(remaining, 64)):  # few at once: they may be large
+            yield from pool.map(lambda index: _array(look(index)), block)
+
+
+def _array(picture: Picture) -> NDArray[np.uint8]:
+    """uint8 (3, H, W)."""
+    if isinstance(picture, Tensor):
+        pixels: NDArray[np.uint8] = picture.numpy()
+        return pixels
+    return np.asarray(picture).transpose(2, 0, 1)

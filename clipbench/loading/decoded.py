@@ -1,0 +1,93 @@
+"""Every image decoded once before the first training on it: damage that no header shows."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clipbench.core import paths
+from clipbench.loading.cache import alone
+from clipbench.loading.images.decoding import Range, Source
+from clipbench.loading.images.integrity import COMPLAINT, survey
+from clipbench.loading.split import Split
+
+SECONDS = 60.0  # that the images new to a folder may take, all cores at work
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What was found.
+
+    Attributes:
+        faults: why each image that cannot be decoded cannot.
+        warnings: what was not decoded for lack of time, and what decoders complain of.
+    """
+
+    faults: dict[Source, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def kept_in(root: Path) -> Path:
+    """Return the file that remembers which images below a dataset's root have been decoded."""
+    name = hashlib.sha256(str(root.absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
+    return paths.outputs() / "cache" / "decoded" / f"{name}.parquet"
+
+
+def distrust(root: Path) -> None:
+    """Have the next :func:`decode` of a dataset take its time, since damage was found in use."""
+    file = _doubted(root)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+
+
+def _doubted(root: Path) -> Path:
+    return kept_in(root).with_suffix(".doubted")
+
+
+def decode(
+    splits: Mapping[str, Split],
+    root: Path,
+    value_range: Range | None,
+    seconds: float | None = SECONDS,
+    *,
+    as_published: bool = False,
+) -> Decoded:
+    """Decode every image that nobody has decoded yet as it now is.
+
+    First those of the splits that are read last: what is wrong with train shows in its first epoch.
+
+    Args:
+        splits: by name.
+        root: of the dataset.
+        value_range: see :func:`clipbench.loading.images.decoding.read`.
+        seconds: for images that are new or have changed; None takes the time that it takes, and
+            decodes what there was no time for before as well, as after :func:`distrust`.
+        as_published: what a decoder complains of and yet decodes is a warning, no fault: some
+            published sets have such files (Oxford-IIIT Pets has a few), and everyone trains on
+            them.
+    """
+    order = sorted(splits, key=lambda name: {"train": 2, "val": 1}.get(name, 0))
+    sources = [*dict.fromkeys(s for name in order for s in splits[name].sources)]
+    if not sources:
+        return Decoded()
+    file = kept_in(root)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with alone(file):
+        doubted = _doubted(root)
+        limit = None if doubted.exists() else seconds
+        rows = survey(sources, file, value_range, limit)
+        doubted.unlink(missing_ok=True)
+    reasons = dict(zip(sources, rows["reason"], strict=True))
+    bad = {source: reason for source, reason in reasons.items() if reason is not None}
+    odd = {s: why for s, why in bad.items() if as_published and why.startswith(COMPLAINT)}
+    warnings = []
+    if later := int((rows["sha256"].isna() & rows["reason"].isna()).sum()):
+        warnings.append(
+            f"{later:,} of {len(sources):,} images were not decoded beforehand, which has "
+            f"{seconds:g} s: they were looked at from outside. python -m clipbench.data check "
+            "decodes all of them"
+        )
+    if odd:
+        first, why = next(iter(odd.items()))
+        warnings.append(f"{len(odd):,} images are used as published, first {first}: {why}")
+    return Decoded({s: why for s, why in bad.items() if s not in odd}, warnings)

@@ -1,0 +1,198 @@
+"""One file over as many HTTP connections as it takes, each going on where the last was cut off."""
+
+import errno
+import os
+import queue
+import re
+import shutil
+import threading
+import time
+from email.message import Message
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from rich import progress
+from rich.filesize import decimal
+
+from clipbench.core.console import console
+
+ANSWER, STALL = 20.0, 20.0  # seconds until a server answers; between two pieces of a file
+TRIES = 4  # connections in a row that brought nothing new
+PIECE = 1 << 18  # bytes
+_PAUSE = 1.0  # seconds before the first of those, doubled each time
+_SPARE = 64 << 20  # bytes of a disk that are left free
+
+
+class Failed(Exception):
+    """Why a file could not be had."""
+
+
+def receive(url: str, part: Path, size: int | None, checked: bool) -> None:
+    """Fill a file, going on where an earlier attempt left it.
+
+    Args:
+        url: http or https.
+        part: the file; beside it, under ``.tag``, stands what the server called its version.
+        size: bytes, if known.
+        checked: whether a checksum will tell if its two ends are of the same file.
+
+    Raises:
+        Failed: if it cannot be had.
+    """
+    if not re.match("https?://", url):
+        raise Failed(f"{url} is no http address")
+    tries = 0
+    while size is None or length(part) != size:
+        before = length(part)
+        try:
+            return _transfer(url, part, size, checked)
+        except HTTPError as error:
+            if error.code == 416 and before:  # nothing after what is here: it was another file
+                part.unlink()
+            elif error.code < 500 and error.code not in (408, 429):
+                raise Failed(f"HTTP {error.code} {error.reason}") from None
+            reason: object = f"HTTP {error.code} {error.reason}"
+        except (OSError, HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise Failed(f"the disk of {part.parent} is full; make room") from None
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        gained = length(part) > before
+        tries = 0 if gained else tries + 1
+        if tries == TRIES or not (before or gained):  # who never answered is not asked again
+            raise Failed(str(reason).splitlines()[0])
+        time.sleep(_PAUSE * 2**tries)
+
+
+def _transfer(url: str, part: Path, size: int | None, checked: bool) -> None:
+    """One connection: from where ``part`` ends, if the server still has the same file."""
+    have = length(part)
+    version = tag(part).read_text() if tag(part).exists() else ""
+    # Without the server's tag only a checksum could tell that two ends don't fit together.
+    if not (version or checked) or have > (size or have):
+        have = 0
+    headers = {"User-Agent": "clipbench", "Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": version} if version else {})
+    with _open(Request(url, headers=headers)) as answer, part.open("ab") as out:
+        start, total = _extent(answer)
+        _expected(answer.headers, total, size, checked)
+        if start > have or (start and version and _version(answer.headers) != version):
+            out.truncate(0)
+            raise ConnectionError(f"asked from byte {have} on, it sends another part")
+        if length(part) != start:
+            out.truncate(start)
+        _room(part, start, size or total)
+        tag(part).write_text(_version(answer.headers))
+        _copy(answer, out, part.stem, start, total)
+        out.flush()
+        os.fsync(out.fileno())
+    if total is not None and length(part) < total:
+        raise ConnectionError(f"cut off at {length(part):,} of {total:,} bytes")
+
+
+def _expected(headers: Message, total: int | None, size: int | None, checked: bool) -> None:
+    """Refuse at once what can be told to be another file."""
+    known = checked or size is not None
+    if total is not None and size not in (None, total):
+        raise Failed(f"{total:,} bytes are offered, {size:,} expected")
+    if not known and total is None and headers["Transfer-Encoding"] != "chunked":
+        raise Failed("the server does not say where it ends")
+    # A .gz may be called encoded, being what it is; a checksum or the size tells the rest.
+    if not known and headers.get("Content-Encoding", "identity") != "identity":
+        raise Failed("the server sends it compressed, unasked")
+    if not known and headers.get_content_type() == "text/html":
+        raise Failed("the server sends a web page")
+
+
+def _version(headers: Message) -> str:
+    """What a server calls the version of the file it sends, fit for If-Range."""
+    name: str = headers["ETag"] or "W/"
+    return str(headers["Last-Modified"] or "") if name.startswith("W/") else name
+
+
+def _extent(answer: Any) -> tuple[int, int | None]:
+    """At which byte an answer starts, and how many the whole file has, if it says so."""
+    if answer.status == 206:
+        told = answer.headers["Content-Range"] or ""
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", told)
+        if found is None:
+            raise Failed(f"the server sends a part that it does not name ({told})")
+        return int(found[1]), None if found[2] == "*" else int(found[2])
+    told = answer.headers["Content-Length"]
+    return 0, None if told is None else int(told)
+
+
+def _copy(answer: IO[bytes], out: IO[bytes], name: str, done: int, total: int | None) -> None:
+    shown = console.is_terminal
+    if not shown:
+        size = "" if total is None else f", {decimal(total)}"
+        console.print(f"fetching {name}{size}" + (f", from {decimal(done)} on" if done else ""))
+    columns = (
+        progress.TextColumn("fetching {task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=console, transient=True, disable=not shown) as bar:
+        task = bar.add_task(name, total=total, completed=done)
+        while piece := answer.read(PIECE):
+            out.write(piece)
+            bar.advance(task, len(piece))
+
+
+class _Redirects(HTTPRedirectHandler):
+    """To http and https only, and never from https to http."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> Request | None:
+        scheme = urlsplit(newurl).scheme
+        if scheme != "https" and (scheme != "http" or req.type == "https"):
+            raise Failed(f"it leads on to {newurl}, which is not safe")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _open(request: Request) -> Any:
+    """A server's answer, in time; in a thread, as neither name look-up nor many addresses heed it.
+
+    Raises:
+        OSError: if there is none.
+    """
+    answers: queue.Queue[Any] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            answers.put(build_opener(_Redirects).open(request, timeout=STALL))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=ANSWER)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {ANSWER:.0f} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _room(part: Path, start: int, total: int | None) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if total is not None and total - start > free - _SPARE:
+        lack = f"{decimal(total - start)} to come, {decimal(free)} free"
+        raise Failed(f"the disk of {part.parent} is too small: {lack}; make room")
+
+
+def length(path: Path) -> int:
+    """Bytes of a file; 0 if it is not there."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def tag(part: Path) -> Path:
+    """Where stands what the server called the version that a file is the beginning of."""
+    return Path(f"{part}.tag")

@@ -1,0 +1,70 @@
+"""Loaders of batches, and whether the machine has the memory that their workers share."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from clipbench.core import distributed
+from clipbench.core.errors import Refused
+from clipbench.loading.dataset import Pictures, collate
+
+SHARED = Path("/dev/shm")  # where Linux keeps what processes share
+AHEAD = 2  # batches that each worker of a DataLoader makes in advance
+
+
+def loader(
+    images: Pictures,
+    side: int,
+    order: Iterable[Any],
+    rows: int,
+    *,
+    workers: int,
+    persistent: bool = False,
+) -> DataLoader[dict[str, Any]]:
+    """Return a loader of this rank's batches.
+
+    Args:
+        images: of a split.
+        side: of an image in a batch, in pixels.
+        order: the rows of this rank.
+        rows: of a batch, over all ranks.
+        workers: processes that decode, 0 for this one.
+        persistent: whether workers live on from epoch to epoch.
+
+    Raises:
+        Refused: if workers cannot hand over their batches.
+    """
+    refuse_small_shared_memory(workers, rows, side)
+    return DataLoader(
+        images,
+        batch_size=rows // distributed.here.world,
+        sampler=order,
+        num_workers=workers,
+        persistent_workers=persistent and workers > 0,
+        collate_fn=collate,
+    )
+
+
+def refuse_small_shared_memory(workers: int, rows: int, side: int) -> None:
+    """Refuse workers whose batches are more than ``/dev/shm`` can take, where there is one.
+
+    Containers have 64 MB of it by default; a worker would end in a bus error in mid-epoch.
+
+    Args:
+        workers: of each loader.
+        rows: of a batch, over all ranks.
+        side: of an image, in pixels.
+    """
+    needed = workers * AHEAD * rows * 3 * side * side * 4  # float32
+    if not needed or not SHARED.is_dir():
+        return
+    free = shutil.disk_usage(SHARED).free
+    if needed > free:
+        raise Refused(
+            f"dataset.workers={workers}: their batches take {needed / 1e6:,.0f} MB of shared "
+            f"memory and {SHARED} has {free / 1e6:,.0f} MB free. Use dataset.workers=0 or fewer, a "
+            "smaller batch_size, or start the container with --shm-size=8g or --ipc=host"
+        )

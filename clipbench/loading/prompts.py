@@ -1,0 +1,109 @@
+"""What is said of each class: its name in templates, or captions of its own from a file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clipbench.core import paths, text_values
+from clipbench.core.errors import Refused
+
+USES = ("ensemble", "one", "sampled")
+
+
+def fill(template: str, name: str) -> str:
+    """A template with the class name for ``{}``, or with the name and its article for ``{a}``.
+
+    With its article a name is said in words, as WiSE-FT does: underscores become spaces.
+    """
+    article = "an" if name[:1].lower() in tuple("aeiou") else "a"
+    said = name.replace("_", " ")
+    return template.replace("{a}", f"{article} {said}").replace("{}", name)
+
+
+class Prompts:
+    """The prompts of every class.
+
+    Args:
+        templates: strings with one ``{}`` each, ``openai`` for the 80 of CLIP's ImageNet
+            evaluation (openai/CLIP, notebooks/Prompt_Engineering_for_ImageNet), or None for the
+            dataset's own.
+        file: a caption bank in place of templates: YAML or JSON, a list of captions by class, or
+            CSV of columns class and caption. A class is called by its name or by its key.
+        use: ``ensemble`` is the mean over a class's prompts, ``one`` takes the first, ``sampled``
+            lets a strategy that reads text in each step draw one there.
+
+    Raises:
+        Refused: for a use that there is not.
+    """
+
+    def __init__(
+        self,
+        *,
+        templates: Sequence[str] | str | None = None,
+        file: str | None = None,
+        use: str = "ensemble",
+    ) -> None:
+        if use not in USES:
+            raise Refused(f"no prompts.use={use}; there are {', '.join(USES)}")
+        if templates == "openai":
+            from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+            templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+        elif isinstance(templates, str):
+            templates = [templates]
+        self.templates, self.file, self.use = templates, file, use
+
+    def of(
+        self, classes: Sequence[str], templates: Sequence[str], keys: Sequence[str] | None = None
+    ) -> list[list[str]]:
+        """The prompts of each class, at least one.
+
+        Args:
+            classes: their names.
+            templates: the dataset's own.
+            keys: what the dataset calls its classes, where that is something else.
+
+        Raises:
+            Refused: if a bank cannot be read, or lacks a class.
+        """
+        if self.file is not None:
+            prompts = self._from_bank(classes, keys or classes)
+        else:
+            own = list(self.templates or templates)
+            prompts = [[fill(template, name) for template in own] for name in classes]
+        return [said[:1] for said in prompts] if self.use == "one" else prompts
+
+    def _from_bank(self, classes: Sequence[str], keys: Sequence[str]) -> list[list[str]]:
+        bank = read_bank(paths.expanded(str(self.file)))
+        prompts = [
+            bank.get(name) or bank.get(key) or [] for name, key in zip(classes, keys, strict=True)
+        ]
+        if silent := [name for name, said in zip(classes, prompts, strict=True) if not said]:
+            raise Refused(
+                f"prompts.file={self.file} has no caption of {len(silent)} classes, first "
+                f"{silent[0]}; add them",
+                [f"{name}: no caption" for name in silent],
+            )
+        return prompts
+
+
+def read_bank(path: Path) -> Mapping[str, list[str]]:
+    """The captions of each class in a file; empty ones are left out.
+
+    Raises:
+        Refused: if it cannot be read, or is neither a mapping nor a table of class and caption.
+    """
+    try:
+        if path.suffix.lower() == ".csv":
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            found: Any = table.groupby("class", sort=False)["caption"].apply(list).to_dict()
+        else:
+            found = text_values.read(path)
+    except Exception as error:
+        raise Refused(f"prompts.file={path} cannot be read ({error}); mend it") from error
+    if not isinstance(found, Mapping):
+        raise Refused(f"prompts.file={path} is no mapping from class to captions; make it one")
+    listed = {str(k): [v] if isinstance(v, str) else list(v or ()) for k, v in found.items()}
+    return {k: [str(text) for text in v if str(text).strip()] for k, v in listed.items()}

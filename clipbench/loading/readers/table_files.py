@@ -1,0 +1,198 @@
+"""The rows of anyone's CSV, TSV or JSONL file, each with the line it begins on."""
+
+import csv
+import io
+import json
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from clipbench.core.errors import Refused
+from clipbench.loading.images.folder_walk import identifier
+from clipbench.loading.images.integrity import EXTENSIONS
+from clipbench.loading.readers.text_files import decode
+
+Row = tuple[int, Mapping[str, Any]]
+_TABLES, _JSON_LINES = (".csv", ".tsv", ".tab", ".txt"), (".jsonl", ".ndjson")
+SUFFIXES = (*_TABLES, *_JSON_LINES)
+PATH_KEYS = (
+    *("image", "path", "filepath", "file_path", "filename", "file_name", "file"),
+    *("image_path", "image_file", "image_name", "img", "img_path"),
+)
+SPLIT_KEYS = ("split",)
+# Excel's own first line, which says how the cells are divided.
+_SEPARATOR = re.compile(r'\s*"?sep=(.)"?[^\S\n]*\r?\n', re.IGNORECASE)
+# the first cell, in quotes or not, and what ends it
+_DELIMITER = re.compile(r'\s*(?:"(?:[^"]|"")*"|[^",;\t|]*)([,;\t|])')
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's rows.
+
+    Attributes:
+        columns: their names.
+        rows: line number, and cell by column.
+        wrong: ``file:line: reason`` of each row that is none.
+        warnings: what had to be guessed.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    wrong: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read(path: Path, what: str = "caption") -> Table:
+    """The rows of a file, by its suffix.
+
+    Args:
+        path: the file.
+        what: what a row tells of an image: the second column's name where there is no header.
+
+    Raises:
+        Refused: if it is of no such kind, is empty, or is damaged.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        known = " ".join(SUFFIXES)
+        raise Refused(f"{path} is none of {known}; save its rows as one of them")
+    text, guessed = decode(path)
+    if not text.strip():
+        raise Refused(f"{path} is empty; give it a row for each {what}")
+    table = _json_lines(path, text) if suffix in _JSON_LINES else _delimited(path, text, what)
+    table.warnings[:0] = [guessed] if guessed else []
+    return table
+
+
+def _json_lines(path: Path, text: str) -> Table:
+    table = Table([], [])
+    rows, columns = [], dict[str, None]()
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            table.wrong.append(f"{path.name}:{number}: no JSON ({error})")
+            continue
+        if isinstance(row, dict):
+            rows.append((number, row))
+            columns |= dict.fromkeys(row)
+        else:
+            table.wrong.append(f"{path.name}:{number}: no JSON object")
+    return Table(list(columns), rows, table.wrong)
+
+
+def _delimited(path: Path, text: str, what: str) -> Table:
+    if told := _SEPARATOR.match(text):
+        delimiter, text = told[1], "\n" + text[told.end() :]  # lines keep their numbers
+    elif path.suffix.lower() in (".tsv", ".tab"):
+        delimiter = "\t"
+    else:
+        found = _DELIMITER.match(text)
+        delimiter = found[1] if found else ","
+    warnings = []
+    try:
+        lines = list(_cells(text, delimiter))
+    except csv.Error as error:
+        if delimiter != "\t":
+            raise Refused(f"{path.name}:{error}; close the quotes, doubling those within") from None
+        lines = list(_cells(text, delimiter, csv.QUOTE_NONE))
+        warnings.append(f"{path.name} has quotes that do not close: all are taken as they stand")
+    if not lines:
+        raise Refused(f"{path} is empty; give it a row for each {what}")
+    columns, headed = _columns(path, lines[0][1], what)
+    if not headed:
+        warnings.append(f"{path.name} has no header: its columns are taken as {columns}")
+    rows, wrong = [], []
+    for number, cells in lines[headed:]:
+        if len(cells) == len(columns):
+            rows.append((number, dict(zip(columns, cells, strict=True))))
+        else:
+            wrong.append(f"{path.name}:{number}: {len(cells)} cells, not {len(columns)}")
+    return Table(columns, rows, wrong, warnings)
+
+
+def _cells(text: str, delimiter: str, quoting: Any = csv.QUOTE_MINIMAL) -> Iterator[Any]:
+    """Line number and cells of each row that is not empty.
+
+    Raises:
+        csv.Error: with the line that the faulty row begins on.
+    """
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+    while True:
+        begins = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # also a cell of over 131,072 characters: quotes left open
+            raise csv.Error(f"{begins}: {error}") from None
+        if any(cell.strip() for cell in cells):
+            yield begins, cells
+
+
+def _columns(path: Path, first: Sequence[str], what: str) -> tuple[list[str], bool]:
+    """The names in a header; where there is none, of a path and of what is told of it."""
+    pictures = [Path(cell.strip()).suffix.lower() in EXTENSIONS for cell in first]
+    if not any(pictures):
+        names = [cell.strip() for cell in first]
+        if twice := [name for name, n in Counter(names).items() if n > 1 and name]:
+            raise Refused(f"{path} has columns of the same name {twice}; rename them")
+        return names, True
+    if len(first) != 2:
+        raise Refused(f"{path} has no header; give it a first line with its columns' names")
+    return (["image", what] if pictures[0] else [what, "image"]), False
+
+
+def column(
+    file: Path, columns: Sequence[str], what: str, known: Sequence[str], given: str | None
+) -> str | None:
+    """Return the column of a table that tells something of an image.
+
+    Args:
+        file: the table's.
+        columns: their names.
+        what: path, caption, label or split, which alone may be missing.
+        known: what such a column is usually called, in lower case.
+        given: what the user says that it is called.
+
+    Raises:
+        Refused: if there is none, or several may be meant.
+    """
+    if given is not None:
+        if given in columns:
+            return given
+        near = get_close_matches(given, columns, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(columns)}"
+        raise Refused(f"dataset.{what}_key={given} is no column of {file}; {hint}")
+    found = [column for column in columns if column.strip().lower() in known]
+    if len(found) == 1:
+        return found[0]
+    if what == "split" and not found:
+        return None
+    those = " or ".join(found) if found else f"one of {', '.join(columns)}"
+    raise Refused(f"{file}: is the {what} in {those}? say which, dataset.{what}_key={{a column}}")
+
+
+def image_name(path: Any, root: Path) -> str:
+    """Return the path of an image as a table has it, as one below a folder; "" for none.
+
+    Args:
+        path: a cell.
+        root: the folder that paths begin in.
+    """
+    text = path.strip() if isinstance(path, str) else ""
+    if not text or "://" in text:
+        return text
+    if "\\" in text and "/" not in text:
+        text = text.replace("\\", "/")  # written on Windows
+    name = posixpath.normpath(text)
+    return identifier(name.removeprefix(root.as_posix() + "/"))

@@ -1,0 +1,130 @@
+"""What a webdataset shard holds, listed once from its headers and kept for the next time.
+
+The conventions are webdataset's: members are grouped by the name up to its first dot; ``.jpg`` and
+its like hold the picture, ``.cls`` the label, ``.txt`` captions, a line each, ``.json`` either.
+Nothing is unpacked: a member's name is a name, wherever it seems to lead.
+"""
+
+import hashlib
+import json
+import re
+import tarfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clipbench.core import paths
+from clipbench.core.errors import Refused
+from clipbench.loading.images.integrity import EXTENSIONS
+from clipbench.results import store
+
+LAYOUT = 1  # a new number where what is kept of a shard changes
+_KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # as webdataset divides a member's name
+_META = re.compile(r"__[^/]*__(/|$)")
+_PACKED = {
+    b"\x1f\x8b": "gunzip",
+    b"BZh": "bunzip2",
+    b"\xfd7zXZ": "unxz",
+    b"\x28\xb5\x2f\xfd": "unzstd",
+}
+_TEXTS = ("cls", "txt", "json")
+_BLOCK = 512
+_MOST = 2**24  # bytes of a label or of captions; more is something else
+
+
+@dataclass
+class Sample:
+    """What stands under one key.
+
+    Attributes:
+        key: the members' name up to its first dot.
+        pictures: name, offset and size of each.
+        label: as text, of ``.cls`` or else of the json.
+        captions: of ``.txt`` or else of the json.
+    """
+
+    key: str
+    pictures: list[tuple[str, int, int]] = field(default_factory=list)
+    label: str | None = None
+    captions: list[str] = field(default_factory=list)
+
+
+def index(shard: Path) -> tuple[list[Sample], int]:
+    """A shard's samples, and how many members belong to none; kept for the next time.
+
+    Raises:
+        Refused: if it is compressed, cut off or damaged, or a member stands twice.
+    """
+    status = shard.stat()
+    times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
+    of = f"{LAYOUT}\0{shard.resolve()}\0{status.st_size}\0{times}"
+    kept = paths.outputs() / "cache" / "shards" / f"{hashlib.sha256(of.encode()).hexdigest()}.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        told = json.loads(kept.read_text())
+        return [Sample(*row) for row in told["samples"]], told["others"]
+    with shard.open("rb") as start:
+        head = start.read(6)
+    for mark, tool in _PACKED.items():
+        if head.startswith(mark):
+            raise Refused(f"{shard} is compressed, so no picture in it can be found; {tool} it")
+    samples, others = _listed(shard)
+    with suppress(OSError):  # a disk that may not be written costs time, not the run
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        rows = [[s.key, s.pictures, s.label, s.captions] for s in samples]
+        store.write_text(kept, json.dumps({"samples": rows, "others": others}))
+    return samples, others
+
+
+def _listed(shard: Path) -> tuple[list[Sample], int]:
+    samples: dict[str, Sample] = {}
+    others, end, seen = 0, 0, set[str]()
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
+                parts = _KEY.fullmatch(member.name)
+                if not member.isreg() or member.issparse() or not parts or _META.match(parts[0]):
+                    others += not member.isdir()
+                    continue
+                key, suffix = parts[1], parts[2].lower()
+                if f"{key}.{suffix}" in seen:
+                    raise Refused(f"{shard}#{member.name} stands twice; write the shard anew")
+                seen.add(f"{key}.{suffix}")
+                _take(tar, shard, member, suffix, samples.setdefault(key, Sample(key)))
+            tar.fileobj.seek(end)
+            after = tar.fileobj.read(_BLOCK)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise Refused(f"{shard} is cut off or damaged ({error}); fetch it again") from error
+    if after != bytes(_BLOCK):  # tarfile takes a damaged header for the end
+        raise Refused(f"{shard} is cut off or damaged at byte {end:,}; fetch it again")
+    return list(samples.values()), others
+
+
+def _take(
+    tar: tarfile.TarFile, shard: Path, member: tarfile.TarInfo, suffix: str, sample: Sample
+) -> None:
+    if f".{suffix.rpartition('.')[2]}" in EXTENSIONS:
+        sample.pictures.append((member.name, member.offset_data, member.size))
+    elif suffix in _TEXTS:
+        content = tar.extractfile(member)
+        if content is None or member.size > _MOST:
+            raise Refused(f"{shard}#{member.name} is too large for text; leave it out")
+        try:
+            _note(suffix, content.read().decode("utf-8"), sample)
+        except ValueError as error:
+            raise Refused(f"{shard}#{member.name} is damaged ({error}); mend it") from error
+
+
+def _note(suffix: str, text: str, sample: Sample) -> None:
+    """Keep a label or captions; of a json what ``.cls`` and ``.txt`` do not say."""
+    if suffix == "cls":
+        sample.label = text.strip()
+    elif suffix == "txt":
+        sample.captions = [line for line in re.split("\r\n|\n|\r", text) if line.strip()]
+    elif isinstance(told := json.loads(text), dict):
+        label = told.get("label", told.get("cls"))
+        own = told.get("captions", told.get("caption", told.get("text")))
+        if sample.label is None and label is not None:
+            sample.label = str(label)
+        if not sample.captions and own is not None:
+            sample.captions = [str(one) for one in (own if isinstance(own, list) else [own])]

@@ -1,0 +1,97 @@
+"""Text files whatever their encoding and line ends, and splits whatever they are called."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from clipbench.core.errors import Refused
+
+_WORDS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "validate", "dev"),
+    "test": ("test", "testing", "tst"),
+}
+_SPLITS = {word: split for split, words in _WORDS.items() for word in words}
+# What people write around the word: train_images, Test Set, val2017, TrainingData.
+_AFFIX = (
+    r"(?:images?|imgs?|pics?|pictures?|photos?|data|datasets?|sets?|splits?|files?|folders?|crops?"
+    r"|jpe?gs?|pngs?)"
+)
+_NAMED = re.compile(
+    rf"(?:{_AFFIX}|\d+)*?({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?:{_AFFIX}|\d+)*"
+)
+_SHIFT = re.compile(r"test[_-](\w+)")
+
+
+def decode(path: Path) -> tuple[str, str | None]:
+    """A text file, and the warning that its encoding had to be guessed.
+
+    UTF-8, and whatever a byte order mark says; else Windows-1252, which reads Latin-1 as well.
+
+    Raises:
+        Refused: if it cannot be read, or holds no text.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Refused(f"{path} cannot be read ({error.strerror or error}); mend it") from error
+    # the mark of UTF-32 begins with that of UTF-16
+    marks = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32"}
+    marks |= {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+    marked = next((kind for mark, kind in marks.items() if content.startswith(mark)), "utf-8-sig")
+    for encoding in (marked, *(("cp1252", "latin-1") if marked == "utf-8-sig" else ())):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" in text:
+            break
+        guessed = f"{path} is not UTF-8: read as {encoding}, which may be wrong; save it as UTF-8"
+        return text, None if encoding == marked else guessed
+    raise Refused(f"{path} is no text (bytes of zero, or a broken {marked}); save it as UTF-8")
+
+
+def split_name(given: str) -> str:
+    """Return a split's name as ours, whatever it is called; empty if it is none.
+
+    Train, val and test in any case, by their usual other names (``Training``, ``dev``), with usual
+    words around them (``images_val``, ``test2017``); ``test_<name>`` is a split of its own.
+    """
+    name = given.strip().casefold()
+    if (shift := _SHIFT.fullmatch(name)) and not re.fullmatch(f"{_AFFIX}+", shift[1]):
+        return f"test_{shift[1]}"
+    found = _NAMED.fullmatch(re.sub(r"[\W_]+", "", name))
+    return _SPLITS[found[1]] if found else ""
+
+
+def around_split(given: str) -> tuple[str, str]:
+    """Return the split whose word is in a name, and the rest of it: ``seg_train`` is train of seg.
+
+    Returns:
+        Two empty texts if no word of a split is in it, or several are.
+    """
+    words = [w for w in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", given) if w]
+    found = [word for word in words if word.casefold() in _SPLITS]
+    if len(found) != 1:
+        return "", ""
+    rest = [word.casefold() for word in words if word != found[0]]
+    return _SPLITS[found[0].casefold()], " ".join(rest)
+
+
+def whole(path: Path) -> str:
+    """A text file whose encoding need not be guessed.
+
+    Raises:
+        Refused: if it would have to be.
+    """
+    text, guessed = decode(path)
+    if guessed:
+        raise Refused(guessed)
+    return text
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines, ends taken off and nothing else; empty ones left out."""
+    for number, line in enumerate(re.split("\r\n|\n|\r", whole(path)), 1):
+        if line.strip():
+            yield number, line

@@ -1,0 +1,261 @@
+"""A named split, its fingerprints, and the fixed rules by which one is made from another."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from clipbench.core.errors import Damaged, Refused
+from clipbench.loading.images.contents import SIZE
+from clipbench.loading.images.integrity import Source, pixels, read
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pictures of one named split.
+
+    Attributes:
+        ids: a stable name for each picture, such as its path below the dataset's root.
+        labels: class index of each picture, int64 (n,); -1 throughout where there are no classes.
+        pictures: file of each picture, or the pixels themselves, uint8 (n, H, W, 3).
+        expected: how many pictures the split should have; more than n where some are not on disk.
+        captions: the captions of each picture, for datasets that have them.
+        rule: how the split was made, where its source does not define it.
+        groups: of what kind of group each picture is which, int64 (n,), -1 for none that counts.
+        among: the labels that a prediction chooses from, for a shift set of fewer classes; or of
+            each such label the classes, itself one of them, that count as it.
+        border: pixels cut off every side of a picture, which belong to its frame.
+        unreadable: how many images were left out since they cannot be read.
+        digests: of the content of each image, uint8 (n, SIZE), see
+            :mod:`clipbench.loading.images.contents`; None before anybody has looked.
+        prompted: whether the captions are prompts of the run, which the dataset does not have.
+    """
+
+    ids: Sequence[str]
+    labels: NDArray[np.int64]
+    pictures: Sequence[Source] | NDArray[np.uint8]
+    expected: int
+    captions: Sequence[Sequence[str]] | None = None
+    rule: str | None = None
+    groups: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    among: tuple[int, ...] | Mapping[int, tuple[int, ...]] | None = None
+    border: int = 0
+    unreadable: int = 0
+    digests: NDArray[np.uint8] | None = None
+    prompted: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """The files of the split; none where it holds the pixels themselves."""
+        return () if isinstance(self.pictures, np.ndarray) else self.pictures
+
+    def picture(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
+        """The picture at a position, decoded by Pillow, its file closed.
+
+        Raises:
+            Damaged: if the file went away, or has a fault that no look before has found.
+        """
+        source = self.pictures[index]
+        if isinstance(source, np.ndarray):
+            return Image.fromarray(source)
+        with _named(source):
+            image = read(source, value_range)
+        if self.border:
+            frame = self.border
+            return image.crop((frame, frame, image.width - frame, image.height - frame))
+        return image
+
+    def pixels(self, index: int, value_range: tuple[float, float] | None = None) -> Tensor:
+        """The same picture as uint8 (3, H, W), from its file by the quickest decoder.
+
+        Raises:
+            Damaged: if the file went away, or has a fault that no look before has found.
+        """
+        source = self.pictures[index]
+        if isinstance(source, np.ndarray):
+            return torch.from_numpy(source).permute(2, 0, 1)
+        with _named(source):
+            whole = pixels(source, value_range)
+        if self.border:
+            return whole[:, self.border : -self.border, self.border : -self.border]
+        return whole
+
+    def take(self, index: NDArray[np.int64]) -> "Split":
+        """The pictures at some positions, as a split that expects just those."""
+        pictures = self.pictures
+        return replace(
+            self,
+            ids=[self.ids[i] for i in index],
+            labels=self.labels[index],
+            pictures=pictures[index]
+            if isinstance(pictures, np.ndarray)
+            else [pictures[i] for i in index],
+            captions=self.captions and [self.captions[i] for i in index],
+            groups={kind: of[index] for kind, of in self.groups.items()},
+            expected=len(index),
+            digests=None if self.digests is None else self.digests[index],
+        )
+
+    def of_classes(self, labels: Sequence[int]) -> "Split":
+        """The pictures of some classes, labelled by their place in that list."""
+        place = {label: i for i, label in enumerate(labels)}
+        kept = self.take(np.flatnonzero(np.isin(self.labels, labels)))
+        rule = f"classes {','.join(map(str, labels))} of the dataset's"
+        return replace(
+            kept,
+            labels=np.array([place[label] for label in kept.labels.tolist()], dtype=np.int64),
+            among=_placed(self.among, place),
+            rule=_chain(rule, self.rule),
+        )
+
+    def fingerprint(self) -> str:
+        """Sha256 over the sorted rows: two results compare only if these are equal.
+
+        A row is (id, label), or (id, caption) for each caption where there are no classes.
+        """
+        if self.captions is not None and (self.labels < 0).all():
+            pairs: Iterable[tuple[str, object]] = (
+                (i, caption)
+                for i, own in zip(self.ids, self.captions, strict=True)
+                for caption in own
+            )
+        else:
+            pairs = zip(self.ids, self.labels, strict=True)
+        rows = sorted(f"{i}\t{what}\n" for i, what in pairs)
+        return hashlib.sha256("".join(rows).encode(errors="surrogateescape")).hexdigest()
+
+    def drawn(self) -> NDArray[np.uint8]:
+        """Return the digest of each image that is no file, uint8 (n, SIZE)."""
+        found = b"".join(
+            hashlib.sha256(f"{image.shape}\n".encode() + image.tobytes()).digest()[:SIZE]
+            for image in self.pictures
+            if isinstance(image, np.ndarray)
+        )
+        return np.frombuffer(found, np.uint8).reshape(-1, SIZE)
+
+    def content(self) -> str:
+        """Return the sha256 over the sorted rows of all that is read of each image.
+
+        A row is (id, label, digest of the image), with the dataset's own captions and the groups
+        where it has any. Where the images are plays no part in it.
+
+        Raises:
+            ValueError: if nobody has looked at them, see :func:`clipbench.loading.validation.seen`.
+        """
+        if self.digests is None:
+            raise ValueError("the images of this split have not been looked at")
+        size, text = 2 * SIZE, self.digests.tobytes().hex()
+        rows = [
+            f"{name}\t{label}\t{text[i * size : (i + 1) * size]}"
+            for i, (name, label) in enumerate(zip(self.ids, self.labels.tolist(), strict=True))
+        ]
+        if self.captions is not None and not self.prompted:
+            pairs = zip(rows, self.captions, strict=True)
+            rows = [f"{row}\t{json.dumps(list(captions))}" for row, captions in pairs]
+        for kind in sorted(self.groups):
+            groups = zip(rows, self.groups[kind].tolist(), strict=True)
+            rows = [f"{row}\t{kind}={group}" for row, group in groups]
+        return hashlib.sha256("\n".join(sorted(rows)).encode(errors="surrogateescape")).hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        """Return what a run's record says of it, see :meth:`content`."""
+        return {
+            "n": len(self),
+            "expected": self.expected,
+            "sha256": self.fingerprint(),
+            "content": self.content(),
+            "rule": self.rule,
+            **({"unreadable": self.unreadable} if self.unreadable else {}),
+        }
+
+
+@contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Whatever a decoder raises (OSError, SyntaxError, struct.error), said of its file."""
+    try:
+        yield
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or error  # an OSError's text has the path too
+        raise Damaged(
+            f"{source} cannot be read ({reason}). Replace it, or leave it out with "
+            "dataset.bad_images=skip"
+        ) from error
+
+
+def _placed(
+    among: tuple[int, ...] | Mapping[int, tuple[int, ...]] | None, place: Mapping[int, int]
+) -> tuple[int, ...] | Mapping[int, tuple[int, ...]] | None:
+    """The labels that a prediction chooses from, each by its place in a subset of the classes."""
+    if isinstance(among, Mapping):
+        return {
+            place[label]: tuple(place[k] for k in same if k in place)
+            for label, same in among.items()
+            if label in place
+        }
+    return among and tuple(place[label] for label in among if label in place)
+
+
+def _chain(rule: str, earlier: str | None) -> str:
+    """A rule, after the one that made the split it is applied to."""
+    return f"{earlier}; then {rule}" if earlier else rule
+
+
+def _by_label(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the positions of each label in order, the lowest label first; one sort for all."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
+
+def few_shot(split: Split, shots: int, seed: int) -> Split:
+    """The first ``shots`` pictures of each class in a seeded order: more shots add to fewer.
+
+    Raises:
+        Refused: if ``shots`` is less than one.
+    """
+    if shots < 1:
+        raise Refused(f"dataset.shots={shots} leaves nothing to train on; give 1 or more, or null")
+    order = np.random.default_rng([seed, 0x5407]).permutation(len(split))
+    kept = [order[members][:shots] for members in _by_label(split.labels[order])]
+    few = split.take(np.sort(np.concatenate(kept)))
+    return replace(few, rule=_chain(f"{shots} a class, seed {seed}", split.rule))
+
+
+def carve(split: Split, fraction: float, of: str = "class") -> tuple[Split, Split]:
+    """Divide a split in two, class by class, by the hash of each id.
+
+    The rule depends on nothing but the ids: not on the order of a listing, nor on a seed. Of each
+    class the ``round(fraction * n)`` pictures (one at least) whose sha256 is lowest are taken.
+
+    Args:
+        split: its labels are the groups of which each gives its share.
+        fraction: the share.
+        of: what a group is, for the recorded rule.
+
+    Returns:
+        The rest, and the part taken.
+    """
+    if not len(split):
+        return split, split
+    digest = np.array([hashlib.sha256(i.encode()).hexdigest() for i in split.ids])
+    taken = []
+    for members in _by_label(split.labels):
+        count = max(1, round(fraction * len(members)))
+        taken.append(members[np.argsort(digest[members], kind="stable")[:count]])
+    chosen = np.sort(np.concatenate(taken))
+    rest = np.setdiff1d(np.arange(len(split)), chosen)
+    rule = f"{fraction:g} of each {of} by lowest sha256 of the id"
+    return (
+        replace(split.take(rest), rule=_chain(f"all but {rule}", split.rule)),
+        replace(split.take(chosen), rule=_chain(rule, split.rule)),
+    )

@@ -1,0 +1,1 @@
+"""What is measured: of classes, of retrieval, of certainty; with intervals and paired tests."""

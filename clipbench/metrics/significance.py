@@ -1,0 +1,327 @@
+"""Whether two models differ, by what they predicted for the same pictures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse, stats
+
+from clipbench.core.errors import Refused
+from clipbench.metrics.intervals import Interval, holm, mcnemar
+from clipbench.metrics.seeds import Side, spread, t_test
+from clipbench.results import predictions, store
+
+Floats = NDArray[np.float64]
+Labels = NDArray[Any]
+Runs = Sequence[Path]
+
+METRICS = ("acc", "mean_per_class", "macro_f1")
+SURE = 0.05  # a difference with a smaller p may be claimed
+RESAMPLES = 10_000
+_AT_ONCE = 4_000_000  # draws held in memory
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Second minus first, on the same pictures.
+
+    Attributes:
+        metric: which one, of which split.
+        estimate: the difference of the means over seeds.
+        low: of its interval.
+        high: of its interval.
+        p: two-sided; adjusted where several comparisons were made.
+        test: how it was come by.
+        n: pictures.
+        seeds: runs on either side.
+        covers_seeds: whether p counts what another seed could have given. Where it does not, these
+            two trained models are compared, and another seed may reverse it.
+    """
+
+    metric: str
+    estimate: float
+    low: float
+    high: float
+    p: float
+    test: str
+    n: int
+    seeds: tuple[int, int]
+    covers_seeds: bool
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the models differ, by more than the images and the seeds explain."""
+        return self.covers_seeds and self.p < SURE
+
+    @property
+    def of_these_runs(self) -> bool:
+        """Whether the trained models differ on these images, and nothing is known of their kind."""
+        return not self.covers_seeds and self.p < SURE
+
+
+def compare(
+    first: Runs,
+    second: Runs,
+    split: str = "test",
+    metric: str = "acc",
+    other: str | None = None,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Difference:
+    """:func:`difference` of two models on one split, by their saved predictions.
+
+    Args:
+        first: folders of completed runs, the same but for their seeds.
+        second: likewise.
+        split: such as ``test``.
+        metric: one of :data:`METRICS`; ``acc@alpha=0.5`` or ``acc@alpha`` of merged weights.
+        other: of the second, if that is at another alpha.
+        level: of the interval.
+        resamples: of the pictures.
+
+    Raises:
+        Refused: if two runs saw different splits, or have no predictions.
+    """
+    name, *alpha = metric.split("@alpha", 1)
+    _, *other_alpha = (other or metric).split("@alpha", 1)
+    _known(name)
+    sides = [(run, *alpha) for run in first], [(run, *other_alpha) for run in second]
+    labels, sides_said = _aligned(*sides, split)
+    varies = [
+        any(store.varies(predictions.record(run, split)) for run in side)
+        for side in (first, second)
+    ]
+    found = difference(labels, *sides_said, name, level, resamples, (varies[0], varies[1]))
+    return replace(found, metric=f"{split}/{metric}")
+
+
+def difference(
+    labels: Labels,
+    first: Sequence[Labels],
+    second: Sequence[Labels],
+    metric: str = "acc",
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    varies: tuple[bool, bool] = (True, True),
+) -> Difference:
+    """Whether two models differ: their means over seeds, compared on the same pictures.
+
+    Of one run each, the interval is the paired bootstrap's over pictures, and p the exact McNemar
+    test's for the accuracy (Dietterich 1998), the bootstrap's for other metrics. A single run is
+    judged as that run: what another seed would have given nobody knows, unless there is none.
+
+    With several seeds, both sources count (Bouthillier et al. 2021). The variance of the
+    difference is that of Welch's test over seeds, plus the bootstrap's over images of the mean
+    over seeds, see :func:`clipbench.metrics.seeds.t_test`. To resample three seeds, as is
+    often done, takes their spread for a third less than it is. One seed beside
+    several is taken to scatter as they do, see :func:`clipbench.metrics.seeds.spread`.
+
+    Args:
+        labels: (n,).
+        first: predictions (n,) of each seed.
+        second: likewise of the other model.
+        metric: one of :data:`METRICS`.
+        level: of the interval.
+        resamples: of the pictures.
+        varies: of either model, whether another seed would give another one.
+    """
+    sides = (first, second)
+    scores = [_scorer(labels, side, metric) for side in sides]
+
+    def mean(index: NDArray[Any]) -> Floats:
+        means: list[Floats] = [score(index).mean(0) for score in scores]
+        return means[1] - means[0]
+
+    found = _bootstrap(mean, labels, level, resamples)
+    each = [score(np.arange(len(labels)))[:, 0] for score in scores]
+    estimate = float(each[1].mean() - each[0].mean())
+    seeds = (len(first), len(second))
+    training = spread(*(Side(own.tolist(), of) for own, of in zip(each, varies, strict=True)))
+    if max(seeds) > 1 and (training.parts or any(varies)):
+        images = (float(found.standard_error) ** 2, len(labels) - 1)
+        low, high, p = t_test(estimate, training.parts, images, level)
+        test = "Welch's t over seeds and images" if training.parts else "t over images"
+    else:
+        low, high = found.confidence_interval
+        p, test = _crossing(found.bootstrap_distribution), "paired bootstrap"
+        if metric == "acc":
+            p, test = mcnemar(labels == first[0], labels == second[0]), "exact McNemar"
+    ends, n = (float(low), float(high)), len(labels)
+    return Difference(metric, estimate, *ends, p, test, n, seeds, training.known)
+
+
+def compare_all(
+    models: Mapping[str, Runs],
+    split: str = "test",
+    metric: str = "acc",
+    resamples: int = RESAMPLES,
+) -> dict[tuple[str, str], Difference]:
+    """Every pair of models by :func:`compare`, p adjusted by :func:`holm` over all of them.
+
+    Over all pairs, not only those with the best one: which is best was seen in the same numbers.
+
+    Args:
+        models: the runs of each, one a seed.
+        split: such as ``test``.
+        metric: one of :data:`METRICS`.
+        resamples: of each comparison.
+    """
+    found = {
+        (a, b): compare(models[a], models[b], split, metric, resamples=resamples)
+        for a, b in combinations(models, 2)
+    }
+    adjusted = holm([one.p for one in found.values()])
+    return {pair: replace(one, p=p) for (pair, one), p in zip(found.items(), adjusted, strict=True)}
+
+
+def over_pictures(
+    run: Path, split: str, metric: str, level: float = 0.95, resamples: int = RESAMPLES
+) -> Interval:
+    """The bootstrap interval of one run's metric over the pictures of a split.
+
+    Args:
+        run: a completed run's folder.
+        split: such as ``test_ood``.
+        metric: one of :data:`METRICS`.
+        level: of confidence.
+        resamples: how many.
+
+    Raises:
+        Refused: if the run has no predictions of that split.
+    """
+    _known(metric)
+    rows = predictions.predictions(run, split)
+    labels, n = rows["label"].to_numpy(), len(rows)
+    score = _scorer(labels, [rows["prediction"].to_numpy()], metric)
+    found = _bootstrap(lambda index: score(index)[0], labels, level, resamples)
+    low, high = found.confidence_interval
+    return Interval(float(score(np.arange(n))[0, 0]), float(low), float(high), "pictures", n)
+
+
+def _known(metric: str) -> None:
+    if metric not in METRICS:
+        raise Refused(f"no test for {metric}; there are {', '.join(METRICS)}")
+
+
+def _aligned(
+    first: Sequence[tuple[Any, ...]], second: Sequence[tuple[Any, ...]], split: str
+) -> tuple[Labels, tuple[list[Labels], list[Labels]]]:
+    """Labels, and what each run of either side predicted for them, in one order of pictures.
+
+    Args:
+        first: folders of runs, each with its alpha if it is at one.
+        second: likewise.
+        split: such as ``test``.
+    """
+    if not first or not second:
+        raise Refused("a comparison needs a run on either side; give the folders of both")
+    seen: dict[str, Path] = {}
+    for run, *_ in (*first, *second):
+        seen.setdefault(store.seen(predictions.record(run, split)["data"][split]), run)
+    if len(seen) > 1:
+        (digest, run), (other_digest, other_run), *_ = seen.items()
+        raise Refused(
+            f"{run} and {other_run} saw different pictures or labels of split={split}"
+            f"{_unlike(digest, other_digest)}"
+        )
+
+    def read(run: Path, *alpha: str) -> pd.DataFrame:
+        return predictions.predictions(run, split, *alpha)
+
+    order = read(*first[0])
+    one, other = (
+        [read(*run)["prediction"].reindex(order.index).to_numpy() for run in side]
+        for side in (first, second)
+    )
+    return order["label"].to_numpy(), (one, other)
+
+
+def _unlike(first: str, second: str) -> str:
+    """Return how two splits differ, and what to do; of each what :func:`results.seen` gives."""
+    (labels, content), (other_labels, other_content) = (
+        [*text.split("/"), ""][:2] for text in (first, second)
+    )
+    if labels != other_labels:
+        return f" ({labels[:8]} and {other_labels[:8]}); compare runs on one split"
+    if content and other_content:
+        how = f"the images of equal names are others, {content[:8]} and {other_content[:8]}"
+        return f" ({how}); compare runs on one split"
+    return ", as far as is known: one is of before content was recorded; run it again"
+
+
+def _scorer(
+    labels: Labels, predicted: Sequence[Labels], metric: str
+) -> Callable[[NDArray[Any]], Floats]:
+    """A function of resamples (B, n) of positions to the metric of each run, (runs, B)."""
+    size = int(max(labels.max(), *(p.max() for p in predicted))) + 1
+    hits = [(p == labels).astype(float) for p in predicted]
+    truth = _one_hot(labels, size)
+    right = [_one_hot(labels, size, hit) for hit in hits]
+    taken = [_one_hot(p, size) for p in predicted]
+
+    def score(index: NDArray[Any]) -> Floats:
+        index = np.atleast_2d(index)
+        if metric == "acc":
+            return np.stack([hit[index].mean(-1) for hit in hits])
+        counts = _counts(index, len(labels))
+        support = truth @ counts  # (classes, B)
+        values = []
+        for run in range(len(predicted)):
+            correct = right[run] @ counts
+            if metric == "mean_per_class":
+                value = correct / np.maximum(support, 1)
+            else:  # 2 tp / (2 tp + fp + fn)
+                value = 2 * correct / np.maximum(support + taken[run] @ counts, 1)
+            # Over the classes that a resample has, as of any split.
+            values.append(value.sum(0, where=support > 0) / (support > 0).sum(0))
+        return np.stack(values)
+
+    return score
+
+
+def _one_hot(labels: Labels, size: int, weight: Floats | None = None) -> Any:
+    """(classes, n), sparse."""
+    n = len(labels)
+    data = np.ones(n) if weight is None else weight
+    return sparse.csr_array((data, (labels, np.arange(n))), shape=(size, n))
+
+
+def _counts(index: NDArray[Any], n: int) -> Floats:
+    """How often each position is in each resample: (n, B)."""
+    offset = np.arange(len(index))[:, None] * n
+    counts = np.bincount((index + offset).ravel(), minlength=len(index) * n)
+    return counts.reshape(len(index), n).T.astype(float)
+
+
+def _bootstrap(
+    statistic: Callable[[NDArray[Any]], Floats], labels: Labels, level: float, resamples: int
+) -> Any:
+    """Scipy's bootstrap over the positions of n images, given their labels."""
+    n = len(labels)
+
+    def vectorised(index: NDArray[Any], axis: int = -1) -> Any:
+        value = statistic(index)
+        return value if index.ndim > 1 else value[0]
+
+    return stats.bootstrap(
+        (np.arange(n),),
+        vectorised,
+        vectorized=True,
+        n_resamples=resamples,
+        batch=max(1, _AT_ONCE // max(n, int(labels.max()) + 1)),
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+
+
+def _crossing(distribution: Floats) -> float:
+    """Twice the smaller share of resamples on either side of zero, zero itself counted."""
+    n = len(distribution)
+    tail = min(int((distribution <= 0).sum()), int((distribution >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (n + 1))

@@ -1,0 +1,162 @@
+"""A run as the doctor sees it: its record, and what of it is worked out more than once."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipbench.core.errors import Refused
+from clipbench.metrics import confusion
+from clipbench.metrics.confusion import Counts
+from clipbench.metrics.intervals import goodness, wilson
+from clipbench.results import store
+from clipbench.strategies import published_ranges
+
+
+@dataclass
+class Case:
+    """A run as the symptoms see it.
+
+    Attributes:
+        record: its ``result.json``.
+        confusion: of each split, (C, C) counts, the true class by row; empty if it was cut short.
+    """
+
+    record: Mapping[str, Any]
+    confusion: Mapping[str, Counts] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved config."""
+        config: Mapping[str, Any] = self.record["config"]
+        return config
+
+    def series(self, key: str) -> list[tuple[int, float]]:
+        """Epoch and value, where there is one."""
+        rows = self.record["curve"]
+        return [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+
+    @property
+    def metric(self) -> str:
+        """What the best epoch was chosen by."""
+        found: str = self.record["selection"]["metric"]
+        return found
+
+    @property
+    def clip(self) -> bool:
+        """Whether there is a text side."""
+        return "logit scale" in self.record["parameters"]["groups"]
+
+    @property
+    def trains(self) -> bool:
+        """Whether there was an optimiser that stepped."""
+        return bool(self.record["steps"]["total"]) and bool(self.series("train/loss"))
+
+    @property
+    def lr(self) -> float:
+        """The learning rate asked for."""
+        return float(self.record["lr"])
+
+    @property
+    def cautious(self) -> bool:
+        """Whether the learning rate that was reached is far below the one recommended."""
+        usual = published_ranges.own_lr(self.config["model"], self.config["strategy"])
+        return usual is not None and min(self.lr, self.record["steps"]["peak_lr"]) < usual / 3
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were trained."""
+        return max((int(row["epoch"]) for row in self.record["curve"]), default=0)
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether the loss tells the pairs of a batch apart, not the classes."""
+        return published_ranges.class_of(self.config["strategy"]) in ("Contrastive", "FLYP", "LiT")
+
+    @cached_property
+    def guessing(self) -> float | None:
+        """The loss of guessing: ln of the classes, or of the batch where pairs are told apart."""
+        if self.of_pairs:
+            return math.log(self._batch)
+        return math.log(self.confusion["val"].shape[0]) if "val" in self.confusion else None
+
+    @property
+    def _batch(self) -> int:
+        return int(min(self.record["batch_size"], self.record["data"]["train"]["n"]))
+
+    @cached_property
+    def floor(self) -> float:
+        """The least that train/loss can be, in nats.
+
+        With smoothed labels it is their entropy. FLYP tells no images of one class apart, so that
+        the best model still guesses among those in a batch: ln(batch / classes), where the classes
+        are of one size.
+        """
+        if published_ranges.class_of(self.config["strategy"]) == "FLYP":
+            return self._floor_of_classes()
+        share = self.config.get("label_smoothing") or 0.0
+        if self.of_pairs or not share or "val" not in self.confusion:
+            return 0.0
+        classes = int(self.confusion["val"].shape[0])
+        rest = share / classes
+        top = 1 - share + rest
+        return -top * math.log(top) - (classes - 1) * rest * math.log(rest)
+
+    def _floor_of_classes(self) -> float:
+        """The mean of ln(images of one's class in a batch), by how often the classes occur."""
+        duplicates = self.config["strategy"].get("duplicates")
+        if duplicates == "masked" or "val" not in self.confusion:
+            return 0.0
+        counts = self.confusion["val"].sum(1).astype(float)
+        if (self.config.get("dataset") or {}).get("balance") in ("sampler", "unique"):
+            counts = np.ones(len(counts))
+        shares = counts[counts > 0] / counts.sum()
+        return float((shares * np.log(np.maximum(1.0, shares * self._batch))).sum())
+
+    def good(self, value: float) -> float:
+        """Return a value of the metric so that more is better."""
+        return goodness(self.metric, value)
+
+    def gain(self, before: float, after: float) -> float:
+        """Return how much better the metric got; negative where it got worse."""
+        return self.good(after) - self.good(before)
+
+    @property
+    def of_share(self) -> bool:
+        """Whether the metric is a fraction that is better when higher: an accuracy, a recall."""
+        return self.good(1.0) > 0
+
+    @cached_property
+    def noise(self) -> float:
+        """What is no difference of the metric: half of Wilson's interval of the best one on val.
+
+        Of a loss or a rank, which are no shares of n images, a tenth of the best one.
+        """
+        values = [value for _, value in self.series(self.metric)]
+        if not self.of_share:
+            return 0.1 * min(values, default=0.0)
+        n = self.record["data"]["val"]["n"]
+        found = wilson(min(1.0, max(0.0, max(values, default=0.5))), n)
+        return (found.high - found.low) / 2
+
+    @property
+    def between(self) -> list[Mapping[str, Any]]:
+        """The points of WiSE-FT's line that are neither its start nor its end."""
+        return [p for p in self.record.get("alpha_curve") or () if 0 < p["alpha"] < 1]
+
+
+def read(folder: Path) -> Case:
+    """The case of a run's folder, of one that failed as well.
+
+    Raises:
+        Refused: if there is no record in it.
+    """
+    record = store.read(folder)
+    if record is None:
+        raise Refused(f"run={folder} has no result.json; give the folder of a run")
+    file = folder / "confusion.npz"
+    return Case(record, confusion.read(file) if file.is_file() else {})

@@ -1,0 +1,1 @@
+"""One page per sweep: the answer, how sure, at what cost, with images."""

@@ -1,0 +1,105 @@
+"""WiSE-FT's line from the start of a run to its end: of one run, and as a mean over seeds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clipbench.reporting.tables import figures
+from clipbench.results import frames
+
+Rows = Sequence[Mapping[str, float]]
+
+
+def alpha_curve(record: Mapping[str, Any], path: Path) -> None:
+    """The line of one run.
+
+    Args:
+        record: with ``alpha_curve``.
+        path: of the figure.
+    """
+    metric = record["selection"]["metric"].split("/")[1]
+    _draw(record["alpha_curve"], metric, record["selection"]["alpha"], path)
+
+
+def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
+    """The mean line of the runs that differ by their seed alone, with 95 % intervals.
+
+    Args:
+        frame: of :func:`clipbench.results.frames.frame`.
+        stem: of the files.
+
+    Returns:
+        The files written, ``<stem>_by_alpha.png``, or one for each value of what else varies.
+    """
+    names = [str(c) for c in frame if "@alpha=" in str(c)]
+    chosen = frame.get("selection/alpha", pd.Series(dtype=float))
+    if chosen.isna().all() or "seed" not in frames.varying(frame):
+        return []
+    axes, written = frames.settings(frame, frames.seedless(frame)), []
+    found = frames.means(frame, axes, [*names, "selection/alpha"])
+    metric = str(frame["selection/metric"].iloc[0]).split("/")[1]
+    for _, mean in found.iterrows():
+        rows = dict[str, dict[str, float]]()
+        for name in names:
+            column, alpha = name.split("@alpha=")
+            if column.endswith(f"/{metric}"):
+                row = rows.setdefault(alpha, {"alpha": float(alpha)})
+                row |= {column: mean[name]}
+                row |= {f"{column} {end}": mean[f"{name} {end}"] for end in ("low", "high")}
+        ending = "".join(f"_{a.split('.')[-1]}={frames.cell(mean[a])}" for a in axes)
+        written.append(stem.with_name(f"{stem.name}_by_alpha{ending}.png"))
+        title = f"mean and 95 % interval, {mean['n']:.0f} seeds"
+        points = sorted(rows.values(), key=lambda row: row["alpha"])
+        _draw(points, metric, mean["selection/alpha"], written[-1], title)
+    return written
+
+
+def _draw(rows: Rows, metric: str, chosen: float, path: Path, title: str | None = None) -> None:
+    """Shift splits against test, and all against alpha.
+
+    The first panel is WiSE-FT's picture (Wortsman et al. 2022, figure 1); it is left out of a
+    dataset without shift splits.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    first = {f"{split}/{metric}": i for i, split in enumerate(("val", "test"))}
+    names = [name for name in rows[0] if name.endswith(f"/{metric}")]
+    names.sort(key=lambda name: first.get(name, 2))
+    shifts = [n for n in names if n.split("/")[0] not in ("val", "test", "retention")]
+    panels = 2 if shifts and f"test/{metric}" in names else 1
+    size = (5.2 * panels, 4.2)
+    figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", squeeze=False)
+    for panel in axes[0]:
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    alphas, line = [row["alpha"] for row in rows], axes[0][-1]
+    for (look, mark), name in zip(figures.MARKS * len(names), names, strict=False):
+        drawn = pd.DataFrame(rows)
+        spread = frames.bars(drawn, name) if f"{name} low" in drawn else None
+        style = {"label": name.split("/")[0], "ls": look, "marker": mark, "ms": 5}
+        line.errorbar(alphas, [r[name] for r in rows], spread, capsize=2, elinewidth=0.8, **style)
+    line.axvline(chosen, color="grey", lw=0.8, label=f"{chosen:.2g}: best on val")
+    line.set(xlabel="alpha (0: the start, 1: tuned)", ylabel=metric)
+    line.legend(fontsize=8, frameon=False, title=title, title_fontsize=8)
+    if panels == 2:
+        _shift(axes[0][0], rows, metric, shifts, chosen)
+    figures.save(figure, path)
+
+
+def _shift(panel: Any, rows: Rows, metric: str, shifts: Sequence[str], chosen: float) -> None:
+    nearest = min((row["alpha"] for row in rows), key=lambda alpha: abs(alpha - chosen))
+    told = (rows[0]["alpha"], nearest, rows[-1]["alpha"])
+    for (look, mark), name in zip(figures.MARKS * len(shifts), shifts, strict=False):
+        points = [(row[f"test/{metric}"], row[name]) for row in rows]
+        panel.plot(*zip(*points, strict=True), ls=look, marker=mark, label=name)
+        for row, point in zip(rows, points, strict=True):
+            if row["alpha"] in told:
+                style = {"xytext": (4, 5), "textcoords": "offset points", "fontsize": 8}
+                panel.annotate(f"{row['alpha']:g}", point, **style)
+    panel.set(xlabel=f"test/{metric}", ylabel=f"shift/{metric}")
+    panel.legend(fontsize=8, frameon=False)

@@ -1,0 +1,199 @@
+"""A layout as it is read: which cells stand in bold, what a difference is not taken of, and why."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+
+from clipbench.core.errors import Refused
+from clipbench.metrics.intervals import Interval
+from clipbench.reporting.tables import footnotes, significance, typeset
+from clipbench.reporting.tables.cells import Cell, Measured, Split
+from clipbench.reporting.tables.layouts import Layout
+from clipbench.reporting.tables.significance import Best
+
+GPU = "GPU-hours to run it"
+Bold = Mapping[int, str]  # places of rows, and the tests that say so
+Column = tuple[str, list[str]]  # as it is printed
+
+
+@dataclass(frozen=True)
+class Document:
+    """A table ready to be written.
+
+    Attributes:
+        header: names of its columns.
+        rows: texts.
+        notes: sentences under it.
+        frame: a row a cell, in numbers.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+    frame: pd.DataFrame
+
+    def markdown(self, figure: str | None) -> str:
+        """With its title, its notes and its figure."""
+        notes = "".join(f"- {typeset.markdown(note)}\n" for note in self.notes)
+        picture = f"\n![{typeset.markdown(self.title)}]({figure})\n" if figure else ""
+        table = typeset.as_markdown(self.header, self.rows)
+        return f"**{typeset.markdown(self.title)}**\n\n{table}\n{notes}{picture}"
+
+    def latex(self) -> str:
+        """A table environment with its caption and its notes."""
+        notes = "".join(f"{typeset.latex(note)}\\par\n" for note in self.notes)
+        head = f"\\begin{{table}}\n\\caption{{{typeset.latex(self.title)}}}\n\\centering\n"
+        body = typeset.as_latex(self.header, self.rows)
+        return f"{head}{body}\n\\footnotesize\\raggedright\n{notes}\\end{{table}}\n"
+
+
+def document(layout: Layout) -> Document:
+    """Its texts and its numbers.
+
+    Raises:
+        Refused: if a column would set numbers of different pictures below one another.
+    """
+    for place, name in enumerate(layout.columns):
+        _one_split(layout, place, name)
+    best = {place: _best(layout, place) for place in range(len(layout.columns))}
+    bold = {
+        place: {row: ", ".join(one.tests) for row, one in found.items() if one.claimed}
+        for place, found in best.items()
+    }
+    header, rows = [layout.spec.get("row", "")], [[name] for name in layout.rows]
+    for place, name in enumerate(layout.columns):
+        for title, texts in _printed(layout, place, name, bold[place]):
+            header.append(title)
+            for row, text in zip(rows, texts, strict=True):
+                row.append(text)
+    for title, texts in _about(layout):
+        if any(texts):
+            header.append(title)
+            for row, text in zip(rows, texts, strict=True):
+                row.append(text)
+    notes = [*layout.spec.get("notes", []), *footnotes.of(layout, best)]
+    return Document(layout.spec["title"], header, rows, notes, _frame(layout, bold))
+
+
+def _one_split(layout: Layout, place: int, name: str) -> None:
+    seen: dict[str, dict[Split, list[str]]] = {}
+    for row, cell in zip(layout.rows, layout.column(place), strict=True):
+        if isinstance(cell, Cell) and cell.measured and (split := cell.measured.split):
+            seen.setdefault(split.dataset, {}).setdefault(split, []).append(row)
+    for dataset, splits in seen.items():
+        if not all(one.may_be(other) for one, other in combinations(splits, 2)):
+            told = "; ".join(f"{split} in {', '.join(rows)}" for split, rows in splits.items())
+            raise Refused(
+                f"table {layout.name}, column {name}: rows were measured on different pictures of "
+                f"{dataset} ({told}); run them on one split, or give results=frozen or =outputs"
+            )
+
+
+def _best(layout: Layout, place: int) -> dict[int, Best]:
+    """Of each block of rows that were measured on one split, the best one and its place."""
+    blocks: dict[str, list[tuple[int, Measured]]] = {}
+    for number, cell in enumerate(layout.column(place)):
+        if isinstance(cell, Cell) and cell.measured and (split := cell.measured.split):
+            blocks.setdefault(split.sha256, []).append((number, cell.measured))
+    found: dict[int, Best] = {}
+    for block in blocks.values():
+        if len({own.split.content for _, own in block if own.split}) > 1:
+            continue  # of some it is not known whether they saw the images of the others
+        one = significance.best([own for _, own in block])
+        if one and "metric" in layout.spec["columns"][place]:
+            found[block[one.place][0]] = one
+    return found
+
+
+def _printed(layout: Layout, place: int, name: str, bold: Bold) -> Iterator[Column]:
+    cells = layout.column(place)
+    if all(isinstance(cell, str) for cell in cells):
+        yield name, [str(cell) for cell in cells]
+        return
+    own = [cell if isinstance(cell, Cell) else None for cell in cells]
+    published = any(cell and cell.published for cell in own)
+    measured = any(cell and cell.measured for cell in own)
+    spec = layout.spec["columns"][place]
+    wide = "metric" not in spec or layout.spec.get("wide")
+    if measured or not (published and wide):
+        texts = [_measured(cell.measured) if cell and cell.measured else "" for cell in own]
+        shown = [typeset.Bold(t) if i in bold else t for i, t in enumerate(texts)]
+        yield f"{name}, measured" if published else name, shown
+    if published:
+        texts = [cell.published.shown if cell and cell.published else "" for cell in own]
+        yield f"{name}, {'of the published' if 'gain' in spec else 'published'}", texts
+    differences = [cell.difference() if cell else None for cell in own]
+    if any(differences):
+        yield f"{name}, difference", [_difference(d) if d else "" for d in differences]
+
+
+def _measured(found: Measured) -> str:
+    one = found.interval
+    if not found.share:
+        return f"{one.estimate:,.4g}" if one.estimate < 1e4 else f"{one.estimate:,.0f}"
+    text = f"{100 * one.estimate:.1f}"
+    if math.isnan(one.low):
+        return text
+    if one.over == "seeds" and math.isclose(one.estimate - one.low, one.high - one.estimate):
+        return f"{text} \N{PLUS-MINUS SIGN} {100 * (one.high - one.estimate):.1f}"
+    return f"{text} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+
+
+def _difference(one: Interval) -> str:
+    ends = "" if math.isnan(one.low) else f" [{one.low:+.1f}, {one.high:+.1f}]"
+    return f"{one.estimate:+.1f}{ends}"
+
+
+def _about(layout: Layout) -> Iterator[Column]:
+    data, seeds = [], []
+    for cells in layout.grid:
+        own = [cell.measured for cell in cells if isinstance(cell, Cell) and cell.measured]
+        data.append("; ".join(dict.fromkeys(str(one.split) for one in own if one.split)))
+        seeds.append(", ".join(dict.fromkeys(str(len(one.by_seed)) for one in own)))
+    yield "pictures", data
+    yield "seeds", seeds
+    yield GPU, ["" if hours is None else f"{hours:.2g}" for hours in layout.hours]
+
+
+def _frame(layout: Layout, bold: Mapping[int, Bold]) -> pd.DataFrame:
+    rows = []
+    for number, (name, cells) in enumerate(zip(layout.rows, layout.grid, strict=True)):
+        for place, (column, cell) in enumerate(zip(layout.columns, cells, strict=True)):
+            row: dict[str, Any] = {"row": name, "column": column}
+            if isinstance(cell, Cell):
+                row |= _numbers(cell) | {"bold": bold[place].get(number)}
+                row["GPU-hours of the row"] = _rounded(layout.hours[number])
+            else:
+                row["text"] = cell
+            rows.append(row)
+    frame = pd.DataFrame(rows).dropna(axis=1, how="all")
+    whole = [name for name in ("n", "expected", "seeds") if name in frame]
+    return frame.astype(dict.fromkeys(whole, "Int64"))
+
+
+def _numbers(cell: Cell) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    if own := cell.measured:
+        scale, one = 100 if own.share else 1, own.interval
+        row |= {"measured": scale * one.estimate, "low": scale * one.low, "high": scale * one.high}
+        row |= {"over": None if math.isnan(one.low) else one.over, "seeds": len(own.by_seed)}
+        if own.split:
+            row |= {"split": own.split.name, "n": own.split.n, "expected": own.split.expected}
+            row |= {"sha256": own.split.sha256, "content": own.split.content}
+    if cell.published:
+        row |= {"published": cell.published.text, "firsthand": cell.published.firsthand}
+        row |= {"source": cell.published.source, "citation": cell.published.citation}
+    if found := cell.difference():
+        row |= {"difference": found.estimate, "difference low": found.low}
+        row |= {"difference high": found.high}
+    row["no difference"] = cell.why_none()
+    return {k: _rounded(v) if isinstance(v, float) else v for k, v in row.items()}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")

@@ -1,0 +1,212 @@
+"""What a table shows, as ``experiments/table/*.yaml`` says it: rows, columns, and their cells."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from clipbench.core.errors import Refused
+from clipbench.metrics.intervals import over_seeds
+from clipbench.reporting.tables import costs, published
+from clipbench.reporting.tables.cells import Cell, Measured, measure
+from clipbench.reporting.tables.published import Published
+from clipbench.results import frames
+from clipbench.results.evidence import Evidence
+
+_KEYS = {
+    "title",
+    "row",
+    "where",
+    "published",
+    "split_is",
+    "run",
+    "wide",
+    "rows",
+    "columns",
+    "notes",
+}
+_KEYS |= {"notes", "figure", "correlate"}
+_ROW = {"name", "where", "published", "split_is", "given", "run", "alpha", "rival"}
+_COLUMN = {"name", "where", "published", "split_is", "metric", "given", "pictures", "gain"}
+_COLUMN |= {"reaches", "divide"}
+STAND_IN = " (stand-in)"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table with its cells.
+
+    Attributes:
+        name: of its files.
+        spec: the YAML.
+        rows: their names.
+        columns: their names.
+        grid: a row of cells a row: measured and published, or text.
+        hours: of a GPU that would fill each row's empty cells; None where that is not known.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    rows: list[str]
+    columns: list[str]
+    grid: list[list[Cell | str]]
+    hours: list[float | None]
+
+    def column(self, place: int) -> list[Cell | str]:
+        """The cells of a column, from above."""
+        return [row[place] for row in self.grid]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The YAML of a table.
+
+    Raises:
+        Refused: for a key that no table has.
+    """
+    spec: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    parts = [(spec, _KEYS), *((row, _ROW) for row in spec["rows"])]
+    for part, known in [*parts, *((column, _COLUMN) for column in spec["columns"])]:
+        if unknown := set(part) - known:
+            raise Refused(f"{path.name}: no key {', '.join(unknown)}; there are {', '.join(known)}")
+    return dict(spec)
+
+
+def fill(name: str, spec: Mapping[str, Any], evidence: Evidence) -> Layout:
+    """Find what stands in each cell.
+
+    Args:
+        name: of the table.
+        spec: of :func:`read`.
+        evidence: the runs there are.
+
+    Raises:
+        Refused: if a selection names too little.
+    """
+    grid, hours = [], []
+    counted: set[str] = set()
+    for row in spec["rows"]:
+        cells: list[Cell | str] = []
+        for column in spec["columns"]:
+            cells.append(_cell(spec, row, column, cells, evidence))
+        grid.append(cells)
+        hours.append(_hours(spec, row, evidence, counted))
+    rows = [
+        f"{row['name']}{STAND_IN if _stands_in(_merged(spec, row, {}, 'where')) else ''}"
+        for row in spec["rows"]
+    ]
+    return Layout(name, spec, rows, [c["name"] for c in spec["columns"]], grid, hours)
+
+
+def _merged(spec: Any, row: Any, column: Any, key: str) -> dict[str, Any]:
+    return {**spec.get(key, {}), **column.get(key, {}), **row.get(key, {})}
+
+
+def _hours(spec: Any, row: Any, evidence: Evidence, counted: set[str]) -> float | None:
+    """Those of the runs that nobody made, each in the first row that it fills.
+
+    Args:
+        spec: of the table.
+        row: of it.
+        evidence: the runs there are.
+        counted: selections of runs that rows above have; this row's are added.
+    """
+    known = []
+    for column in spec["columns"]:
+        where = _merged(spec, row, column, "where")
+        wanted = [where] if "metric" in column or "reaches" in column else []
+        wanted += [{**where, **row["rival"]}] if "reaches" in column else []
+        for runs in wanted:
+            if "model" not in runs or str(runs) in counted or not evidence.select(runs).empty:
+                continue
+            counted.add(str(runs))
+            known.append(costs.of_cell({**_merged(spec, row, column, "run"), **runs}))
+    found = [hours for hours in known if hours is not None]
+    return sum(found) if found else None
+
+
+def _stands_in(where: Mapping[str, Any]) -> bool:
+    return str(where.get("model")).endswith("_tiny") or where.get("dataset") == "shapes"
+
+
+def _cell(
+    spec: Any, row: Any, column: Any, before: list[Cell | str], evidence: Evidence
+) -> Cell | str:
+    where = _merged(spec, row, column, "where")
+    if "given" in column:
+        return str(row.get("given", {}).get(column["given"], ""))
+    if "pictures" in column:
+        return _pictures(where, column["pictures"])
+    if "gain" in column:
+        names = [own["name"] for own in spec["columns"]]
+        first, second = (before[names.index(name)] for name in column["gain"])
+        return _gain(first, second) if isinstance(first, Cell) and isinstance(second, Cell) else ""
+    if "reaches" in column:
+        return _reaches(evidence, where, {**where, **row["rival"]})
+    metric = column.get("metric")
+    if metric and "alpha" in row:
+        metric = f"{metric}@alpha={row['alpha']}"
+    wanted = _merged(spec, row, column, "published")
+    both = "published" in row and "published" in column
+    split_is = row.get("split_is", column.get("split_is", spec.get("split_is")))
+    found = measure(evidence, where, metric) if where and metric else None
+    if found and "divide" in column:  # bytes as GB
+        one = found.interval
+        found = replace(found, interval=replace(one, estimate=one.estimate / column["divide"]))
+    return Cell(
+        found,
+        published.find(wanted) if both else None,
+        None if split_is == "unknown" else split_is,
+        _stands_in(where),
+    )
+
+
+def _pictures(where: Mapping[str, Any], asked: str) -> str:
+    dataset, scheme = str(where["dataset"]), where.get("scheme")
+    one = asked == "classes"
+    n = published.classes(dataset) if one else published.pictures(dataset, asked, scheme)
+    return "" if n is None else f"{n:,}"
+
+
+def _gain(before: Cell, after: Cell) -> Cell:
+    """How much more the second is, in percent of the first: of one split only."""
+    measured = None
+    if (one := before.measured) and (other := after.measured) and one.split == other.split:
+        seeds = sorted(one.by_seed.keys() & other.by_seed.keys())
+        by_seed = {s: other.by_seed[s] / one.by_seed[s] - 1 for s in seeds if one.by_seed[s]}
+        if by_seed:
+            interval = over_seeds([*by_seed.values()])
+            measured = replace(other, interval=interval, by_seed=by_seed, tried=1)
+    published = None
+    if before.published and after.published and before.split_is == after.split_is is not None:
+        first, second = before.published.number, after.published.number
+        if first and second:
+            text = f"{100 * (second / first - 1):.1f}"
+            published = replace(after.published, text=text)
+    return Cell(measured, published, None, stand_in=True)
+
+
+def _reaches(evidence: Evidence, where: Mapping[str, Any], rival: Mapping[str, Any]) -> str:
+    """The first epoch at which a curve is where the best of another is; means over seeds."""
+    lines = []
+    for asked in (where, rival):
+        rows = evidence.select(asked)
+        if not any(str(c).startswith("curve/") for c in rows):
+            return ""
+        if len(frames.seedless(rows)):
+            raise Refused(f"{dict(asked)} names runs of several settings; name one")
+        lines.append(frames.curves(rows).mean())
+    reached = lines[0][lines[0] >= lines[1].max()]
+    own, other = (int(line.dropna().index.max()) for line in lines)
+    if math.isnan(lines[1].max()):
+        return ""
+    first = f"{int(reached.index[0])} of {own}" if len(reached) else f"not in {own}"
+    return f"{first}; the other's best at {int(np.nanargmax(lines[1]))} of {other}"
+
+
+def numbers(cell: Cell | str) -> Measured | Published | None:
+    """What of a cell may be drawn: the measured number, else the published one."""
+    return None if isinstance(cell, str) else cell.measured or cell.published

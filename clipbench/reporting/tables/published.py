@@ -1,0 +1,147 @@
+"""What others published: their numbers, each with its source, and how large the splits are."""
+
+import csv
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipbench.core import paths
+from clipbench.core.errors import Refused
+
+_COLUMNS = ("file", "source", "model", "pretrained", "dataset", "split", "metric", "protocol")
+MARK = "\N{DAGGER}"  # of a number that was read where another work quotes it
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number as it was printed.
+
+    Attributes:
+        text: the number, such as ``85.7``, ``48.8 (2.5)`` or ``<5``.
+        source: whose it is.
+        citation: where it was read.
+        firsthand: whether that is its source, and no work that quotes it.
+    """
+
+    text: str
+    source: str
+    citation: str
+    firsthand: bool
+
+    @property
+    def number(self) -> float | None:
+        """In percent; None where none can be reckoned with, as with ``~30``."""
+        found = re.fullmatch(r"(-?\d+(?:\.\d+)?)(?: \([\d.]+\))?", self.text)
+        return float(found[1]) if found else None
+
+    @property
+    def shown(self) -> str:
+        """The text, marked where it is not firsthand."""
+        return self.text if self.firsthand else self.text + MARK
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@functools.cache
+def _rows(folder: Path) -> list[dict[str, str]]:
+    """All of ``published/*.csv``, with the name of the file; what was only recalled left out."""
+    files = sorted((folder / "published").glob("*.csv"))
+    found = [{**row, "file": path.stem} for path in files for row in _read(path)]
+    return [row for row in found if row["verified"] in ("yes", "secondhand")]
+
+
+def find(where: Mapping[str, Any]) -> Published:
+    """The one number of a selection.
+
+    Args:
+        where: what its row says, by column; ``file`` is the name of its CSV.
+
+    Raises:
+        Refused: if there is none, or several that differ: the selection names too little.
+    """
+    asked = {name: str(wanted) for name, wanted in where.items()}
+    if unknown := asked.keys() - {*_COLUMNS}:
+        raise Refused(
+            f"published rows have no {', '.join(unknown)}; they have {', '.join(_COLUMNS)}"
+        )
+    rows = [
+        row
+        for row in _rows(paths.EXPERIMENTS)
+        if all(row[name] == wanted for name, wanted in asked.items())
+    ]
+    if len({row["value"] for row in rows}) != 1:
+        few = f"{len(rows)} published rows that differ" if rows else "no published row"
+        raise Refused(f"{few} for {asked}; name file, model, dataset, metric, protocol, split")
+    row = rows[0]
+    return Published(row["value"], row["source"], row["citation"], row["verified"] == "yes")
+
+
+@functools.cache
+def _splits(folder: Path, dataset: str, scheme: str) -> dict[str, dict[str, str]]:
+    rows = [row for row in _read(folder / "datasets.csv") if row["dataset"] == dataset]
+    return {row["split"]: row for row in rows if row["scheme"] in ("", scheme)}
+
+
+def pictures(dataset: str, split: str, scheme: str | None = None) -> int | None:
+    """How many pictures a split has that all use; None where nobody published it.
+
+    Args:
+        dataset: the option typed.
+        split: ``train``, ``test``, ...; several joined by ``+``.
+        scheme: which of its split schemes, for datasets that have several.
+    """
+    rows = _splits(paths.EXPERIMENTS, dataset, scheme or "")
+    parts = [split] if split in rows else split.split("+")
+    known = [int(rows[part]["n"]) for part in parts if part in rows]
+    return sum(known) if len(known) == len(parts) else None
+
+
+CAPTIONS = 5  # an image has of them in Flickr8k, Flickr30k and COCO, but for a few images of COCO
+
+
+def captions(dataset: str, split: str, scheme: str | None = None) -> int | None:
+    """Return how many captions a split has: those that were published, or five an image.
+
+    Args:
+        dataset: the option typed.
+        split: ``train``, ``test``, ...
+        scheme: which of its split schemes, for datasets that have several.
+    """
+    row = _splits(paths.EXPERIMENTS, dataset, scheme or "").get(split, {})
+    if row.get("captions"):
+        return int(row["captions"])
+    images = pictures(dataset, split, scheme)
+    known = dataset in ("flickr8k", "flickr30k", "coco")
+    return images * CAPTIONS if images and known else None
+
+
+def evaluated(dataset: str, epochs: float, averages: int = 0, scheme: str | None = None) -> int:
+    """Return how many images all evaluations of a run read, as far as their number was published.
+
+    Val before training, after each epoch and for each average; every split at the end and for
+    each average.
+
+    Args:
+        dataset: the option typed.
+        epochs: of the run.
+        averages: points of WiSE-FT's line.
+        scheme: which of its split schemes.
+    """
+    names = _splits(paths.EXPERIMENTS, dataset, scheme or "")
+    splits = [name for name in names if "+" not in name and not name.startswith("train")]
+    whole = sum(pictures(dataset, name, scheme) or 0 for name in splits)
+    val = pictures(dataset, "val", scheme) or 0
+    return int(val * (epochs + averages + 1) + whole * (averages + 1))
+
+
+def classes(dataset: str) -> int | None:
+    """How many classes a dataset has, if that was published."""
+    rows = _splits(paths.EXPERIMENTS, dataset, "")
+    found = {row["classes"] for row in rows.values()} - {""}
+    return int(found.pop()) if len(found) == 1 else None

@@ -1,0 +1,248 @@
+"""Each job in fresh processes, so that no run inherits another's seeds, memory or crash."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from clipbench.core.errors import Refused
+from clipbench.core.jobs import Job, Outcome
+from clipbench.results import store
+from clipbench.sweeps.output import Streams
+
+
+class Stop:
+    """SIGINT, SIGTERM or SIGHUP for the launcher: the jobs at work keep where they are and end.
+
+    No other begins. They have :data:`KEEPING` seconds; whoever cannot wait sends it again.
+
+    Attributes:
+        signal: that came; None before.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.working: set[Running] = set()
+
+    def install(self) -> None:
+        """Listen from now on.
+
+        Raises:
+            Refused: on Windows, which has neither these signals nor the processes jobs run in.
+        """
+        if sys.platform == "win32":
+            raise Refused("clipbench runs on Linux and macOS. On Windows use it within WSL 2")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                signal.signal(number, self._came)
+
+    def _came(self, number: int, frame: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        idle = not self.working
+        if not idle:
+            said = (
+                f"{signal.Signals(number).name}: {KEEPING:.0f} s to keep where the jobs at work are"
+            )
+            os.write(2, f"{said}; again, and they end at once\n".encode())
+        self.now(number)
+        if idle:
+            raise KeyboardInterrupt
+
+    def now(self, number: int) -> None:
+        """Have the jobs at work end."""
+        self.signal = number
+        for running in list(self.working):
+            running.end()
+
+
+stop = Stop()
+GRACE = 5.0  # seconds that the other ranks have to end when one has failed
+KEEPING = 25.0  # and that all have for a last checkpoint; a cluster kills after 30
+_starting = threading.Lock()
+
+
+def devices(trainer: dict[str, Any]) -> int:
+    """How many ranks a job has: one a device.
+
+    Raises:
+        Refused: for what is no number of devices.
+    """
+    asked = trainer["devices"]
+    if isinstance(asked, list):
+        return len(asked)
+    if isinstance(asked, str) and "," in asked:
+        return len(asked.strip(",").split(","))
+    if asked in ("auto", -1, "-1"):
+        return 1 if trainer["accelerator"] in ("cpu", "mps") else max(1, gpus())
+    try:
+        number = int(asked)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise Refused(f"trainer.devices={asked} is no number of devices; use 1 or more, or auto")
+    return number
+
+
+def _check_nodes(job: Job) -> None:
+    asked, there = job.config["trainer"]["num_nodes"], 1 if job.node is None else job.node.count
+    if asked != there:
+        raise Refused(
+            f"trainer.num_nodes={asked} on {there} of SLURM's: use hydra/launcher=slurm "
+            f"hydra.launcher.nodes={asked}, or trainer.num_nodes={there}"
+        )
+
+
+def gpus() -> int:
+    """How many CUDA devices there are for us."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+class Running:
+    """A job at work.
+
+    Args:
+        job: what to do.
+        world: how many ranks it has.
+        label: what its output is marked with.
+    """
+
+    def __init__(self, job: Job, world: int, label: str) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["clipbench.training.spec"])
+        pipes = [context.Pipe(duplex=False) for _ in range(world + 1)]
+        # The last is the guard's, who speaks for a rank that could not.
+        self.receivers = {receiver: rank for rank, (receiver, _) in enumerate(pipes)}
+        self.world, self.limit = world, job.config["timeout"]
+        self.deadline = time.monotonic() + (self.limit or 1e9)
+        self.outcomes: list[tuple[int, Outcome]] = []
+        self.started: Outcome | None = None
+        self.streams = Streams(label)
+        senders = [sender for _, sender in pipes]
+        self.process = context.Process(target=_work, args=(job, senders, self.streams.ends))
+        with _starting:
+            self.process.start()
+        for end in (*senders, *self.streams.ends):
+            end.close()
+        stop.working.add(self)
+        if stop.signal:  # it came while this began
+            self.end()
+
+    def end(self) -> None:
+        """Have the ranks keep where they are, and end, in a while."""
+        self.deadline = min(self.deadline, time.monotonic() + KEEPING)
+        self.process.terminate()  # the guard passes it on
+
+    def kill(self) -> None:
+        """End every process of the job."""
+        assert self.process.pid is not None
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()  # that has not made its group yet
+
+    def wait(self) -> Outcome:
+        """Until the job has ended and none of its processes is left."""
+        while (left := self.deadline - time.monotonic()) > 0 and self.process.is_alive():
+            self._listen(min(left, 1.0), self.process.sentinel)  # a signal brings it nearer
+        self.kill()
+        self.process.join()
+        stop.working.discard(self)
+        patience = time.monotonic() + 2  # for a program of somebody else's that has our ends
+        while (self.receivers or self.streams.open) and time.monotonic() < patience:
+            self._listen(0.1)
+        if stop.signal:
+            name = signal.Signals(stop.signal).name
+            said = next((end.error for _, end in self.outcomes if end.signal), name)
+            return self._sealed(Outcome("interrupted", error=said, signal=stop.signal))
+        if left <= 0 and not self.outcomes:
+            return self._sealed(Outcome("failed", error=f"no end after timeout={self.limit} s"))
+        return self._sealed(self._cause())
+
+    def _listen(self, timeout: float, *more: int) -> None:
+        for source in wait([*self.receivers, *self.streams.open, *more], timeout):
+            if source in self.streams.open:
+                self.streams.read(source)
+            elif source in self.receivers:
+                self._hear(source)
+
+    def _hear(self, receiver: Connection) -> None:
+        try:
+            outcome: Outcome = receiver.recv()
+        except (EOFError, OSError):
+            del self.receivers[receiver]
+            return
+        if outcome.status != "running":
+            self.outcomes.append((self.receivers[receiver], outcome))
+            if outcome.status != "completed":  # a rank that hangs hears no SIGTERM
+                self.deadline = min(self.deadline, time.monotonic() + GRACE)
+        elif outcome.folder and not self.started:
+            self.started = outcome
+            self.streams.keep(Path(outcome.folder))
+
+    def _cause(self) -> Outcome:
+        """The first thing that went wrong; a rank's violent end goes before what others say."""
+        wrong = [(rank, end) for rank, end in self.outcomes if end.status != "completed"]
+        guards = [end for rank, end in wrong if rank == self.world]
+        said = [end for rank, end in wrong if rank != self.world]
+        if guards and (guards[0].violent or not said):
+            return guards[0]
+        if said:
+            return said[0]
+        if done := [end for rank, end in self.outcomes if rank == 0]:
+            return done[0]
+        from clipbench.sweeps.worker import told
+
+        return told(0, self.process.exitcode or 0)
+
+    def _sealed(self, outcome: Outcome) -> Outcome:
+        """Bring the record in line with an end that the run itself could not write down."""
+        if self.started is None:
+            return outcome
+        assert self.started.folder is not None
+        folder = Path(self.started.folder)
+        record = store.read(folder)
+        if record is not None and record["status"] == "completed":
+            return replace(self.started, status="completed")
+        self.streams.write(f"{outcome.status}: {outcome.error}\n".encode())
+        if record is not None:
+            store.write(folder, record | {"status": outcome.status, "error": outcome.error})
+        return replace(outcome, key=self.started.key, folder=self.started.folder)
+
+
+def _work(job: Job, senders: Sequence[Connection], ends: Sequence[Connection]) -> None:
+    from clipbench.sweeps.worker import guard
+
+    guard(job, senders, ends)
+
+
+def launch(job: Job, label: str = "") -> Outcome:
+    """Run a job in processes of its own and wait for it.
+
+    The fork server has the libraries loaded, so a job starts in half a second and yet shares
+    nothing with the one before. A job that comes upon an image that cannot be decoded, where such
+    are skipped, begins again once, after all have been decoded: what comes of it is what would have
+    come of it had the damage been known.
+
+    Args:
+        job: what to do.
+        label: what its output is marked with, where several are shown at once.
+    """
+    try:
+        world = devices(job.config["trainer"])
+        _check_nodes(job)
+    except Refused as refused:
+        return Outcome("failed", error=str(refused))
+    outcome = Running(job, world, label).wait()
+    if not outcome.again or job.node is not None or stop.signal:
+        return outcome
+    print(f"{outcome.error}\nevery image is decoded now, and the run begins again", flush=True)
+    return Running(job, world, label).wait()

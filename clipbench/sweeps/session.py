@@ -1,0 +1,256 @@
+"""The jobs of one command: how many there are and how many are done, run some at a time."""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from clipbench.core.config import overrides
+from clipbench.core.jobs import Job, Outcome
+from clipbench.core.locking import Held, Lock
+from clipbench.results import store
+from clipbench.sweeps import summary
+from clipbench.sweeps.launcher import devices, gpus, launch, stop
+
+
+class GPUs:
+    """Those of this machine, lent to one job at a time.
+
+    Args:
+        count: how many there are; with none, jobs go without.
+    """
+
+    def __init__(self, count: int) -> None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self.free = visible.split(",")[:count] if visible else [str(n) for n in range(count)]
+        self.count, self._returned = len(self.free), threading.Condition()
+
+    @contextlib.contextmanager
+    def lend(self, wanted: int) -> Iterator[dict[str, str]]:
+        """The environment of a job that has some of them to itself."""
+        if not 0 < wanted <= self.count:
+            yield {}
+            return
+        with self._returned:
+            self._returned.wait_for(lambda: len(self.free) >= wanted)
+            mine, self.free = self.free[:wanted], self.free[wanted:]
+        try:
+            yield {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
+        finally:
+            with self._returned:
+                self.free += mine
+                self._returned.notify_all()
+
+
+class Session:
+    """What one command has done so far: its outcomes, and the sweep's folder if it is one."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.sweep: Path | None = None
+        self._noting = threading.Lock()
+
+    def job(self, config: DictConfig) -> Job:
+        """What a composed config asks for, to be run with Hydra's own part of it taken out."""
+        HydraConfig.instance().set_config(config)
+        about = HydraConfig.get()
+        if about.mode == RunMode.MULTIRUN:
+            self.sweep = Path(about.sweep.dir)
+            self.sweep.mkdir(parents=True, exist_ok=True)
+        plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        resolved: Any = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
+        return Job(
+            config=resolved,
+            choices=dict(about.runtime.choices),
+            overrides=list(map(overrides.typed, about.overrides.task)),
+            retry=resolved["retry"] == "failed" or self.sweep is None,
+        )
+
+    def __call__(self, config: DictConfig) -> float | None:
+        """Run one job: what Hydra calls without ``-m``."""
+        whole = OmegaConf.merge(HydraConfig.instance().cfg or {}, config)
+        assert isinstance(whole, DictConfig)
+        (value,) = self.work([self.job(whole)], 1)
+        return value
+
+    def grid(
+        self, jobs: Sequence[Job], at_once: int | str, told: bool = True
+    ) -> list[float | None]:
+        """Run the jobs of a sweep, and say beforehand how many and how long.
+
+        Args:
+            jobs: at least one.
+            at_once: how many at a time; ``auto``: one a GPU, else one for four cores.
+            told: False where that has been said, as of a search, whose jobs come one by one.
+
+        Returns:
+            See :meth:`work`.
+        """
+        if at_once == "auto":
+            at_once = (_on_gpus(jobs) and gpus()) or max(2, (os.cpu_count() or 1) // 4)
+        number = min(int(at_once), len(jobs))
+        if told:
+            print(headline(jobs, number), flush=True)
+        return self.work(jobs, number)
+
+    def cluster(
+        self,
+        jobs: Sequence[Job],
+        run: Callable[[Sequence[Job]], Iterator[Outcome]],
+        told: bool = True,
+    ) -> list[float | None]:
+        """Run the jobs of a sweep elsewhere, and say how each ended.
+
+        Args:
+            jobs: at least one.
+            run: does all, and yields their outcomes in their order.
+            told: see :meth:`grid`.
+
+        Returns:
+            See :meth:`work`.
+        """
+        if told:
+            print(headline(jobs, None), flush=True)
+        ended = []
+        for job, outcome in zip(jobs, run(jobs), strict=True):
+            while outcome.status == "elsewhere":
+                _wait_for(outcome)
+                (outcome,) = run([job])
+            self._note(outcome, job)
+            ended.append(outcome)
+        return [_score(outcome) for outcome in ended]
+
+    def work(self, jobs: Sequence[Job], at_once: int) -> list[float | None]:
+        """Run jobs, some at a time, and say how each ended.
+
+        Returns:
+            Of each the metric it was selected by, on val; None where there is none.
+
+        Raises:
+            KeyboardInterrupt: after a signal, when the jobs at work have ended.
+        """
+        lent = GPUs(gpus() if at_once > 1 and _on_gpus(jobs) else 0)
+        labels = [f"[{n}] " if at_once > 1 else "" for n in range(1, len(jobs) + 1)]
+
+        def one(number: int) -> Outcome:
+            job = replace(jobs[number], at_once=at_once)
+            if stop.signal:
+                return Outcome("interrupted", signal=stop.signal)
+            if self.sweep is not None:
+                print(f"\n[{number + 1}] {overrides.shell(job.overrides)}", flush=True)
+            with lent.lend(devices(job.config["trainer"]) if lent.count else 0) as environment:
+                outcome = launch(replace(job, environment=environment), labels[number])
+            with self._noting:
+                self._note(outcome, job)
+            return outcome
+
+        with ThreadPoolExecutor(at_once) as pool:
+            try:
+                ended = list(pool.map(one, range(len(jobs))))
+            except BaseException:
+                stop.now(signal.SIGTERM)  # or the pool would wait for what is at work
+                raise
+        for number in range(len(ended)):
+            while ended[number].status == "elsewhere" and not stop.signal:
+                _wait_for(ended[number])
+                ended[number] = one(number)
+        if stop.signal:
+            raise KeyboardInterrupt
+        return [_score(outcome) for outcome in ended]
+
+    def _note(self, outcome: Outcome, job: Job) -> None:
+        summary.job(outcome)
+        if outcome.status == "elsewhere":
+            return
+        self.outcomes.append(outcome)
+        if self.sweep is not None:
+            line: dict[str, Any] = {"key": outcome.key, "status": outcome.status}
+            line |= {"folder": outcome.folder, "error": outcome.error, "overrides": job.overrides}
+            line |= {"code": outcome.code}
+            with (self.sweep / "jobs.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def close(self) -> int:
+        """After the last job: the sweep's table, and the exit code of the worst job."""
+        if self.sweep is not None and self.outcomes:
+            from clipbench.reporting.tables import sweep_tables
+
+            for path in sweep_tables.sweep(self.sweep):
+                print(path)
+        return max((outcome.code for outcome in self.outcomes), default=0)
+
+
+def _on_gpus(jobs: Sequence[Job]) -> bool:
+    return any(job.config["trainer"]["accelerator"] not in ("cpu", "mps") for job in jobs)
+
+
+def _wait_for(outcome: Outcome) -> None:
+    """Until nobody is in the run's folder any more, or a signal comes."""
+    assert outcome.folder is not None
+    print(f"waiting for {outcome.error}, which is at {outcome.folder}", flush=True)
+    while not stop.signal:
+        try:
+            Lock(Path(outcome.folder)).release()
+            return
+        except Held:
+            time.sleep(0.5)
+
+
+def _score(outcome: Outcome) -> float | None:
+    record = store.read(Path(outcome.folder)) if outcome.folder else None
+    if record is None or record["status"] != "completed":
+        return None
+    epoch, metric = record["selection"]["epoch"], record["selection"]["metric"]
+    row: dict[str, Any] = next((row for row in record["curve"] if row["epoch"] == epoch), {})
+    value: float | None = row.get(metric)
+    return value
+
+
+def headline(jobs: Sequence[Job], at_once: int | None) -> str:
+    """How many jobs, how many are done, and how long the others may take."""
+    known = [record for _, record in store.records(jobs[0].outputs)]
+    known = [r for r in known if r["status"] == "completed" and store.current(r)]
+    done = [
+        next((r for r in known if store.answers(r, job.config)), None)
+        for job in jobs
+        if job.config["ckpt"]["resume"] is not None
+    ]
+    seconds = [record["cost"]["seconds"] for record in done if record is not None]
+    return expected("jobs", len(jobs), seconds, at_once)
+
+
+def expected(what: str, total: int, seconds: Sequence[float], at_once: int | None) -> str:
+    """How many there are and how many are done, by the seconds of each, and what that lets expect.
+
+    Args:
+        what: are counted.
+        total: how many.
+        seconds: that each took which is done.
+        at_once: how many at a time; None where nobody knows, as of a cluster.
+    """
+    left, text = total - len(seconds), f"{total} {what}, {len(seconds)} of them done"
+    if not seconds or left <= 0:
+        return text
+    mean = sum(seconds) / len(seconds)
+    if at_once is None:
+        return f"{text}; {_duration(mean)} for each of the others, if it takes as long"
+    rounds = -(-left // at_once)
+    return f"{text}; {_duration(rounds * mean)} for the others, if they take as long"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

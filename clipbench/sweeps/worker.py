@@ -1,0 +1,172 @@
+"""The processes of one job: a guard, and the ranks it starts and takes with it when it goes.
+
+All are one process group, which the launcher ends when the job has ended, however it did.
+"""
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from clipbench.core.jobs import Job, Node, Outcome
+
+_OUTSIDE = {
+    *(signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+    *(signal.SIGUSR1, signal.SIGUSR2),  # how a cluster preempts
+}
+_FAILED = 97  # the exit code of a rank that has said why
+_ELASTIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process with the one that forked it (on Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _die_with_launcher() -> None:
+    """End the group when the launcher is gone, however it went: nobody waits for its result."""
+    launcher = multiprocessing.parent_process()
+    assert launcher is not None
+
+    def watch() -> None:
+        wait([launcher.sentinel])
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def settle(ends: Sequence[Connection]) -> None:
+    """Make this process the guard of a job.
+
+    Args:
+        ends: for its output and its errors.
+    """
+    os.setpgid(0, 0)
+    _die_with_launcher()
+    # What is forked below, loaders' workers included, goes even if all above are killed at once.
+    os.register_at_fork(after_in_child=_die_with_parent)
+    for number, end in enumerate(ends, start=1):
+        os.dup2(end.fileno(), number)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # A fork server's children would start their own that way, each worker of a loader importing
+    # everything again: five seconds a worker and epoch. The platform's way instead, as torch's is.
+    multiprocessing.set_start_method(None, force=True)
+    for name in _ELASTIC:  # of a launcher that was itself launched so
+        os.environ.pop(name, None)
+    signal.signal(signal.SIGTERM, _pass_on)
+
+
+def _pass_on(number: int, frame: Any) -> None:
+    """To the ranks alone: without a loader's workers none could come to the end of its step."""
+    for rank in multiprocessing.active_children():
+        rank.terminate()
+
+
+def guard(job: Job, senders: Sequence[Connection], ends: Sequence[Connection]) -> None:
+    """The process between launcher and ranks; it computes nothing, so that it always answers.
+
+    Args:
+        job: the ranks'.
+        senders: one for each rank to tell its outcome by, and one for what the guard has to say.
+        ends: see :func:`settle`.
+    """
+    settle(ends)
+    os.environ.update(job.environment)
+    *theirs, own = senders
+    alone = len(theirs) == 1 and job.node is None
+    ended = _one(job, theirs) if alone else _several(job, theirs)
+    if ended is not None:
+        own.send(told(*ended))
+
+
+def told(rank: int, code: int) -> Outcome:
+    """What the exit code of a rank means that has not said so itself."""
+    if code == 255:  # what multiprocessing says when the fork server was ended, as by a cluster
+        error = "the processes of the job were ended from outside"
+        return Outcome("interrupted", error=error, signal=signal.SIGTERM)
+    if code >= 0:
+        return Outcome("failed", error=f"the process of rank {rank} ended with exit code {code}")
+    name = signal.Signals(-code).name
+    ending = "; out of memory?" if -code == signal.SIGKILL else ""
+    error = f"the process of rank {rank} was ended by {name}{ending}"
+    # The first are sent from outside, the others by a bug: it would be met again.
+    if -code in _OUTSIDE:
+        return Outcome("interrupted", error=error, signal=-code, violent=True)
+    return Outcome("failed", error=error, violent=True)
+
+
+def _one(job: Job, senders: Sequence[Connection]) -> tuple[int, int] | None:
+    process = multiprocessing.get_context("fork").Process(target=_rank, args=(job, senders))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return (0, process.exitcode) if process.exitcode else None
+
+
+def _several(job: Job, senders: Sequence[Connection]) -> tuple[int, int] | None:
+    """Ranks by torch's elastic launcher, which ends the others when one has failed."""
+    # Whether there are GPUs is asked without touching them, which would keep the ranks from it.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    node = job.node or Node(0, 1, "localhost:0")
+    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    launched = elastic_launch(
+        LaunchConfig(
+            min_nodes=node.count,
+            max_nodes=node.count,
+            nproc_per_node=len(senders),
+            run_id="clipbench",
+            rdzv_backend="c10d",
+            rdzv_endpoint=node.meeting,
+            rdzv_configs={"is_host": node.rank == 0},
+            local_addr=None if job.node else "localhost",
+            max_restarts=0,
+            start_method="fork",
+            logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+            shutdown_timeout=1,
+            signals_to_handle="SIGQUIT",  # it would give the ranks no more than that second
+        ),
+        _rank,
+    )
+    try:
+        launched(job, senders)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        return rank, failure.exitcode
+    return None
+
+
+def _rank(job: Job, senders: Sequence[Connection]) -> None:
+    """One rank of a job."""
+    from clipbench.core import allocator, distributed, environment
+    from clipbench.core.console import console
+    from clipbench.training.spec import execute
+
+    allocator.keep()
+    for number in (signal.SIGTERM, signal.SIGINT):  # the elastic launcher's own
+        signal.signal(number, signal.SIG_DFL)
+    names = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
+    rank, local, world = (int(os.environ.get(name, alone)) for name, alone in names.items())
+    environment.share_threads(len(senders))
+    console.quiet = rank > 0
+    if world > 1:
+        distributed.join(rank, world, job.config["rank_timeout"])
+    outcome = execute(job, senders[local].send)
+    senders[local].send(outcome)
+    if world > 1 and outcome.status != "completed":
+        # At once: a clean end would wait for the others, who wait for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_FAILED)

@@ -1,0 +1,242 @@
+"""What a run writes while it trains: its curve, its best and last checkpoint, its pace."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.trainer.states import TrainerFn
+
+from clipbench.core import distributed
+from clipbench.core.console import console
+from clipbench.core.errors import Refused
+from clipbench.metrics import intervals
+from clipbench.results.store import write_text
+from clipbench.training import checkpoint_io
+from clipbench.training.module import TuningModule
+
+Row = dict[str, Any]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, and that load without executing anything.
+
+    Lightning 2.6 writes to $TMPDIR first: on another file system its rename becomes a copy, and a
+    kill or a full disk leaves a torn file where the good one was.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write as ``checkpoint_io.write`` does; ``storage_options`` are what a seal says."""
+        checkpoint_io.write(Path(path), checkpoint, storage_options)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load tensors and plain data only."""
+        return checkpoint_io.read(Path(path))
+
+
+class EMA(WeightAveraging):
+    """The exponential moving average of the weights, and of BatchNorm's statistics.
+
+    With w_t the weights after step t: e_1 = w_1, e_t = decay * e_(t-1) + (1 - decay) * w_t. What
+    is evaluated, chosen and saved is e, while training goes on with w.
+
+    Args:
+        decay: see :func:`clipbench.training.schedule.ema_decay`.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(averaged: Any, current: Any, count: Any) -> None:
+            for old, new in zip(averaged, current, strict=True):
+                if old.is_floating_point():
+                    # Unlike a sum of products, this leaves what is frozen as it is, to the bit; a
+                    # text tower's mask has infinities, which have no difference.
+                    old.copy_(torch.where(old == new, old, old.lerp(new, 1 - decay)))
+                else:
+                    old.copy_(new)
+
+        super().__init__(multi_avg_fn=average)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing: this is left out where a run goes on after its last epoch."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average in the model, and swap no more.
+
+        Lightning would put the last epoch's average in place of the chosen one, which is loaded
+        for the test splits.
+        """
+        super().on_train_end(trainer, pl_module)
+        self._average_model = None
+
+
+class Recorder(Callback):
+    """Keeps the curve: a row an epoch, row 0 before any step.
+
+    Args:
+        folder: the run's.
+        metric: what the best epoch is chosen by: best on val, earliest on ties.
+        changed: called after each row, to bring ``result.json`` up to date.
+
+    Attributes:
+        curve: rows ``{"epoch", "val/loss", "val/acc", ...}``.
+        best: the chosen row, or None before any row has a metric.
+        best_outputs: the module's outputs on val at the chosen epoch; none if that was before
+            the run was interrupted.
+        train_seconds: spent in training epochs, evaluation left out.
+        pictures: how many were trained on, each as often as it was seen.
+        epoch: of the row that an evaluation outside of training adds.
+        looks_on: whether it adds none.
+    """
+
+    def __init__(self, folder: Path, metric: str, changed: Callable[[], None]) -> None:
+        self.folder, self.metric, self.changed = folder, metric, changed
+        self.curve: list[Row] = []
+        self.best: Row | None = None
+        self.best_outputs: dict[str, torch.Tensor] = {}
+        self.train_seconds, self.pictures, self.epoch = 0.0, 0, 0
+        self.looks_on = False
+        self._started = 0.0
+        self._losses: list[torch.Tensor] = []
+        self._lost_before: torch.Tensor | None = None  # of an epoch that was interrupted
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run that goes on has to know; of the losses, every rank's."""
+        running = time.perf_counter() - self._started if self._started else 0.0
+        return {
+            "curve": json.dumps(self.curve),  # each number to the bit, whatever its type
+            "best": self.best and self.best["epoch"],
+            "train_seconds": self.train_seconds + running,
+            "pictures": self.pictures,
+            "losses": distributed.gathered(self._lost()),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.curve[:] = json.loads(state_dict["curve"])
+        chosen = [row for row in self.curve if row["epoch"] == state_dict["best"]]
+        self.best, self.best_outputs = chosen[0] if chosen else None, {}
+        self.train_seconds, self.pictures = state_dict["train_seconds"], state_dict["pictures"]
+        self._lost_before = state_dict["losses"][distributed.here.rank]
+
+    def _lost(self) -> torch.Tensor | None:
+        """The losses of this epoch's batches so far, on the CPU; None before the first."""
+        parts = [] if self._lost_before is None else [self._lost_before]
+        if self._losses:
+            parts.append(torch.stack(self._losses).cpu())
+        return torch.cat(parts) if parts else None
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """The clock of training runs from the first batch of an epoch to its last."""
+        if not self._started:
+            self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the loss of each batch; the row of the epoch has their mean."""
+        self._losses.append(outputs["loss"].detach())
+        step = trainer.global_step
+        if step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            # Here, and not as Lightning would, after a checkpoint of this step is written.
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/loss_step": float(self._losses[-1])}, step - 1)
+        rows = len(batch["label"]) + len(batch.get("mixed", {}).get("label", ()))
+        self.pictures += rows * distributed.here.world
+
+    def _stop_clock(self) -> None:
+        if self._started:
+            self.train_seconds += time.perf_counter() - self._started
+            self._started = 0.0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Evaluation has a clock of its own."""
+        self._stop_clock()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the row of an epoch that has just been evaluated on val."""
+        assert isinstance(pl_module, TuningModule)
+        watched = trainer.state.fn in (TrainerFn.FITTING, TrainerFn.VALIDATING)
+        if self.looks_on or pl_module.split != "val" or not watched:
+            return
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self.add(self.epoch, pl_module.values, trainer, pl_module)
+            return
+        losses = self._lost()
+        assert losses is not None
+        self._losses, self._lost_before = [], None
+        loss = distributed.mean(float(losses.mean()))
+        values = {"train/loss": loss, **pl_module.values}
+        self.add(trainer.current_epoch + 1, values, trainer, pl_module)
+
+    def take(self, rows: Sequence[Row], chosen: int, trainer: Trainer) -> None:
+        """Go on as if the epochs of another run, which trained the same, had been this one's.
+
+        Args:
+            rows: its curve after epoch 0.
+            chosen: its chosen epoch.
+            trainer: with the loggers.
+        """
+        for row in rows:
+            self.curve.append(row)
+            self._log(row, trainer)
+        self.best = next(row for row in self.curve if row["epoch"] == chosen)
+        self.best_outputs = {}
+        self._write()
+        self.changed()
+
+    def _log(self, row: Row, trainer: Trainer) -> Row:
+        known = {k: v for k, v in row.items() if v is not None and k != "epoch"}
+        for logger in trainer.loggers:
+            # The epoch is the x-axis, so that runs of different batch size lie over each other.
+            logger.log_metrics(known, row["epoch"])
+        return known
+
+    def _write(self) -> None:
+        if distributed.here.first:
+            write_text(self.folder / "curve.csv", pd.DataFrame(self.curve).to_csv(index=False))
+
+    def _better(self, score: float) -> bool:
+        assert self.best is not None
+        before = intervals.goodness(self.metric, self.best[self.metric])
+        return intervals.goodness(self.metric, score) > before
+
+    def add(self, epoch: int, values: Row, trainer: Trainer, module: TuningModule) -> None:
+        """Append a row; values are null where the model has no meaningful head yet."""
+        # The ranks must take one decision on the best epoch, though their BatchNorms may differ.
+        row: Row = distributed.from_first(lambda: {"epoch": epoch, **values})
+        self.curve.append(row)
+        score = row.get(self.metric)
+        if score is None and row.get("val/loss") is not None:
+            raise Refused(f"val has no {self.metric}; choose epochs by another, as monitor=loss")
+        if score is not None and (self.best is None or self._better(score)):
+            self.best, self.best_outputs = row, module.outputs
+            best = self.folder / "checkpoints" / "best.ckpt"
+            trainer.save_checkpoint(best, weights_only=_alone(trainer))
+        if epoch and trainer.state.fn == TrainerFn.FITTING:
+            last = self.folder / "checkpoints" / "last.ckpt"
+            trainer.save_checkpoint(last, weights_only=_alone(trainer))
+        self._write()
+        known = self._log(row, trainer)
+        told = {"train/loss", "val/loss", "val/acc", self.metric, "retention/acc"}
+        told |= {"val/image_recall@5", "val/text_recall@5"}
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in known.items() if k in told)
+        shown = shown or "no meaningful head before training"
+        self.changed()
+        console.print(f"epoch {epoch:2d}  {shown}", highlight=False)
+
+
+def _alone(trainer: Trainer) -> bool:
+    """Whether a checkpoint can have the weights that were evaluated, and nothing else.
+
+    Lightning asks callbacks what to save for whole checkpoints only, and an average of the weights
+    is a callback's.
+    """
+    return not any(isinstance(c, EMA) for c in trainer.callbacks)  # type: ignore[attr-defined]

@@ -1,0 +1,159 @@
+"""Checkpoint files that are whole or not there, and that tell whether they have changed since."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from clipbench.core.errors import Refused
+
+TEMPORARY = ".tmp-"
+_TAIL = 4096  # bytes; more than any seal has
+
+
+class Damaged(Exception):
+    """A file that is not what was written; says why."""
+
+
+class _Hashed:
+    """A file that only grows, with the hash of what it has.
+
+    Args:
+        file: open, empty.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.hash, self.size = file, hashlib.sha256(), 0
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        """Append; torch turns errors into others, so the first is kept."""
+        try:
+            self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+        self.hash.update(content)
+        self.size += len(content)
+        return len(content)
+
+    def flush(self) -> None:
+        """As torch asks at the end."""
+        self.file.flush()
+
+
+def write(path: Path, content: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
+    """Write beside the target, flush to disk, replace: a reader, or a crash, sees all or nothing.
+
+    Args:
+        path: of the checkpoint, which remains readable by ``torch.load``.
+        content: plain data and tensors.
+        about: what :func:`verified` shall tell of it, as JSON has it; None for no seal.
+
+    Raises:
+        Refused: with status ``interrupted`` if there is no room, or the folder takes no files; what
+            was there before is as it was.
+    """
+    made: _Hashed | None = None
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _room(path, content)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=TEMPORARY, delete=False) as file:
+            temporary, made = Path(file.name), _Hashed(file)
+            torch.save(dict(content), made)  # type: ignore[arg-type]  # it asks for no more
+            if about is not None:
+                file.write(b"\n" + json.dumps(_seal(made.hash, made.size, about)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush(path.parent)
+    except (OSError, RuntimeError) as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        cause = made.error if made and made.error else error
+        if not isinstance(cause, OSError):
+            raise
+        why = f"{path} could not be written: {cause.strerror or cause}"
+        fix = "put that right and give the same command again, which goes on from the one before"
+        raise Refused(f"{why}; {fix}", status="interrupted") from error
+
+
+def _room(path: Path, content: Mapping[str, Any]) -> None:
+    need, free = 2 * _bytes(content), shutil.disk_usage(path.parent).free
+    if free < need:
+        said = f"{path} needs {need / 1e6:.0f} MB of room, and {free / 1e6:.0f} MB are free"
+        fix = "make room and give the same command again, which goes on from the one before"
+        raise Refused(f"{said}; {fix}", status="interrupted")
+
+
+def _bytes(content: Any) -> int:
+    if isinstance(content, torch.Tensor):
+        return content.nbytes
+    if isinstance(content, Mapping):
+        return sum(map(_bytes, content.values()))
+    return sum(map(_bytes, content)) if isinstance(content, list | tuple) else 0
+
+
+def _flush(folder: Path) -> None:
+    """Have the name on disk, too."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _seal(content: "hashlib._Hash", size: int, about: Mapping[str, Any]) -> dict[str, Any]:
+    body = {**about, "bytes": size}
+    whole = content.copy()
+    whole.update(json.dumps(body, sort_keys=True).encode())
+    return {**body, "sha256": whole.hexdigest()}
+
+
+def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
+    while size > 0 and (chunk := file.read(min(size, 1 << 20))):
+        size -= len(chunk)
+        yield chunk
+
+
+def verified(path: Path) -> dict[str, Any]:
+    """What a sealed file says of itself, if every byte of it is as it was written.
+
+    Raises:
+        Damaged: if not.
+    """
+    found = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL))
+            ending = file.read().rpartition(b"\n")[2]
+            seal = json.loads(ending)
+            file.seek(0)
+            for chunk in _chunks(file, size - len(ending) - 1):
+                found.update(chunk)
+        about = {k: v for k, v in seal.items() if k not in ("bytes", "sha256")}
+        if seal != _seal(found, size - len(ending) - 1, about):
+            raise Damaged("it is not what was written")
+    except (OSError, ValueError, AttributeError) as error:
+        raise Damaged(f"it is not whole ({error})") from error
+    return about
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, sealed or not, without executing anything in it."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a writer that was killed left half made."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        path.unlink(missing_ok=True)

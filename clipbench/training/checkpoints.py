@@ -1,0 +1,84 @@
+"""Which epochs' weights are kept besides the best and the last, and when training ends early."""
+
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.trainer.states import TrainerFn
+
+from clipbench.core.errors import Refused
+from clipbench.inference import averages, saved_model
+from clipbench.metrics import intervals
+from clipbench.models.base import Classifier
+from clipbench.training.callbacks import AtomicCheckpointIO, Recorder
+
+
+def _file(run: Path, epoch: int) -> Path:
+    return run / "checkpoints" / f"epoch-{epoch:02d}.ckpt"
+
+
+class Keep(Callback):
+    """Keeps the weights of trained epochs as they were evaluated, an average if there is one.
+
+    Args:
+        recorder: writes the whole of each epoch before this does; its metric says which is best.
+        which: ``all``, or how many of the best.
+    """
+
+    def __init__(self, recorder: Recorder, which: str | int) -> None:
+        self.recorder, self.which = recorder, which
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the recorder's: take the weights out of the last checkpoint."""
+        trains: bool = trainer.state.fn == TrainerFn.FITTING
+        if getattr(pl_module, "split", None) != "val" or not trains or not trainer.is_global_zero:
+            return
+        rows, folder = self.recorder.curve[1:], self.recorder.folder
+        best = sorted(
+            (row for row in rows if row.get(self.recorder.metric) is not None),
+            key=lambda row: -intervals.goodness(self.recorder.metric, row[self.recorder.metric]),
+        )
+        kept = {row["epoch"] for row in (rows if self.which == "all" else best[: int(self.which)])}
+        if (epoch := rows[-1]["epoch"]) in kept:
+            last = folder / "checkpoints" / "last.ckpt"
+            whole = torch.load(last, map_location="cpu", weights_only=True)
+            weights_alone = {"epoch": epoch, "state_dict": whole["state_dict"]}
+            AtomicCheckpointIO().save_checkpoint(weights_alone, _file(folder, epoch))
+        for row in rows:
+            if row["epoch"] not in kept:
+                _file(folder, row["epoch"]).unlink(missing_ok=True)
+
+
+def early_stopping(metric: str, patience: int) -> EarlyStopping:
+    """Lightning's, on a metric of val; the epochs before training do not count.
+
+    Args:
+        metric: ``val/<name>``.
+        patience: how many epochs in a row may pass without a better one.
+    """
+    mode = "max" if intervals.goodness(metric, 1.0) > 0 else "min"
+    return EarlyStopping(metric, patience=patience, mode=mode)
+
+
+def stopped(trainer: Trainer) -> int | None:
+    """The epoch, the first of which is 1, after which early stopping ended training, if it did."""
+    ends = [c.stopped_epoch for c in trainer.early_stopping_callbacks if c.stopped_epoch]
+    return min(ends) + 1 if ends else None
+
+
+def at_epoch(run: str | Path, epoch: int) -> Classifier:
+    """The classifier of a run as it was after an epoch that ``keep`` kept, in eval mode.
+
+    Args:
+        run: a run's folder.
+        epoch: the first is 1.
+
+    Raises:
+        Refused: if there is no completed run in it, or that epoch was not kept.
+    """
+    classifier, file = saved_model.classifier(run), _file(Path(run), epoch)
+    if not file.is_file():
+        raise Refused(f"{run} kept no epoch {epoch}; run it anew with keep=all")
+    averages.load_checkpoint(classifier, file)
+    return classifier

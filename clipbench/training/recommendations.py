@@ -1,0 +1,282 @@
+"""What to choose for a dataset, a model and a way of tuning, and why; what is off the usual path.
+
+Sources: the OpenCLIP fine-tuning guide (its table of learning rates, its checklist), big_vision's
+configs/transfer.py, CLIP's paper (Radford et al. 2021), WiSE-FT, FLYP and FT-CLIP.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from clipbench.datamodules.base import ClassificationDataModule
+from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.strategies.base import Strategy
+from clipbench.strategies.lit import LiT
+from clipbench.strategies.published_ranges import FROZEN, FULL, GUIDE, PARTIAL, SCRATCH
+from clipbench.training.sanity_checks import reads_text
+
+
+def kind(strategy: Strategy, *, scratch: bool = False) -> str:
+    """Return the row of the guide's table that a strategy falls under, by what it freezes.
+
+    Args:
+        strategy: of the run.
+        scratch: whether the model starts from random weights.
+    """
+    if scratch or isinstance(strategy, LiT):  # LiT's text tower is new
+        return SCRATCH
+    depths = [vars(strategy).get(key, 0) for key in ("freeze_depth", "text_freeze_depth")]
+    if strategy.reads_features or "all" in depths:
+        return FROZEN
+    return PARTIAL if any(depths) else FULL
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a choice may depend on.
+
+    Attributes:
+        pictures: in an epoch; each as often as it has captions, where all are taken.
+        classes: how many; none where there are captions in their stead.
+        clip: whether the model has a text side.
+        strategy: what is trained.
+        lr: that the strategy's own file recommends, or else the model's.
+        source: whose file that is: ``conf/strategy`` or ``conf/model``.
+        weight_decay: that the model's file recommends.
+        gpu: whether there is one to train on.
+        scratch: whether the model starts from random weights.
+    """
+
+    pictures: int
+    classes: int
+    clip: bool
+    strategy: Strategy
+    lr: float
+    source: str
+    weight_decay: float
+    gpu: bool
+    scratch: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The row of the guide's table."""
+        return kind(self.strategy, scratch=self.scratch)
+
+    @property
+    def shots(self) -> float:
+        """Pictures a class; without classes there are never few of them."""
+        return self.pictures / self.classes if self.classes else math.inf
+
+
+def facts(
+    config: Mapping[str, Any],
+    strategy: Strategy,
+    data: ClassificationDataModule | CaptionDataModule,
+) -> Facts:
+    """The facts of a run, from its config, before any weights are looked for."""
+    model, own = config["model"]["recommended"], config["strategy"].get("recommended", {})
+    accelerator = config["trainer"]["accelerator"]
+    return Facts(
+        pictures=len(data.epoch),
+        classes=len(data.classes),
+        clip=reads_text(config["model"]),
+        strategy=strategy,
+        lr=own.get("lr", model["lr"]),
+        source="conf/strategy" if "lr" in own else "conf/model",
+        weight_decay=model["weight_decay"],
+        gpu=accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()),
+        scratch=config["model"].get("pretrained", "") is None,
+    )
+
+
+def outside(facts: Facts, recipe: Mapping[str, Any]) -> list[str]:
+    """A warning of what lies outside the guide's range for a way of tuning a CLIP, if anything.
+
+    A learning rate that the strategy's own file recommends is taken as it is, and so is the model's
+    in full fine-tuning, which is what it is for. Warm-up counts where it
+    is given in steps: the guide's are of sets of millions of pictures, and as a share of a smaller
+    run they would say nothing. For the same reason a small set may take as many epochs as
+    ``recipe=auto`` would.
+
+    Args:
+        facts: of the run.
+        recipe: ``lr``, ``batch_size``, ``warmup_steps``, ``epochs`` and ``steps``.
+    """
+    if not facts.clip or not facts.strategy.trains:
+        return []
+    name, found = facts.kind, []
+    meant = facts.source == "conf/strategy" or name in (FULL, SCRATCH)
+    usual = meant and recipe["lr"] == facts.lr
+    asked = {
+        "lr": None if usual else recipe["lr"],
+        "warmup_steps": recipe["warmup_steps"],
+        "epochs": recipe["epochs"] if recipe["steps"] is None else None,
+    }
+    for key, value in asked.items():
+        low, high = getattr(GUIDE[name], key)
+        most = max(high, _epochs(facts, recipe)[0]) if key == "epochs" else high
+        if value is not None and not low <= value <= most:
+            said = f"{low:g} or more" if high in (math.inf, low) else f"{low:g} to {high:g}"
+            found.append(f"{key}={value:g} ({said})")
+    if not found:
+        return []
+    return [f"outside the OpenCLIP guide's range for {name}: {', '.join(found)}"]
+
+
+def sluggish(ema: float | str | None, steps: int) -> list[str]:
+    """A warning of an average that is still mostly the weights from before the training, if it is.
+
+    Args:
+        ema: the root's key.
+        steps: of the run.
+    """
+    stale = ema**steps if isinstance(ema, int | float) else 0.0
+    if stale < 0.1:
+        return []
+    return [
+        f"ema={ema:g} leaves {stale:.0%} of the first step's weights in the average after {steps} "
+        "steps; ema=auto fits the run"
+    ]
+
+
+def late(strategy: Strategy, epochs: int) -> list[str]:
+    """A warning of stages of unfreezing that would begin after the last epoch, if there are."""
+    starts = [start for start, _ in getattr(strategy, "stages", [])]
+    never = [str(start) for start in starts if start >= epochs]
+    if not never:
+        return []
+    return [
+        f"strategy.stages: what should begin once {' and '.join(never)} epochs are over never "
+        f"does in epochs={epochs}; begin earlier, or train for longer"
+    ]
+
+
+def warnings(facts: Facts, recipe: Mapping[str, Any], steps: int) -> list[str]:
+    """What a run of some steps should be warned of, if anything."""
+    told = [*outside(facts, recipe), *sluggish(recipe["ema"], steps)]
+    return [*told, *late(facts.strategy, recipe["epochs"])]
+
+
+Choice = tuple[Any, str]
+
+
+def _batch_size(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    most, whose = (256, "FLYP's, for one GPU") if facts.gpu else (64, "for a machine without GPU")
+    steps = 8
+    size = min(most, 2 ** int(math.log2(max(16, facts.pictures / steps))))
+    return size, (
+        f"at most {most}, {whose}, and {steps} steps an epoch from {facts.pictures:,} pictures: "
+        "the blog's 512 left Flowers102 two"
+    )
+
+
+def _epochs(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    low, high = GUIDE[FROZEN if kind(facts.strategy) == FROZEN else FULL].epochs
+    steps = math.ceil(facts.pictures / values["batch_size"])
+    return min(20, max(int(low), math.ceil(500 / steps))), (
+        f"500 steps, as big_vision's for Flowers102 and Pets, are {500 / steps:.1f} epochs of "
+        f"{steps}, within {low:g} to 20; the guide has {low:g} to {high:g}, of larger sets"
+    )
+
+
+def _warmup(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    total = values["epochs"] * math.ceil(facts.pictures / values["batch_size"])
+    total = values["steps"] or total
+    if total < 1000:
+        return 0.2, f"{total} steps are few: big_vision warms up 100 of 500"
+    return 0.1, f"of {total:,} steps, as recipe=default"
+
+
+def _lr(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    name = facts.kind
+    # A strategy's own is for what it does, and a supervised network is no CLIP.
+    if not facts.clip or facts.source == "conf/strategy" or name == FULL:
+        return facts.lr, f"what {facts.source} recommends, with its source there"
+    if name == SCRATCH:
+        return float(f"{GUIDE[name].middle:.2g}"), f"the middle of the OpenCLIP guide's for {name}"
+    factor = round(GUIDE[name].middle / GUIDE[FULL].middle)
+    return facts.lr * factor, (
+        f"the model's {facts.lr:g} times {factor}: so far {name} lies above full fine-tuning in "
+        "the OpenCLIP guide"
+    )
+
+
+def _weight_decay(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    base = facts.weight_decay
+    if facts.clip and facts.shots < 20:
+        return 2 * base, (
+            f"twice the model's {base:g} for {facts.shots:.0f} pictures a class: the guide raises "
+            "it against overfitting"
+        )
+    return base, "what conf/model recommends, with its source there"
+
+
+def _label_smoothing(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    if facts.classes >= 100:
+        return 0.1, f"FT-CLIP's, for many classes: {facts.classes}"
+    if not facts.classes:
+        return 0.0, "captions are no classes"
+    return 0.0, f"WiSE-FT has none; FT-CLIP's 0.1 is for many classes, not {facts.classes}"
+
+
+# In this order: what is further down reads what was chosen before.
+_RULES: dict[str, Callable[[Facts, Mapping[str, Any]], Choice]] = {
+    "batch_size": _batch_size,
+    "epochs": _epochs,
+    "warmup": _warmup,
+    "lr": _lr,
+    "weight_decay": _weight_decay,
+    "label_smoothing": _label_smoothing,
+}
+
+
+def chosen(recipe: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], list[str]]:
+    """Values for what a recipe leaves null, and the reason of each.
+
+    batch_size: 64, with a GPU 256, but no more than leaves 8 steps an epoch. epochs: as many as
+    make 500 steps, within 5 to 20 (10 to 20 for a frozen encoder); the guide's 5 to 10 are of sets
+    whose epochs are longer. warmup: a fifth of a run under
+    1,000 steps, else a tenth. lr: the strategy's own, or the model's; for a CLIP times 5 if blocks
+    are frozen and 10 if a whole encoder is, as the middles of the guide's ranges are. weight_decay:
+    the model's; for a CLIP and under 20 pictures a class twice that. label_smoothing: 0.1 from 100
+    classes up. And, for what is null at all, what :func:`proposals` says.
+
+    Args:
+        recipe: with the root's keys in their place.
+        facts: of the run.
+
+    Returns:
+        Values by key, and lines to print.
+    """
+    missing = [key for key in _RULES if recipe[key] is None]
+    values, reasons = dict(recipe), []
+    for key in missing:
+        values[key], why = _RULES[key](facts, values)
+        reasons.append(f"{key}={values[key]:g}: {why}")
+    if missing:
+        reasons += proposals(facts)
+    return {key: values[key] for key in missing}, reasons
+
+
+def proposals(facts: Facts) -> list[str]:
+    """Whether to fine-tune at all, and how deep: lines to print, nothing that is changed."""
+    few, found = f"{facts.shots:.0f} pictures a class", []
+    if facts.clip and facts.shots < 4:
+        found.append(
+            f"{few}: compare strategy=zero_shot, as good as a linear probe on 4 a class on average "
+            "(Radford et al. 2021)"
+        )
+    elif facts.shots < 16:
+        found.append(
+            f"{few}: compare strategy=linear_probe, which cannot distort the features, or lp_ft "
+            "(Kumar et al. 2022)"
+        )
+    if facts.kind == FULL and facts.shots < 100:
+        found.append(
+            f"{few}: compare a freeze_depth of half the blocks (6 of a ViT-B's 12): the guide's "
+            "advice for small sets, and 0.1 % dearer on ImageNet (FT-CLIP, figure 3)"
+        )
+    return [f"proposal: {line}" for line in found]

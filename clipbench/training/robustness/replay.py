@@ -1,0 +1,115 @@
+"""Pictures of another dataset in each batch, against forgetting: ``mix=DATASET``."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from clipbench.core import distributed
+from clipbench.core.errors import Refused
+from clipbench.models.base import Classifier, ImageTower
+from clipbench.strategies.base import Batch, Strategy
+from clipbench.training.robustness.auxiliary_dataset import OtherTask
+from clipbench.transforms.preprocess import Augment
+
+
+def rows(batch_size: int, fraction: float) -> tuple[int, int]:
+    """How many rows of a batch are the dataset's own, and how many are mixed in.
+
+    Raises:
+        Refused: if either would be none.
+    """
+    mixed = round(batch_size * fraction)
+    if not 0 < mixed < batch_size:
+        raise Refused(
+            f"mix_fraction={fraction} of batch_size={batch_size} is {mixed} rows of the other "
+            "dataset; leave some for both"
+        )
+    return batch_size - mixed, mixed
+
+
+class Mixed(OtherTask):
+    """Cross-entropy over another dataset's classes, through a head of text that does not train.
+
+    The same tower is asked; its own head is not. What FLYP's code calls ``replay_data`` and never
+    reads (locuslab/FLYP, src/args.py) is here done for every strategy that trains an image tower.
+
+    Args:
+        node: the config of a dataset.
+        seed: of the run.
+        weight: of its loss, beside the strategy's own.
+    """
+
+    def __init__(self, node: Mapping[str, Any], seed: int, weight: float) -> None:
+        super().__init__(node, "mix", seed)
+        self.weight = weight
+        self.data.splits = {"train": self.data.splits["train"]}
+        self.kept: nn.Linear | None = None
+
+    def ready(
+        self, tower: ImageTower, strategy: Strategy, batch_size: int, augment: Augment
+    ) -> None:
+        """Prepare for training, with the head as the text tower makes it at the start.
+
+        Raises:
+            Refused: for a model without text, or a strategy that sees no picture while it trains.
+        """
+        if strategy.reads_features or not strategy.trains:
+            raise Refused("mix=... is for an image tower that trains; use strategy=finetune")
+        self.attach(tower, batch_size, augment)
+        self.kept = self.head(tower)
+        if self.kept is None:
+            raise Refused("mix=... needs a model with text, to make a head of the other classes")
+
+    def __call__(self, classifier: Classifier, batch: Batch) -> Tensor:
+        """The weighted loss of a batch of the other dataset."""
+        assert self.kept is not None
+        head = self.kept.to(batch["image"])
+        asked = Classifier(classifier.tower, head, meaningful=True)
+        return self.weight * F.cross_entropy(asked(batch["image"]), batch["label"])
+
+
+class Zipped:
+    """Batches of a dataset, each with one of another dataset as its ``mixed``.
+
+    The other is begun anew as often as the first needs it; its order, too, is a function of
+    (seed, epoch) alone.
+
+    Args:
+        own: sets the length of an epoch.
+        other: with a sampler that is told its epoch, as ``own``'s is.
+    """
+
+    def __init__(self, own: DataLoader[Any], other: DataLoader[Any]) -> None:
+        self.own, self.other, self.epoch, self.first = own, other, 0, 0
+        self.sampler = self  # whom the Trainer tells the epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        if epoch != self.epoch:
+            self.epoch, self.first = epoch, 0
+        self.own.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+
+    def begin(self, epoch: int, row: int) -> None:
+        """Go on in the midst of an epoch, whose rows before this one of ``own`` have been seen."""
+        assert self.own.batch_size is not None
+        self.epoch, self.first = epoch, row // (self.own.batch_size * distributed.here.world)
+        self.own.sampler.begin(epoch, row)  # type: ignore[attr-defined]
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def _endless(self) -> Iterator[dict[str, Any]]:
+        passes = -(-len(self.own) // len(self.other))
+        done, batches = divmod(self.first, len(self.other))
+        rows = batches * (self.other.batch_size or 0) * distributed.here.world
+        for n in range(self.epoch * passes + done, (self.epoch + 1) * passes):
+            self.other.sampler.begin(n, rows)  # type: ignore[attr-defined]
+            rows = 0
+            yield from self.other
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch, mixed in zip(self.own, self._endless(), strict=False):
+            yield {**batch, "mixed": mixed}

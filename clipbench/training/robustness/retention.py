@@ -1,0 +1,58 @@
+"""What a model still knows of another dataset while it is tuned on one: its forgetting."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor
+
+from clipbench.core import distributed
+from clipbench.models.base import Classifier, ImageTower
+from clipbench.training.robustness.auxiliary_dataset import OtherTask
+
+
+class Retention(OtherTask):
+    """The metrics of another dataset's test split (val where it has none).
+
+    Args:
+        node: the config of a dataset.
+        seed: of the run.
+    """
+
+    def __init__(self, node: Mapping[str, Any], seed: int) -> None:
+        super().__init__(node, "retention", seed)
+        self.split = "test" if "test" in self.data.splits else "val"
+        # The rest is not read, and need not be right.
+        self.data.splits = {self.split: self.data.splits[self.split]}
+        self.trainer: Trainer | None = None
+
+    def ready(self, tower: ImageTower, trainer: Trainer, batch_size: int) -> bool:
+        """Prepare for being asked; False for a model that can make no head of the classes."""
+        self.attach(tower, batch_size)
+        self.trainer = trainer
+        return self.head(tower) is not None
+
+    def __call__(self, classifier: Classifier) -> dict[str, float]:
+        """``retention/<metric>`` of the tuned towers; the tuned head is not asked.
+
+        Args:
+            classifier: in eval mode, on its device.
+        """
+        assert self.trainer is not None
+        head = self.head(classifier.tower)
+        assert head is not None
+        asked = Classifier(classifier.tower, head, meaningful=True)
+        logits, labels, index = list[Tensor](), list[Tensor](), list[Tensor]()
+        context = self.trainer.precision_plugin.forward_context
+        # A loader draws a seed; training goes on as if nobody had looked.
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            for batch in self.data.eval_dataloader(self.split):
+                with context():
+                    scores = asked(batch["image"].to(head.weight))
+                logits.append(scores.float().cpu())
+                labels.append(batch["label"])
+                index.append(batch["index"])
+        found = (distributed.whole(torch.cat(part), torch.cat(index)) for part in (logits, labels))
+        values = self.data.measure(self.split, *found)
+        return {f"retention/{name}": value for name, value in values.items()}

@@ -1,0 +1,155 @@
+"""WiSE-FT and its kin in a run: the line from its start to its end, evaluated at any points."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipbench.core.errors import Refused
+from clipbench.metrics import intervals
+from clipbench.models import weight_averaging
+from clipbench.models.weight_averaging import State
+from clipbench.strategies.base import logits
+from clipbench.training.evaluation import Evaluation, copied
+
+KINDS = ("wise_ft", "fisher", "paint")
+STATISTICS = ("average", "reestimate")
+FISHER_PICTURES = 256  # of train; one backward pass each
+STATISTICS_PICTURES = 2048
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Which averages of start and end are asked for.
+
+    Attributes:
+        alphas: of the end; 0 is the start.
+        kind: ``wise_ft``; ``fisher``, weighted by Fisher information; ``paint``, with a head that
+            does not train.
+        statistics: of BatchNorm: ``average`` or ``reestimate``.
+    """
+
+    alphas: Sequence[float]
+    kind: str = "wise_ft"
+    statistics: str = "average"
+
+
+def asked(config: Mapping[str, Any]) -> Merge | None:
+    """What the root keys ``alphas``, ``merge`` and ``merge_bn`` ask for; None for nothing.
+
+    Args:
+        config: ``alphas`` is a list, or the number of equal steps from 0 to 1.
+
+    Raises:
+        Refused: for values that there are not.
+    """
+    alphas, kind, statistics = (config[k] for k in ("alphas", "merge", "merge_bn"))
+    if kind not in KINDS:
+        raise Refused(f"no merge={kind}; there are {', '.join(KINDS)}")
+    if statistics not in STATISTICS:
+        raise Refused(f"no merge_bn={statistics}; there are {', '.join(STATISTICS)}")
+    if alphas is None:
+        return None
+    if isinstance(alphas, int) and not isinstance(alphas, bool) and alphas > 0:
+        alphas = [round(k / alphas, 6) for k in range(alphas + 1)]
+    numbers = alphas if isinstance(alphas, list) else []
+    if not numbers or not all(isinstance(a, int | float) and 0 <= a <= 1 for a in numbers):
+        raise Refused(f"alphas={alphas} are no numbers from 0 to 1; use alphas=10 or alphas=[0.5]")
+    return Merge(sorted({float(alpha) for alpha in alphas}), kind, statistics)
+
+
+@dataclass
+class Curve:
+    """The metrics along the line from start to end.
+
+    Attributes:
+        rows: ``{"alpha", "<split>/<metric>", ...}``, val and the retention task included.
+        alpha: the best on val by the metric of selection; of equals the nearest to the start,
+            which has forgotten least.
+        weights: of the classifier there.
+        outputs: of the module there, by split.
+    """
+
+    rows: list[dict[str, float]]
+    alpha: float
+    weights: State
+    outputs: Mapping[str, Mapping[str, Tensor]]
+
+    def final(self) -> dict[str, float]:
+        """The same numbers flat, ``<split>/<metric>@alpha=0.5``."""
+        return {
+            f"{name}@alpha={row['alpha']:g}": value
+            for row in self.rows
+            for name, value in row.items()
+            if name != "alpha"
+        }
+
+
+def alpha_curve(
+    evaluate: Evaluation, merge: Merge, ends: tuple[State, State], metric: str, seed: int
+) -> Curve:
+    """Evaluate averages of start and end; the classifier is left with the last.
+
+    Args:
+        evaluate: its splits are val and those read once.
+        merge: which averages.
+        ends: weights before training, and of the chosen epoch.
+        metric: of selection, ``val/<metric>``.
+        seed: of what is drawn of train.
+    """
+    classifier = evaluate.module.classifier
+    names = ["val", *evaluate.data.evaluation_splits]
+    fishers = None
+    if merge.kind == "fisher":
+        fishers = (_fisher(evaluate, ends[0], seed), _fisher(evaluate, ends[1], seed))
+    rows: list[dict[str, float]] = []
+    best: tuple[float, float, State, dict[str, dict[str, Tensor]]] | None = None
+    for alpha in merge.alphas:
+        classifier.load_state_dict(dict(_between(merge, ends, alpha, fishers)))
+        if merge.statistics == "reestimate" and 0 < alpha < 1:
+            reestimate(evaluate, seed)
+        rows.append({"alpha": alpha, **evaluate(names)})
+        score = intervals.goodness(metric, rows[-1][metric])
+        if best is None or score > best[0]:
+            best = (score, alpha, copied(classifier), dict(evaluate.outputs))
+    assert best is not None
+    return Curve(rows, *best[1:])
+
+
+def _between(
+    merge: Merge, ends: tuple[State, State], alpha: float, fishers: tuple[State, State] | None
+) -> State:
+    if fishers is not None:
+        return weight_averaging.fisher_merge(*ends, alpha, fishers)
+    kept = ("head.",) if merge.kind == "paint" else ()
+    return weight_averaging.interpolate(*ends, alpha, kept)
+
+
+def _fisher(evaluate: Evaluation, weights: State, seed: int) -> State:
+    """The Fisher information of what trains, at one end."""
+    module = evaluate.module
+    module.classifier.load_state_dict(dict(weights))
+    module.to(evaluate.trainer.strategy.root_device).eval()
+    module.strategy.refresh(module.classifier)
+    own = {n: p for n, p in module.classifier.named_parameters() if p.requires_grad}
+    kind = "features" if module.strategy.reads_features else "image"
+    return weight_averaging.fisher(
+        lambda row: logits(module.classifier, {kind: row}),
+        own,
+        (batch[kind] for batch in evaluate.train_rows(FISHER_PICTURES, seed, 1)),
+        torch.Generator().manual_seed(seed),
+    )
+
+
+def reestimate(evaluate: Evaluation, seed: int) -> None:
+    """BatchNorm's statistics of the image tower anew, on pictures of train."""
+    module = evaluate.module
+    if module.strategy.reads_features:
+        return  # the image tower is the same at both ends
+    size = min(evaluate.data.batch_size, len(evaluate.data.splits["train"]))
+    batches = evaluate.train_rows(STATISTICS_PICTURES, seed, size)
+    tower = module.to(evaluate.trainer.strategy.root_device).classifier.tower.trained()
+    # The last batch may be one picture, whose statistics say nothing.
+    weight_averaging.reestimate(tower, (b["image"] for b in batches if len(b["label"]) == size))

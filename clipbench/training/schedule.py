@@ -1,0 +1,183 @@
+"""Parameter groups, optimiser and schedule: how far a run gets in the steps that it has."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from clipbench.core.errors import Refused
+
+Group = dict[str, Any]
+Layers = Sequence[Sequence[nn.Parameter]]
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: not to norms, biases, class and position embeddings.
+
+    open_clip's and timm's rule: nothing of one dimension, and no embedding that is added.
+    """
+    added = ("positional_embedding", "class_embedding", "pos_embed", "cls_token")
+    return parameter.ndim > 1 and not name.endswith(added)
+
+
+def layer_scales(layers: Layers, decay: float) -> dict[int, tuple[int, float]]:
+    """Of each parameter its layer's number and its share of the learning rate, by ``id``.
+
+    The rule of BEiT, FT-CLIP and timm: with L blocks, the stem is layer 0 and block i layer i,
+    at ``decay ** (L + 1 - i)``. What follows the last block (final norm, projection) belongs to
+    that block, as timm's tables have it. The head is layer L + 1, at 1; it is in no layer here.
+
+    Args:
+        layers: the L + 2 groups of ``ImageTower.layers()``.
+        decay: of the learning rate from a layer to the one before it.
+    """
+    last = len(layers) - 2
+    return {
+        id(parameter): (min(i, last), decay ** (last + 1 - min(i, last)))
+        for i, layer in enumerate(layers)
+        for parameter in layer
+    }
+
+
+def param_groups(
+    named: Iterable[tuple[str, nn.Parameter]],
+    *,
+    name: str,
+    lr: float,
+    weight_decay: float,
+    decay_all: bool,
+    layers: Layers = (),
+    layer_decay: float = 1.0,
+) -> list[Group]:
+    """The trainable parameters among some, in a group with weight decay and a group without.
+
+    With layer-wise decay there are two such groups for each layer. Its learning rate is written
+    into them: timm writes a ``lr_scale``, which torch's optimisers and schedulers do not read.
+
+    Args:
+        named: parameters with their names.
+        name: what the groups are called in the record: ``<name>``, ``<name>, no decay``, or
+            ``<name>, layer 3`` and so on.
+        lr: peak learning rate, of what is in no layer and of everything without layer-wise decay.
+        weight_decay: of the groups that have it.
+        decay_all: WiSE-FT's one group, with decay on norms, biases and embeddings too.
+        layers: ``ImageTower.layers()``, for layer-wise decay; see :func:`layer_scales`.
+        layer_decay: 1 is off.
+    """
+    scales = layer_scales(layers, layer_decay) if layer_decay != 1 else {}
+    groups: dict[tuple[int, bool], Group] = {}
+    for n, parameter in named:
+        if not parameter.requires_grad:
+            continue
+        layer, scale = scales.get(id(parameter), (len(layers), 1.0))
+        decayed = decay_all or decays(n, parameter)
+        called = name if layer == len(layers) else f"{name}, layer {layer}"
+        group = {
+            "name": called if decayed else f"{called}, no decay",
+            "params": [],
+            "lr": lr * scale,
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        groups.setdefault((layer, not decayed), group)["params"].append(parameter)
+    return [groups[position] for position in sorted(groups)]
+
+
+def optimizer(
+    groups: list[Group], *, name: str, betas: tuple[float, float], eps: float, momentum: float
+) -> torch.optim.Optimizer:
+    """AdamW or SGD over parameter groups that carry their own lr and weight decay.
+
+    AdamW without weight decay is Adam.
+
+    Raises:
+        Refused: for another name.
+    """
+    if name == "adamw":
+        return torch.optim.AdamW(groups, betas=betas, eps=eps)
+    if name == "sgd":
+        return torch.optim.SGD(groups, momentum=momentum)
+    raise Refused(f"recipe.optimizer={name} is not known; use adamw or sgd")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up, then half a cosine to ``min_lr``, stepped once per optimiser step.
+
+    The rule of WiSE-FT (src/models/utils.py, ``cosine_lr``): step s of the warm-up has
+    ``lr * (s + 1) / warmup``.
+
+    Attributes:
+        total: optimiser steps of the run.
+        warmup: optimiser steps of warm-up; may exceed ``total``, and is then never over.
+        floor: the last learning rate as a share of the peak.
+    """
+
+    total: int
+    warmup: int
+    floor: float = 0.0
+
+    def factor(self, step: int) -> float:
+        """The learning rate at a step, as a share of the one asked for."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.total - self.warmup)
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    @property
+    def peak(self) -> float:
+        """The highest factor that the run reaches; below 1 if the warm-up never ends."""
+        return min(1.0, self.total / self.warmup) if self.warmup else 1.0
+
+
+def plan(
+    *,
+    batches: int,
+    epochs: int,
+    warmup: float,
+    warmup_steps: int | None,
+    steps: int | None = None,
+    lr: float | None = None,
+    min_lr: float = 0.0,
+) -> Schedule:
+    """Return the schedule of a run, from its size.
+
+    Args:
+        batches: optimiser steps of an epoch.
+        epochs: passes over the train split, unless ``steps`` says it literally.
+        warmup: as a share of the run, unless ``warmup_steps`` says it literally.
+        warmup_steps: optimiser steps.
+        steps: optimiser steps of the whole run.
+        lr: the peak; None or 0 where nothing is to move.
+        min_lr: where the learning rate ends.
+
+    Raises:
+        Refused: for an end below 0 or above the peak, to which the learning rate would rise.
+    """
+    # Without batches there is nothing to train, however many steps are asked for.
+    total = epochs * batches if steps is None or not batches else steps
+    warm = round(warmup * total) if warmup_steps is None else warmup_steps
+    if batches and not 0 <= min_lr <= (lr or 0.0):
+        raise Refused(
+            f"recipe.min_lr={min_lr:g}: the learning rate falls to it from lr={lr or 0:g}. Use a "
+            "number from 0 to lr."
+        )
+    return Schedule(total=total, warmup=warm, floor=min_lr / lr if batches and lr else 0.0)
+
+
+def ema_decay(ema: float | str | None, steps: int) -> float | None:
+    """The decay of the average that a run of some steps has.
+
+    FT-CLIP's 0.9998 averages over 1 / (1 - 0.9998) = 5,000 of its 31,250 steps, 16 % of the run.
+    On Flowers102's 80 steps the same decay would leave 98 % of the weights as they were at first.
+    ``auto`` takes that 16 % of whatever the run has: decay = 1 - 1 / (0.16 steps).
+
+    Args:
+        ema: a decay, ``auto``, or None for no average.
+        steps: optimiser steps of the run.
+    """
+    if ema == "auto":
+        return max(0.0, 1 - 1 / max(1.0, 0.16 * steps))
+    return None if ema is None else float(ema)

@@ -1,0 +1,97 @@
+"""What a run adds to its TensorBoard events at its end, from its files: a part of a second."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clipbench.core import spreadsheet
+from clipbench.core.errors import Refused
+from clipbench.datamodules.base import DataModule
+from clipbench.loading.split import Split
+from clipbench.metrics import confusion
+from clipbench.metrics.confusion import Counts
+from clipbench.reporting.tensorboard import boards, hparams, mosaics
+
+WORST, MISTAKES = 20, 18  # how many classes and pictures are shown
+MOST = 360  # classes of which the whole matrix is drawn, two pixels each
+
+
+def add(folder: Path, record: Mapping[str, Any], data: DataModule) -> str | None:
+    """Add hyperparameters, metrics and pictures to the events of a run, if it keeps any.
+
+    Args:
+        folder: the run's, with all of its files.
+        record: of the run, with its final metrics.
+        data: with its pictures.
+
+    Returns:
+        Why they are lacking, if they are: pictures for a dashboard are no reason to lose a run.
+    """
+    events = sorted(folder.glob("events.out.tfevents.*"))
+    if not events:
+        return None
+    try:
+        step = record["selection"]["epoch"] or 0
+        boards.append(events[-1], _told(folder, record, data.splits), step)
+    except Exception as error:
+        return f"TensorBoard lacks the end of this run: {type(error).__name__}: {error}"
+    return None
+
+
+def _told(folder: Path, record: Mapping[str, Any], splits: Mapping[str, Split]) -> list[Any]:
+    told = list(hparams.session(record))
+    if (folder / "predictions.parquet").is_file():
+        told += _classes(folder, "test" if "test" in splits else "val", splits)
+    if (folder / "alpha_curve.png").is_file():
+        told.append(boards.png("alpha curve", (folder / "alpha_curve.png").read_bytes()))
+    return told
+
+
+def _classes(folder: Path, name: str, splits: Mapping[str, Split]) -> Iterator[Any]:
+    """The confusion matrix, the worst classes, and the mistakes that it was surest of."""
+    table = spreadsheet.read(folder / "per_class.csv", ["class", "confused_with"])
+    table = table[table["split"] == name]
+    matrix = confusion.read(folder / "confusion.npz")[name]
+    yield _confusion(matrix, table["class"].tolist(), name)
+    table = table[table["n"] > 0].astype({"recall": float})
+    worst = table.sort_values("recall", kind="stable").head(WORST)
+    rows = [
+        (row["class"], f"{row['recall']:.3f}", row["n"], row["confused_with"])
+        for row in worst.to_dict("records")
+    ]
+    yield boards.table(
+        f"worst classes, {name}", ("class", "recall", "pictures", "most taken for"), rows
+    )
+    classes = dict(zip(table["label"], table["class"], strict=True))
+    yield from _mistakes(folder, name, splits[name], classes)
+
+
+def _confusion(matrix: Counts, classes: Sequence[str], name: str) -> Any:
+    """The whole matrix; of more than :data:`MOST` classes, those with the most errors."""
+    if len(classes) <= MOST:
+        return boards.image(f"confusion, {name}", mosaics.confusion(matrix.toarray(), classes))
+    worst = confusion.most_confused(matrix, mosaics.NAMED)
+    counts = matrix[worst][:, worst].toarray()
+    title = f"confusion, {name}, {len(worst)} of {len(classes):,} classes with the most errors"
+    names = [classes[label] for label in worst]
+    return boards.image(title, mosaics.confusion(counts, names, matrix.sum(1)[worst]))
+
+
+def _mistakes(folder: Path, name: str, split: Split, classes: Mapping[int, str]) -> Iterator[Any]:
+    said = pd.read_parquet(folder / "predictions.parquet", filters=[("split", "==", name)])
+    wrong = said[said["prediction"] != said["label"]].sort_values(
+        "probability", ascending=False, kind="stable"
+    )
+    place = {one: i for i, one in enumerate(split.ids)}
+    pictures, lines = [], []
+    for row in wrong.head(MISTAKES).to_dict("records"):
+        try:
+            pictures.append(split.picture(place[row["id"]]))
+        except Refused:  # gone since it was read
+            continue
+        taken = classes.get(row["prediction"], str(row["prediction"]))
+        lines.append((classes[row["label"]], f"as {taken}", f"{row['probability']:.0%} sure"))
+    if pictures:
+        yield boards.image(f"surest mistakes, {name}", mosaics.grid(pictures, lines))

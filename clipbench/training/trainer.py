@@ -1,0 +1,90 @@
+"""Lightning's Trainer as a config has it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy
+
+from clipbench.core import distributed, environment
+from clipbench.core.config.instantiate import build
+from clipbench.core.console import console
+from clipbench.core.errors import Refused
+from clipbench.training.callbacks import AtomicCheckpointIO
+
+
+class Ranks(DDPStrategy):
+    """Lightning's, but for evaluation, in which ranks may have more batches than others."""
+
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Past DDP's wrapper, which makes the ranks wait for one another at each batch."""
+        assert self.lightning_module is not None
+        with self.precision_plugin.val_step_context():
+            return self.lightning_module.validation_step(*args, **kwargs)
+
+
+def trainer(
+    config: Mapping[str, Any], folder: Path, own: list[Callback], *, staged: bool = False
+) -> Trainer:
+    """Return the Trainer of a run, with its own callbacks, loggers and place among ranks.
+
+    Args:
+        config: the root.
+        folder: the run's.
+        own: callbacks besides the config's.
+        staged: whether some of what ever trains is frozen in some epochs: several ranks then look
+            in each step which gradients will not come, instead of waiting for them.
+    """
+    extra = [build(node) for node in (config["callbacks"] or {}).values() if node]
+    loggers = [_logger(n, node, folder) for n, node in (config["logger"] or {}).items() if node]
+    steps = config["steps"]
+    # The module ends a run of steps: Lightning's max_steps would take the end of an epoch, where a
+    # run goes on, for its midst.
+    epochs = config["epochs"] if steps is None else -1
+    # Bars are for a terminal; a log has the line of each epoch.
+    shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
+    # Else Lightning would look for itself, and take a SLURM job's processes for ranks.
+    place: Any = TorchElasticEnvironment() if distributed.here.world > 1 else LightningEnvironment()
+    several = (
+        {"strategy": Ranks(find_unused_parameters=staged)} if distributed.here.world > 1 else {}
+    )
+    built: Trainer = build(
+        {**config["trainer"], "enable_progress_bar": shown, "max_epochs": epochs},
+        callbacks=[*own, *extra, *([RichProgressBar(leave=False)] if shown else [])],
+        logger=loggers,
+        plugins=[AtomicCheckpointIO(), place],
+        default_root_dir=str(folder),
+        **several,
+    )
+    # SIGTERM ends a run at once: Lightning's handlers would end it later, as if nothing had been.
+    built._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    _check_devices(built, environment.resolved(config["trainer"], distributed.here.world))
+    return built
+
+
+def _check_devices(built: Trainer, resolved: Mapping[str, Any]) -> None:
+    """Stop a run that would not be on what its key says."""
+    device = built.strategy.root_device.type
+    found = {"accelerator": device, "devices": built.num_devices, "precision": built.precision}
+    if found != dict(resolved):
+        raise RuntimeError(f"Lightning came to {found} where the key of the run has {resolved}")
+
+
+def _logger(name: str, node: Mapping[str, Any], folder: Path) -> Logger:
+    try:
+        built: Logger = build(node, save_dir=str(folder))
+    except InstantiationException as failure:
+        cause: BaseException | None = failure
+        while cause is not None and not isinstance(cause, ImportError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        fix = f"pip install 'clipbench[{name}]', or leave logger={name} out"
+        raise Refused(f"{name} is not installed here; {fix}") from None
+    return built

@@ -1,0 +1,43 @@
+"""Mixup and cutmix: batches whose pictures, and labels, are mixtures of two."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+
+from clipbench.transforms.preprocess import Augment
+
+Batch = dict[str, Any]
+
+
+class MixUp:
+    """Each picture of a batch mixed with the one before it, by torchvision's own transforms.
+
+    A batch has one share for all: ``share * x[i] + (1 - share) * x[i - 1]`` (Zhang et al. 2018), or
+    a rectangle of the other's that covers ``1 - share`` of the picture (Yun et al. 2019). Labels
+    become shares of the classes.
+
+    Args:
+        augment: says which, and how much.
+        classes: C.
+        seed: of the run; with the step it decides all that is drawn.
+    """
+
+    def __init__(self, augment: Augment, classes: int, seed: int) -> None:
+        self.probability, self.seed = augment.mixup_probability, seed
+        kinds = ((v2.MixUp, augment.mixup), (v2.CutMix, augment.cutmix))
+        self.ways = [
+            kind(alpha=float(alpha), num_classes=classes) for kind, alpha in kinds if alpha
+        ]
+
+    def __call__(self, batch: Batch, step: int) -> Batch:
+        """The batch with ``image`` mixed and ``label`` (B, C); or, as likely as asked, as it is."""
+        keyed = np.random.SeedSequence([self.seed, step]).generate_state(1)[0]
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(keyed))
+            if torch.rand(()) >= self.probability:
+                return batch
+            way = self.ways[int(torch.randint(len(self.ways), ()))]
+            image, label = way(batch["image"], batch["label"])
+        return {**batch, "image": image, "label": label}

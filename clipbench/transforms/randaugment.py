@@ -1,0 +1,103 @@
+"""timm's RandAugment and random erasing, drawn from torch's generator as all else is."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from clipbench.core.errors import Refused
+
+Change = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def _drawn_from_torch() -> Iterator[None]:
+    """For once the generators of Python and NumPy, from which timm draws, follow torch's.
+
+    So all that is random in a picture is a function of the state of one generator, which
+    :mod:`clipbench.loading.dataset` sets by (seed, epoch, position).
+    """
+    seed = int(torch.randint(2**32, (1,)))
+    pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(pythons)
+        np.random.set_state(numpys)  # noqa: NPY002
+
+
+def _posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """As timm, but with 1 bit left: at magnitude 10 it asks for none.
+
+    That was a black picture once, and is an error since Pillow 13.
+    """
+    return picture if bits >= 8 else ImageOps.posterize(picture, max(1, bits))
+
+
+# timm is imported where it is used: it takes a second, which most runs need not wait.
+
+
+class RandAugment:
+    """A policy of timm's over pixels, uint8 (3, H, W), before normalisation.
+
+    Args:
+        name: as timm writes it, such as ``rand-m9-mstd0.5-inc1``.
+        mean: of the checkpoint's pictures, which fills what a rotation leaves empty.
+        interpolation: ``bicubic`` or ``bilinear``.
+
+    Raises:
+        Refused: for a name that timm does not know.
+    """
+
+    def __init__(
+        self, name: str, mean: Sequence[float] = (0.5, 0.5, 0.5), interpolation: str = "bicubic"
+    ) -> None:
+        from timm.data.auto_augment import rand_augment_transform
+
+        fill = tuple(min(255, round(255 * value)) for value in mean)  # as timm rounds it
+        told = {"img_mean": fill, "interpolation": Image.Resampling[interpolation.upper()]}
+        try:
+            self._policy: Any = rand_augment_transform(name, told)
+        except (AssertionError, ValueError):
+            raise Refused(
+                f"augment.randaugment={name} is no policy of timm's; use rand-m9-mstd0.5-inc1"
+            ) from None
+        for op in self._policy.ops:
+            if op.name.startswith("Posterize"):
+                op.aug_fn = _posterize
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Other pixels of the same shape."""
+        with _drawn_from_torch():
+            changed: Tensor = F.pil_to_tensor(self._policy(F.to_pil_image(pixels)))
+        return changed
+
+
+class Erasing:
+    """With some probability a rectangle becomes noise of variance 1 (timm's mode ``pixel``).
+
+    It covers 2 to 33 % of the picture, which is normalised, float (3, H, W).
+
+    Args:
+        probability: of it.
+    """
+
+    def __init__(self, probability: float) -> None:
+        from timm.data.random_erasing import RandomErasing
+
+        erasing: Any = RandomErasing
+        self._erase = erasing(probability, mode="pixel", device="cpu")
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """The picture, changed in place."""
+        with _drawn_from_torch():
+            changed: Tensor = self._erase(picture)
+        return changed
