@@ -15,12 +15,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from clipbench.core import paths
+from clipbench.core import cli, files, paths
 from clipbench.core.config import compose, overrides
 from clipbench.core.console import console, marked, show
 from clipbench.core.errors import SHOWN, Refused
-from clipbench.results import store
-from clipbench.sweeps import summary
 
 if TYPE_CHECKING:
     from clipbench.datamodules.audit import Audit
@@ -61,7 +59,7 @@ def check(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
     kept.mkdir(parents=True, exist_ok=True)
     found = audit(data, name, kept_in(data.root))
     report = json.dumps({"dataset": name, **asdict(found)}, indent=1)
-    store.write_text(kept / f"{name}.json", report + "\n")
+    files.write_text(kept / f"{name}.json", report + "\n")
     _say(found, name, kept / f"{name}.json")
     return 1 if found.faults else 0
 
@@ -109,10 +107,10 @@ def main() -> None:
 
         sys.exit(doors[door](build(node), named(words), words))
     except (HydraException, OmegaConfBaseException) as error:
-        summary.config_error(error, words)
+        cli.config_error(error, words)
         sys.exit(2)
     except Refused as refused:
-        summary.refusal(f"refused: {refused}", refused.details, paths.outputs() / "data")
+        cli.refusal(f"refused: {refused}", refused.details, paths.outputs() / "data")
         sys.exit(1)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from clipbench.core import cli, paths
 from clipbench.core.errors import Refused
+from clipbench.results import store
 
 KEYS = ("run", "format", "towers", "weights", "alpha", "out")
 
@@ -34,7 +35,7 @@ def main() -> None:
 def export(words: list[str]) -> int:
     """Do what the command line asks."""
     asked = cli.given(words, KEYS)
-    run, record = cli.completed(asked)
+    run, record = store.completed(asked)
     if "format" not in asked:
         raise Refused("format= is missing; there are open_clip, safetensors and onnx")
     kind = cli.choice(asked, "format", ("open_clip", "safetensors", "onnx"))

@@ -14,10 +14,10 @@ import pandas as pd
 from clipbench.core import paths
 from clipbench.core.config import overrides
 from clipbench.core.console import console, marked
-from clipbench.reporting.tables import claims, significance, sweep_tables, typeset
-from clipbench.results import frames, predictions
+from clipbench.core.files import write_text
+from clipbench.reporting.tables import claims, significance, typeset
+from clipbench.results import frames, predictions, sweep_log
 from clipbench.results.evidence import Evidence
-from clipbench.results.store import write_text
 
 
 def frozen(frame: pd.DataFrame) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def freeze(results: Path) -> list[Path]:
         sweep = paths.outputs() / "sweeps" / path.stem
         if not (sweep / "jobs.jsonl").is_file():
             continue
-        runs, failed = sweep_tables.sweep_runs(sweep)
+        runs, failed = sweep_log.sweep_runs(sweep)
         for job in failed:
             marked("not frozen:", f"{path.stem}: {overrides.shell(job['overrides'])}", "red")
         if runs:

@@ -9,16 +9,11 @@ Models and settings are chosen by val; the test split tells how good the chosen 
 whether they differ. Pictures are shown where the dataset is on this machine.
 """
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from clipbench.core import cli, paths
 from clipbench.core.errors import Refused
-from clipbench.reporting.page.page import rendered
-from clipbench.reporting.tables import sweep_tables
-from clipbench.results import store
+from clipbench.reporting.page.page import write
 
 
 def main() -> None:
@@ -35,32 +30,6 @@ def report(words: list[str]) -> int:
         raise Refused(f"out={out} is no .html; name one")
     print(write(folder, out))
     return 0
-
-
-def write(folder: Path, out: Path) -> Path:
-    """The page of a sweep.
-
-    Args:
-        folder: of the sweep, with its ``jobs.jsonl``.
-        out: of the page.
-
-    Raises:
-        Refused: if no job of it was completed.
-    """
-    runs, failed = sweep_tables.sweep_runs(folder)
-    if not runs:
-        raise Refused(f"no job of {folder} was completed; run it again, or see what it printed")
-    page = rendered(folder.name, runs, failed, plan(folder))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    store.write_text(out, page)
-    return out
-
-
-def plan(folder: Path) -> Mapping[str, Any]:
-    """What :mod:`clipbench.compare` decided for a sweep; empty for one of another door."""
-    path = folder / "plan.json"
-    found: Mapping[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return found
 
 
 def _sweep(given: str | None) -> Path:

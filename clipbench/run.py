@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from clipbench.core import paths
-from clipbench.core.config import instantiate, overrides
+from clipbench.core.config import overrides, schema
 
 HELP = """clipbench: fine-tune CLIP, or the ResNet we know?
 
@@ -43,7 +43,7 @@ def main() -> None:
         print(HELP.format(options=paths.options()))
         return
     paths.register()
-    instantiate.register()
+    schema.register()
     # Hydra's own handler cuts tracebacks and exits; errors in a config are explained below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     # Imported here: --help must not pay for it.
@@ -67,9 +67,9 @@ def main() -> None:
         session.close()
         sys.exit(128 + (stop.signal or signal.SIGINT))
     except (HydraException, OmegaConfBaseException) as error:
-        from clipbench.sweeps import summary
+        from clipbench.core import cli
 
-        summary.config_error(error, words)
+        cli.config_error(error, words)
         sys.exit(2)
     except (OSError, Refused) as error:  # a disk that is full, or takes no files
         print(f"error: {error}; the same command again runs what is left", file=sys.stderr)

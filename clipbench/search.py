@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipbench.core import cli, paths
-from clipbench.core.config import compose
-from clipbench.core.console import marked, show
+from clipbench.core.console import show
 from clipbench.core.errors import Refused
-from clipbench.sweeps import summary
+from clipbench.inference.embeddings import _tower
+from clipbench.results import store
 
 if TYPE_CHECKING:
     from clipbench.inference.embeddings import Gallery
@@ -76,7 +76,7 @@ def search(words: list[str]) -> int:
     _answer(tower, found, dict.fromkeys(queries), top, out, name)
     bad = [f"{name}: {why}" for name, why in found.faults.items()]
     if bad:
-        summary.refusal(f"{len(bad)} pictures could not be read:", bad, paths.outputs())
+        cli.refusal(f"{len(bad)} pictures could not be read:", bad, paths.outputs())
     return 1 if bad else 0
 
 
@@ -86,29 +86,7 @@ def _name(asked: cli.Given, overrides: list[str]) -> str:
         raise Refused("give either run=DIR, or model=NAME for a model as it is published")
     if "run" in asked and overrides:
         raise Refused(f"{overrides[0]} goes with model=NAME; a run has a model of its own")
-    return cli.completed(asked)[0].resolve().name if "run" in asked else asked["model"]
-
-
-def _tower(asked: cli.Given, name: str, overrides: list[str]) -> "TwoTowers":
-    from clipbench.core.config.instantiate import build
-    from clipbench.inference import saved_model
-    from clipbench.models.two_towers import TwoTowers
-
-    if "run" in asked:
-        stem = cli.choice(asked, "weights", ("model", "merged"))
-        tower = saved_model.classifier(cli.completed(asked)[0], stem).tower
-    else:
-        tower = build(compose.compose(f"model={name}", *overrides)["model"])
-        for warning in tower.warnings:
-            marked("warning:", warning)
-    if not isinstance(tower, TwoTowers) or not tower.has_text:
-        pooled = "left the space that texts share (model.pool=mean)"
-        raise Refused(
-            f"{name} cannot read text: {tower.arch} "
-            f"{pooled if tower.mean_pooled else 'has pictures alone'}; "
-            "search with a run of a CLIP, or with model=clip_vitb32"
-        )
-    return tower.eval()
+    return store.completed(asked)[0].resolve().name if "run" in asked else asked["model"]
 
 
 def _answer(

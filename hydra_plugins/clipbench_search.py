@@ -80,7 +80,7 @@ class Search(OptunaSweeper):  # type: ignore[misc]
         """How many trials are done; those that were begun are the next to be asked for."""
         from optuna.trial import TrialState
 
-        from clipbench.sweeps.session import expected
+        from clipbench.sweeps.estimate import expected
 
         if study.trials and hasattr(self.sweeper.sampler, "reseed_rng"):
             self.sweeper.sampler.reseed_rng()  # not to draw again what was drawn before

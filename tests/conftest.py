@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from clipbench.core import paths
-from clipbench.core.config import compose, instantiate
+from clipbench.core.config import compose, schema
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _registered():
     paths.register()
-    instantiate.register()
+    schema.register()
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import signal
 
 import pytest
 
-from clipbench import compare, report
+from clipbench import compare
 from clipbench.core.config.instantiate import build
 from clipbench.core.errors import Refused
+from clipbench.reporting.page import page as page_module
 from clipbench.results import store
 from clipbench.sweeps import budget, candidate_models, comparison, launcher
 from clipbench.sweeps.budget import Training
@@ -136,7 +137,7 @@ def test_a_comparison_that_the_budget_ends_goes_on_with_the_same_command(
     assert compare.compare(words) == 0
     said = capsys.readouterr().out
     assert said.count("(completed before; nothing was run)") == 3
-    plan = report.plan(sweep)
+    plan = page_module.plan(sweep)
     assert plan["epochs"] == {"clip_tiny": None, "resnet_tiny": None}
     assert plan["left"] == plan["dropped"] == plan["shortened"] == {}
     listed = [json.loads(line) for line in (sweep / "jobs.jsonl").read_text().splitlines()]

@@ -7,6 +7,7 @@ from clipbench.core import paths
 from clipbench.reporting.tables import costs
 from clipbench.reporting.tables.costs import Job
 from clipbench.results import evidence
+from clipbench.sweeps import cost_plan
 
 
 @pytest.mark.parametrize(
@@ -86,13 +87,13 @@ def test_a_row_says_steps_hours_memory_and_disk(capsys):
 
 
 def test_zero_shot_takes_no_step_and_what_is_not_known_is_not_made_up(capsys):
-    for config, choices, count in plan.configs(["strategy=zero_shot", "seed=0,1,2"]):
-        job, row = plan.described(config, choices)
+    for config, choices, count in cost_plan.configs(["strategy=zero_shot", "seed=0,1,2"]):
+        job, row = cost_plan.described(config, choices)
         assert (count, job.steps, row[-1]) == (3, 0, 0)
     text = told(capsys, "recipe=auto")
     assert "its length is not known before its data are read" in text
-    (config, choices, _), *_ = plan.configs(["dataset=imagefolder", "dataset.root=/photos"])
-    assert plan.described(config, choices)[0] is None
+    (config, choices, _), *_ = cost_plan.configs(["dataset=imagefolder", "dataset.root=/photos"])
+    assert cost_plan.described(config, choices)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -107,8 +108,8 @@ def test_zero_shot_takes_no_step_and_what_is_not_known_is_not_made_up(capsys):
     ],
 )
 def test_pictures_of_an_epoch(words, pictures):
-    ((config, choices, _),) = plan.configs(words)
-    assert plan.trained_on(choices["dataset"], config) == pictures
+    ((config, choices, _),) = cost_plan.configs(words)
+    assert cost_plan.trained_on(choices["dataset"], config) == pictures
 
 
 def test_runs_made_here_say_what_another_takes(monkeypatch, tmp_path, capsys):

@@ -22,7 +22,7 @@ from clipbench.sweeps import launcher as launching
 from clipbench.sweeps import worker
 from clipbench.sweeps.launcher import launch
 from clipbench.training import sanity_checks
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import FEW, TINY, clipbench, composed
 from tests.faults import alive, descendants
 

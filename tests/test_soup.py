@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipbench import soup
+from clipbench import soup as command
 from clipbench.core.config.instantiate import build
 from clipbench.core.errors import Refused
 from clipbench.inference import saved_model
 from clipbench.results import store
+from clipbench.training import soup
 from tests.conftest import FEW, TINY
 from tests.test_run import run_here
 
@@ -94,13 +95,13 @@ def test_the_door_lists_a_soup_in_the_sweeps_table(kitchen, monkeypatch, capsys)
     outputs, runs = kitchen
     sweep = listed(outputs / "sweeps" / "three", *runs[:2])
     monkeypatch.setattr(sys, "argv", ["soup", f"sweep={sweep}", "kind=uniform"])
-    soup.main()
+    command.main()
     assert "| soup " in (outputs / "tables" / "sweep_three.md").read_text()
     assert json.loads((sweep / "jobs.jsonl").read_text().splitlines()[-1])["key"]
     for wrong in ([], ["sweep=x", "kind=stew"], ["sweep=x", "lr=1"]):
         monkeypatch.setattr(sys, "argv", ["soup", *wrong])
         with pytest.raises(SystemExit, match="2"):
-            soup.main()
+            command.main()
     assert "kind=greedy|uniform" in capsys.readouterr().err
 
 

@@ -24,6 +24,7 @@ from clipbench.reporting.tables import published as references
 from clipbench.reporting.tables.cells import Cell, Measured, Split, measure
 from clipbench.reporting.tables.published import Published
 from clipbench.results import evidence, store
+from clipbench.results import record as record_module
 from clipbench.results.evidence import Evidence
 
 HERE = Path(__file__).parent / "tables"
@@ -180,7 +181,7 @@ def predicted(folder, right, alpha=None, merged=None):
             table = pd.DataFrame({**rows, "prediction": [int(i >= count) for i in range(100)]})
             table.to_parquet(folder / f"{name}.parquet")
     record = {"data": {"test": {"sha256": "ab" * 32}}, "selection": {"alpha": alpha}}
-    store.write(folder, {"schema": store.SCHEMA, **record, "varies": False})
+    store.write(folder, {"schema": record_module.SCHEMA, **record, "varies": False})
     return folder
 
 

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, console, files, locks, paths; no torch at import."""
+"""What every room stands on: errors, console, files, locks, paths, configuration."""

@@ -1,14 +1,15 @@
 """What the doors share that are not Hydra's own: ``key=value`` words, help, how a refusal ends."""
 
+import difflib
+import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 
-from clipbench.core import paths
-from clipbench.core.errors import Refused
-from clipbench.results import store
-from clipbench.sweeps import summary
+from clipbench.core import files, paths
+from clipbench.core.config import compose, overrides
+from clipbench.core.config.search_path import ALSO_DATASETS
+from clipbench.core.errors import SHOWN, Refused
 
 Given = dict[str, str]
 
@@ -31,10 +32,10 @@ def opened(usage: str, act: Callable[[list[str]], int], *, bare: bool = False) -
     try:
         sys.exit(act(words))
     except (HydraException, OmegaConfBaseException) as error:
-        summary.config_error(error, words)
+        config_error(error, words)
         sys.exit(2)
     except Refused as refused:
-        summary.refusal(f"refused: {refused}", refused.details, paths.outputs())
+        refusal(f"refused: {refused}", refused.details, paths.outputs())
         sys.exit(1)
 
 
@@ -52,28 +53,12 @@ def given(words: list[str], keys: Collection[str]) -> Given:
     for word in words:
         key, sign, value = word.partition("=")
         if key not in keys or not sign:
-            near = summary.near(key, [*keys])
-            raise Refused(f"{word} is not understood{near}; keys are {', '.join(keys)}")
+            hint = near(key, [*keys])
+            raise Refused(f"{word} is not understood{hint}; keys are {', '.join(keys)}")
         if not value:
             raise Refused(f"{key}= has no value; give one or leave it out")
         found[key] = value
     return found
-
-
-def completed(words: Given) -> tuple[Path, dict[str, Any]]:
-    """The folder and the record of the run that ``run=`` names.
-
-    Raises:
-        Refused: if there is no completed run in it.
-    """
-    if "run" not in words:
-        raise Refused("run=DIR is missing; name a run's folder, which has a result.json")
-    folder = paths.expanded(words["run"])
-    record = store.read(folder)
-    if record is None or record["status"] != "completed":
-        said = f"its run is {record['status']}" if record else "it has no result.json"
-        raise Refused(f"run={folder} holds no completed run: {said}; give another, or run it again")
-    return folder, record
 
 
 def number(words: Given, key: str, default: int, least: int = 1) -> int:
@@ -96,6 +81,60 @@ def choice(words: Given, key: str, options: Sequence[str]) -> str:
     """
     value = words.get(key, options[0])
     if value not in options:
-        near = summary.near(value, options)
-        raise Refused(f"{key}={value} is no option{near}; there are {', '.join(options)}")
+        hint = near(value, options)
+        raise Refused(f"{key}={value} is no option{hint}; there are {', '.join(options)}")
     return value
+
+
+# Hydra's names for what comes with a plugin, and the extra that brings it.
+_EXTRAS = {"optuna": "optuna"}
+
+
+def refusal(summary: str, details: Sequence[str], folder: Path) -> None:
+    """Print a cause and its details; those beyond the first fifty go to a file in ``folder``."""
+    sys.stdout.flush()
+    print(summary, file=sys.stderr)
+    for line in details[:SHOWN]:
+        print(f"  {line}", file=sys.stderr)
+    if rest := details[SHOWN:]:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "refused.txt"
+        files.write_text(path, "\n".join(details) + "\n")
+        print(f"  and {len(rest)} more, all of them in {path}", file=sys.stderr)
+
+
+def near(word: str, options: Sequence[str]) -> str:
+    """``; did you mean ...?`` for the options nearest to a word, or nothing."""
+    matches = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
+    # A key's last part is what people remember: rot is near dataset.root.
+    matches += [
+        o for o in options if difflib.get_close_matches(word, [o.split(".")[-1]], cutoff=0.75)
+    ]
+    unique = list(dict.fromkeys(matches))[:4]
+    return f"; did you mean {' or '.join(unique)}?" if unique else ""
+
+
+def config_error(error: Exception, words: Sequence[str]) -> None:
+    """Print what is wrong with the command line, in one line, with what comes near."""
+    text = str(error)
+    cause = str(error.__cause__ or "")
+    if match := re.search(r"Could not find '([^']+?)/?([^'/]+)'", text):
+        group, option = match.groups()
+        place = "dataset" if group in ALSO_DATASETS else group
+        folders = [paths.CONF / place, paths.EXPERIMENTS / place]
+        options = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+        message = f"{group}={option} is no option{near(option, options)}"
+        if (extra := _EXTRAS.get(option)) is not None:
+            message, options = f'{extra} is not installed; pip install "clipbench[{extra}]"', []
+        message += f" (options: {', '.join(options)})" if options else ""
+    elif match := re.search(r"Could not override '([^']+)'", text):
+        name = match.group(1)
+        message = f"{name} is no key{near(name, compose.keys())}"
+    elif match := re.search(r"override '([^'=]+)'\s+missing EQUAL", text):
+        message = f"{match.group(1)} is not key=value; put quotes around a value that has spaces"
+    elif match := re.search(r"Missing mandatory value: (\S+)", text):
+        message = f"{match.group(1)} must be given: {match.group(1)}=..."
+    else:
+        message = " ".join((cause or text).split())
+    print(f"error: {message}", file=sys.stderr)
+    print(f"  in: {overrides.shell(words)}", file=sys.stderr)

@@ -11,7 +11,8 @@ import pandas as pd
 
 from clipbench.core import paths
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import ClassificationDataModule, DataModule
+from clipbench.datamodules.base import DataModule
+from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.loading.images.integrity import survey
 from clipbench.loading.leaks import pairs
 from clipbench.loading.split import Split

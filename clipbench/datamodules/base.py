@@ -1,51 +1,34 @@
 """What every dataset shares: named splits with fingerprints, looked at before they are used."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clipbench.core import distributed, paths
 from clipbench.core.errors import Refused
 from clipbench.datamodules.options import Options, refuse_unknown
-from clipbench.loading import class_names
-from clipbench.loading.balance import evening
-from clipbench.loading.dataset import Epoch, KeyedSampler, Pictures, Share, paired
+from clipbench.loading.dataset import Pictures, paired
 from clipbench.loading.decoded import decode
 from clipbench.loading.download.files import Remote, bring, refuse_unasked
 from clipbench.loading.images.decoding import Source
 from clipbench.loading.loaders import loader
-from clipbench.loading.split import Split, carve, few_shot
-from clipbench.loading.unique import UniqueSampler
+from clipbench.loading.samplers import Epoch, KeyedSampler, Share
+from clipbench.loading.split import Split
 from clipbench.loading.validation import (
-    check_labels,
-    check_names,
     check_pictures,
     check_splits,
     present,
     readable,
     seen,
 )
-from clipbench.metrics import classification
-from clipbench.transforms.preprocess import Augment, Preprocess, eval_transform, train_transform
-
-__all__ = [
-    "ClassificationDataModule",
-    "DataModule",
-    "Options",
-    "Split",
-    "carve",
-]
-
-
-ANY = ("acc", "mean_per_class", "macro_f1", "acc5", "ece")
+from clipbench.transforms.augment import Augment
+from clipbench.transforms.preprocess import Preprocess, eval_transform, train_transform
 
 
 class DataModule(LightningDataModule, ABC):
@@ -250,97 +233,3 @@ class DataModule(LightningDataModule, ABC):
         """Return what a run's record says of each split, see :meth:`Split.record`."""
         self.look()
         return {name: split.record() for name, split in self.splits.items()}
-
-
-class ClassificationDataModule(DataModule):
-    """A dataset of labelled pictures.
-
-    Attributes:
-        classes: class names as prompts use them, in label order.
-        keys: what the dataset itself calls its classes, where that is something else.
-        templates: prompts with one ``{}`` for the class name, or one ``{a}`` for the name with its
-            indefinite article.
-        name_variants: other sets of names, to be asked for as ``dataset.class_names=<variant>``.
-        homonyms: names that several classes bear in the dataset's own list.
-        metrics: what its literature reports, the one selected on first; see :attr:`measured`.
-        groups: the names of each kind of group that ``Split.groups`` counts.
-        levels: coarser labels: of each kind the label of every class.
-    """
-
-    classes: list[str]
-    keys: Sequence[str] | None = None
-    templates: list[str]
-    name_variants: Mapping[str, Sequence[str]] = {}
-    homonyms: Collection[str] = ()
-    metrics: Sequence[str] = ("acc",)
-    groups: Mapping[str, Sequence[str]] = {}
-    levels: Mapping[str, Sequence[int]] = {}
-
-    def _arranged(self, splits: dict[str, Split], seed: int) -> dict[str, Split]:
-        keys = list(self.keys or self.classes)
-        self.templates = class_names.templates(self.given_templates, self.templates)
-        self.classes = class_names.class_names(
-            keys, self.classes, self.given_names, self.name_variants
-        )
-        if self.subset is not None:
-            labels = class_names.chosen(keys, self.classes, self.subset)
-            splits = {name: split.of_classes(labels) for name, split in splits.items()}
-            self.classes = [self.classes[label] for label in labels]
-            self.keys = [keys[label] for label in labels]
-            self.levels = {k: [of[label] for label in labels] for k, of in self.levels.items()}
-        if self.shots is not None and "train" in splits:
-            splits["train"] = few_shot(splits["train"], self.shots, seed)
-        return splits
-
-    def check(self) -> None:
-        """As every dataset, after names, prompts and labels.
-
-        Raises:
-            Refused: with the list of what is wrong.
-        """
-        check_names(self.classes, self.templates, self.homonyms)
-        found = check_labels(self.splits, self.classes)
-        self.warnings += [warning for warning in found if warning not in self.warnings]
-        super().check()
-
-    def caption(self, prompts: Sequence[Sequence[str]]) -> None:
-        """Give each picture of train its class's prompts for captions, if it has none."""
-        train = self.splits["train"]
-        if train.captions is None:
-            said = [prompts[label] for label in train.labels.tolist()]  # shared, not copied
-            self.splits["train"] = replace(train, captions=said, prompted=True)
-
-    def class_weights(self) -> NDArray[np.float64] | None:
-        """For ``balance=weights``, see :func:`clipbench.loading.balance.evening`; else None."""
-        labels = self.splits["train"].labels
-        return evening(labels, len(self.classes)) if self.balance == "weights" else None
-
-    def train_sampler(self) -> KeyedSampler:
-        """Shuffled by (seed, epoch); ``balance`` may draw classes equally, or keep them apart."""
-        labels, kept = self.splits["train"].labels, self.epoch.kept(self.batch_size)
-        if self.balance == "unique":
-            return UniqueSampler(labels, self.seed, self.batch_size, kept)
-        weights = None
-        if self.balance == "sampler":
-            weights = evening(labels, len(self.classes))[labels]
-        return KeyedSampler(len(self.epoch), self.seed, weights, kept)
-
-    @property
-    def measured(self) -> list[str]:
-        """Every metric of a split: the dataset's own, then what is worth knowing of any."""
-        few = {"acc5"} if len(self.classes) < 6 else set()
-        return [name for name in dict.fromkeys([*self.metrics, *ANY]) if name not in few]
-
-    def measure(self, name: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        """The metrics of a whole split, in its order.
-
-        Args:
-            name: the split's.
-            logits: (n, C).
-            labels: (n,).
-        """
-        split = self.splits[name]
-        scores = classification.among(logits, split.among)
-        return classification.classification(
-            scores, labels, self.measured, groups=split.groups, levels=self.levels
-        )

@@ -8,12 +8,13 @@ from typing import Any, Unpack
 
 from clipbench.core import paths
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import Options, Split, carve
 from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.datamodules.options import Options
 from clipbench.loading.images.folder_walk import Finder
 from clipbench.loading.readers import table_files, webdataset
 from clipbench.loading.readers.caption_files import split_of
 from clipbench.loading.readers.text_files import split_name
+from clipbench.loading.split import Split, carve
 
 CONTEXT = 77  # tokens that a CLIP reads, its two marks included; open_clip cuts off what is over
 CAPTION_KEYS = (

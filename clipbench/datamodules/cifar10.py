@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 import numpy as np
 from torchvision import datasets
 
-from clipbench.datamodules.base import Split
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule
 from clipbench.loading.download.files import Remote
+from clipbench.loading.split import Split
 
 
 class CIFAR10DataModule(TorchvisionDataModule):

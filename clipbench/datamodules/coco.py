@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Unpack
 
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import Options, Split, carve
 from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.datamodules.options import Options
 from clipbench.loading.download.files import Remote
 from clipbench.loading.readers import caption_files
 from clipbench.loading.readers.caption_files import Captions, find, remote, split_of
+from clipbench.loading.split import Split, carve
 
 _ZIPS = "http://images.cocodataset.org"
 _NAME = len("000000397133.jpg")  # how COCO_val2014_000000397133.jpg ends, and all there is in 2017

@@ -8,7 +8,9 @@ from typing import Unpack
 import numpy as np
 
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
+from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.datamodules.options import Options
+from clipbench.loading.split import Split, carve
 
 
 class ELPVDataModule(ClassificationDataModule):

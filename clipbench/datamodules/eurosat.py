@@ -8,9 +8,9 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import Split
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule
 from clipbench.loading.download.files import Remote
+from clipbench.loading.split import Split
 
 
 class EuroSATDataModule(TorchvisionDataModule):

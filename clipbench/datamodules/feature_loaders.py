@@ -13,7 +13,8 @@ from clipbench.core import distributed
 from clipbench.core.console import track
 from clipbench.core.errors import Refused
 from clipbench.datamodules.base import DataModule
-from clipbench.loading.dataset import Key, Share, collate, said
+from clipbench.loading.dataset import collate, said
+from clipbench.loading.samplers import Key, Share
 from clipbench.loading.split import Split
 
 

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Unpack
 from torchvision import datasets
 
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import Options, Split
+from clipbench.datamodules.options import Options
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule, listed
 from clipbench.loading.download.files import Remote
+from clipbench.loading.split import Split
 
 CLASSES: Mapping[str, int] = {"variant": 100, "family": 70, "manufacturer": 41}
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Unpack
 
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import Options, Split
 from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.datamodules.options import Options
 from clipbench.loading.download.files import Remote
 from clipbench.loading.images.folder_walk import is_image
 from clipbench.loading.readers import caption_files
 from clipbench.loading.readers.caption_files import Captions, by_lists, find, remote, split_of
+from clipbench.loading.split import Split
 
 _FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
 # The lists of Flickr30k Entities at a commit; sizes and sums are those of the files in it.

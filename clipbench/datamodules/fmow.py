@@ -9,8 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import ClassificationDataModule, Options, Split
+from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.datamodules.options import Options
 from clipbench.loading.readers import wilds
+from clipbench.loading.split import Split
 
 # In label order, as in wilds and in WiSE-FT, which prompts with the underscores
 # (mlfoundations/wise-ft src/datasets/fmow.py).

@@ -8,11 +8,13 @@ from typing import Unpack
 import numpy as np
 
 from clipbench.core.errors import Refused, printable
-from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
+from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.datamodules.options import Options
 from clipbench.loading.class_names import ordered
 from clipbench.loading.images.folder_walk import Finder, identifier, walk
 from clipbench.loading.readers import folder_layouts, inspection, label_tables, webdataset
 from clipbench.loading.readers.folder_layouts import Layout
+from clipbench.loading.split import Split, carve
 
 HINTED = 10  # of many wrong names those that are compared with the right ones
 LABELS = (None, "folder", "good_or_defect")

@@ -14,9 +14,11 @@ from timm.data.imagenet_info import ImageNetInfo
 
 from clipbench.core import paths
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
+from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.datamodules.options import Options
 from clipbench.loading import class_names
 from clipbench.loading.images.folder_walk import is_image
+from clipbench.loading.split import Split, carve
 
 # In label order, which is sorted order.
 WNIDS: Sequence[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]

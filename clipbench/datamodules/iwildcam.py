@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from clipbench.core import paths
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import ClassificationDataModule, Options, Split
+from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.datamodules.options import Options
 from clipbench.loading.readers import wilds
+from clipbench.loading.split import Split
 
 NO_CLASS = 99999  # the y of categories of which the release has no picture
 

@@ -19,12 +19,14 @@ from PIL import Image
 
 from clipbench.core import paths
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import ClassificationDataModule, Options, Split
+from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.datamodules.options import Options
 from clipbench.datamodules.synthetic.captions import aspects, captions, inspection
 from clipbench.datamodules.synthetic.drawing import COLOURS, FILLS, SHAPES, SIDE, Scene
 from clipbench.datamodules.synthetic.production_line import DEFECTS, Biscuit, photograph
 from clipbench.datamodules.synthetic.styles import BACKDROPS, draw
 from clipbench.loading.images.contents import SIZE
+from clipbench.loading.split import Split
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from omegaconf import OmegaConf
 from torchvision import datasets
 
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import ClassificationDataModule, Options, Split, carve
+from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.datamodules.options import Options
 from clipbench.loading.download.files import Remote, wrong
+from clipbench.loading.split import Split, carve
 
 VAL_FRACTION = 0.1  # of train, for a dataset that publishes no validation split
 NAMES = Path(__file__).with_name("clip_names.yaml")

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,13 +16,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipbench.core.console import track
+from clipbench.core import cli, files
+from clipbench.core.config import compose
+from clipbench.core.console import marked, track
 from clipbench.core.errors import Refused
 from clipbench.inference import prediction
 from clipbench.loading.images.integrity import Source, status
 from clipbench.loading.split import Split
 from clipbench.models.two_towers import TwoTowers
 from clipbench.results import store
+
+if TYPE_CHECKING:
+    from clipbench.models.two_towers import TwoTowers
+
 
 PAUSE = 30.0  # seconds of work that an interruption may lose
 
@@ -156,5 +163,27 @@ class Store:
         buffer = BytesIO()
         pd.DataFrame({"mark": list(self.rows), "feature": content}).to_parquet(buffer, index=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        store.write_bytes(self.path, buffer.getvalue())
+        files.write_bytes(self.path, buffer.getvalue())
         self.written, self.changed = time.monotonic(), False
+
+
+def _tower(asked: cli.Given, name: str, overrides: list[str]) -> "TwoTowers":
+    from clipbench.core.config.instantiate import build
+    from clipbench.inference import saved_model
+    from clipbench.models.two_towers import TwoTowers
+
+    if "run" in asked:
+        stem = cli.choice(asked, "weights", ("model", "merged"))
+        tower = saved_model.classifier(store.completed(asked)[0], stem).tower
+    else:
+        tower = build(compose.compose(f"model={name}", *overrides)["model"])
+        for warning in tower.warnings:
+            marked("warning:", warning)
+    if not isinstance(tower, TwoTowers) or not tower.has_text:
+        pooled = "left the space that texts share (model.pool=mean)"
+        raise Refused(
+            f"{name} cannot read text: {tower.arch} "
+            f"{pooled if tower.mean_pooled else 'has pictures alone'}; "
+            "search with a run of a CLIP, or with model=clip_vitb32"
+        )
+    return tower.eval()

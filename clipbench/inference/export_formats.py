@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipbench.core import files
 from clipbench.core.errors import Refused
 from clipbench.inference import saved_model
 from clipbench.models import weight_files
 from clipbench.models.base import Classifier
 from clipbench.models.clip import CLIP
-from clipbench.results import store
 
 OPSET = 20  # torch 2.14's own default; onnxruntime reads it since 1.17
 TOLERANCE = 1e-4  # absolute and relative, of ONNX against PyTorch
@@ -75,7 +75,7 @@ def to_open_clip(tuned: Tuned, folder: Path) -> list[Path]:
     told = tower.preprocess
     prepared = {"mean": told.mean, "std": told.std, "interpolation": told.interpolation}
     about = {"model_cfg": config, "preprocess_cfg": {**prepared, "resize_mode": told.resize_mode}}
-    store.write_text(folder / "open_clip_config.json", json.dumps(about, indent=2) + "\n")
+    files.write_text(folder / "open_clip_config.json", json.dumps(about, indent=2) + "\n")
     file = folder / "open_clip_model.safetensors"
     weight_files.save(file, tower.native_state_dict(tuned.classifier.head), tuned.metadata)
     return [file, folder / "open_clip_config.json", tuned.write_head(folder)]
@@ -193,7 +193,7 @@ def _onnx(
             gap = float((torch.from_numpy(other) - own).abs().max())
             if gap > TOLERANCE * (1 + float(own.abs().max())):
                 raise Refused(f"onnxruntime's {name} are {gap:.1e} off PyTorch's; use safetensors")
-    store.write_bytes(file, content)
+    files.write_bytes(file, content)
 
 
 def _extra() -> None:

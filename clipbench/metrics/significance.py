@@ -1,20 +1,16 @@
 """Whether two models differ, by what they predicted for the same pictures."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from clipbench.core.errors import Refused
-from clipbench.metrics.intervals import Interval, holm, mcnemar
+from clipbench.metrics.intervals import mcnemar
 from clipbench.metrics.seeds import Side, spread, t_test
-from clipbench.results import predictions, store
 
 Floats = NDArray[np.float64]
 Labels = NDArray[Any]
@@ -62,42 +58,6 @@ class Difference:
     def of_these_runs(self) -> bool:
         """Whether the trained models differ on these images, and nothing is known of their kind."""
         return not self.covers_seeds and self.p < SURE
-
-
-def compare(
-    first: Runs,
-    second: Runs,
-    split: str = "test",
-    metric: str = "acc",
-    other: str | None = None,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-) -> Difference:
-    """:func:`difference` of two models on one split, by their saved predictions.
-
-    Args:
-        first: folders of completed runs, the same but for their seeds.
-        second: likewise.
-        split: such as ``test``.
-        metric: one of :data:`METRICS`; ``acc@alpha=0.5`` or ``acc@alpha`` of merged weights.
-        other: of the second, if that is at another alpha.
-        level: of the interval.
-        resamples: of the pictures.
-
-    Raises:
-        Refused: if two runs saw different splits, or have no predictions.
-    """
-    name, *alpha = metric.split("@alpha", 1)
-    _, *other_alpha = (other or metric).split("@alpha", 1)
-    _known(name)
-    sides = [(run, *alpha) for run in first], [(run, *other_alpha) for run in second]
-    labels, sides_said = _aligned(*sides, split)
-    varies = [
-        any(store.varies(predictions.record(run, split)) for run in side)
-        for side in (first, second)
-    ]
-    found = difference(labels, *sides_said, name, level, resamples, (varies[0], varies[1]))
-    return replace(found, metric=f"{split}/{metric}")
 
 
 def difference(
@@ -153,105 +113,6 @@ def difference(
             p, test = mcnemar(labels == first[0], labels == second[0]), "exact McNemar"
     ends, n = (float(low), float(high)), len(labels)
     return Difference(metric, estimate, *ends, p, test, n, seeds, training.known)
-
-
-def compare_all(
-    models: Mapping[str, Runs],
-    split: str = "test",
-    metric: str = "acc",
-    resamples: int = RESAMPLES,
-) -> dict[tuple[str, str], Difference]:
-    """Every pair of models by :func:`compare`, p adjusted by :func:`holm` over all of them.
-
-    Over all pairs, not only those with the best one: which is best was seen in the same numbers.
-
-    Args:
-        models: the runs of each, one a seed.
-        split: such as ``test``.
-        metric: one of :data:`METRICS`.
-        resamples: of each comparison.
-    """
-    found = {
-        (a, b): compare(models[a], models[b], split, metric, resamples=resamples)
-        for a, b in combinations(models, 2)
-    }
-    adjusted = holm([one.p for one in found.values()])
-    return {pair: replace(one, p=p) for (pair, one), p in zip(found.items(), adjusted, strict=True)}
-
-
-def over_pictures(
-    run: Path, split: str, metric: str, level: float = 0.95, resamples: int = RESAMPLES
-) -> Interval:
-    """The bootstrap interval of one run's metric over the pictures of a split.
-
-    Args:
-        run: a completed run's folder.
-        split: such as ``test_ood``.
-        metric: one of :data:`METRICS`.
-        level: of confidence.
-        resamples: how many.
-
-    Raises:
-        Refused: if the run has no predictions of that split.
-    """
-    _known(metric)
-    rows = predictions.predictions(run, split)
-    labels, n = rows["label"].to_numpy(), len(rows)
-    score = _scorer(labels, [rows["prediction"].to_numpy()], metric)
-    found = _bootstrap(lambda index: score(index)[0], labels, level, resamples)
-    low, high = found.confidence_interval
-    return Interval(float(score(np.arange(n))[0, 0]), float(low), float(high), "pictures", n)
-
-
-def _known(metric: str) -> None:
-    if metric not in METRICS:
-        raise Refused(f"no test for {metric}; there are {', '.join(METRICS)}")
-
-
-def _aligned(
-    first: Sequence[tuple[Any, ...]], second: Sequence[tuple[Any, ...]], split: str
-) -> tuple[Labels, tuple[list[Labels], list[Labels]]]:
-    """Labels, and what each run of either side predicted for them, in one order of pictures.
-
-    Args:
-        first: folders of runs, each with its alpha if it is at one.
-        second: likewise.
-        split: such as ``test``.
-    """
-    if not first or not second:
-        raise Refused("a comparison needs a run on either side; give the folders of both")
-    seen: dict[str, Path] = {}
-    for run, *_ in (*first, *second):
-        seen.setdefault(store.seen(predictions.record(run, split)["data"][split]), run)
-    if len(seen) > 1:
-        (digest, run), (other_digest, other_run), *_ = seen.items()
-        raise Refused(
-            f"{run} and {other_run} saw different pictures or labels of split={split}"
-            f"{_unlike(digest, other_digest)}"
-        )
-
-    def read(run: Path, *alpha: str) -> pd.DataFrame:
-        return predictions.predictions(run, split, *alpha)
-
-    order = read(*first[0])
-    one, other = (
-        [read(*run)["prediction"].reindex(order.index).to_numpy() for run in side]
-        for side in (first, second)
-    )
-    return order["label"].to_numpy(), (one, other)
-
-
-def _unlike(first: str, second: str) -> str:
-    """Return how two splits differ, and what to do; of each what :func:`results.seen` gives."""
-    (labels, content), (other_labels, other_content) = (
-        [*text.split("/"), ""][:2] for text in (first, second)
-    )
-    if labels != other_labels:
-        return f" ({labels[:8]} and {other_labels[:8]}); compare runs on one split"
-    if content and other_content:
-        how = f"the images of equal names are others, {content[:8]} and {other_content[:8]}"
-        return f" ({how}); compare runs on one split"
-    return ", as far as is known: one is of before content was recorded; run it again"
 
 
 def _scorer(

@@ -25,6 +25,7 @@ from huggingface_hub import constants
 
 from clipbench.core import paths
 from clipbench.core.errors import Refused
+from clipbench.models import hub
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 HUB = "hf-hub:"
@@ -203,3 +204,15 @@ def _absent(what: str, reason: str | None, command: str, place: Path) -> Refused
 
 def _first_line(failure: object) -> str:
     return (str(failure).strip().splitlines() or [type(failure).__name__])[0][:200]
+
+
+def weights(pretrained: str | None) -> str | None:
+    """Return a tag as it is, and in place of a file the hash of its content."""
+    try:
+        path = pretrained and hub.local(pretrained)
+    except Refused:  # to be said by the model, after the guards
+        return pretrained
+    if not path:
+        return pretrained
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

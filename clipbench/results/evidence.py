@@ -9,8 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clipbench.core import paths
-from clipbench.reporting.tables import sweep_tables
-from clipbench.results import frames, store
+from clipbench.results import frames, store, sweep_log
 
 SOURCES = ("outputs", "frozen")
 Sweeps = dict[str, pd.DataFrame]
@@ -44,7 +43,7 @@ def gather(source: str | None = None) -> Sweeps:
     for name, path in sweeps(source).items():
         if path.is_file():
             parts[name] = frozen(path)
-        elif runs := sweep_tables.sweep_runs(path)[0]:
+        elif runs := sweep_log.sweep_runs(path)[0]:
             listed |= {folder for folder, _ in runs}
             parts[name] = frames.frame(runs)
     others = [] if source == "frozen" else store.records(paths.outputs())

@@ -10,7 +10,7 @@ import pandas as pd
 
 from clipbench.core.spreadsheet import unsafe
 from clipbench.metrics.intervals import interval
-from clipbench.results import store
+from clipbench.results import identity, store
 
 Runs = Sequence[tuple[Path, dict[str, Any]]]
 
@@ -71,7 +71,7 @@ def read(path: Path) -> pd.DataFrame:
         found[column] = found[column].map(unsafe, na_action="ignore")
     found = found.copy()  # in one piece: pandas warns of hundreds of columns read one by one
     if VARIES not in found:  # frozen before there was such a column
-        found[VARIES] = [store.varies(_told(row)) for row in found.to_dict("records")]
+        found[VARIES] = [identity.varies(_told(row)) for row in found.to_dict("records")]
     return found
 
 

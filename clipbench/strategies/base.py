@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clipbench.core.config.instantiate import build
 from clipbench.core.errors import Refused
 from clipbench.models.base import Classifier, ImageTower, random_head
-from clipbench.training.schedule import Group, Layers, param_groups
+from clipbench.strategies.param_groups import Group, param_groups
 
 
 @dataclass(frozen=True)
@@ -51,49 +51,6 @@ def features(classifier: Classifier, batch: Batch) -> Tensor:
     """Image features (B, D) of a batch, as the tower gives them, or computed before."""
     found: Tensor = batch["features"] if "features" in batch else classifier.tower(batch["image"])
     return found
-
-
-def left(layers: Layers, depth: int | str, key: str) -> list[nn.Parameter]:
-    """The parameters that a freezing depth leaves to train.
-
-    Args:
-        layers: L + 2 groups, input to output; or none at all.
-        depth: 0 freezes nothing; k >= 1 the stem and the first k blocks; L, the number of blocks,
-            leaves the final norm and projection; ``all`` leaves nothing.
-        key: what the config calls the depth.
-
-    Raises:
-        Refused: if the depth is neither ``all`` nor in 0..L.
-    """
-    blocks = len(layers) - 2
-    if depth == "all":
-        frozen = len(layers)
-    elif isinstance(depth, int) and 0 <= depth <= blocks:
-        frozen = depth + 1 if depth else 0
-    else:
-        raise Refused(f"{key}={depth} is not possible here; use 0..{blocks} or all")
-    return [parameter for layer in layers[frozen:] for parameter in layer]
-
-
-def freeze(tower: ImageTower, depth: int | str, text_depth: int | str = "all") -> None:
-    """Freeze the first part of an image tower and of its text side, and all that is in neither.
-
-    What is frozen costs no backward pass: no picture and none of its parameters asks for a
-    gradient, so torch records nothing before the first layer that trains.
-
-    Args:
-        tower: its logit scale, if it has one, is frozen whatever the depths.
-        depth: see :func:`left`.
-        text_depth: the same of the text tower.
-
-    Raises:
-        Refused: for a depth that there is not.
-    """
-    image = left(tower.layers(), depth, "freeze_depth")
-    text = left(tower.text_layers(), text_depth, "text_freeze_depth")
-    tower.requires_grad_(False)
-    for parameter in [*image, *text]:
-        parameter.requires_grad_(True)
 
 
 def cross_entropy(

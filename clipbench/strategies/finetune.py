@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from clipbench.core.errors import Refused
 from clipbench.models.base import Classifier, ImageTower
-from clipbench.strategies.base import Strategy, Task, freeze, left, start_head
+from clipbench.strategies.base import Strategy, Task, start_head
+from clipbench.strategies.freezing import freeze, left
 
 
 class Finetune(Strategy):

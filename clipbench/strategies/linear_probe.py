@@ -10,7 +10,8 @@ from torch import Tensor
 from clipbench.core.errors import Refused
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.strategies import logistic_regression
-from clipbench.strategies.base import STEPS, Strategy, Task, freeze, start_head
+from clipbench.strategies.base import STEPS, Strategy, Task, start_head
+from clipbench.strategies.freezing import freeze
 
 
 class LinearProbe(Strategy):

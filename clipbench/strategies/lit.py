@@ -9,7 +9,7 @@ from clipbench.models.base import Classifier, ImageTower
 from clipbench.models.lit import LiT as Model
 from clipbench.strategies.base import Task
 from clipbench.strategies.contrastive import Contrastive
-from clipbench.training.schedule import Group
+from clipbench.strategies.param_groups import Group
 
 
 class LiT(Contrastive):

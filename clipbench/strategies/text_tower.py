@@ -11,7 +11,8 @@ from torch import Tensor
 from clipbench.core.errors import Refused
 from clipbench.models.base import Classifier, ImageTower, as_head
 from clipbench.models.two_towers import TwoTowers
-from clipbench.strategies.base import Batch, Strategy, Task, freeze, start_head
+from clipbench.strategies.base import Batch, Strategy, Task, start_head
+from clipbench.strategies.freezing import freeze
 from clipbench.strategies.gradient_cache import encoded
 
 MAX_LOGIT_SCALE = math.log(100)  # open_clip and CLIP clamp to it after each step

@@ -1,7 +1,8 @@
 """No training: a head made of class names and templates, or both towers as they come."""
 
 from clipbench.models.base import Classifier, ImageTower
-from clipbench.strategies.base import STEPS, Strategy, Task, freeze, start_head
+from clipbench.strategies.base import STEPS, Strategy, Task, start_head
+from clipbench.strategies.freezing import freeze
 
 
 class ZeroShot(Strategy):

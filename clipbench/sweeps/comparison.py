@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clipbench import report
-from clipbench.core import paths
+from clipbench.core import cli, files, paths
 from clipbench.core.config import compose
 from clipbench.core.errors import Refused
 from clipbench.core.jobs import Job
+from clipbench.reporting.page import page
 from clipbench.reporting.page.candidates import SPOKEN
 from clipbench.reporting.page.verdict import duration
 from clipbench.results import store
@@ -48,7 +48,7 @@ class Comparison:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         self.session = Session()
         self.session.sweep = paths.outputs() / "sweeps" / f"compare-{name}-{digest}"
-        self.plan: dict[str, Any] = {**report.plan(self.session.sweep)}
+        self.plan: dict[str, Any] = {**page.plan(self.session.sweep)}
         if not self.plan:
             _look(self.job("clip_tiny", "finetune"))  # what is typed, before weights are looked for
             chosen = candidate_models.of(models)
@@ -73,9 +73,9 @@ class Comparison:
         self.plan["left"] = self._left()
         self._note()
         try:
-            place = report.write(self.session.sweep, self._page())
+            place = page.write(self.session.sweep, self._page())
         except Refused as refused:
-            summary.refusal(f"no report: {refused}", refused.details, paths.outputs())
+            cli.refusal(f"no report: {refused}", refused.details, paths.outputs())
             return 1
         print(f"\nthe report: {place}")
         if interrupted:
@@ -179,13 +179,13 @@ class Comparison:
     def _note(self) -> None:
         assert self.session.sweep is not None
         text = json.dumps(self.plan, indent=1)
-        store.write_text(self.session.sweep / "plan.json", text + "\n")
+        files.write_text(self.session.sweep / "plan.json", text + "\n")
 
 
 def _look(job: Job) -> None:
     """Refuse data that no job could take, once and not by each of them."""
     from clipbench.core.config.instantiate import build
-    from clipbench.datamodules.base import ClassificationDataModule
+    from clipbench.datamodules.base_classification import ClassificationDataModule
     from clipbench.loading import leaks
     from clipbench.loading.validation import check_names
 
@@ -209,6 +209,6 @@ def _data(given: str) -> tuple[str, list[str]]:
     if place.is_dir() or (place.is_file() and given not in options):  # a table of labels, or a tar
         return "imagefolder", ["dataset=imagefolder", f"dataset.root={place.resolve()}"]
     if given not in options:
-        near = summary.near(given, options)
+        near = cli.near(given, options)
         raise Refused(f"data={given} is no folder here, and no dataset{near}; name your folder")
     return given, [f"dataset={given}"]

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from clipbench.core.devices import devices
 from clipbench.core.errors import Refused
 from clipbench.core.jobs import Job, Outcome
 from clipbench.results import store
@@ -69,28 +70,6 @@ KEEPING = 25.0  # and that all have for a last checkpoint; a cluster kills after
 _starting = threading.Lock()
 
 
-def devices(trainer: dict[str, Any]) -> int:
-    """How many ranks a job has: one a device.
-
-    Raises:
-        Refused: for what is no number of devices.
-    """
-    asked = trainer["devices"]
-    if isinstance(asked, list):
-        return len(asked)
-    if isinstance(asked, str) and "," in asked:
-        return len(asked.strip(",").split(","))
-    if asked in ("auto", -1, "-1"):
-        return 1 if trainer["accelerator"] in ("cpu", "mps") else max(1, gpus())
-    try:
-        number = int(asked)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1:
-        raise Refused(f"trainer.devices={asked} is no number of devices; use 1 or more, or auto")
-    return number
-
-
 def _check_nodes(job: Job) -> None:
     asked, there = job.config["trainer"]["num_nodes"], 1 if job.node is None else job.node.count
     if asked != there:
@@ -98,13 +77,6 @@ def _check_nodes(job: Job) -> None:
             f"trainer.num_nodes={asked} on {there} of SLURM's: use hydra/launcher=slurm "
             f"hydra.launcher.nodes={asked}, or trainer.num_nodes={there}"
         )
-
-
-def gpus() -> int:
-    """How many CUDA devices there are for us."""
-    import torch
-
-    return torch.cuda.device_count()
 
 
 class Running:

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TextIO
 
-LOG = "log.txt"
+from clipbench.results.record import LOG
 
 # A bar draws itself anew by moving the cursor; such lines are for eyes only.
 _FRAME = re.compile(rb"\r|\x1b\[[0-9;?]*[A-HJKSTfhln]")

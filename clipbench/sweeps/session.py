@@ -1,6 +1,5 @@
 """The jobs of one command: how many there are and how many are done, run some at a time."""
 
-import contextlib
 import json
 import os
 import signal
@@ -17,40 +16,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from clipbench.core.config import overrides
+from clipbench.core.devices import devices, gpus
 from clipbench.core.jobs import Job, Outcome
 from clipbench.core.locking import Held, Lock
 from clipbench.results import store
 from clipbench.sweeps import summary
-from clipbench.sweeps.launcher import devices, gpus, launch, stop
-
-
-class GPUs:
-    """Those of this machine, lent to one job at a time.
-
-    Args:
-        count: how many there are; with none, jobs go without.
-    """
-
-    def __init__(self, count: int) -> None:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        self.free = visible.split(",")[:count] if visible else [str(n) for n in range(count)]
-        self.count, self._returned = len(self.free), threading.Condition()
-
-    @contextlib.contextmanager
-    def lend(self, wanted: int) -> Iterator[dict[str, str]]:
-        """The environment of a job that has some of them to itself."""
-        if not 0 < wanted <= self.count:
-            yield {}
-            return
-        with self._returned:
-            self._returned.wait_for(lambda: len(self.free) >= wanted)
-            mine, self.free = self.free[:wanted], self.free[wanted:]
-        try:
-            yield {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
-        finally:
-            with self._returned:
-                self.free += mine
-                self._returned.notify_all()
+from clipbench.sweeps.estimate import headline
+from clipbench.sweeps.gpu_pool import GPUs
+from clipbench.sweeps.launcher import launch, stop
 
 
 class Session:
@@ -215,42 +188,3 @@ def _score(outcome: Outcome) -> float | None:
     row: dict[str, Any] = next((row for row in record["curve"] if row["epoch"] == epoch), {})
     value: float | None = row.get(metric)
     return value
-
-
-def headline(jobs: Sequence[Job], at_once: int | None) -> str:
-    """How many jobs, how many are done, and how long the others may take."""
-    known = [record for _, record in store.records(jobs[0].outputs)]
-    known = [r for r in known if r["status"] == "completed" and store.current(r)]
-    done = [
-        next((r for r in known if store.answers(r, job.config)), None)
-        for job in jobs
-        if job.config["ckpt"]["resume"] is not None
-    ]
-    seconds = [record["cost"]["seconds"] for record in done if record is not None]
-    return expected("jobs", len(jobs), seconds, at_once)
-
-
-def expected(what: str, total: int, seconds: Sequence[float], at_once: int | None) -> str:
-    """How many there are and how many are done, by the seconds of each, and what that lets expect.
-
-    Args:
-        what: are counted.
-        total: how many.
-        seconds: that each took which is done.
-        at_once: how many at a time; None where nobody knows, as of a cluster.
-    """
-    left, text = total - len(seconds), f"{total} {what}, {len(seconds)} of them done"
-    if not seconds or left <= 0:
-        return text
-    mean = sum(seconds) / len(seconds)
-    if at_once is None:
-        return f"{text}; {_duration(mean)} for each of the others, if it takes as long"
-    rounds = -(-left // at_once)
-    return f"{text}; {_duration(rounds * mean)} for the others, if they take as long"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

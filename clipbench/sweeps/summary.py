@@ -1,23 +1,15 @@
 """The last words of a job: its table, or the cause of its end and the fix."""
 
-import difflib
-import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from clipbench.core import paths
-from clipbench.core.config import compose, overrides
-from clipbench.core.config.search_path import ALSO_DATASETS
+from clipbench.core.cli import refusal
 from clipbench.core.console import console, marked, show
-from clipbench.core.errors import SHOWN
 from clipbench.core.jobs import Outcome
 from clipbench.results import store
-from clipbench.sweeps.output import LOG
-
-# Hydra's names for what comes with a plugin, and the extra that brings it.
-_EXTRAS = {"optuna": "optuna"}
+from clipbench.results.record import LOG
 
 
 def job(outcome: Outcome) -> None:
@@ -69,53 +61,3 @@ def _failure(outcome: Outcome) -> None:
     refusal(f"{outcome.status}: {outcome.error}{before}", outcome.details, folder)
     if (folder / LOG).is_file():
         print(f"  {folder / LOG}", file=sys.stderr)
-
-
-def refusal(summary: str, details: Sequence[str], folder: Path) -> None:
-    """Print a cause and its details; those beyond the first fifty go to a file in ``folder``."""
-    sys.stdout.flush()
-    print(summary, file=sys.stderr)
-    for line in details[:SHOWN]:
-        print(f"  {line}", file=sys.stderr)
-    if rest := details[SHOWN:]:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "refused.txt"
-        store.write_text(path, "\n".join(details) + "\n")
-        print(f"  and {len(rest)} more, all of them in {path}", file=sys.stderr)
-
-
-def near(word: str, options: Sequence[str]) -> str:
-    """``; did you mean ...?`` for the options nearest to a word, or nothing."""
-    matches = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
-    # A key's last part is what people remember: rot is near dataset.root.
-    matches += [
-        o for o in options if difflib.get_close_matches(word, [o.split(".")[-1]], cutoff=0.75)
-    ]
-    unique = list(dict.fromkeys(matches))[:4]
-    return f"; did you mean {' or '.join(unique)}?" if unique else ""
-
-
-def config_error(error: Exception, words: Sequence[str]) -> None:
-    """Print what is wrong with the command line, in one line, with what comes near."""
-    text = str(error)
-    cause = str(error.__cause__ or "")
-    if match := re.search(r"Could not find '([^']+?)/?([^'/]+)'", text):
-        group, option = match.groups()
-        place = "dataset" if group in ALSO_DATASETS else group
-        folders = [paths.CONF / place, paths.EXPERIMENTS / place]
-        options = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
-        message = f"{group}={option} is no option{near(option, options)}"
-        if (extra := _EXTRAS.get(option)) is not None:
-            message, options = f'{extra} is not installed; pip install "clipbench[{extra}]"', []
-        message += f" (options: {', '.join(options)})" if options else ""
-    elif match := re.search(r"Could not override '([^']+)'", text):
-        name = match.group(1)
-        message = f"{name} is no key{near(name, compose.keys())}"
-    elif match := re.search(r"override '([^'=]+)'\s+missing EQUAL", text):
-        message = f"{match.group(1)} is not key=value; put quotes around a value that has spaces"
-    elif match := re.search(r"Missing mandatory value: (\S+)", text):
-        message = f"{match.group(1)} must be given: {match.group(1)}=..."
-    else:
-        message = " ".join((cause or text).split())
-    print(f"error: {message}", file=sys.stderr)
-    print(f"  in: {overrides.shell(words)}", file=sys.stderr)

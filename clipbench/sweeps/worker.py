@@ -152,7 +152,7 @@ def _rank(job: Job, senders: Sequence[Connection]) -> None:
     """One rank of a job."""
     from clipbench.core import allocator, distributed, environment
     from clipbench.core.console import console
-    from clipbench.training.spec import execute
+    from clipbench.training.run import execute
 
     allocator.keep()
     for number in (signal.SIGTERM, signal.SIGINT):  # the elastic launcher's own

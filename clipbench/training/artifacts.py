@@ -8,15 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from clipbench.core import distributed
-from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.inference import saved_model
-from clipbench.metrics import calibration, classification
 from clipbench.models.weight_averaging import State
 from clipbench.reporting.page import retrieval_examples
 from clipbench.reporting.tables import alpha_figures
 from clipbench.training import predictions
-from clipbench.training.evaluation import Evaluation, copied
+from clipbench.training.evaluation import Evaluation, calibrated, chosen_epoch, copied
 from clipbench.training.robustness.wise_ft import Merge, alpha_curve
 
 
@@ -97,33 +95,3 @@ class Finish:
         classifier, classes = self.evaluate.module.classifier, self.evaluate.data.classes
         about = {"clipbench": self.record["key"]}
         saved_model.save(self.folder, classifier, list(classes), about, stem)
-
-
-def chosen_epoch(evaluate: Evaluation) -> dict[str, float]:
-    """Metrics of the splits that are read once, the strategy's evaluation points side by side."""
-    names = evaluate.data.evaluation_splits
-    final: dict[str, float] = {}
-    classifier = evaluate.module.classifier
-    for suffix, weights in evaluate.module.strategy.evaluation_points(classifier):
-        outputs = dict(evaluate.outputs)
-        # Without such splits there is still what is remembered of the other task.
-        values = evaluate(names or (["val"] if evaluate.retention else []), weights)
-        final |= {f"{name}{suffix}": v for name, v in values.items() if not name.startswith("val/")}
-        if suffix:
-            evaluate.outputs = outputs
-    return final
-
-
-def calibrated(
-    data: ClassificationDataModule, outputs: Mapping[str, Mapping[str, Tensor]]
-) -> tuple[float, dict[str, float]]:
-    """The temperature fitted on val, and ``<split>/ece_scaled`` with it."""
-    splits, val = data.splits, outputs["val"]
-    t = calibration.temperature(
-        classification.among(val["logits"], splits["val"].among), val["label"]
-    )
-    scaled = {}
-    for name, output in outputs.items():
-        scores = classification.among(output["logits"] / t, splits[name].among)
-        scaled[f"{name}/ece_scaled"] = classification.ece(scores, output["label"])
-    return t, scaled

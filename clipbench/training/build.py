@@ -13,13 +13,13 @@ from clipbench.core import distributed, environment
 from clipbench.core.config.instantiate import build
 from clipbench.core.console import console
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.datamodules.feature_loaders import FeatureLoaders
 from clipbench.inference import saved_model
 from clipbench.models.base import Classifier, ImageTower, encoder
 from clipbench.models.weight_averaging import State
-from clipbench.results import identity, store
+from clipbench.results import reuse, store
 from clipbench.strategies.base import Strategy, Task
 from clipbench.training import (
     checkpoint_io,
@@ -309,7 +309,7 @@ class Training:
         self.record["weights_from"] = {"key": record["key"], "folder": source.name}
         self.record["cost"] = record["cost"]
         console.print(f"weights of {source.name}, which trained the same", highlight=False)
-        if note := identity.difference(record):
+        if note := reuse.difference(record):
             self.run.warn(f"the weights of {source.name} were {note}")
         return last
 

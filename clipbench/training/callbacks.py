@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
@@ -16,30 +15,11 @@ from pytorch_lightning.trainer.states import TrainerFn
 from clipbench.core import distributed
 from clipbench.core.console import console
 from clipbench.core.errors import Refused
+from clipbench.core.files import write_text
 from clipbench.metrics import intervals
-from clipbench.results.store import write_text
-from clipbench.training import checkpoint_io
 from clipbench.training.module import TuningModule
 
 Row = dict[str, Any]
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or not there, and that load without executing anything.
-
-    Lightning 2.6 writes to $TMPDIR first: on another file system its rename becomes a copy, and a
-    kill or a full disk leaves a torn file where the good one was.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        """Write as ``checkpoint_io.write`` does; ``storage_options`` are what a seal says."""
-        checkpoint_io.write(Path(path), checkpoint, storage_options)
-
-    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Load tensors and plain data only."""
-        return checkpoint_io.read(Path(path))
 
 
 class EMA(WeightAveraging):

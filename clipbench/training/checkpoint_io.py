@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from clipbench.core.errors import Refused
+from clipbench.training import checkpoint_io
 
 TEMPORARY = ".tmp-"
 _TAIL = 4096  # bytes; more than any seal has
@@ -157,3 +159,21 @@ def sweep(folder: Path) -> None:
     """Remove what a writer that was killed left half made."""
     for path in folder.glob(f"{TEMPORARY}*"):
         path.unlink(missing_ok=True)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, and that load without executing anything.
+
+    Lightning 2.6 writes to $TMPDIR first: on another file system its rename becomes a copy, and a
+    kill or a full disk leaves a torn file where the good one was.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write as ``checkpoint_io.write`` does; ``storage_options`` are what a seal says."""
+        checkpoint_io.write(Path(path), checkpoint, storage_options)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load tensors and plain data only."""
+        return checkpoint_io.read(Path(path))

@@ -11,7 +11,8 @@ from clipbench.core.errors import Refused
 from clipbench.inference import averages, saved_model
 from clipbench.metrics import intervals
 from clipbench.models.base import Classifier
-from clipbench.training.callbacks import AtomicCheckpointIO, Recorder
+from clipbench.training.callbacks import Recorder
+from clipbench.training.checkpoint_io import AtomicCheckpointIO
 
 
 def _file(run: Path, epoch: int) -> Path:

@@ -1,6 +1,6 @@
 """Whole splits evaluated outside of training, with the weights at hand or with others."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.metrics import calibration, classification
 from clipbench.models.base import Classifier
 from clipbench.models.weight_averaging import State
 from clipbench.training.module import TuningModule
@@ -76,3 +77,33 @@ class Evaluation:
 def copied(classifier: Classifier) -> State:
     """Its weights as they are now, on the CPU."""
     return {k: v.detach().cpu().clone() for k, v in classifier.state_dict().items()}
+
+
+def chosen_epoch(evaluate: Evaluation) -> dict[str, float]:
+    """Metrics of the splits that are read once, the strategy's evaluation points side by side."""
+    names = evaluate.data.evaluation_splits
+    final: dict[str, float] = {}
+    classifier = evaluate.module.classifier
+    for suffix, weights in evaluate.module.strategy.evaluation_points(classifier):
+        outputs = dict(evaluate.outputs)
+        # Without such splits there is still what is remembered of the other task.
+        values = evaluate(names or (["val"] if evaluate.retention else []), weights)
+        final |= {f"{name}{suffix}": v for name, v in values.items() if not name.startswith("val/")}
+        if suffix:
+            evaluate.outputs = outputs
+    return final
+
+
+def calibrated(
+    data: ClassificationDataModule, outputs: Mapping[str, Mapping[str, Tensor]]
+) -> tuple[float, dict[str, float]]:
+    """The temperature fitted on val, and ``<split>/ece_scaled`` with it."""
+    splits, val = data.splits, outputs["val"]
+    t = calibration.temperature(
+        classification.among(val["logits"], splits["val"].among), val["label"]
+    )
+    scaled = {}
+    for name, output in outputs.items():
+        scores = classification.among(output["logits"] / t, splits[name].among)
+        scaled[f"{name}/ece_scaled"] = classification.ece(scores, output["label"])
+    return t, scaled

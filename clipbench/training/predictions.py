@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.loading.split import Split
 from clipbench.metrics import classification, confusion, retrieval
 from clipbench.reporting.tables import typeset

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.strategies.base import Strategy
 from clipbench.strategies.lit import LiT
 from clipbench.strategies.published_ranges import FROZEN, FULL, GUIDE, PARTIAL, SCRATCH

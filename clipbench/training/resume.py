@@ -21,6 +21,7 @@ from clipbench.core.console import console, marked
 from clipbench.core.errors import Refused
 from clipbench.core.locking import LOCK
 from clipbench.reporting.tensorboard import events
+from clipbench.results import identity as identity_module
 from clipbench.results import store
 from clipbench.training import checkpoint_io
 
@@ -268,7 +269,7 @@ def _differing(record: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterat
         return
     config, devices = record["config"], record.get("environment") or {}
     resolved = {name: devices.get(name, own) for name, own in config["trainer"].items()}
-    known = store.identity({**config, "trainer": resolved})["config"]
+    known = identity_module.identity({**config, "trainer": resolved})["config"]
     theirs, ours = (dict(_flat(node)) for node in (known, identity["config"]))
     # What a strategy ignores is in a config alone; a file of weights counts by its content.
     for name in sorted(theirs.keys() & ours.keys() - {"model.pretrained"}):

@@ -8,6 +8,7 @@ import torch
 from hydra.utils import get_class
 
 from clipbench.core.config import ranges
+from clipbench.core.devices import devices
 from clipbench.core.errors import Refused
 from clipbench.datamodules.base import DataModule
 from clipbench.datamodules.base_captions import CaptionDataModule
@@ -15,7 +16,6 @@ from clipbench.models.base import Classifier, ImageTower, freeze_statistics
 from clipbench.models.two_towers import TwoTowers
 from clipbench.strategies.base import Strategy
 from clipbench.strategies.lit import LiT
-from clipbench.sweeps.launcher import devices
 from clipbench.training.schedule import Schedule
 
 

@@ -1,10 +1,7 @@
 """One run: config -> datamodule, model -> strategy -> module -> Trainer -> one result.json."""
 
-import contextlib
 import math
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,23 +12,23 @@ from clipbench.core import distributed, environment
 from clipbench.core.config import overrides
 from clipbench.core.config.instantiate import build
 from clipbench.core.console import marked
-from clipbench.core.errors import Damaged, Refused
+from clipbench.core.errors import Refused
 from clipbench.core.jobs import Job, Outcome
 from clipbench.core.locking import Held, Lock
-from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.loading import decoded, leaks
 from clipbench.loading.prompts import Prompts
-from clipbench.results import identity, store
+from clipbench.models import hub
+from clipbench.results import identity, record, reuse, store
+from clipbench.results.record import LOG
 from clipbench.strategies.base import Strategy
-from clipbench.sweeps.output import LOG
 from clipbench.training import recommendations, resume, sanity_checks, schedule
-from clipbench.training.build import Training
 from clipbench.training.robustness import wise_ft
 from clipbench.training.robustness.auxiliary_dataset import OtherTask
 from clipbench.training.robustness.replay import Mixed, rows
 from clipbench.training.robustness.retention import Retention
-from clipbench.transforms.preprocess import Augment
+from clipbench.transforms.augment import Augment
 
 
 class Run:
@@ -79,8 +76,8 @@ class Run:
         self.splits = self.data.record()
         self.devices = environment.resolved(self.config["trainer"], distributed.here.world)
         self.identity = self._identity()
-        self.key = store.key(self.identity)
-        self.training = store.key(store.of_training(self.identity))
+        self.key = identity.key(self.identity)
+        self.training = identity.key(identity.of_training(self.identity))
         names = (job.choices["model"], job.choices["strategy"], self.key)
         self.folder = job.outputs / "runs" / job.choices["dataset"] / "-".join(names)
         self.record: dict[str, Any] = {}
@@ -137,6 +134,7 @@ class Run:
     def _identity(self) -> dict[str, Any]:
         return identity.of(
             {k: v for k, v in self.config.items() if k not in self.strategy.ignores},
+            weights=hub.weights(self.config["model"].get("pretrained")),
             data=self.splits,
             prompts=self.prompts,
             others={name: other.identity() for name, other in self.others.items()},
@@ -160,7 +158,7 @@ class Run:
         """Return a run to take the weights from, see :func:`clipbench.results.identity.twin`."""
         if not self.strategy.trains or self.training == self.key:
             return None
-        return identity.twin(self.folder, self.training, self.config)
+        return reuse.twin(self.folder, self.training, self.config)
 
     def guard(self) -> None:
         """Refuse what cannot give a right number, before any weights are looked for.
@@ -214,14 +212,14 @@ class Run:
 
     def _before(self) -> Outcome | None:
         """Return how an earlier command has ended this very run, if that is to stay."""
-        if (retry := self.config["retry"]) not in identity.RETRY:
+        if (retry := self.config["retry"]) not in reuse.RETRY:
             raise Refused(f"retry={retry}: is not one of failed, versions. Use one, or null.")
         record = store.read(self.folder) or {}
         status, error = record.get("status", ""), record.get("error")
         ended = Outcome(status, key=self.key, folder=str(self.folder), error=error, before=True)
         if status == "completed":
-            again = identity.again(self.folder, record, self.config, self.job.asked)
-            return None if again else replace(ended, note=identity.difference(record))
+            again = reuse.again(self.folder, record, self.config, self.job.asked)
+            return None if again else replace(ended, note=reuse.difference(record))
         return None if status in ("", "interrupted") or self.job.retry else ended
 
     def open(self) -> None:
@@ -245,7 +243,7 @@ class Run:
                 OmegaConf.save(OmegaConf.create(content), self.folder / ".hydra" / f"{name}.yaml")
         choices, recipe = self.job.choices, self.recipe
         self.record = {
-            "schema": store.SCHEMA,
+            "schema": record.SCHEMA,
             "key": self.key,
             # Runs that share it have the same weights: they differ in what comes after.
             "training": self.training,
@@ -258,7 +256,7 @@ class Run:
             **{name: recipe[name] for name in ("lr", "batch_size", "epochs")},
             "freeze_depth": self.config["freeze_depth"],
             "seed": self.config["seed"],
-            **store.of_seed(self.identity, self.strategy.random, bool(self.strategy.fits_head)),
+            **identity.of_seed(self.identity, self.strategy.random, bool(self.strategy.fits_head)),
             "config": self.config,
             "versions": environment.versions(),
             "environment": environment.of(self.config["trainer"], distributed.here.world),
@@ -282,7 +280,7 @@ class Run:
         }
         for warning in self.leaks:
             self.warn(warning)
-        other = identity.difference(before, "ckpt.resume=null") if before and self.begin else None
+        other = reuse.difference(before, "ckpt.resume=null") if before and self.begin else None
         if other is not None:
             self.warn(f"what came before it was interrupted was {other}")
         self.write()
@@ -301,45 +299,3 @@ class Run:
         """Say something once, and keep it in the record."""
         marked("warning:", message)
         self.record["warnings"].append(message)
-
-
-def execute(job: Job, tell: Callable[[Outcome], Any] = lambda _: None) -> Outcome:
-    """Run a job to its end, whatever that is; in several ranks at once if it has several.
-
-    Args:
-        job: what to do.
-        tell: given a word as soon as the run has its folder.
-    """
-    environment.quiet()
-    run: Run | None = None
-    status, error, details = "failed", "", list[str]()
-    number: int | None = None
-    again = False
-    try:
-        run = distributed.first_goes_first(lambda: Run(job))
-        distributed.agree("config", run.key)
-        if (before := distributed.from_first(run.decide)) is not None:
-            return before
-        done = Outcome("completed", key=run.key, folder=str(run.folder))
-        run.open()
-        tell(replace(done, status="running"))
-        Training(run)()
-        run.close()
-        return done
-    except Refused as refused:
-        status, error, details = refused.status, str(refused), refused.details
-        number = refused.signal
-        again = isinstance(refused, Damaged) and run is not None and run.distrust()
-    except SystemExit as left:
-        error = f"something called sys.exit({left.code})"
-    except Exception as bug:
-        traceback.print_exc()
-        error = f"{type(bug).__name__}: {bug}"
-    if run is None or not run.record:
-        return Outcome(status, error=error, details=details)
-    run.record |= {"status": status, "error": error}
-    with contextlib.suppress(Refused):  # a disk that is full has the record as it was before
-        run.write()
-    run.close()
-    ended = Outcome(status, key=run.key, folder=str(run.folder), error=error, details=details)
-    return replace(ended, signal=number, again=again)

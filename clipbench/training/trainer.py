@@ -16,7 +16,7 @@ from clipbench.core import distributed, environment
 from clipbench.core.config.instantiate import build
 from clipbench.core.console import console
 from clipbench.core.errors import Refused
-from clipbench.training.callbacks import AtomicCheckpointIO
+from clipbench.training.checkpoint_io import AtomicCheckpointIO
 
 
 class Ranks(DDPStrategy):

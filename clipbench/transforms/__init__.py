@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipbench.transforms.preprocess import Augment
+    from clipbench.transforms.augment import Augment
 
 __all__ = ["Augment"]
 
@@ -11,7 +11,7 @@ __all__ = ["Augment"]
 def __getattr__(name: str) -> Any:
     """Import ``Augment`` when it is asked for: its address is in every record and every run key."""
     if name == "Augment":
-        from clipbench.transforms.preprocess import Augment
+        from clipbench.transforms.augment import Augment
 
         return Augment
     raise AttributeError(f"module 'clipbench.transforms' has no attribute {name!r}")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from clipbench.transforms.preprocess import Augment
+from clipbench.transforms.augment import Augment
 
 Batch = dict[str, Any]
 

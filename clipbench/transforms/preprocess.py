@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from clipbench.core.errors import Refused
 from clipbench.transforms import resize
+from clipbench.transforms.augment import Augment
 from clipbench.transforms.randaugment import Erasing, RandAugment
 
 Picture = Image.Image | Tensor  # PIL, or uint8 (3, H, W)
@@ -80,61 +81,6 @@ class Preprocess:
             return Preprocess(**{**told, "mean": tuple(told["mean"]), "std": tuple(told["std"])})
         except (ValueError, TypeError, KeyError) as unknown:
             raise Refused(f"a weight file's preprocessing is not ours ({unknown})") from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augment:
-    """What is done to training pictures, in this order; 0 and None leave a thing out.
-
-    Attributes:
-        scale: range of the random crop's area (WiSE-FT: 0.9 to 1), or None for the eval crop.
-        ratio: range of the random crop's aspect ratio.
-        hflip: probability of a horizontal flip.
-        randaugment: timm's name of a policy, such as ``rand-m9-mstd0.5-inc1``: 2 of 15 operations,
-            each left out half of the time, at magnitude 9 of 10 on average.
-        color_jitter: how far brightness, contrast and saturation go from 1, each by itself. (timm
-            and what is built on it, FT-CLIP too, ignore theirs where there is RandAugment.)
-        erasing: probability that a rectangle of 2 to 33 % of the normalised picture becomes noise.
-        mixup: alpha of the Beta distribution of the shares in which pictures are mixed; see
-            :class:`clipbench.transforms.mixup.MixUp`.
-        cutmix: the same of the area of the rectangle that comes from another picture.
-        mixup_probability: that a batch is mixed; with both, either is as likely.
-
-    Raises:
-        Refused: for a value out of range, or a policy that timm does not know.
-    """
-
-    scale: tuple[float, float] | None = None
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    hflip: float = 0.0
-    randaugment: str | None = None
-    color_jitter: float = 0.0
-    erasing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mixup_probability: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("hflip", "erasing", "mixup_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise Refused(f"augment.{name}={getattr(self, name)} is no probability; use 0 to 1")
-        for name in ("color_jitter", "mixup", "cutmix"):
-            if getattr(self, name) < 0:
-                raise Refused(f"augment.{name}={getattr(self, name)} is negative; 0 turns it off")
-        if self.randaugment:
-            RandAugment(self.randaugment)
-
-    @property
-    def mixes(self) -> bool:
-        """Whether the pictures of a batch are mixed with each other."""
-        return bool((self.mixup or self.cutmix) and self.mixup_probability)
-
-    @property
-    def random(self) -> bool:
-        """Whether a picture looks different each time that it is seen."""
-        return self.scale is not None or any(
-            getattr(self, name) for name in ("hflip", "randaugment", "color_jitter", "erasing")
-        )
 
 
 def _rgb(picture: Picture) -> Picture:

@@ -12,9 +12,10 @@ from hydra.errors import HydraException
 
 from clipbench.core.jobs import Job, Outcome
 from clipbench.core.locking import Lock
-from clipbench.results import store
+from clipbench.results import record, store
 from clipbench.sweeps import launcher as launching
-from clipbench.sweeps.session import Session, expected
+from clipbench.sweeps.estimate import expected
+from clipbench.sweeps.session import Session
 from hydra_plugins.clipbench_clusters import OnSlurm, Ray, Slurm, on_ray
 from tests.conftest import FEW, TINY, composed
 from tests.test_run import CHOICES
@@ -32,7 +33,7 @@ def test_a_sweep_elsewhere_is_announced_noted_and_scored(outputs, tmp_path, job,
     store.write(
         folder,
         {
-            **{"schema": store.SCHEMA, "key": "12345678", "status": "completed"},
+            **{"schema": record.SCHEMA, "key": "12345678", "status": "completed"},
             **{"model": "timm", "dataset": "shapes", "strategy": "finetune", "config": job.config},
             **{"curve": [{"epoch": 1, "val/acc": 0.625}], "final": {"val/acc": 0.625}},
             **{"selection": {"metric": "val/acc", "epoch": 1, "alpha": None}},

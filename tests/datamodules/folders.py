@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from clipbench.transforms.preprocess import Augment, Preprocess
+from clipbench.transforms.augment import Augment
+from clipbench.transforms.preprocess import Preprocess
 
 TINY = Preprocess(size=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 AUGMENT = Augment(scale=(0.5, 1.0), hflip=0.5)

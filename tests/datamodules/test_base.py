@@ -8,13 +8,9 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import (
-    ClassificationDataModule,
-    KeyedSampler,
-    Split,
-    carve,
-    few_shot,
-)
+from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.loading.samplers import KeyedSampler
+from clipbench.loading.split import Split, carve, few_shot
 from tests.datamodules.folders import AUGMENT, TINY, draw
 
 CLASSES = ["rose", "tulip", "iris"]

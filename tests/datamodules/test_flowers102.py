@@ -16,7 +16,7 @@ from clipbench.core.errors import Refused
 from clipbench.core.jobs import Job
 from clipbench.datamodules.flowers102 import Flowers102DataModule
 from clipbench.loading.download import http
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import composed
 from tests.datamodules.folders import flowers
 from tests.servers import Site, serving

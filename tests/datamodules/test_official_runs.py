@@ -8,7 +8,7 @@ from clipbench.core.config.instantiate import build
 from clipbench.core.jobs import Job
 from clipbench.datamodules.audit import audit
 from clipbench.sweeps.launcher import launch
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import SMALL, composed
 from tests.datamodules import official
 from tests.datamodules.test_imagenet import SUBSET, pictures

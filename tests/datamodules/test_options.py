@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import Split
 from clipbench.datamodules.base_captions import CaptionDataModule
-from clipbench.loading.dataset import KeyedSampler
+from clipbench.loading.samplers import KeyedSampler
+from clipbench.loading.split import Split
 from clipbench.models.base import Classifier
 from clipbench.strategies.finetune import Finetune
 from tests.datamodules.folders import AUGMENT, TINY

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from clipbench.core import paths
-from clipbench.core.config import compose, instantiate
+from clipbench.core.config import compose, schema
 from clipbench.core.config.instantiate import build
 from clipbench.core.jobs import Job
 from clipbench.metrics import confusion
@@ -57,7 +57,7 @@ def make(name, common, words):
 
 def main():
     paths.register()
-    instantiate.register()
+    schema.register()
     runs = yaml.safe_load((HERE / "runs.yaml").read_text())
     common = runs.pop("common")
     for name in sys.argv[1:] or runs:

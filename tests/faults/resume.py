@@ -28,15 +28,15 @@ import torch
 from safetensors.torch import load_file
 
 from clipbench.core import distributed, paths
-from clipbench.core.config import instantiate
+from clipbench.core.config import schema
 from clipbench.core.config.compose import compose
 from clipbench.core.jobs import Job
-from clipbench.loading.dataset import KeyedSampler
+from clipbench.loading.samplers import KeyedSampler
 from clipbench.results import store
 from clipbench.sweeps import worker
 from clipbench.training import checkpoint_io, resume
 from clipbench.training.callbacks import Recorder
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import FEW, TINY
 
 CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
@@ -239,7 +239,7 @@ def teeth(folder):
 def main():
     """Print each case that is not as it must be, and the counts; exit 1 if there is any."""
     paths.register()
-    instantiate.register()
+    schema.register()
     gc.freeze()
     stops = wrong = 0
     started = time.monotonic()

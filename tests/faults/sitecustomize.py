@@ -40,7 +40,8 @@ def install():
 
     from clipbench.core import distributed
     from clipbench.training import spec
-    from clipbench.training.callbacks import AtomicCheckpointIO, Recorder
+    from clipbench.training.callbacks import Recorder
+    from clipbench.training.checkpoint_io import AtomicCheckpointIO
 
     faults = json.loads(os.environ["CLIPBENCH_FAULTS"])
     run = {"seed": None}

@@ -10,7 +10,7 @@ def install():
     from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    from clipbench.loading.dataset import KeyedSampler
+    from clipbench.loading.samplers import KeyedSampler
     from clipbench.training import checkpoint_io, resume, trainer
 
     def checkpoints(folder, key, started, every_steps, begin):

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from clipbench.core import environment, paths
-from clipbench.core.config import instantiate
+from clipbench.core.config import schema
 from tests.faults.planted import Case, cases
 
 LIMIT = 60.0  # seconds that a case may take
@@ -98,7 +98,7 @@ def main(words: Sequence[str]) -> int:
     """Print how each case went; return 1 if any is not as it must be."""
     environment.quiet()
     paths.register()
-    instantiate.register()
+    schema.register()
     wanted = [case for case in cases() if all(word in case.fault for word in words)]
     tasks = [(case, blind) for case in wanted for blind in (False, True)]
     wrong, started = 0, time.monotonic()

@@ -13,7 +13,7 @@ from clipbench.core.jobs import Job
 from clipbench.inference import averages, saved_model
 from clipbench.metrics.classification import METRICS
 from clipbench.results import store
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import FEW, TINY, composed
 from tests.test_run import CHOICES
 

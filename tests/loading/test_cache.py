@@ -16,9 +16,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from clipbench.loading import cache
-from clipbench.loading.dataset import KeyedSampler, Pictures, collate
+from clipbench.loading.dataset import Pictures, collate
+from clipbench.loading.samplers import KeyedSampler
 from clipbench.loading.split import Split
-from clipbench.transforms.preprocess import Augment, Preprocess, View
+from clipbench.transforms.augment import Augment
+from clipbench.transforms.preprocess import Preprocess, View
 
 PREPROCESS = Preprocess(size=24, resize=28, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 VIEWS = {

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from clipbench.loading.unique import UniqueSampler
+from clipbench.loading.samplers import UniqueSampler
 from tests.datamodules.test_base import garden, splits  # noqa: F401
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,8 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from clipbench.datamodules.base import ClassificationDataModule, Split
+from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.loading.split import Split
 from clipbench.metrics import confusion
 from clipbench.reporting.doctor import case, symptoms
 from clipbench.reporting.page import disagreements

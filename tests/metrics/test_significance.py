@@ -11,8 +11,10 @@ from clipbench.core.errors import Refused
 from clipbench.metrics import significance
 from clipbench.metrics.intervals import wilson
 from clipbench.metrics.seeds import t_test
-from clipbench.metrics.significance import compare, compare_all, difference, over_pictures
+from clipbench.metrics.significance import difference
+from clipbench.results import record as record_module
 from clipbench.results import store
+from clipbench.results.comparison import compare, compare_all, over_pictures
 
 LABELS = np.random.default_rng(0).choice(5, 400, p=[0.4, 0.3, 0.2, 0.07, 0.03])
 
@@ -45,7 +47,7 @@ def saved(tmp_path):
         other = frame.assign(split="val", prediction=0)
         order = np.random.default_rng(len(name)).permutation(len(frame))
         pd.concat([other, frame.iloc[order]]).to_parquet(folder / "predictions.parquet")
-        record = {"schema": store.SCHEMA, "data": {"test": {"sha256": sha256, **more}}}
+        record = {"schema": record_module.SCHEMA, "data": {"test": {"sha256": sha256, **more}}}
         store.write(folder, record)
         return folder
 

@@ -14,7 +14,7 @@ from clipbench.models import clip_weights, weight_files
 from clipbench.models.base import random_head
 from clipbench.models.clip import CLIP
 from clipbench.results import store
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import composed
 
 

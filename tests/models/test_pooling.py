@@ -12,10 +12,10 @@ from clipbench.core.jobs import Job
 from clipbench.inference.saved_model import classifier
 from clipbench.models.base import Classifier, random_head
 from clipbench.models.clip import CLIP
-from clipbench.results import store
+from clipbench.results import identity, store
 from clipbench.strategies.base import Task
 from clipbench.strategies.finetune import Finetune
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import FEW, composed
 from tests.models.test_clip import images
 from tests.training.test_module import recipe_of
@@ -170,7 +170,7 @@ def test_what_needs_text_says_why_there_is_none(outputs):
 
 def test_the_pooling_is_in_the_key_and_its_absence_is_not():
     def key(config):
-        return store.key(store.identity(config))
+        return identity.key(identity.identity(config))
 
     config = composed("model=clip_vitb32", "dataset=shapes")
     model = {k: v for k, v in config["model"].items() if k != "pool"}

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from clipbench.core import paths
-from clipbench.core.config import instantiate
+from clipbench.core.config import schema
 from clipbench.results import store
 from tests.conftest import FEW, TINY, clipbench
 from tests.pins.test_pins import HERE, keys, shape
@@ -19,7 +19,7 @@ def write(name: str, content: dict) -> None:
 
 if __name__ == "__main__":
     paths.register()
-    instantiate.register()
+    schema.register()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CLIPBENCH_OUTPUTS"] = folder
         write("keys.json", keys(Path(folder) / "data"))

@@ -43,7 +43,7 @@ VOLATILE = {
 def keys(root: Path) -> dict[str, str]:
     """The key of each command line."""
     from clipbench.core.jobs import Job
-    from clipbench.results import store
+    from clipbench.results import identity as identity_module
     from clipbench.training.spec import Run
 
     class_folders(root / "folders", ("ant", "bee"), 12)
@@ -55,7 +55,7 @@ def keys(root: Path) -> dict[str, str]:
         config = composed(*words, *(SHAPES if drawn else SHAPES[1:]))
         choices = {"dataset": "shapes", "strategy": "finetune", **typed}
         identity = Run(Job(config, choices, words)).identity
-        found[line] = store.key(_without_content(identity))
+        found[line] = identity_module.key(_without_content(identity))
     return found
 
 

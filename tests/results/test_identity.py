@@ -18,7 +18,7 @@ from clipbench.core.jobs import Job
 from clipbench.loading import leaks
 from clipbench.loading.split import Split
 from clipbench.loading.validation import seen
-from clipbench.results import store
+from clipbench.results import identity, store
 from clipbench.sweeps.launcher import launch
 from clipbench.training import resume
 from tests.conftest import FEW, TINY, clipbench, composed
@@ -112,22 +112,22 @@ def test_a_reused_record_says_how_it_was_made_and_may_be_made_again(outputs):
 
 def test_an_older_record_is_read_and_is_the_same_as_none_that_knows_its_images(runs):
     _, record = runs["timm"]
-    assert store.current(record)
+    assert identity.current(record)
     older = json.loads(json.dumps(record))
     for split in older["data"].values():
         del split["content"]
-    assert not store.current(older)
+    assert not identity.current(older)
     new, old = record["data"]["test"], older["data"]["test"]
-    assert store.seen(old) == store.seen(dict(old)) != store.seen(new)
-    assert store.alike(old, new)
-    assert not store.alike(new, {**new, "content": "0" * 64})
+    assert identity.seen(old) == identity.seen(dict(old)) != identity.seen(new)
+    assert identity.alike(old, new)
+    assert not identity.alike(new, {**new, "content": "0" * 64})
 
 
 def test_another_run_s_checkpoint_is_refused_by_what_differs(runs):
     _, record = runs["timm"]
     config = record["config"]
     other = {
-        "config": store.identity(config)["config"],
+        "config": identity.identity(config)["config"],
         "data": {name: split["sha256"] for name, split in record["data"].items()},
         "content": {name: split["content"] for name, split in record["data"].items()} | {"val": ""},
     }

@@ -3,14 +3,15 @@ import math
 import multiprocessing
 import os
 
-from clipbench.results import store
+from clipbench.results import identity, store
+from clipbench.results import record as record_module
 from tests.conftest import FEW, TINY, composed
 
 BASE = ("dataset=shapes", "lr=1e-3")
 
 
 def key_of(*overrides, **content):
-    return store.key(store.identity(composed(*TINY, *BASE, *overrides), **content))
+    return identity.key(identity.identity(composed(*TINY, *BASE, *overrides), **content))
 
 
 def test_key_is_eight_hex_digits_and_stable():
@@ -57,15 +58,15 @@ def test_what_cannot_change_the_outcome_does_not_change_the_key():
 
 
 def test_a_record_is_read_back_and_numbers_that_are_not_finite_are_null(tmp_path):
-    store.write(tmp_path, {"schema": store.SCHEMA, "a": math.nan, "b": [math.inf, 1.5]})
+    store.write(tmp_path, {"schema": record_module.SCHEMA, "a": math.nan, "b": [math.inf, 1.5]})
     record = store.read(tmp_path)
     assert len(record.pop("sha256")) == 64  # of its own body
-    assert record == {"schema": store.SCHEMA, "a": None, "b": [None, 1.5]}
+    assert record == {"schema": record_module.SCHEMA, "a": None, "b": [None, 1.5]}
 
 
 def test_a_torn_or_foreign_record_is_none(tmp_path):
     path = tmp_path / "result.json"
-    store.write(tmp_path, {"schema": store.SCHEMA, "curve": [1, 2, 3]})
+    store.write(tmp_path, {"schema": record_module.SCHEMA, "curve": [1, 2, 3]})
     whole = path.read_text()
     for end in range(len(whole.rstrip())):
         path.write_text(whole[:end])
@@ -76,11 +77,11 @@ def test_a_torn_or_foreign_record_is_none(tmp_path):
 
 def _killed_while_writing(folder):
     os.fsync = lambda descriptor: os._exit(9)
-    store.write(folder, {"schema": store.SCHEMA, "new": True})
+    store.write(folder, {"schema": record_module.SCHEMA, "new": True})
 
 
 def test_a_kill_while_writing_leaves_the_old_record(tmp_path):
-    store.write(tmp_path, {"schema": store.SCHEMA, "new": False})
+    store.write(tmp_path, {"schema": record_module.SCHEMA, "new": False})
     process = multiprocessing.get_context("fork").Process(
         target=_killed_while_writing, args=(tmp_path,)
     )

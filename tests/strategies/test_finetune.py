@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 from clipbench.core.config.instantiate import build
 from clipbench.core.errors import Refused
 from clipbench.metrics import classification
-from clipbench.strategies.base import Task, freeze
+from clipbench.strategies.base import Task
 from clipbench.strategies.finetune import Finetune
+from clipbench.strategies.freezing import freeze
 from clipbench.strategies.linear_probe import LinearProbe
 from clipbench.strategies.zero_shot import ZeroShot
 from clipbench.training import schedule as optim

@@ -14,7 +14,7 @@ from clipbench.results import store
 from clipbench.strategies import logistic_regression
 from clipbench.strategies.base import Task
 from clipbench.strategies.linear_probe import LinearProbe
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import FEW, TINY, composed
 from tests.strategies.test_finetune import TASK, resnet, tower
 

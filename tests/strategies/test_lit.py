@@ -15,7 +15,7 @@ from clipbench.models import weight_files
 from clipbench.models.lit import LiT as Model
 from clipbench.results import store
 from clipbench.strategies.lit import LiT
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import FEW, TINY, composed
 from tests.strategies.test_finetune import TASK, resnet, tower
 

@@ -8,7 +8,7 @@ from clipbench.core.config.instantiate import build
 from clipbench.core.jobs import Job
 from clipbench.results import store
 from clipbench.strategies.linear_probe import LinearProbe
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import FEW, composed
 from tests.strategies.test_finetune import TASK, tower
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from clipbench.core.devices import devices
 from clipbench.core.jobs import Job, Outcome
 from clipbench.core.locking import Held, Lock
 from clipbench.results import store
 from clipbench.sweeps import launcher as launching
-from clipbench.sweeps.launcher import devices
-from clipbench.sweeps.session import headline
+from clipbench.sweeps.estimate import headline
 from clipbench.sweeps.worker import told
 from clipbench.training.resume import newest
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import FEW, TINY, composed
 from tests.faults import CAUSES, Sweep, alive, descendants
 from tests.test_run import CHOICES, run_here

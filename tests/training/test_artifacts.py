@@ -11,6 +11,7 @@ from clipbench.core.config.instantiate import build
 from clipbench.core.errors import Refused
 from clipbench.inference import saved_model
 from clipbench.models import weight_files
+from clipbench.results import identity as identity_module
 from clipbench.results import predictions, store
 from clipbench.training.robustness import wise_ft
 from tests.conftest import FEW, TINY, composed
@@ -152,15 +153,17 @@ def test_a_record_says_what_its_seed_means(runs):
     identity = {"config": start, "data": {"train": "a", "val": "b"}}
     config = {**start, "seed": 7}
     few = {**config, "dataset": {**config["dataset"], "shots": 5}}
-    setting = store.setting
+    setting = identity_module.setting
     assert setting({**identity, "config": config}) == setting(identity)
     other = {"train": "c", "val": "b"}
     assert setting({"config": config, "data": other}) != setting(identity)
     drawn = [setting({"config": few, "data": data}) for data in (identity["data"], other)]
     assert drawn[0] == drawn[1]
-    assert store.of_seed({**identity, "config": few}, random=False, fits=True)["varies"]
-    assert not store.of_seed({**identity, "config": few}, random=False, fits=False)["varies"]
-    assert not store.of_seed(identity, random=False, fits=True)["varies"]
+    assert identity_module.of_seed({**identity, "config": few}, random=False, fits=True)["varies"]
+    assert not identity_module.of_seed({**identity, "config": few}, random=False, fits=False)[
+        "varies"
+    ]
+    assert not identity_module.of_seed(identity, random=False, fits=True)["varies"]
 
 
 def test_the_temperature_is_kept_and_calibrates_val(runs):

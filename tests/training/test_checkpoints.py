@@ -10,9 +10,10 @@ from clipbench.core.errors import Refused
 from clipbench.core.jobs import Job
 from clipbench.metrics.classification import METRICS
 from clipbench.metrics.intervals import goodness
-from clipbench.results import store
+from clipbench.results import identity, store
 from clipbench.training.checkpoints import at_epoch, early_stopping
-from clipbench.training.spec import Run, execute
+from clipbench.training.run import execute
+from clipbench.training.spec import Run
 from tests.conftest import FEW, TINY, composed
 
 CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
@@ -110,7 +111,7 @@ def test_less_is_better_of_a_loss_and_of_no_score():
 
 def test_the_key_has_what_changes_a_run_and_no_onlooker():
     def key(*words):
-        return store.key(store.identity(composed(*TINY, "dataset=shapes", *words)))
+        return identity.key(identity.identity(composed(*TINY, "dataset=shapes", *words)))
 
     stop = "+callbacks.stop._target_=pytorch_lightning.callbacks"
     same = ("keep=all", "keep=2", "callbacks=none", f"{stop}.DeviceStatsMonitor")
@@ -118,7 +119,7 @@ def test_the_key_has_what_changes_a_run_and_no_onlooker():
     config = composed(*TINY, "dataset=shapes")
     for name in ("monitor", "patience", "keep"):
         del config[name]
-    assert store.key(store.identity(config)) == key(), "older runs keep their keys"
+    assert identity.key(identity.identity(config)) == key(), "older runs keep their keys"
     swa = f"{stop}.StochasticWeightAveraging"
     others = ("patience=3", "monitor=loss", f"{stop}.EarlyStopping", swa)
     assert len({key(), *map(key, others)}) == 5

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from clipbench.core import distributed
 from clipbench.core.config.instantiate import build
 from clipbench.core.jobs import Job
-from clipbench.datamodules.base import ClassificationDataModule
 from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.datamodules.feature_loaders import FeatureLoaders
 from clipbench.inference import saved_model
 from clipbench.loading.split import Split
@@ -26,7 +26,7 @@ from clipbench.training import schedule as optim
 from clipbench.training.evaluation import Evaluation
 from clipbench.training.module import ClassificationModule, RetrievalModule
 from clipbench.training.robustness.retention import Retention
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from clipbench.training.trainer import trainer
 from tests.conftest import FEW, TINY, composed
 from tests.test_run import CHOICES

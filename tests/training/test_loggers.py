@@ -9,7 +9,7 @@ from pytorch_lightning.loggers import mlflow, wandb
 from clipbench.core import paths
 from clipbench.core.errors import Refused
 from clipbench.core.jobs import Job
-from clipbench.results import store
+from clipbench.results import identity, store
 from clipbench.sweeps.launcher import launch
 from clipbench.training.trainer import trainer
 from tests.conftest import FEW, TINY, composed
@@ -59,6 +59,6 @@ def test_a_logger_that_is_not_installed_is_refused(name, tmp_path, monkeypatch):
 
 
 def test_a_logger_changes_no_key():
-    plain = store.identity(composed(*TINY, *FEW))
+    plain = identity.identity(composed(*TINY, *FEW))
     for logger in ("wandb", "mlflow"):
-        assert store.identity(composed(*TINY, *FEW, f"logger={logger}")) == plain
+        assert identity.identity(composed(*TINY, *FEW, f"logger={logger}")) == plain

@@ -20,9 +20,10 @@ from clipbench.strategies.contrastive import Contrastive
 from clipbench.strategies.finetune import Finetune
 from clipbench.training import build as training
 from clipbench.training import schedule as optim
-from clipbench.training.callbacks import EMA, AtomicCheckpointIO, Recorder
+from clipbench.training.callbacks import EMA, Recorder
+from clipbench.training.checkpoint_io import AtomicCheckpointIO
 from clipbench.training.module import ClassificationModule
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import composed
 from tests.test_run import CHOICES
 

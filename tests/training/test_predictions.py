@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from clipbench.datamodules.base import ClassificationDataModule, Split
+from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.loading.split import Split
 from clipbench.metrics import classification
 from clipbench.reporting.page import disagreements
 from clipbench.training import predictions

@@ -11,7 +11,7 @@ from clipbench.results import store
 from clipbench.strategies.finetune import Finetune
 from clipbench.strategies.zero_shot import ZeroShot
 from clipbench.training import recommendations
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import TINY, composed
 from tests.test_run import CHOICES
 

@@ -20,8 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from clipbench.core import distributed
 from clipbench.core.errors import Refused
-from clipbench.loading.dataset import KeyedSampler, Share
-from clipbench.loading.unique import UniqueSampler
+from clipbench.loading.samplers import KeyedSampler, Share, UniqueSampler
 from clipbench.results import store
 from clipbench.training import checkpoint_io, resume
 from clipbench.training.callbacks import Recorder

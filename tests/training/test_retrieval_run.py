@@ -19,7 +19,7 @@ from clipbench.datamodules.captions import CaptionsDataModule
 from clipbench.models import weight_files
 from clipbench.results import store
 from clipbench.strategies.contrastive import Contrastive
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import clipbench as clipbench_run
 from tests.conftest import composed
 from tests.datamodules.folders import AUGMENT, TINY

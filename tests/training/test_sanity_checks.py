@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from clipbench.core.errors import Refused
-from clipbench.loading.dataset import Epoch
+from clipbench.loading.samplers import Epoch
 from clipbench.models.base import Classifier
 from clipbench.models.clip import CLIP
 from clipbench.models.timm import Timm

@@ -11,6 +11,7 @@ from torch import nn
 
 from clipbench.core.config.instantiate import build
 from clipbench.core.errors import Refused
+from clipbench.strategies import param_groups
 from clipbench.strategies.base import Task
 from clipbench.strategies.contrastive import Contrastive
 from clipbench.strategies.finetune import Finetune
@@ -50,7 +51,7 @@ def test_schedule_is_wise_fts():
 
 def test_the_optimiser_really_follows_it_in_every_group():
     layer = nn.Linear(3, 2)
-    groups = optim.param_groups(
+    groups = param_groups.param_groups(
         layer.named_parameters(), name="x", lr=0.1, weight_decay=0.2, decay_all=False
     )
     optimizer = optim.optimizer(groups, name="sgd", betas=(0.9, 0.99), eps=1e-8, momentum=0.9)
@@ -107,12 +108,14 @@ def test_decay_rule():
     net = Net()
     net.linear.bias.requires_grad_(False)
     common = {"name": "tower", "lr": 1.0, "weight_decay": 0.1}
-    with_decay, without = optim.param_groups(net.named_parameters(), decay_all=False, **common)
+    with_decay, without = param_groups.param_groups(
+        net.named_parameters(), decay_all=False, **common
+    )
     assert [id(p) for p in with_decay["params"]] == [id(net.linear.weight)]
     assert with_decay["weight_decay"] == 0.1
     assert without["weight_decay"] == 0
     assert len(without["params"]) == 4  # two embeddings, the norm's two; not the frozen bias
-    (single,) = optim.param_groups(net.named_parameters(), decay_all=True, **common)
+    (single,) = param_groups.param_groups(net.named_parameters(), decay_all=True, **common)
     assert len(single["params"]) == 5
 
 
@@ -143,7 +146,7 @@ def test_layer_wise_rates_are_timms_for_every_parameter(arch):
 def test_ft_clips_numbers_for_b16():
     """Twelve blocks at 0.6; block 11 has 0.6, the embeddings 0.6^13 = 1.3e-3."""
     layers = [[nn.Parameter(torch.zeros(2, 2))] for _ in range(14)]
-    scales = [scale for _, scale in optim.layer_scales(layers, 0.6).values()]
+    scales = [scale for _, scale in param_groups.layer_scales(layers, 0.6).values()]
     assert scales[0] == pytest.approx(1.306e-3, rel=1e-3)
     assert scales[1] == pytest.approx(0.6**12)
     assert scales[12] == scales[13] == pytest.approx(0.6)  # the last block, and the final norm

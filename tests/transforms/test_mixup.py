@@ -7,15 +7,15 @@ from timm.data.mixup import Mixup
 from timm.loss import SoftTargetCrossEntropy
 
 from clipbench.core.jobs import Job
-from clipbench.results import store
+from clipbench.results import identity, store
 from clipbench.strategies.base import cross_entropy
 from clipbench.strategies.ce_text import CEText
 from clipbench.strategies.finetune import Finetune
 from clipbench.training.module import ClassificationModule
+from clipbench.training.run import execute
 from clipbench.training.schedule import Schedule
-from clipbench.training.spec import execute
+from clipbench.transforms.augment import Augment
 from clipbench.transforms.mixup import MixUp
-from clipbench.transforms.preprocess import Augment
 from tests.conftest import FEW, TINY, composed
 from tests.training.test_module import TASK, TIMM_VIT, batches, measure, recipe_of, tower
 
@@ -157,11 +157,11 @@ def test_a_run_mixes_what_it_trains_on_and_nothing_else(outputs):
 
 def test_what_is_off_leaves_the_key_alone():
     def key(*overrides):
-        return store.key(store.identity(composed(*TINY, "dataset=shapes", *overrides)))
+        return identity.key(identity.identity(composed(*TINY, "dataset=shapes", *overrides)))
 
     config = composed(*TINY, "dataset=shapes")
     added = ("randaugment", "color_jitter", "erasing", "mixup", "cutmix", "mixup_probability")
     before = {k: v for k, v in config["augment"].items() if k not in added}
-    assert key() == store.key(store.identity({**config, "augment": before}))
+    assert key() == identity.key(identity.identity({**config, "augment": before}))
     on = ("mixup=0.8", "cutmix=1", "color_jitter=0.4", "erasing=0.25", "randaugment=rand-m9")
     assert len({key(), *(key(f"augment.{word}") for word in on)}) == 6

@@ -19,13 +19,15 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from clipbench.core.errors import Refused
-from clipbench.loading.dataset import KeyedSampler, Pictures
+from clipbench.loading.dataset import Pictures
 from clipbench.loading.images import integrity
+from clipbench.loading.samplers import KeyedSampler
 from clipbench.loading.split import Split
 from clipbench.models.clip import CLIP
 from clipbench.models.resnet import ResNet
 from clipbench.models.timm import Timm
-from clipbench.transforms.preprocess import Augment, Preprocess, eval_transform, train_transform
+from clipbench.transforms.augment import Augment
+from clipbench.transforms.preprocess import Preprocess, eval_transform, train_transform
 from clipbench.transforms.randaugment import RandAugment, _posterize
 
 

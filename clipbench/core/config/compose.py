@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clipbench.core import paths
-from clipbench.core.config import instantiate, overrides
+from clipbench.core.config import overrides, schema
 from clipbench.core.errors import Refused
 
 
@@ -22,7 +22,7 @@ def compose(*words: str, resolve: bool = True) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     paths.register()
-    instantiate.register()
+    schema.register()
     with initialize_config_dir(str(paths.CONF), version_base="1.3"):
         composed = compose("config", overrides.read(words))
     config: Any = OmegaConf.to_container(composed, resolve=resolve)

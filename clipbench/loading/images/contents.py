@@ -12,6 +12,7 @@ import PIL
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
+from clipbench.core import files
 from clipbench.core.errors import Refused
 from clipbench.loading.images.decoding import FORMATS, Range, Source, opened, unfit
 from clipbench.loading.images.integrity import (
@@ -24,7 +25,6 @@ from clipbench.loading.images.integrity import (
     wrong_size,
 )
 from clipbench.loading.images.truncation import missing_end
-from clipbench.results import store
 
 LAYOUT = 1  # a new number where a digest is of other bytes
 SIZE = 16  # bytes of a digest
@@ -176,4 +176,4 @@ def _write(cache: Path, rows: dict[str, tuple[Stamp, bytes]]) -> None:
     text = json.dumps({path: [*stamp, digest.hex()] for path, (stamp, digest) in rows.items()})
     with suppress(OSError, Refused):  # a disk that takes no files costs time, not the run
         cache.parent.mkdir(parents=True, exist_ok=True)
-        store.write_text(cache, text)
+        files.write_text(cache, text)

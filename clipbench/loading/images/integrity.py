@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import PIL
 from PIL import Image, UnidentifiedImageError
 
+from clipbench.core import files
 from clipbench.core.console import track
 from clipbench.loading.images.decoding import (
     EXTENSIONS,
@@ -43,7 +44,6 @@ from clipbench.loading.images.decoding import (
 )
 from clipbench.loading.images.murmurs import heard
 from clipbench.loading.images.truncation import missing_end
-from clipbench.results import store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -330,4 +330,4 @@ def _write_manifest(cache: Path, rows: Iterable[Row]) -> None:
     # A path that is no UTF-8 cannot be kept in parquet: such a file is read again each time.
     kept = (row for row in rows if row.path.encode(errors="ignore").decode() == row.path)
     _frame(kept).to_parquet(buffer, index=False)
-    store.write_bytes(cache, buffer.getvalue())
+    files.write_bytes(cache, buffer.getvalue())

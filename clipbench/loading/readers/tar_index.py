@@ -13,10 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipbench.core import paths
+from clipbench.core import files, paths
 from clipbench.core.errors import Refused
 from clipbench.loading.images.integrity import EXTENSIONS
-from clipbench.results import store
 
 LAYOUT = 1  # a new number where what is kept of a shard changes
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # as webdataset divides a member's name
@@ -71,7 +70,7 @@ def index(shard: Path) -> tuple[list[Sample], int]:
     with suppress(OSError):  # a disk that may not be written costs time, not the run
         kept.parent.mkdir(parents=True, exist_ok=True)
         rows = [[s.key, s.pictures, s.label, s.captions] for s in samples]
-        store.write_text(kept, json.dumps({"samples": rows, "others": others}))
+        files.write_text(kept, json.dumps({"samples": rows, "others": others}))
     return samples, others
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from clipbench.metrics import significance
 from clipbench.metrics.significance import Difference
 from clipbench.reporting.page.candidates import Candidate, candidates, measure
-from clipbench.results import frames, predictions, store
+from clipbench.results import comparison, frames, identity, predictions
 
 RESAMPLES = 2_000  # of a comparison that a page shows
 # They have seen drawings only: what they do says nothing about the models they stand for.
@@ -130,7 +130,7 @@ def answers(runs: frames.Runs) -> list[Answer]:
     for folder, record in runs:
         split = "test" if "test" in record["data"] else "val"
         told = record["data"][split]
-        groups.setdefault((record["dataset"], store.seen(told)), []).append((folder, record))
+        groups.setdefault((record["dataset"], identity.seen(told)), []).append((folder, record))
     return [_answer(own) for own in groups.values()]
 
 
@@ -153,9 +153,9 @@ def _answer(runs: frames.Runs) -> Answer:
             continue
         compared[name] = {}
         splits = [r["data"].get(name) for c in found for r in c.records]
-        prints = {split and store.seen(split) for split in splits}
+        prints = {split and identity.seen(split) for split in splits}
         if metric in significance.METRICS and len(found) > 1 and len(prints) == 1:
             models = {one.name: one.folders for one in found}
-            compared[name] = significance.compare_all(models, name, metric, RESAMPLES)
+            compared[name] = comparison.compare_all(models, name, metric, RESAMPLES)
     n = int(first["data"][split]["n"])
     return Answer(_called(first), split, metric, found, compared.pop(split), n, compared)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from clipbench.metrics import significance
 from clipbench.metrics.intervals import Interval, interval
-from clipbench.results import frames
+from clipbench.results import comparison, frames
 
 SPOKEN = {"finetune": "fine-tuned", "zero_shot": "zero-shot", "linear_probe": "linear probe"}
 MOST = 8  # that are compared, where one model and strategy has many settings
@@ -57,7 +57,7 @@ class Candidate:
             return None
         found = interval(values, f"{split}/{metric}", self.records[0]["data"][split]["n"])
         if math.isnan(found.low) and metric in significance.METRICS:
-            return significance.over_pictures(self.folders[0], split, metric)
+            return comparison.over_pictures(self.folders[0], split, metric)
         return found
 
     @property

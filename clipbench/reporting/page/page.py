@@ -1,17 +1,20 @@
 """The page of a report: every part of it as plain values, put into one template that escapes."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from clipbench.core import paths
+from clipbench.core import files, paths
+from clipbench.core.errors import Refused
 from clipbench.reporting.page import disagreements, page_figures, verdict
 from clipbench.reporting.page.answers import Answer, answers
 from clipbench.reporting.page.candidates import Candidate
 from clipbench.reporting.page.untried import untried
-from clipbench.results import frames
+from clipbench.results import frames, sweep_log
 
 SIDE = 128  # of a picture, in pixels
 CLASSES = 12  # that are shown
@@ -185,3 +188,29 @@ def _ece(answer: Answer, pair: Sequence[Candidate]) -> str:
                 )
             )
     return f"On the line, probabilities mean what they say. {'; '.join(said)}."
+
+
+def write(folder: Path, out: Path) -> Path:
+    """The page of a sweep.
+
+    Args:
+        folder: of the sweep, with its ``jobs.jsonl``.
+        out: of the page.
+
+    Raises:
+        Refused: if no job of it was completed.
+    """
+    runs, failed = sweep_log.sweep_runs(folder)
+    if not runs:
+        raise Refused(f"no job of {folder} was completed; run it again, or see what it printed")
+    page = rendered(folder.name, runs, failed, plan(folder))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(out, page)
+    return out
+
+
+def plan(folder: Path) -> Mapping[str, Any]:
+    """What :mod:`clipbench.compare` decided for a sweep; empty for one of another door."""
+    path = folder / "plan.json"
+    found: Mapping[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found

@@ -13,11 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clipbench.core import paths
+from clipbench.core import files, paths
 from clipbench.loading.split import Split
 from clipbench.metrics import retrieval
 from clipbench.reporting.contact_sheet import square
-from clipbench.results import store
 
 FEW, SOME = 3, 4  # queries that gained or lost most, and queries drawn at random
 SHOWN = 5  # of the best answers
@@ -106,7 +105,7 @@ def write(
         ]
     )
     frame = Template((paths.ASSETS / "examples.html").read_text(encoding="utf-8"))
-    store.write_text(path, frame.substitute(title=escape(title), body=body))
+    files.write_text(path, frame.substitute(title=escape(title), body=body))
 
 
 def chosen(before: Tensor, after: Tensor, group: Tensor, seed: int) -> Iterator[tuple[str, int]]:

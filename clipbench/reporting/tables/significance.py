@@ -12,7 +12,7 @@ from clipbench.metrics.intervals import discordant, goodness, holm, share_of_ima
 from clipbench.metrics.seeds import Part, Side, spread, t_test
 from clipbench.metrics.significance import Difference
 from clipbench.reporting.tables.cells import Measured
-from clipbench.results import predictions
+from clipbench.results import comparison, predictions
 
 Key = TypeVar("Key")
 WELCH = "Welch's t"
@@ -86,7 +86,7 @@ def compare(first: Measured, second: Measured, *, saved: bool = True) -> Differe
         other_split, other = second.column.split("/")
         if (split, metric.split("@")[0]) == (other_split, other.split("@")[0]):
             both = (first.folders, second.folders)
-            return significance.compare(*both, split, metric, other, resamples=_RESAMPLES)
+            return comparison.compare(*both, split, metric, other, resamples=_RESAMPLES)
     return _by_numbers(first, second)
 
 

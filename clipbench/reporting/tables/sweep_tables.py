@@ -1,10 +1,8 @@
 """A sweep's own tables and figures: a row a run, means over seeds, costs; no torch."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -12,26 +10,8 @@ from clipbench.core import paths
 from clipbench.core.config import overrides
 from clipbench.core.console import marked, show
 from clipbench.reporting.tables import alpha_figures, axis_figures, figures, typeset
-from clipbench.results import frames, store
-
-
-def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dict[str, Any]]]:
-    """The runs that a sweep's ``jobs.jsonl`` lists, once each, and the jobs that have no result.
-
-    A record of a run gets what its job typed, as ``typed``.
-    """
-    lines = (sweep / "jobs.jsonl").read_text().splitlines()
-    jobs = {json.dumps(job["overrides"]): job for job in map(json.loads, lines)}
-    done = {job["folder"]: job for job in jobs.values() if job["status"] == "completed"}
-    read = [(Path(folder), store.read(Path(folder)), job) for folder, job in done.items()]
-    # One that was completed by other words, as by retry=failed, has not failed.
-    rest = [job for job in jobs.values() if job["status"] != "completed"]
-    failed = [job for job in rest if job.get("folder") not in done]
-    return [
-        (folder, {**record, "typed": dict(w.split("=", 1) for w in job["overrides"] if "=" in w)})
-        for folder, record, job in read
-        if record is not None
-    ], failed
+from clipbench.results import frames
+from clipbench.results.sweep_log import sweep_runs
 
 
 def _metrics(frame: pd.DataFrame) -> list[str]:

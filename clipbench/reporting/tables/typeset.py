@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from clipbench.core import spreadsheet
-from clipbench.results.store import write_text
+from clipbench.core.files import write_text
 
 
 class Bold(str):

@@ -9,11 +9,11 @@ from torch import nn
 
 from clipbench.core.config.instantiate import build
 from clipbench.core.errors import Refused
-from clipbench.datamodules.base import ClassificationDataModule
+from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.loading.prompts import Prompts
 from clipbench.loading.validation import check_labels, check_names
 from clipbench.models.base import ImageTower
-from clipbench.transforms.preprocess import Augment
+from clipbench.transforms.augment import Augment
 
 
 class OtherTask:

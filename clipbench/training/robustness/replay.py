@@ -12,7 +12,7 @@ from clipbench.core.errors import Refused
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.strategies.base import Batch, Strategy
 from clipbench.training.robustness.auxiliary_dataset import OtherTask
-from clipbench.transforms.preprocess import Augment
+from clipbench.transforms.augment import Augment
 
 
 def rows(batch_size: int, fraction: float) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from clipbench.core.config import compose, ranges
 from clipbench.core.errors import Refused
 from clipbench.core.jobs import Job
 from clipbench.training import sanity_checks
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import clipbench, composed
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from clipbench.core.jobs import Job, Outcome
 from clipbench.results import store
-from clipbench.training.spec import execute
+from clipbench.training.run import execute
 from tests.conftest import TINY, composed
 
 # Enough for a number of its own, and no more: a case is a few of these, in two seconds each.

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipbench import soup
 from clipbench.core.errors import Refused
-from clipbench.metrics import significance
-from clipbench.results import store
+from clipbench.results import comparison, store
+from clipbench.training import soup
 from tests.faults.planted import image_folder, plants, refused, run, warned
 
 SAME_CONTENT = {"clipbench.loading.split.Split.content": lambda split: "the same"}
@@ -159,10 +158,10 @@ def older_record(place):
     root = image_folder(place / "images")
     runs = [run(place, f"dataset.root={root}", f"seed={seed}") for seed in (0, 1)]
     folders = [Path(one.outcome.folder) for one in runs]
-    assert significance.compare([folders[0]], [folders[1]]).n == 8
+    assert comparison.compare([folders[0]], [folders[1]]).n == 8
     record = runs[1].record
     for split in record["data"].values():
         del split["content"]
     store.write(folders[1], record)
     with pytest.raises(Refused, match="one is of before content was recorded"):
-        significance.compare([folders[0]], [folders[1]])
+        comparison.compare([folders[0]], [folders[1]])

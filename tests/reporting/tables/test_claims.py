@@ -11,9 +11,10 @@ from scipy import stats
 from clipbench import freeze
 from clipbench.core import paths
 from clipbench.core.errors import Refused
-from clipbench.reporting.tables import claims, documents, layouts, sweep_tables
+from clipbench.reporting.tables import claims, documents, layouts
 from clipbench.reporting.tables.typeset import Bold
-from clipbench.results import evidence, frames, store
+from clipbench.results import evidence, frames, store, sweep_log
+from clipbench.results import record as record_module
 from clipbench.results.evidence import Evidence
 
 N = 200
@@ -101,7 +102,7 @@ def experiment(tmp_path, monkeypatch):
             acc = float(right[model, seed].mean())
             split = {"n": N, "expected": N, "sha256": "ab" * 32}
             record = {
-                **{"schema": store.SCHEMA, "key": f"{model}{seed}", "status": "completed"},
+                **{"schema": record_module.SCHEMA, "key": f"{model}{seed}", "status": "completed"},
                 **{"model": model, "dataset": "d", "strategy": "finetune", "lr": 1e-3},
                 **{"batch_size": 8, "epochs": 1, "freeze_depth": 0, "seed": seed},
                 **{"config": {"dataset": {}}, "data": {"test": split, "val": split}},
@@ -132,7 +133,7 @@ def test_frozen_rows_keep_what_each_claimed_pair_is_right_of(experiment):
         assert told == ("test", f"b{seed}", N, (a & ~b).sum(), (b & ~a).sum())
     path = paths.EXPERIMENTS / "experiment" / "one.yaml"
     frozen = Evidence(evidence.gather("frozen"), evidence.pairs())
-    at_hand = Evidence({"one": frames.frame(sweep_tables.sweep_runs(sweep)[0])})
+    at_hand = Evidence({"one": frames.frame(sweep_log.sweep_runs(sweep)[0])})
     (of_rows,), (of_runs,) = (claims.judged(one, path).findings for one in (frozen, at_hand))
     assert of_rows.difference.test == of_runs.difference.test == "Welch's t over seeds and images"
     # Counts bound what the images add: the seeds' own mistakes are not averaged out of them.

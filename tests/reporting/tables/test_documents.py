@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from clipbench import plan
 from clipbench.core import paths
 from clipbench.core.config import compose
 from clipbench.reporting.tables import costs, layouts, published
 from clipbench.results import evidence
 from clipbench.results.evidence import Evidence
 from clipbench.results.frames import AXES
+from clipbench.sweeps import cost_plan
 
 TABLES = sorted((paths.EXPERIMENTS / "table").glob("*.yaml"))
 COSTED = ["jina_gain", "jina_flickr8k", "blog_accuracy", "blog_lead", "blog_cost"]
@@ -33,8 +33,8 @@ def merged(spec, row, column):
 def planned(experiment):
     """GPU-hours of a run of an experiment, by model, dataset and epochs."""
     found = {}
-    for whole, choices, _ in plan.configs([f"experiment={experiment}"]):
-        job, _ = plan.described(whole, choices)
+    for whole, choices, _ in cost_plan.configs([f"experiment={experiment}"]):
+        job, _ = cost_plan.described(whole, choices)
         place = choices["model"], choices["dataset"]
         found[place] = costs.gpu_hours(job) if job else None
     return found

@@ -12,13 +12,14 @@ from clipbench import freeze, tables
 from clipbench.core import paths
 from clipbench.core.errors import Refused
 from clipbench.reporting.tables import axis_figures, figures, sweep_tables, typeset
-from clipbench.results import evidence, frames, store
+from clipbench.results import evidence, frames, store, sweep_log
+from clipbench.results import record as record_module
 
 
 def record(key, model="clip_tiny", lr=1e-5, acc=0.5, n=306, sha="ab" * 32):
     """A record as a run leaves it, of which the tables read these parts."""
     return {
-        "schema": store.SCHEMA,
+        "schema": record_module.SCHEMA,
         **{"key": key, "status": "completed", "error": None, "model": model, "lr": lr},
         **{"dataset": "flowers102", "strategy": "finetune", "batch_size": 64, "epochs": 2},
         **{"freeze_depth": "all", "seed": 0, "config": {"dataset": {"shots": None}}},
@@ -98,7 +99,7 @@ def test_a_job_that_was_completed_when_retried_has_not_failed(sweep):
     lines[0]["overrides"] = ["lr=0", "retry=failed"]
     text = "".join(json.dumps(line) + "\n" for line in (before, *lines))
     (folder / "jobs.jsonl").write_text(text)
-    runs, failed = sweep_tables.sweep_runs(folder)
+    runs, failed = sweep_log.sweep_runs(folder)
     assert [found["key"] for _, found in runs] == ["aaaaaaaa"]
     assert [job["overrides"] for job in failed] == [["lr=3"]]
 
@@ -208,7 +209,7 @@ def test_what_is_frozen_gives_the_same_tables_and_names_no_place(sweep, tmp_path
         line["overrides"] = [f"dataset.resize_mode={mode}", "dataset.root=/home/me", "ema=0.10"]
         line["overrides"].append(f"note={line['folder']}")
     (folder / "jobs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    runs, _ = sweep_tables.sweep_runs(folder)
+    runs, _ = sweep_log.sweep_runs(folder)
     path = tmp_path / "one.csv"
     path.write_text(freeze.frozen(frames.frame(runs)).to_csv(index=False))
     assert str(tmp_path) not in path.read_text()
@@ -256,7 +257,7 @@ def test_a_learning_rate_that_follows_from_the_model_sets_nothing_apart():
 
 
 def test_the_door_makes_tables_of_what_is_frozen(sweep, tmp_path, monkeypatch):
-    runs, _ = sweep_tables.sweep_runs(sweep(record("aaaaaaaa"), record("bbbbbbbb", lr=1e-4)))
+    runs, _ = sweep_log.sweep_runs(sweep(record("aaaaaaaa"), record("bbbbbbbb", lr=1e-4)))
     monkeypatch.setattr(paths, "EXPERIMENTS", tmp_path)
     (tmp_path / "results").mkdir()
     text = freeze.frozen(frames.frame(runs)).to_csv(index=False)
@@ -275,7 +276,7 @@ def test_frozen_rows_have_their_curves_and_every_splits_fingerprint(sweep, tmp_p
         entry["curve"][0]["val/acc"] = 0.25
         entry["data"] |= {"train": {"n": 9, "expected": 9, "sha256": "ee" * 32}}
         entry["data"] |= {"val": {"n": 20, "expected": 20, "sha256": "cd" * 32, "rule": None}}
-    runs, _ = sweep_tables.sweep_runs(sweep(*entries))
+    runs, _ = sweep_log.sweep_runs(sweep(*entries))
     path = tmp_path / "one.csv"
     path.write_text(freeze.frozen(frames.frame(runs)).to_csv(index=False))
     kept = frames.read(path)
@@ -329,7 +330,7 @@ def test_an_own_sweep_stands_before_a_frozen_one_of_its_name(sweep, tmp_path, mo
     folder = sweep(record("aaaaaaaa"))
     monkeypatch.setattr(paths, "EXPERIMENTS", tmp_path)
     (tmp_path / "results").mkdir()
-    runs, _ = sweep_tables.sweep_runs(folder)
+    runs, _ = sweep_log.sweep_runs(folder)
     for name, key in (("one", "cccccccc"), ("other", "dddddddd")):
         text = freeze.frozen(frames.frame(runs).assign(key=key)).to_csv(index=False)
         (tmp_path / "results" / f"{name}.csv").write_text(text)

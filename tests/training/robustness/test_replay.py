@@ -10,13 +10,13 @@ from torch.utils.data import DataLoader
 
 from clipbench.core.config.instantiate import build
 from clipbench.core.errors import Refused
-from clipbench.loading.dataset import KeyedSampler
+from clipbench.loading.samplers import KeyedSampler
 from clipbench.models.base import Classifier
 from clipbench.results import store
 from clipbench.strategies.finetune import Finetune
 from clipbench.strategies.linear_probe import LinearProbe
 from clipbench.training.robustness.replay import Mixed, Zipped, rows
-from clipbench.transforms.preprocess import Augment
+from clipbench.transforms.augment import Augment
 from tests.conftest import FEW, TINY, composed
 from tests.test_run import run_here
 

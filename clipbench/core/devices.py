@@ -1,0 +1,34 @@
+"""How many devices there are, and how many a run takes."""
+
+from typing import Any
+
+from clipbench.core.errors import Refused
+
+
+def devices(trainer: dict[str, Any]) -> int:
+    """How many ranks a job has: one a device.
+
+    Raises:
+        Refused: for what is no number of devices.
+    """
+    asked = trainer["devices"]
+    if isinstance(asked, list):
+        return len(asked)
+    if isinstance(asked, str) and "," in asked:
+        return len(asked.strip(",").split(","))
+    if asked in ("auto", -1, "-1"):
+        return 1 if trainer["accelerator"] in ("cpu", "mps") else max(1, gpus())
+    try:
+        number = int(asked)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise Refused(f"trainer.devices={asked} is no number of devices; use 1 or more, or auto")
+    return number
+
+
+def gpus() -> int:
+    """How many CUDA devices there are for us."""
+    import torch
+
+    return torch.cuda.device_count()

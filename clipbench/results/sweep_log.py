@@ -1,0 +1,26 @@
+"""Which runs a sweep asked for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from clipbench.results import store
+
+
+def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dict[str, Any]]]:
+    """The runs that a sweep's ``jobs.jsonl`` lists, once each, and the jobs that have no result.
+
+    A record of a run gets what its job typed, as ``typed``.
+    """
+    lines = (sweep / "jobs.jsonl").read_text().splitlines()
+    jobs = {json.dumps(job["overrides"]): job for job in map(json.loads, lines)}
+    done = {job["folder"]: job for job in jobs.values() if job["status"] == "completed"}
+    read = [(Path(folder), store.read(Path(folder)), job) for folder, job in done.items()]
+    # One that was completed by other words, as by retry=failed, has not failed.
+    rest = [job for job in jobs.values() if job["status"] != "completed"]
+    failed = [job for job in rest if job.get("folder") not in done]
+    return [
+        (folder, {**record, "typed": dict(w.split("=", 1) for w in job["overrides"] if "=" in w)})
+        for folder, record, job in read
+        if record is not None
+    ], failed

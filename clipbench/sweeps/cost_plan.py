@@ -1,0 +1,126 @@
+"""What the jobs of a command line would take: time, memory, disk."""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import pandas as pd
+
+from clipbench.core import paths
+from clipbench.core.config import overrides, schema
+from clipbench.reporting.tables import costs, published
+from clipbench.reporting.tables.costs import Job
+
+_FREE = ("seed", "lr", "weight_decay", "layer_decay", "warmup", "label_smoothing")
+
+
+def configs(words: list[str]) -> Iterator[tuple[dict[str, Any], dict[str, str], int]]:
+    """The configs of a command line's jobs, each with the options it chose, and how many there are.
+
+    Jobs that differ by :data:`_FREE` alone are one config.
+
+    Args:
+        words: overrides; a value may be a sweep, and an experiment may bring a grid.
+
+    Raises:
+        hydra.errors.HydraException: for an option or key that there is not.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf, open_dict
+
+    paths.register()
+    schema.register()
+    parse = OverridesParser.create().parse_overrides
+    typed = parse(overrides.read(words))
+    fixed = [str(o.input_line) for o in typed if not o.is_sweep_override()]
+    with initialize_config_dir(str(paths.CONF), version_base="1.3"):
+        whole = compose("config", fixed, return_hydra_config=True).hydra
+        grid = (whole.sweeper.params or {}) if "MULTIRUN" in str(whole.mode) else {}
+        given = {str(o.key_or_group): str(o.input_line) for o in typed}
+        asked = parse([*({key: f"{key}={of}" for key, of in grid.items()} | given).values()])
+        swept = [o for o in asked if o.is_sweep_override()]
+        values = [[f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] for o in swept]
+        again = 1
+        for override, own in zip(swept, values, strict=True):
+            if override.key_or_group in _FREE:
+                again *= len(own)
+                del own[1:]
+        for chosen in product(*values):
+            found = compose("config", [*fixed, *chosen], return_hydra_config=True)
+            choices = {str(k): str(v) for k, v in found.hydra.runtime.choices.items()}
+            with open_dict(found):
+                del found["hydra"]
+            config: Any = OmegaConf.to_container(found, resolve=True)
+            yield config, choices, again
+
+
+def described(
+    config: dict[str, Any], choices: dict[str, str]
+) -> tuple[Job | None, tuple[Any, ...]]:
+    """What a job would do; no job where its length is not known before its data are read."""
+    model, dataset, strategy = (choices[name] for name in ("model", "dataset", "strategy"))
+    pictures, batch = trained_on(dataset, config), config["batch_size"]
+    epochs = config["epochs"]
+    if config["steps"] is not None and pictures and batch:
+        epochs = config["steps"] * batch / pictures
+    depth = str(config["freeze_depth"])
+    if strategy == "zero_shot":
+        epochs = 0
+    if pictures is None or epochs is None or batch is None:
+        return None, (model, dataset, strategy, depth, pictures, epochs, None)
+    averages = (
+        len(config["alphas"]) if isinstance(config["alphas"], list) else config["alphas"] or 0
+    )
+    scheme = config["dataset"].get("scheme")
+    evaluated = published.evaluated(dataset, epochs, averages, scheme)
+    size = config["model"].get("image_size")
+    job = Job(model, strategy, pictures, epochs, batch, evaluated, depth, size)
+    return job, (model, dataset, strategy, depth, pictures, epochs, job.steps)
+
+
+def trained_on(dataset: str, config: dict[str, Any]) -> int | None:
+    """Pictures of an epoch, or captions where all of them are taken; None if that is not known."""
+    own = config["dataset"]
+    counted = own.get("counts") or {}
+    kinds = len(own["classes"]) if counted else published.classes(dataset)
+    if own.get("shots") and kinds:
+        return int(own["shots"]) * kinds
+    if counted:
+        return int(
+            sum(own["defects"].values()) if own["scene"] == "static" else counted["train"] * kinds
+        )
+    scheme = own.get("scheme")
+    if config["strategy"].get("captions") == "all":
+        return published.captions(dataset, "train", scheme)
+    train = published.pictures(dataset, "train", scheme)
+    return train or published.pictures(dataset, "train+val", scheme)
+
+
+def measured(runs: pd.DataFrame, model: str, strategy: str, depth: str) -> pd.DataFrame:
+    """Return the runs of a model and a strategy, with as many frozen blocks if there are any."""
+    own = runs[runs["model"] == model]
+    own = own[own["strategy"] == strategy] if len(own) else own
+    alike = own[own["freeze_depth"].astype(str) == depth] if len(own) else own
+    return alike if len(alike) else own
+
+
+def seconds(job: Job | None, own: pd.DataFrame) -> float | None:
+    """Return the seconds of training at the quickest pace measured, None if none was."""
+    if job is None or own.empty or own["cost/images_per_second"].isna().all():
+        return None
+    return float(job.pictures * job.epochs / own["cost/images_per_second"].max())
+
+
+def giga(size: float | None) -> float | None:
+    """Return bytes as gigabytes."""
+    return None if size is None else size / 1e9
+
+
+def disk(model: str, own: pd.DataFrame) -> float | None:
+    """Return the bytes of a run's checkpoints, None if the model's size is not known."""
+    if known := costs.facts(model):
+        return costs.disk_bytes(1e6 * known["parameters"], 1e6 * known["parameters"])
+    if own.empty:
+        return None
+    return costs.disk_bytes(float(own["cost/parameters"].max()), float(own["cost/trainable"].max()))

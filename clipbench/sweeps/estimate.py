@@ -1,0 +1,45 @@
+"""What a sweep says of how long it will take."""
+
+from collections.abc import Sequence
+
+from clipbench.core.jobs import Job
+from clipbench.results import identity, store
+
+
+def headline(jobs: Sequence[Job], at_once: int | None) -> str:
+    """How many jobs, how many are done, and how long the others may take."""
+    known = [record for _, record in store.records(jobs[0].outputs)]
+    known = [r for r in known if r["status"] == "completed" and identity.current(r)]
+    done = [
+        next((r for r in known if identity.answers(r, job.config)), None)
+        for job in jobs
+        if job.config["ckpt"]["resume"] is not None
+    ]
+    seconds = [record["cost"]["seconds"] for record in done if record is not None]
+    return expected("jobs", len(jobs), seconds, at_once)
+
+
+def expected(what: str, total: int, seconds: Sequence[float], at_once: int | None) -> str:
+    """How many there are and how many are done, by the seconds of each, and what that lets expect.
+
+    Args:
+        what: are counted.
+        total: how many.
+        seconds: that each took which is done.
+        at_once: how many at a time; None where nobody knows, as of a cluster.
+    """
+    left, text = total - len(seconds), f"{total} {what}, {len(seconds)} of them done"
+    if not seconds or left <= 0:
+        return text
+    mean = sum(seconds) / len(seconds)
+    if at_once is None:
+        return f"{text}; {_duration(mean)} for each of the others, if it takes as long"
+    rounds = -(-left // at_once)
+    return f"{text}; {_duration(rounds * mean)} for the others, if they take as long"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,0 +1,169 @@
+"""A greedy or uniform soup of the runs of a sweep (Wortsman et al. 2022)."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import seed_everything
+
+from clipbench.core import environment, paths
+from clipbench.core.config.instantiate import build
+from clipbench.core.console import marked
+from clipbench.core.errors import Refused
+from clipbench.core.jobs import Outcome
+from clipbench.inference import saved_model
+from clipbench.loading.prompts import Prompts
+from clipbench.metrics import intervals
+from clipbench.models import weight_averaging
+from clipbench.results import identity, store, sweep_log
+from clipbench.strategies.base import Strategy, Task
+from clipbench.training import schedule
+from clipbench.training.artifacts import Finish
+from clipbench.training.build import tuning
+from clipbench.training.evaluation import Evaluation
+from clipbench.training.robustness import wise_ft
+from clipbench.training.trainer import trainer
+
+Runs = list[tuple[Path, dict[str, Any]]]
+
+KINDS = {"kind": ("greedy", "uniform"), "bn": ("average", "reestimate")}
+
+
+def ingredients(sweep: Path) -> Runs:
+    """The completed runs of a sweep, best on val first, if their weights can be averaged.
+
+    Raises:
+        Refused: for fewer than two, or runs of different models, data or heads.
+    """
+    if not (sweep / "jobs.jsonl").is_file():
+        raise Refused(f"{sweep} is no sweep; give a folder of outputs/sweeps that has a jobs.jsonl")
+    runs = [run for run in sweep_log.sweep_runs(sweep)[0] if run[1]["strategy"] != "soup"]
+    if len(runs) < 2:
+        raise Refused(f"{sweep} has {len(runs)} completed runs; a soup is of two at least")
+    first = _start(runs[0][1])
+    for _, record in runs[1:]:
+        for what, value in _start(record).items():
+            if value != first[what]:
+                keys = f"{runs[0][1]['key']} and {record['key']}"
+                raise Refused(f"runs {keys} differ in {what}; sweep what does not change it")
+    metric = runs[0][1]["selection"]["metric"]
+    return sorted(runs, key=lambda run: -intervals.goodness(metric, run[1]["final"][metric]))
+
+
+def _start(record: dict[str, Any]) -> dict[str, Any]:
+    """What all ingredients must share."""
+    config, data = record["config"], record["data"]
+    evaluated = {k: v for k, v in data.items() if k not in ("train", "retention")}
+    return {
+        "their model": config["model"],
+        "their dataset": record["dataset"],
+        "their data": {name: identity.seen(split) for name, split in evaluated.items()},
+        "the start of their head": config["strategy"].get("head"),
+        "the metric they are selected by": record["selection"]["metric"],
+    }
+
+
+def evaluation(config: dict[str, Any], folder: Path) -> Evaluation:
+    """The splits and the classifier of a run's config, with no weights of its own yet."""
+    data = build(config["dataset"])
+    data.prepare(config["seed"])
+    prompts: Prompts = build(config["prompts"])
+    said = prompts.of(data.classes, data.templates, data.keys)
+    strategy: Strategy = build(config["strategy"])
+    seed_everything(config["seed"], workers=True, verbose=False)
+    classifier = strategy.prepare(build(config["model"]), Task(data.classes, said))
+    data.attach(
+        preprocess=classifier.tower.preprocess,
+        augment=build(config["augment"]),
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+    )
+    recipe = {**config["recipe"], **{k: v for k, v in config.items() if k in config["recipe"]}}
+    never = schedule.Schedule(total=0, warmup=0)
+    module = tuning(classifier, strategy, recipe, never, data)
+    return Evaluation(trainer(config, folder, []), module, data, data)
+
+
+def cook(runs: Runs, kind: str, bn: str) -> Outcome:
+    """Average, evaluate on every split, and leave a run's folder; nothing is done twice."""
+    started, (_, best) = time.perf_counter(), runs[0]
+    keys = [record["key"] for _, record in runs]
+    key = identity.key({"soup": kind, "bn": bn, "ingredients": sorted(keys)})
+    name = f"{best['model']}-soup-{key}"
+    folder = paths.outputs() / "runs" / best["dataset"] / name
+    if (known := store.read(folder)) and known["status"] == "completed":
+        return Outcome("completed", key=key, folder=str(folder), before=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**best["config"], "logger": {}, "callbacks": {}}
+    evaluate = evaluation(config, folder)
+    data = _unchanged(evaluate, best)
+    record = {
+        **best,
+        **{"key": key, "training": key, "strategy": "soup", "status": "interrupted"},
+        **{"config": config, "versions": environment.versions(), "git": environment.git()},
+        **{"environment": environment.of(config["trainer"], 1), "data": data},
+        **{"curve": best["curve"][:1], "final": {}, "alpha_curve": [], "weights_from": None},
+        "selection": {**best["selection"], "epoch": None, "alpha": None},
+        "soup": {"kind": kind, "bn": bn, "ingredients": keys, "kept": []},
+        "warnings": [],
+    }
+    store.write(folder, record)
+    for warning in evaluate.module.classifier.tower.warnings:
+        _warn(record, warning)
+    if not evaluate.module.classifier.meaningful:
+        _warn(record, "their heads start at random, each at another place: such do not average")
+    record["soup"]["kept"] = _average(evaluate, runs, kind, bn)
+    Finish(evaluate, folder, record)()
+    device = environment.device(evaluate.trainer.strategy.root_device)
+    seconds = time.perf_counter() - started
+    record["cost"] = {"seconds": seconds, "images_per_second": None, **device}
+    record["status"] = "completed"
+    store.write(folder, record)
+    return Outcome("completed", key=key, folder=str(folder))
+
+
+def _unchanged(evaluate: Evaluation, best: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of the data that a soup is evaluated on.
+
+    Raises:
+        Refused: if its images are no longer those that the runs saw.
+    """
+    found = {**best["data"], **evaluate.data.record()}
+    changed = [name for name in found if not identity.alike(found[name], best["data"][name])]
+    if changed:
+        raise Refused(
+            f"the images or labels of {', '.join(changed)} have changed since the runs of this "
+            "sweep were made. Run the sweep again, and its soup after it."
+        )
+    return found
+
+
+def _average(evaluate: Evaluation, runs: Runs, kind: str, bn: str) -> list[str]:
+    """Leave the soup in the module; returns the keys of what is in it."""
+    classifier, metric = evaluate.module.classifier, runs[0][1]["selection"]["metric"]
+
+    def load(i: int) -> weight_averaging.State:
+        return saved_model.classifier(runs[i][0]).state_dict()
+
+    def put(state: weight_averaging.State, several: bool) -> None:
+        classifier.load_state_dict(dict(state))
+        if bn == "reestimate" and several:
+            wise_ft.reestimate(evaluate, runs[0][1]["seed"])
+
+    def score(state: weight_averaging.State) -> float:
+        put(state, several=True)
+        return intervals.goodness(metric, evaluate(["val"])[metric])
+
+    if kind == "uniform":
+        kept, state = list(range(len(runs))), weight_averaging.uniform(map(load, range(len(runs))))
+    else:
+        scores = [intervals.goodness(metric, r["final"][metric]) for _, r in runs]
+        kept, state, _ = weight_averaging.greedy(scores, load, score)
+    put(state, several=len(kept) > 1)
+    evaluate.outputs.clear()
+    return [runs[i][1]["key"] for i in kept]
+
+
+def _warn(record: dict[str, Any], message: str) -> None:
+    marked("warning:", message)
+    record["warnings"].append(message)
