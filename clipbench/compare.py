@@ -15,7 +15,7 @@ again goes on where it was and keeps what is done.
 """
 
 from clipbench.core import cli
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.sweeps import comparison
 
 KEYS = ("data", "models", "budget")
@@ -31,7 +31,7 @@ def compare(words: list[str]) -> int:
     own = [word for word in words if word.partition("=")[0] in KEYS]
     asked = cli.given(own, KEYS)
     if "data" not in asked:
-        raise Refused("data=FOLDER is missing; name your folder of pictures in class folders")
+        raise UserError("data=FOLDER is missing; name your folder of pictures in class folders")
     rest = [word for word in words if word not in own]
     done = comparison.Comparison(
         asked["data"], asked.get("models", "auto"), _minutes(asked.get("budget", "30")), rest
@@ -45,7 +45,7 @@ def _minutes(given: str) -> float:
     except ValueError:
         minutes = 0.0
     if not 0 < minutes < float("inf"):
-        raise Refused(f"budget={given} is no number of minutes above 0; the default is 30")
+        raise UserError(f"budget={given} is no number of minutes above 0; the default is 30")
     return minutes
 
 

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from clipbench.core import cli, files, paths
 from clipbench.core.config import compose, overrides
 from clipbench.core.console import console, marked, show
-from clipbench.core.errors import SHOWN, Refused
+from clipbench.core.errors import SHOWN, UserError
 
 if TYPE_CHECKING:
     from clipbench.datamodules.audit import Audit
@@ -109,7 +109,7 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         cli.config_error(error, words)
         sys.exit(2)
-    except Refused as refused:
+    except UserError as refused:
         cli.refusal(f"refused: {refused}", refused.details, paths.outputs() / "data")
         sys.exit(1)
 

@@ -21,7 +21,7 @@ has the class of each row.
 from pathlib import Path
 
 from clipbench.core import cli, paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.results import store
 
 KEYS = ("run", "format", "towers", "weights", "alpha", "out")
@@ -37,7 +37,7 @@ def export(words: list[str]) -> int:
     asked = cli.given(words, KEYS)
     run, record = store.completed(asked)
     if "format" not in asked:
-        raise Refused("format= is missing; there are open_clip, safetensors and onnx")
+        raise UserError("format= is missing; there are open_clip, safetensors and onnx")
     kind = cli.choice(asked, "format", ("open_clip", "safetensors", "onnx"))
     towers = cli.choice(asked, "towers", ("both", "image", "text"))
     stem = cli.choice(asked, "weights", ("model", "merged"))
@@ -54,7 +54,7 @@ def export(words: list[str]) -> int:
     name += "" if alpha is None else f"-alpha={alpha:g}"
     folder = Path(asked["out"]) if "out" in asked else paths.outputs() / "exports" / name / kind
     if folder.exists() and not folder.is_dir():
-        raise Refused(f"out={folder} is a file; name a folder")
+        raise UserError(f"out={folder} is a file; name a folder")
     folder.mkdir(parents=True, exist_ok=True)
     tuned = export_formats.Tuned(classifier, classes, about, towers)
     for file in export_formats.FORMATS[kind](tuned, folder):
@@ -70,9 +70,9 @@ def _alpha(asked: cli.Given) -> float | None:
     except ValueError:
         alpha = -1
     if not 0 <= alpha <= 1:
-        raise Refused(f"alpha={asked['alpha']} is no number from 0 (start) to 1 (end)")
+        raise UserError(f"alpha={asked['alpha']} is no number from 0 (start) to 1 (end)")
     if "weights" in asked:
-        raise Refused("weights= and alpha= name one point each; leave one out")
+        raise UserError("weights= and alpha= name one point each; leave one out")
     return alpha
 
 

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from clipbench.core import cli, paths
 from clipbench.core.console import track
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.inference.prediction import Asked, _images, _split, _write
 from clipbench.metrics.intervals import wilson
 from clipbench.results import store
 
 if TYPE_CHECKING:
-    from clipbench.inference.prediction import Said
+    from clipbench.inference.prediction import Prediction
 
 KEYS = (
     *("run", "images", "out", "dataset", "split", "top", "weights", "temperature"),
@@ -49,7 +49,7 @@ def predict(words: list[str]) -> int:
     asked = cli.given([w for w in words if not w.startswith("dataset.")], KEYS)
     run, record = store.completed(asked)
     if ("images" in asked) == ("split" in asked):
-        raise Refused("give either images=PATH, or split=NAME of a dataset, such as split=test")
+        raise UserError("give either images=PATH, or split=NAME of a dataset, such as split=test")
     stem = cli.choice(asked, "weights", ("model", "merged"))
     options: dict[str, Any] = {
         "top": cli.number(asked, "top", 5),
@@ -62,7 +62,7 @@ def predict(words: list[str]) -> int:
     from clipbench.inference import prediction, saved_model  # torch
 
     if not (classes := saved_model.classes(run, stem)):
-        raise Refused(f"{run} was tuned on captions and has no classes; use clipbench.search")
+        raise UserError(f"{run} was tuned on captions and has no classes; use clipbench.search")
     if "images" in asked:
         pictures = _images(paths.expanded(asked["images"]), record, classes)
     else:
@@ -81,15 +81,15 @@ def _place(asked: cli.Given) -> Path | None:
     """Where to write; None for the usual place.
 
     Raises:
-        Refused: for a file that would be no CSV, or in no folder.
+        UserError: for a file that would be no CSV, or in no folder.
     """
     if "out" not in asked:
         return None
     place = Path(asked["out"])
     if asked["out"] != "-" and place.suffix.lower() != ".csv":
-        raise Refused(f"out={place} is no .csv; name one, or out=- to print")
+        raise UserError(f"out={place} is no .csv; name one, or out=- to print")
     if not place.parent.is_dir():
-        raise Refused(f"out={place}: there is no folder {place.parent}; make it first")
+        raise UserError(f"out={place}: there is no folder {place.parent}; make it first")
     return place
 
 
@@ -100,13 +100,15 @@ def _temperature(asked: cli.Given, record: dict[str, Any], stem: str) -> float:
     except ValueError:
         value = 0
     if not 0 < value < float("inf"):
-        raise Refused(
+        raise UserError(
             f"temperature={asked['temperature']} is no number above 0; 1 leaves logits be"
         )
     return value
 
 
-def _tell(place: Path, pictures: Asked, rows: Sequence["Said"], classes: Sequence[str]) -> int:
+def _tell(
+    place: Path, pictures: Asked, rows: Sequence["Prediction"], classes: Sequence[str]
+) -> int:
     """Say where it is, how often it was right, and what could not be read."""
     good = [row for row in rows if row.error is None]
     told = [(pictures.labels[row.index], classes[row.classes[0]]) for row in good]

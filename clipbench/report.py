@@ -12,7 +12,7 @@ whether they differ. Pictures are shown where the dataset is on this machine.
 from pathlib import Path
 
 from clipbench.core import cli, paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.reporting.page.page import write
 
 
@@ -27,7 +27,7 @@ def report(words: list[str]) -> int:
     folder = _sweep(asked.get("sweep"))
     out = Path(asked.get("out", paths.outputs() / "reports" / f"{folder.name}.html"))
     if out.suffix != ".html":
-        raise Refused(f"out={out} is no .html; name one")
+        raise UserError(f"out={out} is no .html; name one")
     print(write(folder, out))
     return 0
 
@@ -37,12 +37,14 @@ def _sweep(given: str | None) -> Path:
     if given is None:
         lists = sorted(home.glob("*/jobs.jsonl"), key=lambda path: path.stat().st_mtime)
         if not lists:
-            raise Refused(f"no sweeps under {home.parent}; run one: python -m clipbench.run -m ...")
+            raise UserError(
+                f"no sweeps under {home.parent}; run one: python -m clipbench.run -m ..."
+            )
         return lists[-1].parent
     for folder in (paths.expanded(given), home / given):
         if (folder / "jobs.jsonl").is_file():
             return folder.resolve()
-    raise Refused(f"sweep={given} has no jobs.jsonl; name a folder of {home}")
+    raise UserError(f"sweep={given} has no jobs.jsonl; name a folder of {home}")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def main() -> None:
     # Hydra's own handler cuts tracebacks and exits; errors in a config are explained below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     # Imported here: --help must not pay for it.
-    from clipbench.core.errors import Refused
+    from clipbench.core.errors import UserError
     from clipbench.sweeps.launcher import stop
     from clipbench.sweeps.session import Session
 
@@ -55,7 +55,7 @@ def main() -> None:
     try:
         stop.install()
         sys.argv[1:] = overrides.read(words)
-    except Refused as refused:
+    except UserError as refused:
         print(f"error: {refused}", file=sys.stderr)
         sys.exit(1)
     entry = hydra.main(config_path=str(paths.CONF), config_name="config", version_base="1.3")
@@ -71,7 +71,7 @@ def main() -> None:
 
         cli.config_error(error, words)
         sys.exit(2)
-    except (OSError, Refused) as error:  # a disk that is full, or takes no files
+    except (OSError, UserError) as error:  # a disk that is full, or takes no files
         print(f"error: {error}; the same command again runs what is left", file=sys.stderr)
         code = 1
     sys.exit(code)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from clipbench.core import cli, paths
 from clipbench.core.console import show
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.inference.embeddings import _tower
 from clipbench.results import store
 
@@ -49,9 +49,11 @@ def search(words: list[str]) -> int:
     rest = [word for word in words if word not in overrides and not word.startswith("query=")]
     asked = cli.given(rest, (*KEYS, "query"))
     if not queries or not all(query.strip() for query in queries):
-        raise Refused('query= is missing or empty; say what to look for, query="a dog in the snow"')
+        raise UserError(
+            'query= is missing or empty; say what to look for, query="a dog in the snow"'
+        )
     if "images" not in asked:
-        raise Refused("images=PATH is missing; name a folder of pictures")
+        raise UserError("images=PATH is missing; name a folder of pictures")
     top = cli.number(asked, "top", 10)
     loading = {
         "batch_size": cli.number(asked, "batch_size", 64),
@@ -59,7 +61,7 @@ def search(words: list[str]) -> int:
     }
     out = Path(asked.get("out", paths.outputs() / "searches"))
     if out.exists() and not out.is_dir():
-        raise Refused(f"out={out} is no folder; name one, sheets are written into it")
+        raise UserError(f"out={out} is no folder; name one, sheets are written into it")
     name = _name(asked, overrides)
 
     from clipbench.inference import embeddings, prediction  # torch
@@ -83,9 +85,9 @@ def search(words: list[str]) -> int:
 def _name(asked: cli.Given, overrides: list[str]) -> str:
     """What to search with is called; a run is looked for before anything is loaded."""
     if ("run" in asked) == ("model" in asked):
-        raise Refused("give either run=DIR, or model=NAME for a model as it is published")
+        raise UserError("give either run=DIR, or model=NAME for a model as it is published")
     if "run" in asked and overrides:
-        raise Refused(f"{overrides[0]} goes with model=NAME; a run has a model of its own")
+        raise UserError(f"{overrides[0]} goes with model=NAME; a run has a model of its own")
     return store.completed(asked)[0].resolve().name if "run" in asked else asked["model"]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbench.core import cli, environment
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.reporting.tables import sweep_tables
 from clipbench.sweeps import summary
 from clipbench.training.soup import KINDS, cook, ingredients
@@ -29,7 +29,7 @@ def main() -> None:
     environment.quiet()
     try:
         outcome = cook(ingredients(sweep), asked["kind"], asked["bn"])
-    except Refused as refused:
+    except UserError as refused:
         cli.refusal(f"refused: {refused}", refused.details, sweep)
         sys.exit(1)
     summary.job(outcome)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from clipbench.core import paths
 from clipbench.core.console import console, marked, show
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.reporting.tables import sweep_tables, typeset
 from clipbench.results import evidence
 from clipbench.results.evidence import Evidence
@@ -40,13 +40,13 @@ def make(words: list[str]) -> int:
         words: ``table=NAME``, ``results=SOURCE``.
 
     Raises:
-        Refused: for a table or a source that there is not.
+        UserError: for a table or a source that there is not.
     """
     from clipbench.core import cli
 
     asked = cli.given(words, ("table", "results"))
     if (source := asked.get("results")) not in (None, *evidence.SOURCES):
-        raise Refused(f"results={source} is not known; give outputs or frozen, or leave it out")
+        raise UserError(f"results={source} is not known; give outputs or frozen, or leave it out")
     specs = {path.stem: path for path in sorted((paths.EXPERIMENTS / "table").glob("*.yaml"))}
     sweeps, judged = evidence.sweeps(source), True
     if (name := asked.get("table")) is not None:
@@ -56,7 +56,7 @@ def make(words: list[str]) -> int:
         if not specs and not sweeps and not judged:
             names = sorted(path.stem for path in (paths.EXPERIMENTS / "table").glob("*.yaml"))
             named = ", ".join([*names, CLAIMS])
-            raise Refused(f"no table {name}; there are {named}, and sweep_NAME")
+            raise UserError(f"no table {name}; there are {named}, and sweep_NAME")
     jobs: list[Job] = [partial(of_documents, specs, source)] if specs else []
     jobs += [partial(of_claims, source, told=name is not None)] if judged else []
     jobs += [partial(of_sweep, path, told=name is not None) for path in sweeps.values()]
@@ -100,7 +100,7 @@ def of_documents(specs: dict[str, Path], source: str | None) -> int:
         try:
             layout = layouts.fill(name, layouts.read(path), runs)
             found = documents.document(layout)
-        except Refused as error:
+        except UserError as error:
             marked("refused:", str(error), "red")
             refused = 1
             continue

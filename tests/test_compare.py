@@ -10,7 +10,7 @@ import pytest
 
 from clipbench import compare
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.reporting.page import page as page_module
 from clipbench.results import store
 from clipbench.sweeps import budget, candidate_models, comparison, launcher
@@ -75,7 +75,7 @@ def test_stand_ins_are_named_and_nothing_is_claimed(monkeypatch):
     ],
 )
 def test_what_is_typed_is_looked_at_first(words, said, outputs):
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(UserError, match=said):
         compare.compare(words)
     assert not outputs.exists()
 
@@ -96,7 +96,7 @@ def photos(tmp_path):
 
 def test_a_folder_too_high_is_refused_once_with_the_one_that_is_meant(photos, outputs):
     word = shlex.quote(f"dataset.root={photos}")
-    with pytest.raises(Refused, match=f"use {re.escape(word)}$"):
+    with pytest.raises(UserError, match=f"use {re.escape(word)}$"):
         compare.compare([f"data={photos.parent}"])
     assert not outputs.exists()
 

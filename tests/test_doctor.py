@@ -13,7 +13,7 @@ from clipbench import doctor
 from clipbench.core import paths
 from clipbench.core.config import compose
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.metrics import confusion
 from clipbench.reporting.doctor import case, checklist, remedies, symptoms
 from clipbench.results import store
@@ -114,7 +114,7 @@ def test_the_door_says_what_it_saw(tmp_path, capsys):
     confusion.write(tmp_path / "confusion.npz", healthy.confusion)
     assert doctor.examine([f"run={tmp_path}"]) == 0
     assert "nothing found" in capsys.readouterr().out
-    with pytest.raises(Refused, match=r"has no result\.json; give the folder of a run"):
+    with pytest.raises(UserError, match=r"has no result\.json; give the folder of a run"):
         doctor.examine([f"run={tmp_path}/none"])
 
 
@@ -185,7 +185,7 @@ def test_a_run_without_val_is_refused(capsys):
     words = ["model=resnet_tiny", "freeze_depth=2"]
     assert doctor.examine(words) == 0
     assert "pass  epochs are chosen on val" in capsys.readouterr().out
-    with pytest.raises(Refused, match=r"trainer\.limit_val_batches=0: every split is evaluated"):
+    with pytest.raises(UserError, match=r"trainer\.limit_val_batches=0: every split is evaluated"):
         doctor.examine([*words, "+trainer.limit_val_batches=0"])
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from clipbench import export
 from clipbench.core import paths
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.inference import averages, export_formats, saved_model
 from clipbench.results import store
 from tests.inference.test_saved_model import pictures, recorded
@@ -160,7 +160,7 @@ def test_onnxruntime_gives_a_resnets_logits(runs, exported):
 
 def test_onnx_that_is_off_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(export_formats, "TOLERANCE", -1.0)
-    with pytest.raises(Refused, match=r"onnxruntime's y are .* off PyTorch's"):
+    with pytest.raises(UserError, match=r"onnxruntime's y are .* off PyTorch's"):
         export_formats._onnx(
             torch.nn.Linear(3, 2), "input", torch.ones(5, 3), ["y"], tmp_path / "x", {}
         )
@@ -185,17 +185,17 @@ def test_onnx_that_is_off_is_not_written(tmp_path, monkeypatch):
 def test_what_cannot_be_exported_is_refused(runs, tmp_path, outputs, model, words, said):
     (tmp_path / "file").touch()
     words = [word.replace("FILE", str(tmp_path / "file")) for word in words]
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(UserError, match=said):
         export.export([f"run={runs[model][0]}", *words])
 
 
 def test_lost_weights_are_named(runs, tmp_path):
     (tmp_path / "result.json").write_bytes((runs["timm"][0] / "result.json").read_bytes())
-    with pytest.raises(Refused, match=r"has no model\.safetensors; bring it back"):
+    with pytest.raises(UserError, match=r"has no model\.safetensors; bring it back"):
         export.export([f"run={tmp_path}", "format=safetensors", f"out={tmp_path}/out"])
 
 
 def test_onnx_without_its_extra_says_how_to_get_it(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(export_formats, "find_spec", lambda name: None)
-    with pytest.raises(Refused, match=r"pip install 'clipbench\[onnx\]'"):
+    with pytest.raises(UserError, match=r"pip install 'clipbench\[onnx\]'"):
         export.export([f"run={runs['timm'][0]}", "format=onnx", f"out={tmp_path}/out"])

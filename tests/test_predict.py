@@ -14,7 +14,7 @@ import torch
 from clipbench import predict
 from clipbench.core import spreadsheet
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from tests.faults import planted
 from tests.faults.planted import image_folder
 
@@ -146,10 +146,10 @@ def test_a_split_of_another_folder_is_read_as_the_runs_own_dataset(of_folder, tm
     )
     assert sorted(rows["label"]) == ["day"] * 5 + ["night"] * 5
     assert "of 10 whose class is known" in capsys.readouterr().err
-    with pytest.raises(Refused, match="these are several values"):
+    with pytest.raises(UserError, match="these are several values"):
         predict.predict([*words[:2], "dataset.bad_images=stop,skip"])
     with pytest.raises(
-        Refused, match=r"dataset\.rooot=x: there is no such key\. Use one of .*root"
+        UserError, match=r"dataset\.rooot=x: there is no such key\. Use one of .*root"
     ):
         predict.predict([*words[:2], "dataset.rooot=x"])
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_is_refused_with_its_fix(run, tmp_path, words, said, outp
     (tmp_path / "empty").mkdir()
     for name, place in places.items():
         words = [word.replace(name, str(place)) for word in words]
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(UserError, match=said):
         predict.predict(words)
 
 

@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from clipbench import report
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import Interval
 from clipbench.reporting.page import answers, disagreements, page, untried, verdict
 from clipbench.results import store
@@ -317,7 +317,7 @@ def test_classes_and_pictures_that_part_are_counted_by_hand():
 
 
 def test_the_door_takes_the_latest_sweep(three, outputs, capsys):
-    with pytest.raises(Refused, match="no sweeps under"):
+    with pytest.raises(UserError, match="no sweeps under"):
         report.report([])
     for number, name in enumerate(("old", "new")):
         sweep = outputs / "sweeps" / name
@@ -332,7 +332,7 @@ def test_the_door_takes_the_latest_sweep(three, outputs, capsys):
     place = capsys.readouterr().out.strip()
     assert place == str(outputs / "reports" / "new.html")
     assert report.report(["sweep=old", f"out={outputs}/a.html"]) == 0
-    with pytest.raises(Refused, match=r"sweep=none has no jobs\.jsonl"):
+    with pytest.raises(UserError, match=r"sweep=none has no jobs\.jsonl"):
         report.report(["sweep=none"])
-    with pytest.raises(Refused, match=r"is no \.html"):
+    with pytest.raises(UserError, match=r"is no \.html"):
         report.report([f"out={outputs}/a.pdf"])

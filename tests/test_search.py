@@ -13,7 +13,7 @@ from PIL import Image
 import clipbench
 from clipbench import search
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.inference import embeddings, prediction
 from clipbench.loading.readers.image_files import loose
 from clipbench.models.clip import CLIP
@@ -151,7 +151,7 @@ def test_bad_pictures_are_told_and_the_rest_is_searched(run, photos, outputs, ca
     assert "empty.jpg: empty, 0 bytes" in said.err
     for file in photos.rglob("*.png"):
         file.write_bytes(b"no picture")
-    with pytest.raises(Refused, match="no picture can be read") as refusal:
+    with pytest.raises(UserError, match="no picture can be read") as refusal:
         asked(run, photos, "query=a star")
     assert len(refusal.value.details) == 12
 
@@ -183,16 +183,18 @@ def test_what_is_asked_wrongly(run, photos, outputs, tmp_path, monkeypatch):
         ("query=x", "device=tpu"): "device=tpu is not here",
     }
     for words, message in wrong.items():
-        with pytest.raises(Refused, match=message):
+        with pytest.raises(UserError, match=message):
             asked(run, photos, *words)
-    with pytest.raises(Refused, match="images=PATH is missing"):
+    with pytest.raises(UserError, match="images=PATH is missing"):
         search.search(["model=clip_tiny", "query=x"])
-    with pytest.raises(Refused, match="holds no completed run"):
+    with pytest.raises(UserError, match="holds no completed run"):
         search.search([f"run={tmp_path}", f"images={photos}", "query=x"])
-    with pytest.raises(Refused, match=r"cannot read text: test_resnet.* model=clip_vitb32"):
+    with pytest.raises(UserError, match=r"cannot read text: test_resnet.* model=clip_vitb32"):
         search.search([*TINY, f"images={photos}", "query=x"])
     monkeypatch.setattr(CLIP, "has_text", False)  # as with model.pool=mean
-    with pytest.raises(Refused, match="clip_tiny has pictures alone; search with a run of a CLIP"):
+    with pytest.raises(
+        UserError, match="clip_tiny has pictures alone; search with a run of a CLIP"
+    ):
         asked(run, photos, "query=x")
 
 

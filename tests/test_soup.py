@@ -9,7 +9,7 @@ import torch
 
 from clipbench import soup as command
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.inference import saved_model
 from clipbench.results import store
 from clipbench.training import soup
@@ -107,11 +107,11 @@ def test_the_door_lists_a_soup_in_the_sweeps_table(kitchen, monkeypatch, capsys)
 
 def test_runs_that_do_not_mix_are_refused(kitchen, tmp_path):
     _, runs = kitchen
-    with pytest.raises(Refused, match="is no sweep"):
+    with pytest.raises(UserError, match="is no sweep"):
         soup.ingredients(tmp_path)
-    with pytest.raises(Refused, match="has 1 completed runs"):
+    with pytest.raises(UserError, match="has 1 completed runs"):
         soup.ingredients(listed(tmp_path, runs[0]))
-    with pytest.raises(Refused, match="differ in their model"):
+    with pytest.raises(UserError, match="differ in their model"):
         soup.ingredients(listed(tmp_path, runs[0], runs[3]))
 
 

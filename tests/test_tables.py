@@ -17,7 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from clipbench import tables
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import Interval, over_seeds
 from clipbench.reporting.tables import documents, layouts, significance, typeset
 from clipbench.reporting.tables import published as references
@@ -72,7 +72,7 @@ def test_where_settings_differ_the_best_on_val_is_taken_and_test_is_not_looked_a
     assert len(runs.select({"lr": "0.00003"})) == 7
     assert len(runs.select({"model": ["resnet50", "clip_tiny"]})) == 4
     frame = evidence.gather("frozen")["one"].assign(seed=0)
-    with pytest.raises(Refused, match="a0000000, a0000001, a0000002 have one seed"):
+    with pytest.raises(UserError, match="a0000000, a0000001, a0000002 have one seed"):
         measure(Evidence({"one": frame}), {"model": "clip_vitb32", "lr": 3e-5}, "test/acc")
 
 
@@ -114,7 +114,7 @@ def test_a_table_over_two_fingerprints_refuses_and_the_others_are_made(small, ca
     assert "efefefef n=6149" in said
     assert not [*small.glob("first.*")]
     seeds = frame.assign(**{"data/sha256": [f"{i:064}" for i in range(len(frame))]})
-    with pytest.raises(Refused, match="differ by more than their seed"):
+    with pytest.raises(UserError, match="differ by more than their seed"):
         measure(Evidence({"one": seeds}), {"model": "clip_vitb32", "lr": 3e-5}, "test/acc")
 
 
@@ -336,13 +336,13 @@ def test_the_epoch_at_which_one_curve_reaches_the_best_of_another():
 
 def test_a_yaml_that_says_what_no_table_has_is_refused(tmp_path):
     (tmp_path / "t.yaml").write_text("title: a\ncolums: []\nrows: []\ncolumns: []\n")
-    with pytest.raises(Refused, match=r"t.yaml: no key colums; there are"):
+    with pytest.raises(UserError, match=r"t.yaml: no key colums; there are"):
         layouts.read(tmp_path / "t.yaml")
-    with pytest.raises(Refused, match="2 published rows that differ"):
+    with pytest.raises(UserError, match="2 published rows that differ"):
         references.find({"file": "at_blog", "split": "validation"})
-    with pytest.raises(Refused, match="no published row"):
+    with pytest.raises(UserError, match="no published row"):
         references.find({"file": "at_blog", "dataset": "nobody's"})
-    with pytest.raises(Refused, match="published rows have no colour"):
+    with pytest.raises(UserError, match="published rows have no colour"):
         references.find({"file": "at_blog", "colour": "red"})
 
 

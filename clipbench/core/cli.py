@@ -9,7 +9,7 @@ from pathlib import Path
 from clipbench.core import files, paths
 from clipbench.core.config import compose, overrides
 from clipbench.core.config.search_path import ALSO_DATASETS
-from clipbench.core.errors import SHOWN, Refused
+from clipbench.core.errors import SHOWN, UserError
 
 Given = dict[str, str]
 
@@ -34,7 +34,7 @@ def opened(usage: str, act: Callable[[list[str]], int], *, bare: bool = False) -
     except (HydraException, OmegaConfBaseException) as error:
         config_error(error, words)
         sys.exit(2)
-    except Refused as refused:
+    except UserError as refused:
         refusal(f"refused: {refused}", refused.details, paths.outputs())
         sys.exit(1)
 
@@ -47,16 +47,16 @@ def given(words: list[str], keys: Collection[str]) -> Given:
         keys: that the door knows.
 
     Raises:
-        Refused: for a word of another form or key, or an empty value.
+        UserError: for a word of another form or key, or an empty value.
     """
     found: Given = {}
     for word in words:
         key, sign, value = word.partition("=")
         if key not in keys or not sign:
             hint = near(key, [*keys])
-            raise Refused(f"{word} is not understood{hint}; keys are {', '.join(keys)}")
+            raise UserError(f"{word} is not understood{hint}; keys are {', '.join(keys)}")
         if not value:
-            raise Refused(f"{key}= has no value; give one or leave it out")
+            raise UserError(f"{key}= has no value; give one or leave it out")
         found[key] = value
     return found
 
@@ -65,11 +65,13 @@ def number(words: Given, key: str, default: int, least: int = 1) -> int:
     """A whole number.
 
     Raises:
-        Refused: for anything else.
+        UserError: for anything else.
     """
     value = words.get(key, str(default))
     if not value.isdecimal() or int(value) < least:
-        raise Refused(f"{key}={value} is no whole number from {least} up; the default is {default}")
+        raise UserError(
+            f"{key}={value} is no whole number from {least} up; the default is {default}"
+        )
     return int(value)
 
 
@@ -77,12 +79,12 @@ def choice(words: Given, key: str, options: Sequence[str]) -> str:
     """One of some options, the first by default.
 
     Raises:
-        Refused: for another.
+        UserError: for another.
     """
     value = words.get(key, options[0])
     if value not in options:
         hint = near(value, options)
-        raise Refused(f"{key}={value} is no option{hint}; there are {', '.join(options)}")
+        raise UserError(f"{key}={value} is no option{hint}; there are {', '.join(options)}")
     return value
 
 

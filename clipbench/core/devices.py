@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 
 def devices(trainer: dict[str, Any]) -> int:
     """How many ranks a job has: one a device.
 
     Raises:
-        Refused: for what is no number of devices.
+        UserError: for what is no number of devices.
     """
     asked = trainer["devices"]
     if isinstance(asked, list):
@@ -23,7 +23,7 @@ def devices(trainer: dict[str, Any]) -> int:
     except (TypeError, ValueError):
         number = 0
     if number < 1:
-        raise Refused(f"trainer.devices={asked} is no number of devices; use 1 or more, or auto")
+        raise UserError(f"trainer.devices={asked} is no number of devices; use 1 or more, or auto")
     return number
 
 

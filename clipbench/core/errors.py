@@ -25,7 +25,7 @@ def _writable(text: str) -> str:
         return text.encode("utf-8", "backslashreplace").decode()
 
 
-class Refused(Exception):
+class UserError(Exception):
     """A run that cannot start (or go on), with its cause and its fix in one line.
 
     Attributes:
@@ -47,12 +47,12 @@ class Refused(Exception):
         self.details = [printable(line) for line in details]
         self.status, self.signal = status, signal
 
-    def __reduce__(self) -> tuple[type["Refused"], tuple[str, list[str], str, int | None]]:
+    def __reduce__(self) -> tuple[type["UserError"], tuple[str, list[str], str, int | None]]:
         """Cross a process boundary whole, details included."""
         return type(self), (str(self), self.details, self.status, self.signal)
 
 
-class Damaged(Refused):
+class Damaged(UserError):
     """An image that could not be decoded when it was used, though nothing was wrong with it before.
 
     Where images that cannot be read are skipped, the run begins again without it.

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -16,8 +16,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the new one, never a part.
 
     Raises:
-        Refused: with status ``interrupted`` if there is no room, or the folder takes no files; what
-            was there before is as it was.
+        UserError: with status ``interrupted`` if there is no room, or the folder takes no files;
+            what was there before is as it was.
     """
     temporary: Path | None = None
     try:
@@ -34,4 +34,4 @@ def write_bytes(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
         why = f"{path} could not be written: {error.strerror or error}"
         fix = "put that right and give the same command again"
-        raise Refused(f"{why}; {fix}", status="interrupted") from error
+        raise UserError(f"{why}; {fix}", status="interrupted") from error

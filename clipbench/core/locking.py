@@ -5,7 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 if sys.platform != "win32":  # where no job runs, see launch.Stop.install
     import fcntl
@@ -28,7 +28,7 @@ class Lock:
 
     Raises:
         Held: if another process holds it.
-        Refused: if no file can be made there, or the disk has no locks.
+        UserError: if no file can be made there, or the disk has no locks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,7 @@ class Lock:
             self._file = (folder / LOCK).open("a+")
         except OSError as error:
             why = f"{folder} takes no files: {error.strerror}"
-            raise Refused(f"{why}; make it writable, or set CLIPBENCH_OUTPUTS") from error
+            raise UserError(f"{why}; make it writable, or set CLIPBENCH_OUTPUTS") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -47,7 +47,7 @@ class Lock:
             raise Held(holder) from None
         except OSError as error:  # some network disks know no locks
             self._file.close()
-            raise Refused(
+            raise UserError(
                 f"{folder} is on a disk that has no locks ({error.strerror}). Set "
                 "CLIPBENCH_OUTPUTS to a folder on another disk"
             ) from error

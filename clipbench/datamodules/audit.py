@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base import DataModule
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.loading.images.integrity import survey
@@ -83,7 +83,7 @@ def audit(data: DataModule, name: str, cache: Path) -> Audit:
         cache: the manifest of an earlier look, so that only what changed is decoded again.
 
     Raises:
-        Refused: if the dataset is not there at all.
+        UserError: if the dataset is not there at all.
     """
     found = Audit()
     lists = data.lists(seed=0)
@@ -139,7 +139,7 @@ def _rows(
 def _noting(found: Audit) -> Iterator[None]:
     try:
         yield
-    except Refused as fault:
+    except UserError as fault:
         found.faults[str(fault)] = fault.details
 
 

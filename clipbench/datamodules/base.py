@@ -11,14 +11,14 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from clipbench.core import distributed, paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.options import Options, refuse_unknown
-from clipbench.loading.dataset import Pictures, paired
+from clipbench.loading.dataset import ImageDataset, paired
 from clipbench.loading.decoded import decode
 from clipbench.loading.download.files import Remote, bring, refuse_unasked
 from clipbench.loading.images.decoding import Source
 from clipbench.loading.loaders import loader
-from clipbench.loading.samplers import Epoch, KeyedSampler, Share
+from clipbench.loading.samplers import EpochPlan, KeyedSampler, RankSampler
 from clipbench.loading.split import Split
 from clipbench.loading.validation import (
     check_pictures,
@@ -52,7 +52,7 @@ class DataModule(LightningDataModule, ABC):
         instructions: how to get what may not be fetched.
 
     Raises:
-        Refused: for an option's value that there is not.
+        UserError: for an option's value that there is not.
     """
 
     published_name: str | None = None
@@ -84,14 +84,14 @@ class DataModule(LightningDataModule, ABC):
         """The splits as they should be: ``train``, ``val``, ``test`` and named shifts.
 
         Raises:
-            Refused: if the dataset is not there, or its lists disagree.
+            UserError: if the dataset is not there, or its lists disagree.
         """
 
     def fetch(self) -> None:
         """Bring those files that are not there yet.
 
         Raises:
-            Refused: naming each file, its address and its place, if one cannot be had.
+            UserError: naming each file, its address and its place, if one cannot be had.
         """
         bring(self.files, self.root)
 
@@ -102,10 +102,10 @@ class DataModule(LightningDataModule, ABC):
             seed: of the few-shot choice.
 
         Raises:
-            Refused: if the dataset is not there.
+            UserError: if the dataset is not there.
         """
         if self.instructions and not self.root.is_dir():
-            raise Refused(f"there is no folder {self.root}: {self.instructions}")
+            raise UserError(f"there is no folder {self.root}: {self.instructions}")
         return self._arranged(self.read_splits(), seed)
 
     def prepare(self, seed: int) -> None:
@@ -117,7 +117,7 @@ class DataModule(LightningDataModule, ABC):
             seed: of the few-shot choice.
 
         Raises:
-            Refused: if the dataset is not there, or pictures of train or val are not on disk.
+            UserError: if the dataset is not there, or pictures of train or val are not on disk.
         """
         self.splits, self.warnings = {}, []
         refuse_unasked(self.files, self.root)
@@ -152,10 +152,10 @@ class DataModule(LightningDataModule, ABC):
         """Look for what would spoil the run: first the lists, then every picture.
 
         Raises:
-            Refused: with the list of what is wrong.
+            UserError: with the list of what is wrong.
         """
         if lacking := [name for name in ("train", "val") if name not in self.splits]:
-            raise Refused(f"there is no split named {lacking[0]}; training needs train and val")
+            raise UserError(f"there is no split named {lacking[0]}; training needs train and val")
         check_splits(self.splits)
         self.check_images()
 
@@ -188,19 +188,19 @@ class DataModule(LightningDataModule, ABC):
         """Say what an epoch is: each picture, or each with each of its captions; in what batches.
 
         Raises:
-            Refused: for all captions of pictures that are drawn evenly over classes.
+            UserError: for all captions of pictures that are drawn evenly over classes.
         """
         self.full_batches, captions = full_batches, self.splits["train"].captions
         if every_pair and captions is not None:
             if self.balance in ("sampler", "unique"):
                 drawn = f"dataset.balance={self.balance} draws pictures, not pairs"
-                raise Refused(f"{drawn}; use strategy.captions=sampled")
+                raise UserError(f"{drawn}; use strategy.captions=sampled")
             self.caption_rows = paired(captions)
 
     @property
-    def epoch(self) -> Epoch:
+    def epoch(self) -> EpochPlan:
         """What an epoch of train is made of."""
-        return Epoch(len(self.splits["train"]), self.caption_rows, self.full_batches)
+        return EpochPlan(len(self.splits["train"]), self.caption_rows, self.full_batches)
 
     def train_sampler(self) -> KeyedSampler:
         """The order of an epoch's rows: shuffled by (seed, epoch)."""
@@ -210,8 +210,8 @@ class DataModule(LightningDataModule, ABC):
         """Augmented, shuffled, the last batch possibly short; this rank's share of it."""
         split = self.splits["train"]
         view = train_transform(self.preprocess, self.augment)
-        pictures = Pictures(split, view, self.seed, pairs=self.caption_rows, **self._reading)
-        order = Share(self.train_sampler(), self.batch_size)
+        pictures = ImageDataset(split, view, self.seed, pairs=self.caption_rows, **self._reading)
+        order = RankSampler(self.train_sampler(), self.batch_size)
         return self._loader(pictures, order, persistent=True)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -220,11 +220,11 @@ class DataModule(LightningDataModule, ABC):
 
     def eval_dataloader(self, name: str) -> DataLoader[dict[str, Any]]:
         """A split as it is, every picture once; this rank's share of it."""
-        pictures = Pictures(self.splits[name], eval_transform(self.preprocess), **self._reading)
+        pictures = ImageDataset(self.splits[name], eval_transform(self.preprocess), **self._reading)
         return self._loader(pictures, distributed.own(len(pictures)))
 
     def _loader(
-        self, pictures: Pictures, order: Iterable[Any], persistent: bool = False
+        self, pictures: ImageDataset, order: Iterable[Any], persistent: bool = False
     ) -> DataLoader[dict[str, Any]]:
         side, rows = self.preprocess.size, self.batch_size
         return loader(pictures, side, order, rows, workers=self.workers, persistent=persistent)

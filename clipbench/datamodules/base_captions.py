@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base import DataModule
 from clipbench.loading.split import Split
 from clipbench.metrics import retrieval
@@ -37,7 +37,7 @@ class CaptionDataModule(DataModule):
     def _arranged(self, splits: dict[str, Split], seed: int) -> dict[str, Split]:
         given = {"subset": self.subset, "shots": self.shots, "balance": self.balance}
         if wrong := [key for key, value in given.items() if value is not None]:
-            raise Refused(f"captions have no classes: dataset.{wrong[0]} means nothing; leave it")
+            raise UserError(f"captions have no classes: dataset.{wrong[0]} means nothing; leave it")
         return splits
 
     def caption(self, prompts: Sequence[Sequence[str]]) -> None:

@@ -65,7 +65,7 @@ class ClassificationDataModule(DataModule):
         """As every dataset, after names, prompts and labels.
 
         Raises:
-            Refused: with the list of what is wrong.
+            UserError: with the list of what is wrong.
         """
         check_names(self.classes, self.templates, self.homonyms)
         found = check_labels(self.splits, self.classes)

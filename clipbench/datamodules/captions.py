@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.datamodules.options import Options
 from clipbench.loading.images.folder_walk import Finder
@@ -52,7 +52,7 @@ class CaptionsDataModule(CaptionDataModule):
         **options: Unpack[Options],
     ) -> None:
         if file is None:
-            raise Refused("dataset.file is not set; name yours: dataset.file=/my/captions.csv")
+            raise UserError("dataset.file is not set; name yours: dataset.file=/my/captions.csv")
         self.file = paths.expanded(file)
         super().__init__(root=root or self.file.parent, **options)
         self.column_keys = {"path": path_key, "caption": caption_key, "split": split_key}
@@ -62,7 +62,7 @@ class CaptionsDataModule(CaptionDataModule):
         """The splits that the file names, then those carved from train.
 
         Raises:
-            Refused: if the file cannot be read, or with ``file:line: reason`` of each faulty row.
+            UserError: if the file cannot be read, or with ``file:line: reason`` of each faulty row.
         """
         if webdataset.meant(self.file):
             return self._shards()
@@ -72,13 +72,13 @@ class CaptionsDataModule(CaptionDataModule):
         for line, cells in table.rows:
             gathered.add(line, *(cells.get(c, "") if c is not None else "" for c in columns))
         if gathered.wrong:
-            raise Refused(
+            raise UserError(
                 f"{len(gathered.wrong):,} rows of {self.file} are faulty, first "
                 f"{gathered.wrong[0]}; mend or remove them",
                 gathered.wrong,
             )
         if not gathered.captions:
-            raise Refused(f"{self.file} has no rows; give it one for each caption")
+            raise UserError(f"{self.file} has no rows; give it one for each caption")
         self.warnings += table.warnings + report(self.file.name, gathered.captions)
         return carved(gathered.splits(), self.fractions)
 
@@ -201,16 +201,16 @@ def carved(splits: Mapping[str, Split], fractions: Mapping[str, float]) -> dict[
         fractions: of each split that there should be the share to carve if it is missing.
 
     Raises:
-        Refused: if a fraction is out of range, or too few pictures are left to train on.
+        UserError: if a fraction is out of range, or too few pictures are left to train on.
     """
     whole = dict(splits)
     for name, fraction in fractions.items():
         if name not in whole and "train" in whole:
             if not 0 < fraction < 1:
-                raise Refused(f"dataset.{name}_fraction={fraction} is not between 0 and 1")
+                raise UserError(f"dataset.{name}_fraction={fraction} is not between 0 and 1")
             whole["train"], whole[name] = carve(whole["train"], fraction, of="caption file")
     if "train" in whole and not len(whole["train"]):
-        raise Refused("too few pictures to share between train, val and test; add some")
+        raise UserError("too few pictures to share between train, val and test; add some")
     order = ("train", "val", "test")
     named = [name for name in order if name in whole]
     return {name: whole[name] for name in (*named, *sorted(whole.keys() - set(order)))}

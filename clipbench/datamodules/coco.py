@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Unpack
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.datamodules.options import Options
 from clipbench.loading.download.files import Remote
@@ -83,16 +83,16 @@ class COCODataModule(CaptionDataModule):
     ) -> None:
         super().__init__(root=root, **options)
         if year not in _ANNOTATIONS:
-            raise Refused(f"no dataset.year={year}; there are 2017 and 2014")
+            raise UserError(f"no dataset.year={year}; there are 2017 and 2014")
         schemes: dict[str, tuple[Callable[[], dict[str, Split]], Sequence[Remote]]] = {
             "karpathy": (self._karpathy, [remote("dataset_coco.json")]),
             "official": (self._official, [_ANNOTATIONS[year]]),
             "clip_benchmark": (self._clip_benchmark, [remote("coco_test_karpathy.json")]),
         }
         if scheme not in schemes:
-            raise Refused(f"no dataset.scheme={scheme}; there are {', '.join(schemes)}")
+            raise UserError(f"no dataset.scheme={scheme}; there are {', '.join(schemes)}")
         if not 0 < val_fraction < 1:
-            raise Refused(f"dataset.val_fraction={val_fraction} is not between 0 and 1")
+            raise UserError(f"dataset.val_fraction={val_fraction} is not between 0 and 1")
         self.captions, annotated = schemes[scheme]
         self.scheme, self.year, self.val_fraction = scheme, year, val_fraction
         homes = [home.name for home in self._homes() if home.is_dir()]
@@ -106,7 +106,7 @@ class COCODataModule(CaptionDataModule):
         """The scheme's splits.
 
         Raises:
-            Refused: if the scheme's files are not there, or are damaged.
+            UserError: if the scheme's files are not there, or are damaged.
         """
         files = (path for home in self._homes() if home.is_dir() for path in home.iterdir())
         self.where = {path.name[-_NAME:]: path for path in files}

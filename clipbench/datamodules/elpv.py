@@ -7,7 +7,7 @@ from typing import Unpack
 
 import numpy as np
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.datamodules.options import Options
 from clipbench.loading.split import Split, carve
@@ -66,7 +66,7 @@ class ELPVDataModule(ClassificationDataModule):
     def _table(self) -> tuple[list[str], list[float], list[str]]:
         path = self.root / "labels.csv"  # columns of path, probability and type, by white space
         if not path.is_file():
-            raise Refused(
+            raise UserError(
                 f"elpv: {path} is not there; install it with: pip install 'clipbench[elpv]', or set"
                 " dataset.root to the folder of labels.csv and images/"
             )
@@ -74,7 +74,7 @@ class ELPVDataModule(ClassificationDataModule):
         try:
             return [r[0] for r in rows], [float(r[1]) for r in rows], [r[2] for r in rows]
         except (IndexError, ValueError) as error:
-            raise Refused(
+            raise UserError(
                 f"elpv: {path} is damaged ({error}); install the package again"
             ) from error
 

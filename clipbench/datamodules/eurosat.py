@@ -7,7 +7,7 @@ import numpy as np
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule
 from clipbench.loading.download.files import Remote
 from clipbench.loading.split import Split
@@ -54,7 +54,7 @@ class EuroSATDataModule(TorchvisionDataModule):
         """What the list of a split names, in torchvision's order, whether it is on disk or not."""
         path = self.root / self.home / f"eurosat-{name}.txt"
         if not check_integrity(path, self.lists_md5[name]):
-            raise Refused(f"{path} is not the published list: {self._remedy()}")
+            raise UserError(f"{path} is not the published list: {self._remedy()}")
         files = sorted((line.split("_")[0], line) for line in path.read_text().split())
         paths = [self.root / self.home / "2750" / folder / file for folder, file in files]
         return Split(

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from clipbench.core import distributed
 from clipbench.core.console import track
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base import DataModule
 from clipbench.loading.dataset import collate, said
-from clipbench.loading.samplers import Key, Share
+from clipbench.loading.samplers import Key, RankSampler
 from clipbench.loading.split import Split
 
 
@@ -24,7 +24,7 @@ class Features(Dataset[dict[str, Any]]):
     Args:
         split: its pictures.
         features: in their order.
-        pairs: see :class:`clipbench.loading.dataset.Pictures`.
+        pairs: see :class:`clipbench.loading.dataset.ImageDataset`.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class FeatureLoaders:
         """The features (n, D) and labels (n,) of a split, for a fit that reads them whole.
 
         Raises:
-            Refused: where classes should be drawn evenly, which a fit cannot.
+            UserError: where classes should be drawn evenly, which a fit cannot.
         """
         if self.data.balance == "sampler":
-            raise Refused("a fitted head draws no pictures; use dataset.balance=weights")
+            raise UserError("a fitted head draws no pictures; use dataset.balance=weights")
         rows = self.features(split)
         return rows.features, rows.labels
 
@@ -85,7 +85,7 @@ class FeatureLoaders:
         return DataLoader(
             Features(split, features, self.data.caption_rows),
             batch_size=self.data.batch_size // distributed.here.world,
-            sampler=Share(self.data.train_sampler(), self.data.batch_size),
+            sampler=RankSampler(self.data.train_sampler(), self.data.batch_size),
             collate_fn=collate,
         )
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Unpack
 
 from torchvision import datasets
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.options import Options
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule, listed
 from clipbench.loading.download.files import Remote
@@ -27,7 +27,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
         options: see :class:`clipbench.datamodules.base.Options`.
 
     Raises:
-        Refused: for a level that there is not.
+        UserError: for a level that there is not.
     """
 
     source, home = datasets.FGVCAircraft, "fgvc-aircraft-2013b"
@@ -51,7 +51,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
     ) -> None:
         super().__init__(root=root, **options)
         if level not in CLASSES:
-            raise Refused(f"no dataset.level={level}; there are {', '.join(CLASSES)}")
+            raise UserError(f"no dataset.level={level}; there are {', '.join(CLASSES)}")
         self.level = level
         self.coarser = list(CLASSES)[list(CLASSES).index(level) + 1 :]
         self.metrics = ("mean_per_class", "acc", *(f"acc_{above}" for above in self.coarser))
@@ -64,7 +64,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
         """Torchvision's own dataset of a split, at this level unless another is named."""
         found = super().official(**{"annotation_level": self.level, **which})
         if (count := len(found.classes)) != CLASSES[found._annotation_level]:
-            raise Refused(
+            raise UserError(
                 f"{self.root / self.home} lists {count} classes of {found._annotation_level}, "
                 f"not {CLASSES[found._annotation_level]}: {self._remedy()}"
             )
@@ -74,7 +74,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
         """The three official splits, row for row as torchvision's ``FGVCAircraft``.
 
         Raises:
-            Refused: if a list is absent, damaged or not of the 2013b release.
+            UserError: if a list is absent, damaged or not of the 2013b release.
         """
         self.classes = list(self.official(split="train").classes)
         own = self._labels(self.level)
@@ -96,7 +96,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
         above = self._labels(level)
         pairs = sorted({(label, above[path]) for path, label in own.items() if path in above})
         if [label for label, _ in pairs] != list(range(len(self.classes))):
-            raise Refused(
+            raise UserError(
                 f"the lists of {self.level} and {level} in {self.root / self.home} disagree: "
                 f"{self._remedy()}"
             )

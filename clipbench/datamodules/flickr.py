@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.datamodules.options import Options
 from clipbench.loading.download.files import Remote
@@ -71,7 +71,7 @@ class FlickrDataModule(CaptionDataModule):
         self.rules: dict[str, str] = {}
         schemes = self._schemes()
         if scheme not in schemes:
-            raise Refused(f"no dataset.scheme={scheme}; there are {', '.join(schemes)}")
+            raise UserError(f"no dataset.scheme={scheme}; there are {', '.join(schemes)}")
         self.scheme = scheme
         self.captions, wanted = schemes[scheme]
         home = self._home()
@@ -98,10 +98,10 @@ class FlickrDataModule(CaptionDataModule):
         """The scheme's splits, each in the order of its file.
 
         Raises:
-            Refused: if the scheme's files are not there, or are damaged.
+            UserError: if the scheme's files are not there, or are damaged.
         """
         if self._home() is None and self.instructions:
-            raise Refused(f"no photos are in {self.root}: {self.instructions}")
+            raise UserError(f"no photos are in {self.root}: {self.instructions}")
         return {
             name: split_of(own, self._photo, self.rules.get(name))
             for name, own in self.captions().items()

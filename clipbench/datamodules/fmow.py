@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.datamodules.options import Options
 from clipbench.loading.readers import wilds
@@ -66,7 +66,7 @@ class FMoWDataModule(ClassificationDataModule):
         """The five splits of WILDS, in the order of its table.
 
         Raises:
-            Refused: if a table is not there or damaged, or has a class or time that is none.
+            UserError: if a table is not there or damaged, or has a class or time that is none.
         """
         path = self.root / "rgb_metadata.csv"
         rows = wilds.table(path, ("split", "category", "country_code", "timestamp"))
@@ -117,4 +117,4 @@ class FMoWDataModule(ClassificationDataModule):
             name = self.root / "rgb_metadata.csv"
             numbered = zip(wrong.index.tolist(), wrong, strict=True)
             lines = [f"{name}:{row + 2}: {value} {what}" for row, value in numbered]
-            raise Refused(f"{len(lines)} rows of {name} are wrong; bring it again", lines)
+            raise UserError(f"{len(lines)} rows of {name} are wrong; bring it again", lines)

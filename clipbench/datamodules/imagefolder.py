@@ -7,7 +7,7 @@ from typing import Unpack
 
 import numpy as np
 
-from clipbench.core.errors import Refused, printable
+from clipbench.core.errors import UserError, printable
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.datamodules.options import Options
 from clipbench.loading.class_names import ordered
@@ -64,7 +64,9 @@ class ImageFolderDataModule(ClassificationDataModule):
         super().__init__(root=root or "", **options)
         self.given = root is not None
         if labels not in LABELS:
-            raise Refused(f"dataset.labels={labels}: no such option. Use folder or good_or_defect")
+            raise UserError(
+                f"dataset.labels={labels}: no such option. Use folder or good_or_defect"
+            )
         self.folders_of, self.labels_by = splits, labels
         self.column_keys = {"path": path_key, "label": label_key, "split": split_key}
         self.templates = ["a photo of a {}."]
@@ -73,7 +75,7 @@ class ImageFolderDataModule(ClassificationDataModule):
     def read_splits(self) -> dict[str, Split]:
         """The splits that have folders, then those carved from train."""
         if not self.given:
-            raise Refused("dataset.root is not set; name your folder: dataset.root=/my/pictures")
+            raise UserError("dataset.root is not set; name your folder: dataset.root=/my/pictures")
         if webdataset.meant(self.root):
             self.classes, splits, warnings = webdataset.labelled(self.root)
             self.warnings += warnings
@@ -82,7 +84,7 @@ class ImageFolderDataModule(ClassificationDataModule):
             layout = label_tables.read(self.root, self.column_keys)
             return self._of(layout, Finder(self.root.parent).find)
         if not self.root.is_dir():
-            raise Refused(
+            raise UserError(
                 f"dataset.root={printable(self.root)} is not a folder; set it to your pictures'"
             )
         return self._of(self._walked(), self.root.joinpath)
@@ -122,11 +124,11 @@ class ImageFolderDataModule(ClassificationDataModule):
         for name, fraction in self.fractions.items():
             if name not in splits:
                 if not 0 < fraction < 1:
-                    raise Refused(f"dataset.{name}_fraction={fraction} is not between 0 and 1")
+                    raise UserError(f"dataset.{name}_fraction={fraction} is not between 0 and 1")
                 splits["train"], splits[name] = carve(splits["train"], fraction)
         left = np.bincount(splits["train"].labels, minlength=len(classes))
         if few := [name for name, n in zip(classes, left, strict=True) if n == 0]:
-            raise Refused(
+            raise UserError(
                 f"class {few[0]} has too few pictures to share between train, val and test; add "
                 "some, or make the splits train, val and test yourself",
                 [f"{name}: too few pictures" for name in few],
@@ -167,13 +169,13 @@ def _alike(classes: Iterable[str]) -> list[str]:
 def _refuse_untrained(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     """Refuse labels that no image of train has."""
     if not (trained := listed.get("train", {}).keys()):
-        raise Refused("dataset.root names no image of train; give some to the split train")
+        raise UserError("dataset.root names no image of train; give some to the split train")
     wrong: list[str] = []
     for split, own in listed.items():
         for name in sorted(own.keys() - trained):
             wrong.append(f"{split}: {name}{_hint(name, trained, len(wrong))}")
     if wrong:
-        raise Refused(
+        raise UserError(
             f"{len(wrong)} labels are not in train, first {wrong[0]}; give train images of them",
             wrong,
         )
@@ -191,7 +193,7 @@ def _hint(name: str, known: Iterable[str], before: int) -> str:
 def _refuse_disagreement(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     trained = listed.get("train", {}).keys()
     if not trained:
-        raise Refused("dataset.root holds no class folders; put each class's pictures in its own")
+        raise UserError("dataset.root holds no class folders; put each class's pictures in its own")
     wrong: list[str] = []
     for split, folders in listed.items():
         for name in sorted(folders):
@@ -202,7 +204,7 @@ def _refuse_disagreement(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> N
                 wrong.append(f"{split}/{name}: no picture in this class folder")
         wrong += [f"{split}/{name}: missing, train has it" for name in sorted(trained - folders)]
     if wrong:
-        raise Refused(
+        raise UserError(
             f"{len(wrong)} class folders are wrong, first {wrong[0]}; every split needs the same "
             "class folders, none empty",
             wrong,

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from timm.data.imagenet_info import ImageNetInfo
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.datamodules.options import Options
 from clipbench.loading import class_names
@@ -69,7 +69,7 @@ class ImageNetDataModule(ClassificationDataModule):
             the other classes need not be there.
 
     Raises:
-        Refused: for an option's value that there is not.
+        UserError: for an option's value that there is not.
     """
 
     metrics = ("acc",)
@@ -99,7 +99,7 @@ class ImageNetDataModule(ClassificationDataModule):
         """Train and a fiftieth of it as val, the official val as test, and what shifts there are.
 
         Raises:
-            Refused: if a class folder is absent, or train has not all of its pictures.
+            UserError: if a class folder is absent, or train has not all of its pictures.
         """
         self._name()
         wanted: Sequence[int] = range(1000)
@@ -108,7 +108,7 @@ class ImageNetDataModule(ClassificationDataModule):
         labels = {WNIDS[label]: label for label in sorted(wanted)}
         train = self._official("train", labels, TRAIN)
         if len(train) < train.expected:
-            raise Refused(
+            raise UserError(
                 f"{self.root / 'train'} holds {len(train):,} of {TRAIN:,} pictures; bring the rest"
             )
         train, val = carve(train, VAL_FRACTION)
@@ -132,7 +132,7 @@ class ImageNetDataModule(ClassificationDataModule):
         home = self.root / part
         missing = [wnid for wnid in labels if not (home / wnid).is_dir()]
         if missing:
-            raise Refused(
+            raise UserError(
                 f"{home} lacks {len(missing):,} of {len(labels):,} class folders, first "
                 f"{missing[0]}: {self.instructions}",
                 [f"{home / wnid}: not there" for wnid in missing],

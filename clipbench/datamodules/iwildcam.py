@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.datamodules.options import Options
 from clipbench.loading.readers import wilds
@@ -43,14 +43,14 @@ class IWildCamDataModule(ClassificationDataModule):
         """The five splits of WILDS, in the order of its table.
 
         Raises:
-            Refused: if the table is not there or damaged, or its labels have no names.
+            UserError: if the table is not there or damaged, or its labels have no names.
         """
         path = self.root / "metadata.csv"
         rows = wilds.table(path, ("split", "filename", "y", "location_remapped"))
         labels, places = (_counted(path, rows, name) for name in ("y", "location_remapped"))
         if odd := sorted(set(rows["split"].astype(str)) - set(wilds.SPLITS.values())):
             known = ", ".join(wilds.SPLITS.values())
-            raise Refused(f"{path} has a split {odd[0]}; make each of them one of {known}")
+            raise UserError(f"{path} has a split {odd[0]}; make each of them one of {known}")
         self._name(labels.max() + 1)
         sites = rows.get("location", rows["location_remapped"])
         called = dict(zip(places.tolist(), sites, strict=True))
@@ -71,12 +71,12 @@ class IWildCamDataModule(ClassificationDataModule):
             found = wilds.table(path, ("y", "name"))
             found = found[found["y"] != NO_CLASS].sort_values("y")
             if list(found["y"]) != list(range(count)):
-                raise Refused(f"{path} must name y = 0 to {count - 1}, each once; mend it")
+                raise UserError(f"{path} must name y = 0 to {count - 1}, each once; mend it")
             if list(found["name"]) != list(shipped["scientific"]):
                 self.classes = found["name"].astype(str).tolist()
                 return
         if count != len(shipped):
-            raise Refused(
+            raise UserError(
                 f"{self.root / 'metadata.csv'} has labels to {count - 1}, not iWildCam's to "
                 f"{len(shipped) - 1}; put a categories.csv of y,name beside it"
             )
@@ -91,5 +91,5 @@ def _counted(path: Path, rows: pd.DataFrame, column: str) -> NDArray[np.int64]:
     wrong = ~(numbers >= 0) | (numbers % 1 != 0)
     if wrong.any():
         lines = [f"{path}:{row + 2}: {rows[column][row]}" for row in np.flatnonzero(wrong)]
-        raise Refused(f"{len(lines)} {column} of {path} are no numbers from 0; mend them", lines)
+        raise UserError(f"{len(lines)} {column} of {path} are no numbers from 0; mend them", lines)
     return numbers.to_numpy(np.int64)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.class_names import Names
 
 
@@ -35,9 +35,9 @@ def refuse_unknown(options: Mapping[str, Any]) -> None:
     """Refuse a value that an option does not have, and say which it has.
 
     Raises:
-        Refused: naming the first.
+        UserError: naming the first.
     """
     for key, known in ONE_OF.items():
         if options.get(key, known[0]) not in known:
             shown = ", ".join("null" if k is None else k for k in known)
-            raise Refused(f"no dataset.{key}={options[key]}; there are {shown}")
+            raise UserError(f"no dataset.{key}={options[key]}; there are {shown}")

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.datamodules.options import Options
 from clipbench.datamodules.synthetic.captions import aspects, captions, inspection
@@ -148,7 +148,7 @@ class ShapesDataModule(ClassificationDataModule):
         scenes: what each picture shows, by the picture's id.
 
     Raises:
-        Refused: if the scene is unknown, or a class cannot be drawn.
+        UserError: if the scene is unknown, or a class cannot be drawn.
     """
 
     def __init__(
@@ -164,11 +164,11 @@ class ShapesDataModule(ClassificationDataModule):
     ) -> None:
         super().__init__(root=root, **options)
         if scene not in LOOKS:
-            raise Refused(f"no dataset.scene={scene}; there are {', '.join(LOOKS)}")
+            raise UserError(f"no dataset.scene={scene}; there are {', '.join(LOOKS)}")
         everything = list(product(FILLS, SHAPES))
         held_out = [(c["fill"], c["shape"]) for c in classes]
         if wrong := [pair for pair in held_out if pair not in everything]:
-            raise Refused(
+            raise UserError(
                 f"dataset.classes: cannot draw a {' '.join(wrong[0])}; fills are "
                 f"{', '.join(FILLS)}, shapes are {', '.join(SHAPES)}"
             )

@@ -9,7 +9,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from torchvision import datasets
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.datamodules.options import Options
 from clipbench.loading.download.files import Remote, wrong
@@ -36,7 +36,7 @@ class TorchvisionDataModule(ClassificationDataModule):
         known: its key in ``clip_names.yaml``; None where a subclass sets classes and templates.
 
     Raises:
-        Refused: for an option's value that there is not.
+        UserError: for an option's value that there is not.
     """
 
     source: Callable[..., Any]
@@ -61,7 +61,7 @@ class TorchvisionDataModule(ClassificationDataModule):
         """The official splits, row for row as torchvision has them.
 
         Raises:
-            Refused: if a list is absent or damaged, or names other classes than the official.
+            UserError: if a list is absent or damaged, or names other classes than the official.
         """
         self.name_classes()
         splits = {
@@ -76,7 +76,7 @@ class TorchvisionDataModule(ClassificationDataModule):
         try:
             found = type(self).source(self.root, **which)
         except (RuntimeError, OSError, KeyError, ValueError, IndexError) as error:
-            raise Refused(f"{self._culprit(error)}: {self._remedy()}") from error
+            raise UserError(f"{self._culprit(error)}: {self._remedy()}") from error
         if self.known is not None:
             self._same_classes(found.classes)
         return found
@@ -106,7 +106,7 @@ class TorchvisionDataModule(ClassificationDataModule):
         ours, theirs = ([_plain(name) for name in names] for names in (self.keys or (), found))
         if ours != theirs:
             odd = sorted(set(ours) ^ set(theirs)) or ["their order"]
-            raise Refused(
+            raise UserError(
                 f"the lists in {self.root / self.home} do not have the {len(ours)} official "
                 f"classes: {odd[0]} differs; bring the original lists",
                 odd,

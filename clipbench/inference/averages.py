@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from clipbench.core.config import instantiate
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.inference import saved_model
 from clipbench.loading.prompts import Prompts
 from clipbench.models import weight_files
@@ -31,9 +31,9 @@ def between(run: str | Path, alpha: float) -> Classifier:
         alpha: 0 is the start and 1 the end.
 
     Raises:
-        Refused: as :func:`clipbench.inference.saved_model.completed` does; if the start or the end
-            is not to be had again, or the average is not made of these two alone; if
-            the dataset or the pretrained weights are not there.
+        UserError: as :func:`clipbench.inference.saved_model.completed` does; if the start or the
+            end cannot be made again, or the average is not of these two alone; if the dataset or
+            the pretrained weights are not there.
     """
     folder, record = Path(run), saved_model.completed(run)
     if alpha == record["selection"].get("alpha") and (folder / "merged.safetensors").is_file():
@@ -62,7 +62,7 @@ def _check_reproducible(record: Record, strategy: Strategy, tuned: Classifier) -
         ("merge_bn", "reestimate", normalizes),
     ):
         if config[key] == value and applies:
-            raise Refused(
+            raise UserError(
                 f"{key}={value}: such an average also depends on images of train, and only that of "
                 f"the chosen alpha was kept. Use weights=merged, which is alpha={kept:g}, or run "
                 "it again with the alphas=[...] that you want."
@@ -73,13 +73,13 @@ def _load_end(tuned: Classifier, folder: Path, record: Record, strategy: Strateg
     """Load the weights at alpha 1, which are not always those of ``model.safetensors``.
 
     Raises:
-        Refused: if the run kept no such weights.
+        UserError: if the run kept no such weights.
     """
     chosen, fitted = record["selection"]["epoch"], strategy.fits_head == "run"
     if chosen and not fitted:
         return
     if not chosen and fitted:
-        raise Refused(
+        raise UserError(
             f"{folder} chose its start, and its fitted head was not kept. Run it with alphas=[0.5]."
         )
     # Where the start was chosen, averages lead to the last epoch. A fitted head may have been
@@ -89,7 +89,7 @@ def _load_end(tuned: Classifier, folder: Path, record: Record, strategy: Strateg
     files = [place / "checkpoints" / name for place in (folder, twin)]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
-        raise Refused(
+        raise UserError(
             f"{files[0]} is not there, which has the end. Bring it back, or run it again."
         )
     load_checkpoint(tuned, file)
@@ -104,13 +104,13 @@ def load_checkpoint(classifier: Classifier, file: Path) -> None:
 
 def _start(folder: Path, config: Record, strategy: Strategy) -> Classifier:
     if config["model"]["pretrained"] is None:
-        raise Refused("its weights started at random and are not kept; run it with alphas=[0.5]")
+        raise UserError("its weights started at random and are not kept; run it with alphas=[0.5]")
     if strategy.fits_head == "start":
-        raise Refused("its start was a fitted head, which is not kept; run it with alphas=[0.5]")
+        raise UserError("its start was a fitted head, which is not kept; run it with alphas=[0.5]")
     data = instantiate.build(config["dataset"])
     data.prepare(config["seed"])
     if list(data.classes) != (known := saved_model.classes(folder)):
-        raise Refused(
+        raise UserError(
             f"dataset.root={config['dataset'].get('root')} has {len(data.classes)} classes that "
             f"are not the {len(known)} of the run. Bring its images back, or use weights=model."
         )
@@ -118,7 +118,7 @@ def _start(folder: Path, config: Record, strategy: Strategy) -> Classifier:
     task = Task(data.classes, prompts.of(data.classes, data.templates, data.keys))
     start = strategy.prepare(instantiate.build(config["model"]), task)
     if not start.meaningful:
-        raise Refused(
+        raise UserError(
             "its head started at random, so an average with it means little; leave alpha= out"
         )
     return start

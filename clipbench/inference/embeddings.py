@@ -19,7 +19,7 @@ from torch import Tensor
 from clipbench.core import cli, files
 from clipbench.core.config import compose
 from clipbench.core.console import marked, track
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.inference import prediction
 from clipbench.loading.images.integrity import Source, status
 from clipbench.loading.split import Split
@@ -82,7 +82,7 @@ def embedded(
         workers: processes that decode.
 
     Raises:
-        Refused: if no picture can be read.
+        UserError: if no picture can be read.
     """
     store = Store(kept)
     marks = [_mark(source) for source in split.sources]
@@ -101,7 +101,7 @@ def embedded(
     readable = np.flatnonzero([row is not None for row in rows])
     if not len(readable):
         details = [f"{name}: {why}" for name, why in faults.items()]
-        raise Refused("no picture can be read; bring them again", details)
+        raise UserError("no picture can be read; bring them again", details)
     known = torch.from_numpy(np.stack([row for row in rows if row is not None]))
     return Gallery(split.take(readable), known, faults, len(computed))
 
@@ -181,7 +181,7 @@ def _tower(asked: cli.Given, name: str, overrides: list[str]) -> "TwoTowers":
             marked("warning:", warning)
     if not isinstance(tower, TwoTowers) or not tower.has_text:
         pooled = "left the space that texts share (model.pool=mean)"
-        raise Refused(
+        raise UserError(
             f"{name} cannot read text: {tower.arch} "
             f"{pooled if tower.mean_pooled else 'has pictures alone'}; "
             "search with a run of a CLIP, or with model=clip_vitb32"

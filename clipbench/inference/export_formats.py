@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipbench.core import files
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.inference import saved_model
 from clipbench.models import weight_files
 from clipbench.models.base import Classifier
@@ -63,13 +63,13 @@ def to_open_clip(tuned: Tuned, folder: Path) -> list[Path]:
     Its weights alone, too: ``create_model(ARCH, pretrained=".../open_clip_model.safetensors")``.
 
     Raises:
-        Refused: for a model that is none of open_clip's, or a tower alone.
+        UserError: for a model that is none of open_clip's, or a tower alone.
     """
     tower = tuned.classifier.tower
     if not isinstance(tower, CLIP) or not tower.has_text:
-        raise Refused(f"{tower.arch} is no model of open_clip's; use format=safetensors or onnx")
+        raise UserError(f"{tower.arch} is no model of open_clip's; use format=safetensors or onnx")
     if tuned.towers != "both":
-        raise Refused(f"open_clip loads whole models; for towers={tuned.towers} use safetensors")
+        raise UserError(f"open_clip loads whole models; for towers={tuned.towers} use safetensors")
     config = copy.deepcopy(open_clip.get_model_config(tower.open_clip_name))
     config["vision_cfg"]["image_size"] = tower.preprocess.size
     told = tower.preprocess
@@ -85,7 +85,7 @@ def to_safetensors(tuned: Tuned, folder: Path) -> list[Path]:
     """Either tower under the names of its own library; of a ResNet the whole network, head in it.
 
     Raises:
-        Refused: for the text tower of a model that has none.
+        UserError: for the text tower of a model that has none.
     """
     image, text = saved_model.apart(tuned.classifier)
     parts = {name: part for name, part in {"image": image, "text": text}.items() if part}
@@ -133,7 +133,7 @@ def to_onnx(tuned: Tuned, folder: Path) -> list[Path]:
     Preprocessing, class names and the logit scale are in the files' metadata.
 
     Raises:
-        Refused: if the extra is not installed, there is no such tower, or onnxruntime comes to
+        UserError: if the extra is not installed, there is no such tower, or onnxruntime comes to
             other numbers.
     """
     _extra()
@@ -192,20 +192,22 @@ def _onnx(
         for name, other, own in pairs:
             gap = float((torch.from_numpy(other) - own).abs().max())
             if gap > TOLERANCE * (1 + float(own.abs().max())):
-                raise Refused(f"onnxruntime's {name} are {gap:.1e} off PyTorch's; use safetensors")
+                raise UserError(
+                    f"onnxruntime's {name} are {gap:.1e} off PyTorch's; use safetensors"
+                )
     files.write_bytes(file, content)
 
 
 def _extra() -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(name) is None:
-            raise Refused(f"format=onnx needs {name}; pip install 'clipbench[onnx]'")
+            raise UserError(f"format=onnx needs {name}; pip install 'clipbench[onnx]'")
 
 
 def _only_pictures(tuned: Tuned) -> None:
     if tuned.towers == "text":
         arch = tuned.classifier.tower.arch
-        raise Refused(f"{arch} has no text tower; leave towers= out")
+        raise UserError(f"{arch} has no text tower; leave towers= out")
 
 
 FORMATS: Mapping[str, Callable[[Tuned, Path], list[Path]]] = {

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from clipbench.core import files, spreadsheet
 from clipbench.core.config import compose
-from clipbench.core.errors import Refused
-from clipbench.loading.dataset import Pictures, collate
+from clipbench.core.errors import UserError
+from clipbench.loading.dataset import ImageDataset, collate
 from clipbench.loading.images.contents import faults
 from clipbench.loading.loaders import refuse_small_shared_memory
 from clipbench.loading.samplers import Key
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Said:
+class Prediction:
     """What was said of one picture.
 
     Attributes:
@@ -44,7 +44,7 @@ class Said:
     error: str | None = None
 
 
-class _Readable(Pictures):
+class _Readable(ImageDataset):
     """Rows of pictures; of one that cannot be read, the reason."""
 
     def __init__(self, split: Split, *args: Any, **reading: Any) -> None:
@@ -58,20 +58,20 @@ class _Readable(Pictures):
             return {"index": key, "error": self.faults[key]}
         try:
             return super().__getitem__(key)
-        except Refused as bad:
+        except UserError as bad:
             return {"index": key, "error": str(bad)}
 
 
-def _apart(rows: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, list[Said]]:
+def _apart(rows: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, list[Prediction]]:
     """A batch of what can be read, and the rest."""
-    bad = [Said(row["index"], error=row["error"]) for row in rows if "error" in row]
+    bad = [Prediction(row["index"], error=row["error"]) for row in rows if "error" in row]
     good = [row for row in rows if "error" not in row]
     return (collate(good) if good else None), bad
 
 
 def batches(
     split: Split, preprocess: Preprocess, *, batch_size: int = 64, workers: int = 0, **reading: Any
-) -> Iterable[tuple[dict[str, Any] | None, list[Said]]]:
+) -> Iterable[tuple[dict[str, Any] | None, list[Prediction]]]:
     """Batches of a split as a model sees it, each with what was left out of it and why.
 
     Args:
@@ -79,7 +79,7 @@ def batches(
         preprocess: the model's.
         batch_size: pictures in memory at once.
         workers: processes that decode.
-        reading: ``decoder`` and ``value_range``, see :class:`Pictures`.
+        reading: ``decoder`` and ``value_range``, see :class:`ImageDataset`.
     """
     refuse_small_shared_memory(workers, batch_size, preprocess.size)
     pictures = _Readable(split, eval_transform(preprocess), **reading)
@@ -96,7 +96,7 @@ def said(
     batch_size: int = 64,
     workers: int = 0,
     **reading: Any,
-) -> Iterator[Said]:
+) -> Iterator[Prediction]:
     """The most probable classes of each picture, in the split's order within a batch.
 
     Args:
@@ -106,7 +106,7 @@ def said(
         temperature: of the probabilities; it changes no order.
         batch_size: pictures in memory at once.
         workers: processes that decode.
-        reading: ``decoder`` and ``value_range``, see :class:`Pictures`.
+        reading: ``decoder`` and ``value_range``, see :class:`ImageDataset`.
     """
     device = next(classifier.parameters()).device
     for batch, bad in batches(
@@ -125,24 +125,24 @@ def device(name: str | None) -> torch.device:
     """The device of that name; by default a GPU if there is one.
 
     Raises:
-        Refused: for one that there is not.
+        UserError: for one that there is not.
     """
     try:
         found = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise Refused(f"device={name} is not here; use cpu, or leave it out") from None
+        raise UserError(f"device={name} is not here; use cpu, or leave it out") from None
     return found
 
 
-def _best(scores: Tensor, index: Tensor, top: int, temperature: float) -> Iterator[Said]:
+def _best(scores: Tensor, index: Tensor, top: int, temperature: float) -> Iterator[Prediction]:
     probabilities = (scores / temperature).softmax(1)
     # By score, the lowest class first on ties, as everywhere: topk() promises no order.
     order = scores.argsort(dim=1, descending=True, stable=True)[:, :top]
     for i, classes, own in zip(
         index.tolist(), order.tolist(), probabilities.gather(1, order).tolist(), strict=True
     ):
-        yield Said(i, tuple(classes), tuple(own))
+        yield Prediction(i, tuple(classes), tuple(own))
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _split(
     data = build(node)
     data.prepare(record["seed"])
     if name not in data.splits:
-        raise Refused(f"there is no split={name} here; there are {', '.join(data.splits)}")
+        raise UserError(f"there is no split={name} here; there are {', '.join(data.splits)}")
     split, own = data.splits[name], list(getattr(data, "classes", []))
     if own != list(classes):  # its numbers are not the run's
         split = replace(split, among=None)
@@ -204,7 +204,9 @@ def _split(
     return Asked(f"{folder}-{name}", split, labels, node, f"a class of {name} is called")
 
 
-def _write(place: Path, pictures: Asked, rows: Sequence["Said"], classes: Sequence[str]) -> None:
+def _write(
+    place: Path, pictures: Asked, rows: Sequence["Prediction"], classes: Sequence[str]
+) -> None:
     """The CSV: file, prediction, probability, the next ones, label, error."""
     top = max((len(row.classes) for row in rows), default=1)
     more = [f"{what}_{k}" for k in range(2, top + 1) for what in ("prediction", "probability")]
@@ -212,7 +214,7 @@ def _write(place: Path, pictures: Asked, rows: Sequence["Said"], classes: Sequen
     columns = ["file", "prediction", "probability", *more]
     columns += ["label"] * labelled + ["error"] * bad
 
-    def cells(row: "Said") -> list[Any]:
+    def cells(row: "Prediction") -> list[Any]:
         best = zip(row.classes, row.probabilities, strict=True)
         said: list[Any] = [cell for label, p in best for cell in (classes[label], f"{p:.6f}")]
         said += [None] * (2 * top - len(said))

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from clipbench.core.config import instantiate
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.images.decoding import Range, as_read
 from clipbench.models import weight_files
 from clipbench.models.base import Classifier, as_head
@@ -51,16 +51,16 @@ def completed(run: str | Path, stem: str = "model") -> dict[str, Any]:
     """The record of a run whose weights are there.
 
     Raises:
-        Refused: if there is no completed run in it, or it was not asked for averages.
+        UserError: if there is no completed run in it, or it was not asked for averages.
     """
     folder = Path(run)
     record = store.read(folder)
     if record is None or record["status"] != "completed":
-        raise Refused(f"{folder} holds no completed run; give a folder that has a result.json")
+        raise UserError(f"{folder} holds no completed run; give a folder that has a result.json")
     for name in (f"{stem}.safetensors", _head_file(stem)):
         if not (folder / name).is_file():
             fix = "run it with alphas=10" if stem != "model" else "bring it back, or run it again"
-            raise Refused(f"{folder} has no {name}; {fix}")
+            raise UserError(f"{folder} has no {name}; {fix}")
     return record
 
 
@@ -68,7 +68,7 @@ def classes(run: str | Path, stem: str = "model") -> list[str]:
     """The names of a saved head's rows.
 
     Raises:
-        Refused: as :func:`completed` does.
+        UserError: as :func:`completed` does.
     """
     completed(run, stem)
     told: list[str] = json.loads(weight_files.metadata(Path(run) / _head_file(stem))["classes"])
@@ -83,7 +83,7 @@ def classifier(run: str | Path, stem: str = "model") -> Classifier:
         stem: ``merged`` for the average of start and end that was best on val.
 
     Raises:
-        Refused: as :func:`completed` does.
+        UserError: as :func:`completed` does.
     """
     folder, record = Path(run), completed(run, stem)
     strategy: Strategy = instantiate.build(record["config"]["strategy"])
@@ -115,7 +115,7 @@ def towers(run: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The image tower and the text tower of a run, as :func:`apart` gives them.
 
     Raises:
-        Refused: as :func:`completed` does.
+        UserError: as :func:`completed` does.
     """
     return apart(classifier(run))
 
@@ -138,13 +138,13 @@ class OpenedView(View):
         """Image to float32 (3, S, S).
 
         Raises:
-            Refused: for one that a run would not read, such as one of too many pixels.
+            UserError: for one that a run would not read, such as one of too many pixels.
         """
         if isinstance(picture, Image.Image):
             try:
                 picture = as_read(picture, self.value_range)
             except ValueError as unfit:
-                raise Refused(str(unfit)) from None
+                raise UserError(str(unfit)) from None
         return super().__call__(picture)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbench.core import paths, text_values
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.images.folder_walk import identifier
 
 Names = Mapping[str, str] | Sequence[str]
@@ -28,25 +28,27 @@ def class_names(
         variants: other names that the dataset knows, by what they are called.
 
     Raises:
-        Refused: if there are more or fewer names than classes, or a key that no class has.
+        UserError: if there are more or fewer names than classes, or a key that no class has.
     """
     if given is None:
         return list(default)
     if isinstance(given, str) and given in variants:
         return list(variants[given])
     if isinstance(given, str) and variants and not Path(given).suffix:
-        raise Refused(f"no dataset.class_names={given}; there are {', '.join(variants)}, or a file")
+        raise UserError(
+            f"no dataset.class_names={given}; there are {', '.join(variants)}, or a file"
+        )
     names = from_file(given, "dataset.class_names") if isinstance(given, str) else given
     if isinstance(names, Mapping):
         named = {str(key): _text(name) for key, name in names.items()}
         if odd := sorted(named.keys() ^ set(keys)):
-            raise Refused(
+            raise UserError(
                 f"dataset.class_names and the classes differ, first {odd[0]}; name each once",
                 [f"{key}: {'not named' if key in keys else 'no such class'}" for key in odd],
             )
         return [named[key] for key in keys]
     if len(names) != len(keys):
-        raise Refused(
+        raise UserError(
             f"dataset.class_names has {len(names)} names for {len(keys)} classes; give one for "
             "each, in label order, or a mapping from class to name"
         )
@@ -57,13 +59,15 @@ def templates(given: Sequence[str] | str | None, default: Sequence[str]) -> list
     """The templates given, in a file or in a list, else the dataset's own.
 
     Raises:
-        Refused: if a file holds no list.
+        UserError: if a file holds no list.
     """
     if given is None:
         return list(default)
     found = from_file(given, "dataset.templates") if isinstance(given, str) else given
     if isinstance(found, Mapping):
-        raise Refused(f"dataset.templates={given} holds no list; give one of prompts with one {{}}")
+        raise UserError(
+            f"dataset.templates={given} holds no list; give one of prompts with one {{}}"
+        )
     return [_text(template) for template in found]
 
 
@@ -75,14 +79,14 @@ def from_file(path: str, key: str) -> Any:
         key: the config key that named it, for the message.
 
     Raises:
-        Refused: if it cannot be read.
+        UserError: if it cannot be read.
     """
     try:
         found = text_values.read(paths.expanded(path))
     except Exception as error:
-        raise Refused(f"{key}={path} cannot be read ({error}); mend it") from error
+        raise UserError(f"{key}={path} cannot be read ({error}); mend it") from error
     if not isinstance(found, (Mapping, list)):
-        raise Refused(f"{key}={path} holds neither a mapping nor a list; give one")
+        raise UserError(f"{key}={path} holds neither a mapping nor a list; give one")
     return found
 
 
@@ -117,7 +121,7 @@ def chosen(
         subset: keys, names or labels; or k for the first k classes.
 
     Raises:
-        Refused: for a class that is not there, one named twice, or fewer than two.
+        UserError: for a class that is not there, one named twice, or fewer than two.
     """
     if isinstance(subset, int):
         labels = list(range(subset))
@@ -128,9 +132,11 @@ def chosen(
         labels = [next(iter(meant), -1) for meant in found]
         wrong = [str(item) for item, meant in zip(subset, found, strict=True) if not meant]
     if wrong:
-        raise Refused(f"dataset.subset: no class {wrong[0]}; there are {', '.join(names[:5])} ...")
+        raise UserError(
+            f"dataset.subset: no class {wrong[0]}; there are {', '.join(names[:5])} ..."
+        )
     if len(set(labels)) < len(labels) or len(labels) < 2:
-        raise Refused("dataset.subset needs two classes or more, each once")
+        raise UserError("dataset.subset needs two classes or more, each once")
     return labels
 
 
@@ -151,7 +157,7 @@ def _refuse_ambiguous(
     for item, labels in zip(subset, found, strict=True):
         if len(labels) > 1:
             meant = " or ".join(f"{keys[k]} (label {k}, named {names[k]})" for k in sorted(labels))
-            raise Refused(
+            raise UserError(
                 f"dataset.subset: {item} may be {meant}. Name classes that cannot be mistaken, in "
                 "quotes: dataset.subset=['a','b'], or give other dataset.class_names"
             )
@@ -160,5 +166,5 @@ def _refuse_ambiguous(
 def _text(name: object) -> str:
     """A name as text; an empty one is refused with the others."""
     if isinstance(name, bool | float):
-        raise Refused(f"dataset.class_names: {name} was not read as text. Put it in quotes")
+        raise UserError(f"dataset.class_names: {name} was not read as text. Put it in quotes")
     return "" if name is None else str(name)

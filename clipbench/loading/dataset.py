@@ -17,7 +17,7 @@ from clipbench.loading.split import Split
 from clipbench.transforms.preprocess import Picture, View
 
 
-class Pictures(Dataset[dict[str, Any]]):
+class ImageDataset(Dataset[dict[str, Any]]):
     """A split as a model sees it: rows ``{"image", "label", "index"[, "captions"]}``.
 
     Args:

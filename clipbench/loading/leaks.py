@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.images.contents import UNKNOWN
 from clipbench.loading.images.integrity import content
 from clipbench.loading.split import Split
@@ -76,10 +76,10 @@ def check(splits: Mapping[str, Split], asked: str) -> list[str]:
         What is to be kept in the record where they do and that is allowed.
 
     Raises:
-        Refused: with the ids of each pair; for another value.
+        UserError: with the ids of each pair; for another value.
     """
     if asked not in ALLOWED:
-        raise Refused(f"leaks={asked}: is not one of {', '.join(ALLOWED)}. Use one of them.")
+        raise UserError(f"leaks={asked}: is not one of {', '.join(ALLOWED)}. Use one of them.")
     said, details = list[str](), list[str]()
     for (name, other), shared in leaks(splits).items():
         details += [f"{name}: {one} = {other}: {two}" for one, two in shared]
@@ -88,7 +88,7 @@ def check(splits: Mapping[str, Split], asked: str) -> list[str]:
         is_in = "is" if count == 1 else "are"
         said.append(f"{images} {other} {is_in} byte for byte in {name} too")
     if said and asked == "stop":
-        raise Refused(
+        raise UserError(
             f"{'; '.join(said)}, first {details[0]}. Remove one of each pair, or go on with "
             "leaks=allow, which is kept in the record.",
             details,

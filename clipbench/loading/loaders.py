@@ -8,15 +8,15 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from clipbench.core import distributed
-from clipbench.core.errors import Refused
-from clipbench.loading.dataset import Pictures, collate
+from clipbench.core.errors import UserError
+from clipbench.loading.dataset import ImageDataset, collate
 
 SHARED = Path("/dev/shm")  # where Linux keeps what processes share
 AHEAD = 2  # batches that each worker of a DataLoader makes in advance
 
 
 def loader(
-    images: Pictures,
+    images: ImageDataset,
     side: int,
     order: Iterable[Any],
     rows: int,
@@ -35,7 +35,7 @@ def loader(
         persistent: whether workers live on from epoch to epoch.
 
     Raises:
-        Refused: if workers cannot hand over their batches.
+        UserError: if workers cannot hand over their batches.
     """
     refuse_small_shared_memory(workers, rows, side)
     return DataLoader(
@@ -63,7 +63,7 @@ def refuse_small_shared_memory(workers: int, rows: int, side: int) -> None:
         return
     free = shutil.disk_usage(SHARED).free
     if needed > free:
-        raise Refused(
+        raise UserError(
             f"dataset.workers={workers}: their batches take {needed / 1e6:,.0f} MB of shared "
             f"memory and {SHARED} has {free / 1e6:,.0f} MB free. Use dataset.workers=0 or fewer, a "
             "smaller batch_size, or start the container with --shm-size=8g or --ipc=host"

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from clipbench.core import paths, text_values
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 USES = ("ensemble", "one", "sampled")
 
@@ -35,7 +35,7 @@ class Prompts:
             lets a strategy that reads text in each step draw one there.
 
     Raises:
-        Refused: for a use that there is not.
+        UserError: for a use that there is not.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Prompts:
         use: str = "ensemble",
     ) -> None:
         if use not in USES:
-            raise Refused(f"no prompts.use={use}; there are {', '.join(USES)}")
+            raise UserError(f"no prompts.use={use}; there are {', '.join(USES)}")
         if templates == "openai":
             from open_clip import OPENAI_IMAGENET_TEMPLATES
 
@@ -66,7 +66,7 @@ class Prompts:
             keys: what the dataset calls its classes, where that is something else.
 
         Raises:
-            Refused: if a bank cannot be read, or lacks a class.
+            UserError: if a bank cannot be read, or lacks a class.
         """
         if self.file is not None:
             prompts = self._from_bank(classes, keys or classes)
@@ -81,7 +81,7 @@ class Prompts:
             bank.get(name) or bank.get(key) or [] for name, key in zip(classes, keys, strict=True)
         ]
         if silent := [name for name, said in zip(classes, prompts, strict=True) if not said]:
-            raise Refused(
+            raise UserError(
                 f"prompts.file={self.file} has no caption of {len(silent)} classes, first "
                 f"{silent[0]}; add them",
                 [f"{name}: no caption" for name in silent],
@@ -93,7 +93,7 @@ def read_bank(path: Path) -> Mapping[str, list[str]]:
     """The captions of each class in a file; empty ones are left out.
 
     Raises:
-        Refused: if it cannot be read, or is neither a mapping nor a table of class and caption.
+        UserError: if it cannot be read, or is neither a mapping nor a table of class and caption.
     """
     try:
         if path.suffix.lower() == ".csv":
@@ -102,8 +102,8 @@ def read_bank(path: Path) -> Mapping[str, list[str]]:
         else:
             found = text_values.read(path)
     except Exception as error:
-        raise Refused(f"prompts.file={path} cannot be read ({error}); mend it") from error
+        raise UserError(f"prompts.file={path} cannot be read ({error}); mend it") from error
     if not isinstance(found, Mapping):
-        raise Refused(f"prompts.file={path} is no mapping from class to captions; make it one")
+        raise UserError(f"prompts.file={path} is no mapping from class to captions; make it one")
     listed = {str(k): [v] if isinstance(v, str) else list(v or ()) for k, v in found.items()}
     return {k: [str(text) for text in v if str(text).strip()] for k, v in listed.items()}

@@ -15,7 +15,7 @@ Key = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochPlan:
     """The rows of an epoch, and how they come in batches.
 
     Attributes:
@@ -111,7 +111,7 @@ def _keys(epoch: int, order: Iterable[int]) -> Iterator[Key]:
         drawn[position] += 1
 
 
-class Share(Sampler[Key]):
+class RankSampler(Sampler[Key]):
     """This rank's part of each global batch; together the ranks take what one alone would.
 
     Args:

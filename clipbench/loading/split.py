@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from clipbench.core.errors import Damaged, Refused
+from clipbench.core.errors import Damaged, UserError
 from clipbench.loading.images.contents import SIZE
 from clipbench.loading.images.integrity import Source, pixels, read
 
@@ -221,10 +221,12 @@ def few_shot(split: Split, shots: int, seed: int) -> Split:
     """The first ``shots`` pictures of each class in a seeded order: more shots add to fewer.
 
     Raises:
-        Refused: if ``shots`` is less than one.
+        UserError: if ``shots`` is less than one.
     """
     if shots < 1:
-        raise Refused(f"dataset.shots={shots} leaves nothing to train on; give 1 or more, or null")
+        raise UserError(
+            f"dataset.shots={shots} leaves nothing to train on; give 1 or more, or null"
+        )
     order = np.random.default_rng([seed, 0x5407]).permutation(len(split))
     kept = [order[members][:shots] for members in _by_label(split.labels[order])]
     few = split.take(np.sort(np.concatenate(kept)))

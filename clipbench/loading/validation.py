@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.images.contents import SIZE, Look, kept_in, looks
 from clipbench.loading.images.decoding import Range, Source
 from clipbench.loading.split import Split
@@ -25,7 +25,7 @@ def present(name: str, split: Split) -> tuple[Split, list[str]]:
     there and keeps ``expected``; training on less than everything would be another experiment.
 
     Raises:
-        Refused: if any is absent from train or val, or all are from another split.
+        UserError: if any is absent from train or val, or all are from another split.
     """
     missing = absent(split.sources)
     if not missing:
@@ -33,7 +33,7 @@ def present(name: str, split: Split) -> tuple[Split, list[str]]:
     lost = f"{len(missing):,} of the {len(split):,} pictures of {name} are not on disk"
     if name in TRAINING or len(missing) == len(split):
         details = [f"{split.pictures[i]}: not there" for i in missing]
-        raise Refused(f"{lost}; bring them, or set dataset.root to a whole copy", details)
+        raise UserError(f"{lost}; bring them, or set dataset.root to a whole copy", details)
     kept = np.setdiff1d(np.arange(len(split)), missing)
     warning = f"{lost}: its results are of {len(kept):,}, not to be set beside the whole split"
     return replace(split.take(kept), expected=split.expected), [warning]
@@ -88,14 +88,14 @@ def readable(name: str, split: Split, bad: Mapping[Source, str]) -> tuple[Split,
         bad: of :func:`seen`.
 
     Raises:
-        Refused: if none can.
+        UserError: if none can.
     """
     details = [f"{source}: {bad[source]}" for source in split.sources if source in bad]
     if not details:
         return split, []
     kept = [i for i, source in enumerate(split.sources) if source not in bad]
     if not kept:
-        raise Refused(f"no picture of {name} can be read; replace them", details)
+        raise UserError(f"no picture of {name} can be read; replace them", details)
     count = f"{len(split) - len(kept):,} of the {len(split):,}"
     warning = f"{count} pictures of {name} cannot be read and were left out, first {details[0]}"
     rest = split.take(np.array(kept))
@@ -110,11 +110,11 @@ def check_pictures(splits: Mapping[str, Split], bad: Mapping[Source, str]) -> No
         bad: of :func:`seen`.
 
     Raises:
-        Refused: with ``path: reason`` for each of them.
+        UserError: with ``path: reason`` for each of them.
     """
     sources = dict.fromkeys(source for split in splits.values() for source in split.sources)
     if wrong := [source for source in sources if source in bad]:
-        raise Refused(
+        raise UserError(
             f"{len(wrong):,} of {len(sources):,} pictures cannot be read; replace or remove them, "
             "or leave them out with dataset.bad_images=skip",
             [f"{source}: {bad[source]}" for source in wrong],
@@ -132,31 +132,32 @@ def check_names(
         homonyms: names that may stand twice, since they do so in the dataset's own list.
 
     Raises:
-        Refused: if a name is empty or stands twice, or a template has not exactly one place for it.
+        UserError: if a name is empty or occurs twice, or a template does not have exactly one place
+            for it.
     """
     if len(classes) < 2:
-        raise Refused(f"{len(classes)} class is nothing to tell apart; two at least are needed")
+        raise UserError(f"{len(classes)} class is nothing to tell apart; two at least are needed")
     counts = Counter(classes)
     if twice := [c for c in counts if (counts[c] > 1 and c not in homonyms) or not c.strip()]:
-        raise Refused(f"class names stand twice or are empty: {twice}; give each its own name")
+        raise UserError(f"class names stand twice or are empty: {twice}; give each its own name")
     if not templates or (wrong := [t for t in templates if t.count("{}") + t.count("{a}") != 1]):
         what = f"{wrong} do not have" if templates else "there are none; one must have"
-        raise Refused(f"templates: {what} exactly one {{}} (or {{a}}) for the class name")
+        raise UserError(f"templates: {what} exactly one {{}} (or {{a}}) for the class name")
 
 
 def check_splits(splits: Mapping[str, Split]) -> None:
     """Refuse splits that are empty, or that share pictures.
 
     Raises:
-        Refused: if a split is empty, or a picture of train or val is also in another.
+        UserError: if a split is empty, or a picture of train or val is also in another.
     """
     for name, split in splits.items():
         if len(split) == 0:
-            raise Refused(f"the split {name} is empty; give it pictures")
+            raise UserError(f"the split {name} is empty; give it pictures")
     for name in TRAINING:
         for other in splits.keys() - {name}:
             if name in splits and (both := set(splits[name].ids) & set(splits[other].ids)):
-                raise Refused(f"{name} and {other} share {len(both)} pictures", sorted(both))
+                raise UserError(f"{name} and {other} share {len(both)} pictures", sorted(both))
 
 
 def check_labels(splits: Mapping[str, Split], classes: Sequence[str]) -> list[str]:
@@ -166,12 +167,12 @@ def check_labels(splits: Mapping[str, Split], classes: Sequence[str]) -> list[st
         Warnings: the classes that are evaluated and never trained.
 
     Raises:
-        Refused: with ``id: label`` for each of them.
+        UserError: with ``id: label`` for each of them.
     """
     for name, split in splits.items():
         wrong = np.flatnonzero((split.labels < 0) | (split.labels >= len(classes)))
         if len(wrong):
-            raise Refused(
+            raise UserError(
                 f"{len(wrong)} labels of {name} are outside 0..{len(classes) - 1}; mend the labels",
                 [f"{split.ids[i]}: label {split.labels[i]}" for i in wrong.tolist()],
             )

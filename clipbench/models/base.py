@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models.pooling import small_head
 from clipbench.transforms.preprocess import Preprocess
 
@@ -88,11 +88,13 @@ class ImageTower(nn.Module, ABC):
         twice.
 
         Raises:
-            Refused: where the image tower has none.
+            UserError: where the image tower has none.
         """
         # The attribute is what their set_grad_checkpointing() sets, where it does anything.
         if not any(hasattr(part, "grad_checkpointing") for part in self.trained().modules()):
-            raise Refused(f"{self.arch} has no gradient checkpointing; use micro_batch=... instead")
+            raise UserError(
+                f"{self.arch} has no gradient checkpointing; use micro_batch=... instead"
+            )
         part: Any
         for part in self.modules():
             if hasattr(part, "grad_checkpointing"):

@@ -16,7 +16,7 @@ from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from torch import Tensor, nn
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models import clip_weights, layers, weight_files
 from clipbench.models.pooling import pool_patches
 from clipbench.models.two_towers import TwoTowers, fold_attention
@@ -44,7 +44,7 @@ class CLIP(TwoTowers):
         open_clip_name: of the architecture, as open_clip's ``get_model_config`` takes it.
 
     Raises:
-        Refused: for an unknown name, weights that are not to be had or do not fit, an activation
+        UserError: for an unknown name, weights that are not to be had or do not fit, an activation
             that disagrees with them, or another pooling.
     """
 
@@ -79,10 +79,10 @@ class CLIP(TwoTowers):
         self.activation = clip_weights.activation(config)
         self.preprocess = _preprocess(self.model.visual.preprocess_cfg)
         if pool not in (None, "mean"):
-            raise Refused(f"no model.pool={pool}; use mean, or null for the checkpoint's own")
+            raise UserError(f"no model.pool={pool}; use mean, or null for the checkpoint's own")
         about = {} if source.file is None else weight_files.metadata(source.file)
         if about.get("pool", pool) != pool:
-            raise Refused(f"{source.file} was trained with model.pool=mean; add that")
+            raise UserError(f"{source.file} was trained with model.pool=mean; add that")
         if "pool" in about:  # of this kind already
             self._pool()
         if source.file is not None:
@@ -203,7 +203,7 @@ class CLIP(TwoTowers):
                 self.open_clip_name, **({"bpe_path": str(own)} if own else {})
             )
         except Exception as failure:  # a tokenizer of the hub's, and any of its errors
-            raise Refused(f"no tokenizer for {self.arch} ({failure}); it needs the hub") from None
+            raise UserError(f"no tokenizer for {self.arch} ({failure}); it needs the hub") from None
 
 
 def _before_projection(visual: Any, images: Tensor) -> Tensor:
@@ -239,7 +239,9 @@ def _preprocess(told: Mapping[str, Any]) -> Preprocess:
     """open_clip's preprocessing record as ours."""
     height, width = told["size"] if isinstance(told["size"], (tuple, list)) else [told["size"]] * 2
     if height != width or told["resize_mode"] == "longest":
-        raise Refused("only square pictures, cropped or squashed, are supported; use another arch")
+        raise UserError(
+            "only square pictures, cropped or squashed, are supported; use another arch"
+        )
     return Preprocess(
         size=height,
         resize=height,

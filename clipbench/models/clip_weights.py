@@ -13,7 +13,7 @@ from typing import Any
 import open_clip
 from torch import Tensor
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models import hub, weight_files
 
 _QUICK = "-quickgelu"
@@ -46,7 +46,7 @@ def find(arch: str, pretrained: str | None) -> Source:
     """Resolve what a config says, and fetch what it takes.
 
     Raises:
-        Refused: for an unknown name, an activation that disagrees, or weights that are not to be
+        UserError: for an unknown name, an activation that disagrees, or weights that are not to be
             had.
     """
     if pretrained is not None and pretrained.startswith(hub.HUB):
@@ -62,7 +62,7 @@ def pretrained_config(arch: str, tag: str) -> dict[str, Any]:
     """open_clip's record of a tag: where its weights are, how pictures are prepared for them.
 
     Raises:
-        Refused: if the arch has no such tag, or computes another activation than the tag's.
+        UserError: if the arch has no such tag, or computes another activation than the tag's.
     """
     told: dict[str, Any] = open_clip.get_pretrained_cfg(arch, tag)
     # Native QuickGELU archs list only the tags that were trained so; the others are their twin's.
@@ -71,13 +71,13 @@ def pretrained_config(arch: str, tag: str) -> dict[str, Any]:
     if not told:
         tags = open_clip.list_pretrained_tags_by_model(arch)
         near = difflib.get_close_matches(tag, tags, 3, 0.4) or tags[:5]
-        raise Refused(
+        raise UserError(
             f"model.pretrained={tag} is neither a file nor a tag of {arch}; near it: "
             f"{', '.join(near) or 'nothing'}"
         )
     # Without a twin, the arch is the only one that the tag can have been made with.
     if activation(told) != activation(_known(arch)) and twin in open_clip.list_models():
-        raise Refused(
+        raise UserError(
             f"{tag} was trained with {activation(told)}, and {arch} computes the other; "
             f"use model.arch={twin}"
         )
@@ -108,7 +108,7 @@ def _known(arch: str) -> dict[str, Any]:
         config = open_clip.get_model_config(arch)
     if config is None:
         near = difflib.get_close_matches(arch, open_clip.list_models(), 3)
-        raise Refused(f"open_clip knows no arch {arch}; near it: {', '.join(near) or 'nothing'}")
+        raise UserError(f"open_clip knows no arch {arch}; near it: {', '.join(near) or 'nothing'}")
     return config
 
 
@@ -131,7 +131,7 @@ def _from_file(arch: str, file: Path, config: Mapping[str, Any]) -> Source:
         )
         return Source(arch, file=file, warnings=(silent,))
     if told != activation(config):
-        raise Refused(
+        raise UserError(
             f"{file} was trained with {told} and {arch} computes {activation(config)}; "
             f"use model.arch={about.get('arch', 'the one it was saved from')}"
         )
@@ -147,7 +147,7 @@ def _from_hub(arch: str, pretrained: str) -> Source:
         return Source(f"local-dir:{path.parent}", preprocess, hub.from_hub(repo, _FILES))
     if not _same(_known(arch), config):
         equal = [n for n in open_clip.list_models() if _same(open_clip.get_model_config(n), config)]
-        raise Refused(
+        raise UserError(
             f"{pretrained} is no {arch}; use model.arch={equal[0] if equal else pretrained}"
         )
     return Source(arch, preprocess, hub.from_hub(repo, _FILES))

@@ -24,7 +24,7 @@ import torch
 from huggingface_hub import constants
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models import hub
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -41,7 +41,7 @@ def local(pretrained: str, *, extra: str | None = None) -> Path | None:
         extra: the extra of clipbench that brings the package.
 
     Raises:
-        Refused: if there is no such file or package.
+        UserError: if there is no such file or package.
     """
     if pretrained.startswith("pip:"):
         return _packaged(pretrained.removeprefix("pip:"), extra)
@@ -52,7 +52,7 @@ def local(pretrained: str, *, extra: str | None = None) -> Path | None:
         if pretrained.startswith(HUB) or not (path.suffix in SUFFIXES or "/" in pretrained):
             return None
     if not path.is_file():
-        raise Refused(f"there is no weight file {path}; give model.pretrained another, or null")
+        raise UserError(f"there is no weight file {path}; give model.pretrained another, or null")
     return path
 
 
@@ -64,11 +64,11 @@ def from_hub(repo: str, names: Sequence[str]) -> Path:
         names: file names, the best first; any of them will do.
 
     Raises:
-        Refused: if none is there and none can be fetched, within 30 s when there is no network.
+        UserError: if none is there and none can be fetched, within 30 s when there is no network.
     """
     name, _, revision = repo.partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise Refused(f"{HUB}{repo} is no hub name; it looks like {HUB}org/name")
+        raise UserError(f"{HUB}{repo} is no hub name; it looks like {HUB}org/name")
     own = paths.data("weights") / name.rpartition("/")[2]
     for filename in names:
         if (own / filename).is_file():
@@ -96,12 +96,14 @@ def from_url(url: str) -> Path:
     """A file whose name ends in the first digits of its sha256, as torch's and timm's do.
 
     Raises:
-        Refused: if it cannot be fetched, or is not what its name says.
+        UserError: if it cannot be fetched, or is not what its name says.
     """
     filename = url.rpartition("/")[2]
     found = re.search(r"-([0-9a-f]{8,64})\.\w+$", filename)
     if found is None:
-        raise Refused(f"{url} has no hash in its name; download it and say model.pretrained=/path")
+        raise UserError(
+            f"{url} has no hash in its name; download it and say model.pretrained=/path"
+        )
     digest = found[1]
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     own = paths.data("weights")
@@ -124,14 +126,14 @@ def description(path: Path, key: str) -> dict[str, Any]:
     """A repository's JSON file, if it tells what is needed.
 
     Raises:
-        Refused: if it does not.
+        UserError: if it does not.
     """
     try:
         told = json.loads(path.read_text())
     except (ValueError, OSError):
         told = None
     if not isinstance(told, dict) or key not in told:
-        raise Refused(f"{path} does not tell the {key}; is it a repository of another library?")
+        raise UserError(f"{path} does not tell the {key}; is it a repository of another library?")
     return told
 
 
@@ -140,10 +142,10 @@ def _packaged(package: str, extra: str | None) -> Path:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
         fix = f"'clipbench[{extra}]'" if extra else package
-        raise Refused(f"the package {package} is not installed; pip install {fix}") from None
+        raise UserError(f"the package {package} is not installed; pip install {fix}") from None
     found = [Path(str(file.locate())) for file in files if file.suffix in SUFFIXES]
     if len(found) != 1 or not found[0].is_file():
-        raise Refused(
+        raise UserError(
             f"the package {package} holds {len(found)} weight files, not one; reinstall it"
         )
     return found[0]
@@ -191,12 +193,12 @@ def _checked(path: Path, digest: str) -> Path:
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if not actual.startswith(digest):
-        raise Refused(f"{path} is not what its name says (sha256 {actual[:8]}); delete it")
+        raise UserError(f"{path} is not what its name says (sha256 {actual[:8]}); delete it")
     return path
 
 
-def _absent(what: str, reason: str | None, command: str, place: Path) -> Refused:
-    return Refused(
+def _absent(what: str, reason: str | None, command: str, place: Path) -> UserError:
+    return UserError(
         f"no weights: {what} is not on this machine and cannot be fetched ({reason}); where there "
         f"is network, `{command}`, then put it at {place} or say model.pretrained=/path/to/it"
     )
@@ -210,7 +212,7 @@ def weights(pretrained: str | None) -> str | None:
     """Return a tag as it is, and in place of a file the hash of its content."""
     try:
         path = pretrained and hub.local(pretrained)
-    except Refused:  # to be said by the model, after the guards
+    except UserError:  # to be said by the model, after the guards
         return pretrained
     if not path:
         return pretrained

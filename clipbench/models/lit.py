@@ -18,7 +18,7 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models import layers, weight_files
 from clipbench.models.base import ImageTower
 from clipbench.models.two_towers import TwoTowers, fold_attention
@@ -63,7 +63,7 @@ class LiT(TwoTowers):
         vocabulary: ``small``, 4,096 byte pairs, or ``clip``, its 49,408.
 
     Raises:
-        Refused: for another vocabulary, or a width that heads do not divide.
+        UserError: for another vocabulary, or a width that heads do not divide.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class LiT(TwoTowers):
     ) -> None:
         super().__init__()
         if vocabulary not in VOCABULARIES:
-            raise Refused(
+            raise UserError(
                 f"no strategy.text.vocabulary={vocabulary}; use {' or '.join(VOCABULARIES)}"
             )
         if width % heads:
-            raise Refused(f"{heads} heads do not divide a width of {width}; change strategy.text")
+            raise UserError(f"{heads} heads do not divide a width of {width}; change strategy.text")
         self.vocabulary, self.context_length = vocabulary, context_length
         text = TextTransformer(
             context_length=context_length,
@@ -102,7 +102,7 @@ class LiT(TwoTowers):
         """Take both towers from a file that a run left.
 
         Raises:
-            Refused: if it is of another model.
+            UserError: if it is of another model.
         """
         weight_files.load_into(
             self.model, weight_files.read(file), source=str(file), target=f"LiT of {self.arch}"

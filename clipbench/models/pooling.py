@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 HEAD_STD, HEAD_SCALE = 0.02, 0.001  # models/finetune_clip.py: init_scale
 
@@ -20,10 +20,10 @@ def pool_patches(visual: Any, arch: str) -> nn.Module:
         arch: its name, for messages.
 
     Raises:
-        Refused: for a tower that is not one of open_clip's own ViTs.
+        UserError: for a tower that is not one of open_clip's own ViTs.
     """
     if not hasattr(visual, "class_embedding") or visual.attn_pool is not None:
-        raise Refused(
+        raise UserError(
             f"model.pool=mean is for the plain ViTs of open_clip, such as clip_vitb32; {arch} has "
             "a pooling of another kind; use model.pool=null"
         )

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models import hub, layers, weight_files
 from clipbench.models.base import ImageTower
 from clipbench.transforms.preprocess import Preprocess
@@ -30,7 +30,7 @@ class ResNet(ImageTower):
             keeps its proportion.
 
     Raises:
-        Refused: for an unknown name, or weights that are not to be had or do not fit.
+        UserError: for an unknown name, or weights that are not to be had or do not fit.
     """
 
     normalized = False
@@ -41,7 +41,7 @@ class ResNet(ImageTower):
         super().__init__()
         if arch not in _ARCHS:
             near = difflib.get_close_matches(arch, _ARCHS, 3) or _ARCHS
-            raise Refused(f"torchvision has no ResNet {arch}; near it: {', '.join(near)}")
+            raise UserError(f"torchvision has no ResNet {arch}; near it: {', '.join(near)}")
         self.arch, self.loaded = arch, pretrained
         known = torchvision.models.get_model_weights(arch)
         file = None if pretrained is None else hub.local(pretrained)
@@ -98,7 +98,7 @@ def looks_like(state: Mapping[str, Tensor]) -> str | None:
 def _named(arch: str, known: Any, name: str) -> Any:
     if name not in known.__members__:
         names = ", ".join(known.__members__)
-        raise Refused(f"model.pretrained={name} is no file, nor weights of {arch}: {names}")
+        raise UserError(f"model.pretrained={name} is no file, nor weights of {arch}: {names}")
     return known[name]
 
 

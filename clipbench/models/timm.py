@@ -14,7 +14,7 @@ import torch
 from timm.data.config import resolve_data_config
 from torch import Tensor, nn
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models import hub, layers, weight_files
 from clipbench.models.base import ImageTower
 from clipbench.transforms.preprocess import Preprocess
@@ -35,7 +35,7 @@ class Timm(ImageTower):
         options: further keyword arguments of the network's own, such as ``drop_path_rate``.
 
     Raises:
-        Refused: for an unknown name, or weights that are not to be had or do not fit.
+        UserError: for an unknown name, or weights that are not to be had or do not fit.
     """
 
     normalized = False
@@ -111,7 +111,7 @@ def _find(
         repo = pretrained.removeprefix(hub.HUB)
         told = hub.description(hub.from_hub(repo, ["config.json"]), "architecture")
         if told["architecture"] != arch.partition(".")[0]:
-            raise Refused(f"{pretrained} is no {arch}; use model.arch={told['architecture']}")
+            raise UserError(f"{pretrained} is no {arch}; use model.arch={told['architecture']}")
         return {**own, **told.get("pretrained_cfg", told)}, hub.from_hub(repo, _FILES)
     file = hub.local(pretrained, extra=extra)
     if file is not None:
@@ -122,19 +122,19 @@ def _find(
         return record, hub.from_hub(record["hf_hub_id"], _safe(name) if name else _FILES)
     if record["url"]:
         return record, hub.from_url(record["url"])
-    raise Refused(f"timm has no weights for {arch}; say model.pretrained=/path/to/them, or null")
+    raise UserError(f"timm has no weights for {arch}; say model.pretrained=/path/to/them, or null")
 
 
 def _record(name: str) -> Mapping[str, Any]:
     base = name.partition(".")[0]
     if not timm.is_model(base):
         near = ", ".join(difflib.get_close_matches(base, timm.list_models(), 3)) or "nothing"
-        raise Refused(f"timm knows no arch {base}; near it: {near}")
+        raise UserError(f"timm knows no arch {base}; near it: {near}")
     try:
         record: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError:
         tags = ", ".join(tag.partition(".")[2] for tag in timm.list_pretrained(f"{base}.*"))
-        raise Refused(f"timm has no weights {name}; its tags of {base}: {tags}") from None
+        raise UserError(f"timm has no weights {name}; its tags of {base}: {tags}") from None
     fields: dict[str, Any] = vars(record)
     return fields
 
@@ -149,13 +149,13 @@ def _build(
     arch: str, record: Mapping[str, Any], image_size: int | None, options: Mapping[str, Any]
 ) -> Any:
     if not isinstance(record["classifier"], str):
-        raise Refused(f"{arch} has no single classifier; use another arch")
+        raise UserError(f"{arch} has no single classifier; use another arch")
     model: Any = timm.create_model(arch, pretrained=False, num_classes=0, **options)
     if image_size is not None:
         if hasattr(model, "set_input_size"):
             model.set_input_size(img_size=image_size)
         elif record["fixed_input_size"] and image_size != record["input_size"][-1]:
-            raise Refused(f"{arch} works at {record['input_size'][-1]} px only; drop image_size")
+            raise UserError(f"{arch} works at {record['input_size'][-1]} px only; drop image_size")
     return model
 
 
@@ -164,7 +164,7 @@ def _preprocess(record: Mapping[str, Any], image_size: int | None) -> Preprocess
     told = resolve(pretrained_cfg=record)
     size = image_size or int(told["input_size"][-1])
     if told["crop_mode"] not in ("center", "squash"):
-        raise Refused(f"timm's crop mode {told['crop_mode']} is not supported; use another arch")
+        raise UserError(f"timm's crop mode {told['crop_mode']} is not supported; use another arch")
     return Preprocess(
         size=size,
         resize=math.floor(size / told["crop_pct"]),

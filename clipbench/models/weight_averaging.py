@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 State = Mapping[str, Tensor]
 
@@ -33,7 +33,7 @@ def interpolate(start: State, tuned: State, alpha: float, kept: Sequence[str] = 
             was frozen (Ilharco et al. 2022).
 
     Raises:
-        Refused: for weights of different networks.
+        UserError: for weights of different networks.
     """
     _same_network(start, tuned)
     return {
@@ -60,7 +60,7 @@ def fisher_merge(
         floor: of each entry.
 
     Raises:
-        Refused: for weights of different networks.
+        UserError: for weights of different networks.
     """
     merged = dict(interpolate(start, tuned, alpha))
     if alpha in (0, 1):
@@ -132,7 +132,7 @@ def uniform(states: Iterable[State]) -> State:
     """The mean of several networks' weights; what is no floating-point number is the first's.
 
     Raises:
-        Refused: for weights of different networks, or none.
+        UserError: for weights of different networks, or none.
     """
     total: dict[str, Tensor] = {}
     count = 0
@@ -146,7 +146,7 @@ def uniform(states: Iterable[State]) -> State:
                 total[name] = total[name] + value if count else value.clone()
         count += 1
     if not count:
-        raise Refused("there are no weights to average; give completed runs")
+        raise UserError("there are no weights to average; give completed runs")
     return {name: v / count if v.is_floating_point() else v for name, v in total.items()}
 
 
@@ -188,7 +188,7 @@ def _same_network(one: State, other: State) -> None:
     for name in [*one, *other]:
         first, second = (tuple(s[name].shape) if name in s else "not there" for s in (one, other))
         if first != second:
-            raise Refused(
+            raise UserError(
                 f"weights of different networks cannot be averaged: {name} is {first} in one and "
                 f"{second} in another; average runs of one model and one set of classes"
             )

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 State = dict[str, Tensor]
 _ENVIRONMENT = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_WEIGHTS_ONLY_LOAD")
@@ -32,21 +32,23 @@ def read(path: Path) -> State:
             environment says.
 
     Raises:
-        Refused: if it is truncated, no weight file, holds code or objects, or non-finite numbers.
+        UserError: if it is truncated, no weight file, holds code or objects, or non-finite numbers.
     """
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    except Refused:
+    except UserError:
         raise
     except Exception as failure:  # a hostile file can raise anything
         reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][:100]
-        raise Refused(f"{path} is cut off or no weight file ({reason}); fetch it again") from None
+        raise UserError(f"{path} is cut off or no weight file ({reason}); fetch it again") from None
     state = _unwrapped(content, path)
     for name, tensor in state.items():
         # 8-bit floats know no isfinite().
         numbers = tensor.float() if tensor.itemsize == 1 else tensor
         if tensor.is_floating_point() and not bool(torch.isfinite(numbers).all()):
-            raise Refused(f"{path} holds non-finite numbers, in {name}; choose another checkpoint")
+            raise UserError(
+                f"{path} holds non-finite numbers, in {name}; choose another checkpoint"
+            )
     return state
 
 
@@ -96,7 +98,7 @@ def load_into(
         guess: says which architecture the weights are of, if it can.
 
     Raises:
-        Refused: naming a few of the tensors that do not fit.
+        UserError: naming a few of the tensors that do not fit.
     """
     own = {k: v.shape for k, v in module.state_dict().items()}
     # Checkpoints older than torch 0.4.1 count no batches; nothing but cumulative averages needs it.
@@ -110,7 +112,7 @@ def load_into(
             parts = [f"its head is of {classes[0]} classes, not {classes[1]}"]
         hint = guess(state)
         fix = f"it looks like {hint}" if hint else "give the model.arch it was saved from"
-        raise Refused(f"{source} does not fit {target}: {', '.join(parts)}; {fix}")
+        raise UserError(f"{source} does not fit {target}: {', '.join(parts)}; {fix}")
     module.load_state_dict(dict(state), strict=False)
 
 
@@ -119,7 +121,7 @@ def _unpickle(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             script = any(name.endswith("/constants.pkl") for name in archive.namelist())
         if script:
-            raise Refused(
+            raise UserError(
                 f"{path} is a TorchScript program, which would have to be run; for OpenAI's CLIP "
                 "say model.pretrained=openai, else bring its tensors as .safetensors"
             )
@@ -132,7 +134,7 @@ def _unpickle(path: Path) -> Any:
         found = re.search(r"GLOBAL ([\w.]+)", str(failure))
         if found is None:  # torch's own text advises to load it without protection
             raise ValueError("it is not a pickle of tensors") from None
-        raise Refused(
+        raise UserError(
             f"{path} holds code or objects ({found[1]}), not weights alone, and was not loaded; "
             "bring its tensors as .safetensors"
         ) from None
@@ -153,10 +155,12 @@ def _unwrapped(content: Any, path: Path) -> State:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
-        raise Refused(f"{path} holds no state dict; give a file of named tensors")
+        raise UserError(f"{path} holds no state dict; give a file of named tensors")
     wrong = [k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
     if wrong:
-        raise Refused(f"{path} holds more than tensors ({_few(wrong)}); save its state_dict alone")
+        raise UserError(
+            f"{path} holds more than tensors ({_few(wrong)}); save its state_dict alone"
+        )
     state = dict(content)
     while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), None):
         state = {k.removeprefix(prefix): v for k, v in state.items()}

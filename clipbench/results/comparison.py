@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import Interval, holm
 from clipbench.metrics.significance import (
     METRICS,
@@ -45,7 +45,7 @@ def compare(
         resamples: of the pictures.
 
     Raises:
-        Refused: if two runs saw different splits, or have no predictions.
+        UserError: if two runs saw different splits, or have no predictions.
     """
     name, *alpha = metric.split("@alpha", 1)
     _, *other_alpha = (other or metric).split("@alpha", 1)
@@ -97,7 +97,7 @@ def over_pictures(
         resamples: how many.
 
     Raises:
-        Refused: if the run has no predictions of that split.
+        UserError: if the run has no predictions of that split.
     """
     _known(metric)
     rows = predictions.predictions(run, split)
@@ -110,7 +110,7 @@ def over_pictures(
 
 def _known(metric: str) -> None:
     if metric not in METRICS:
-        raise Refused(f"no test for {metric}; there are {', '.join(METRICS)}")
+        raise UserError(f"no test for {metric}; there are {', '.join(METRICS)}")
 
 
 def _aligned(
@@ -124,13 +124,13 @@ def _aligned(
         split: such as ``test``.
     """
     if not first or not second:
-        raise Refused("a comparison needs a run on either side; give the folders of both")
+        raise UserError("a comparison needs a run on either side; give the folders of both")
     seen: dict[str, Path] = {}
     for run, *_ in (*first, *second):
         seen.setdefault(identity.seen(predictions.record(run, split)["data"][split]), run)
     if len(seen) > 1:
         (digest, run), (other_digest, other_run), *_ = seen.items()
-        raise Refused(
+        raise UserError(
             f"{run} and {other_run} saw different pictures or labels of split={split}"
             f"{_unlike(digest, other_digest)}"
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.results import store
 
 # Of every image what was predicted: at the chosen epoch, and at the alpha chosen on val.
@@ -17,11 +17,11 @@ def record(run: Path, split: str) -> Mapping[str, Any]:
     """Return the record of a run that evaluated a split.
 
     Raises:
-        Refused: if it did not.
+        UserError: if it did not.
     """
     found = store.read(run) or {}
     if (found.get("data") or {}).get(split) is None:
-        raise Refused(f"{run} has no record of split={split}; choose another, or run it again")
+        raise UserError(f"{run} has no record of split={split}; choose another, or run it again")
     return found
 
 
@@ -35,20 +35,22 @@ def predictions(run: Path, split: str, alpha: str | None = None) -> pd.DataFrame
             whichever that is; None for the chosen epoch's.
 
     Raises:
-        Refused: if there are none.
+        UserError: if there are none.
     """
     file = run / (SAVED if alpha is None else MERGED)
     if not file.is_file():
-        raise Refused(f"{run} has no {file.name}; give the folder of a completed run")
+        raise UserError(f"{run} has no {file.name}; give the folder of a completed run")
     if alpha and (found := store.read(run)):
         chosen = found["selection"]["alpha"]
         if f"={chosen:g}" != alpha:
-            raise Refused(f"{run} kept predictions at alpha={chosen:g} only, not at alpha{alpha}")
+            raise UserError(f"{run} kept predictions at alpha={chosen:g} only, not at alpha{alpha}")
     rows = pd.read_parquet(
         file, columns=["id", "label", "prediction"], filters=[("split", "==", split)]
     )
     if rows.empty:
-        raise Refused(f"{run} has no predictions of split={split}; choose another, or run it again")
+        raise UserError(
+            f"{run} has no predictions of split={split}; choose another, or run it again"
+        )
     return rows.set_index("id")
 
 
@@ -67,7 +69,7 @@ def discordant(first: Path, second: Path, split: str) -> tuple[int, int, int]:
     """Return the images of a split, how many the first run alone has right, and the second alone.
 
     Raises:
-        Refused: if either has no predictions of that split.
+        UserError: if either has no predictions of that split.
     """
     one, other = predictions(first, split), predictions(second, split)
     theirs = other["prediction"].reindex(one.index)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipbench.core import paths
 from clipbench.core.cli import Given
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.files import write_text
 from clipbench.results.identity import varies
 from clipbench.results.record import SCHEMA, plain
@@ -104,13 +104,15 @@ def completed(words: Given) -> tuple[Path, dict[str, Any]]:
     """The folder and the record of the run that ``run=`` names.
 
     Raises:
-        Refused: if there is no completed run in it.
+        UserError: if there is no completed run in it.
     """
     if "run" not in words:
-        raise Refused("run=DIR is missing; name a run's folder, which has a result.json")
+        raise UserError("run=DIR is missing; name a run's folder, which has a result.json")
     folder = paths.expanded(words["run"])
     record = read(folder)
     if record is None or record["status"] != "completed":
         said = f"its run is {record['status']}" if record else "it has no result.json"
-        raise Refused(f"run={folder} holds no completed run: {said}; give another, or run it again")
+        raise UserError(
+            f"run={folder} holds no completed run: {said}; give another, or run it again"
+        )
     return folder, record

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models.base import Classifier, ImageTower, random_head
 from clipbench.strategies.param_groups import Group, param_groups
 
@@ -250,22 +250,22 @@ def start_head(tower: ImageTower, task: Task, head: str) -> Classifier:
             ``lp``: to be fitted on frozen features before epoch 0, and random until then.
 
     Raises:
-        Refused: for another head, or if ``zero_shot`` is asked of a model with no text side.
+        UserError: for another head, or if ``zero_shot`` is asked of a model with no text side.
     """
     if head not in HEADS:
-        raise Refused(f"no strategy.head={head}; there are {', '.join(HEADS)}")
+        raise UserError(f"no strategy.head={head}; there are {', '.join(HEADS)}")
     if head == "lp":
         return Classifier(tower, random_head(tower, len(task.classes)), meaningful=True)
     made = tower.zero_shot_head(task.prompts) if head != "random" else None
     if made is not None:
         return Classifier(tower, made, meaningful=True)
     if head == "zero_shot" and tower.mean_pooled:
-        raise Refused(
+        raise UserError(
             "model.pool=mean leaves the space that texts share, so there is no head of text; use "
             "strategy=finetune, lp_ft or linear_probe, or model.pool=null"
         )
     if head == "zero_shot":
-        raise Refused(
+        raise UserError(
             "this model has no text side to make a head of; use strategy=finetune, or lit, which "
             "gives it one"
         )

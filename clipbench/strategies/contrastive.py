@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models.base import Classifier
 from clipbench.strategies.base import Batch
 from clipbench.strategies.clip_loss import DUPLICATES, clip_loss, same
@@ -41,7 +41,7 @@ class Contrastive(LiveText):
         seed: with the step and the picture's number, decides which caption is taken.
 
     Raises:
-        Refused: for another word about captions or duplicates, for kinds of all captions, or for
+        UserError: for another word about captions or duplicates, for kinds of all captions, or for
             pictures encoded once by a tower that trains.
     """
 
@@ -73,13 +73,15 @@ class Contrastive(LiveText):
         )
         if duplicates not in DUPLICATES:
             known = ", ".join(DUPLICATES)
-            raise Refused(f"no strategy.duplicates={duplicates}; there are {known}")
+            raise UserError(f"no strategy.duplicates={duplicates}; there are {known}")
         if captions not in ("sampled", "all"):
-            raise Refused(f"no strategy.captions={captions}; there are sampled and all")
+            raise UserError(f"no strategy.captions={captions}; there are sampled and all")
         if captions == "all" and mix is not None:
-            raise Refused("strategy.mix takes one caption of each kind; use captions=sampled")
+            raise UserError("strategy.mix takes one caption of each kind; use captions=sampled")
         if encode_once and freeze_depth != "all":
-            raise Refused("strategy.encode_once=true needs freeze_depth=all; else the tower trains")
+            raise UserError(
+                "strategy.encode_once=true needs freeze_depth=all; else the tower trains"
+            )
         self.mix, self.duplicates = mix, duplicates
         self.every_pair, self.reads_features = captions == "all", encode_once
 
@@ -92,7 +94,7 @@ class Contrastive(LiveText):
         rng = np.random.default_rng([self.seed, step])
         fewest = min(len(said) for said in own)
         if fewest <= (last := max(k for kind in self.mix for k in kind["of"])):
-            raise Refused(f"a picture has {fewest} captions, strategy.mix reads number {last}")
+            raise UserError(f"a picture has {fewest} captions, strategy.mix reads number {last}")
         wordings = [(kind["weight"], rng.choice(kind["of"])) for kind in self.mix]
         return [(weight, [said[k] for said in own]) for weight, k in wordings]
 
@@ -121,10 +123,10 @@ class Contrastive(LiveText):
         """:func:`clip_loss` of the pictures and one caption each, or its mean over the kinds.
 
         Raises:
-            Refused: for class weights, which have no meaning here.
+            UserError: for class weights, which have no meaning here.
         """
         if weights is not None:
-            raise Refused("pairs have no class weights; use dataset.balance=sampler")
+            raise UserError("pairs have no class weights; use dataset.balance=sampler")
         kinds = self.captions(batch, step)
         scale = self.scale(classifier)
         image = self.image_features(classifier, batch)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.strategies.base import Strategy, Task, start_head
-from clipbench.strategies.freezing import freeze, left
+from clipbench.strategies.freezing import freeze, trainable_parameters
 
 
 class Finetune(Strategy):
@@ -27,7 +27,7 @@ class Finetune(Strategy):
             tower: PAINT (Ilharco et al. 2022), with ``merge=paint``.
 
     Raises:
-        Refused: for stages that do not follow each other.
+        UserError: for stages that do not follow each other.
     """
 
     ignores = frozenset({"text_freeze_depth"})
@@ -48,24 +48,24 @@ class Finetune(Strategy):
         self.staged = len(self.stages) > 1
         epochs = [epoch for epoch, _ in self.stages[1:]]
         if epochs != sorted(set(epochs)) or any(epoch < 0 for epoch in epochs):
-            raise Refused(f"strategy.stages={stages}: epochs must rise, as in [[2,8],[4,0]]")
+            raise UserError(f"strategy.stages={stages}: epochs must rise, as in [[2,8],[4,0]]")
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
         """The classifier at its start: what trains at any stage has ``requires_grad``.
 
         Raises:
-            Refused: if the head should stay and is random, or nothing is left to train.
+            UserError: if the head should stay and is random, or nothing is left to train.
         """
         classifier = start_head(tower, task, self.head)
         layers = tower.layers()
         most = max(
             (depth for _, depth in self.stages),
-            key=lambda depth: len(left(layers, depth, "freeze_depth")),
+            key=lambda depth: len(trainable_parameters(layers, depth, "freeze_depth")),
         )
         freeze(tower, most)
         if not self.head_trains:
             if not classifier.meaningful or most == "all":
-                raise Refused(
+                raise UserError(
                     "strategy.head_trains=false is for a head made of text, or strategy.head=lp, "
                     "and a tower that trains; use strategy.head_trains=true"
                 )

@@ -2,12 +2,12 @@
 
 from torch import nn
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models.base import ImageTower
 from clipbench.strategies.param_groups import Layers
 
 
-def left(layers: Layers, depth: int | str, key: str) -> list[nn.Parameter]:
+def trainable_parameters(layers: Layers, depth: int | str, key: str) -> list[nn.Parameter]:
     """The parameters that a freezing depth leaves to train.
 
     Args:
@@ -17,7 +17,7 @@ def left(layers: Layers, depth: int | str, key: str) -> list[nn.Parameter]:
         key: what the config calls the depth.
 
     Raises:
-        Refused: if the depth is neither ``all`` nor in 0..L.
+        UserError: if the depth is neither ``all`` nor in 0..L.
     """
     blocks = len(layers) - 2
     if depth == "all":
@@ -25,7 +25,7 @@ def left(layers: Layers, depth: int | str, key: str) -> list[nn.Parameter]:
     elif isinstance(depth, int) and 0 <= depth <= blocks:
         frozen = depth + 1 if depth else 0
     else:
-        raise Refused(f"{key}={depth} is not possible here; use 0..{blocks} or all")
+        raise UserError(f"{key}={depth} is not possible here; use 0..{blocks} or all")
     return [parameter for layer in layers[frozen:] for parameter in layer]
 
 
@@ -37,14 +37,14 @@ def freeze(tower: ImageTower, depth: int | str, text_depth: int | str = "all") -
 
     Args:
         tower: its logit scale, if it has one, is frozen whatever the depths.
-        depth: see :func:`left`.
+        depth: see :func:`trainable_parameters`.
         text_depth: the same of the text tower.
 
     Raises:
-        Refused: for a depth that there is not.
+        UserError: for a depth that there is not.
     """
-    image = left(tower.layers(), depth, "freeze_depth")
-    text = left(tower.text_layers(), text_depth, "text_freeze_depth")
+    image = trainable_parameters(tower.layers(), depth, "freeze_depth")
+    text = trainable_parameters(tower.text_layers(), text_depth, "text_freeze_depth")
     tower.requires_grad_(False)
     for parameter in [*image, *text]:
         parameter.requires_grad_(True)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.strategies import logistic_regression
 from clipbench.strategies.base import STEPS, Strategy, Task, start_head
@@ -32,7 +32,7 @@ class LinearProbe(Strategy):
         head: where it starts: ``auto``, ``zero_shot`` or ``random``.
 
     Raises:
-        Refused: for another word, or ``refit`` without L-BFGS.
+        UserError: for another word, or ``refit`` without L-BFGS.
     """
 
     reads_features = True
@@ -47,13 +47,13 @@ class LinearProbe(Strategy):
         head: str = "auto",
     ) -> None:
         if solver not in ("lbfgs", "sgd"):
-            raise Refused(f"no strategy.solver={solver}; use lbfgs or sgd")
+            raise UserError(f"no strategy.solver={solver}; use lbfgs or sgd")
         if features not in ("projected", "penultimate"):
-            raise Refused(f"no strategy.features={features}; use projected or penultimate")
+            raise UserError(f"no strategy.features={features}; use projected or penultimate")
         if refit and solver == "sgd":
-            raise Refused("strategy.refit=true goes with strategy.solver=lbfgs")
+            raise UserError("strategy.refit=true goes with strategy.solver=lbfgs")
         if head == "lp":
-            raise Refused("a linear probe is itself what head=lp fits; use strategy.head=auto")
+            raise UserError("a linear probe is itself what head=lp fits; use strategy.head=auto")
         self.features, self.refit, self.head = features, refit, head
         self.trains = self.random = solver == "sgd"
         self.fits_head = "run" if solver == "lbfgs" else None
@@ -67,11 +67,11 @@ class LinearProbe(Strategy):
         """The classifier with its image tower frozen.
 
         Raises:
-            Refused: for a head of text that should read features before the projection.
+            UserError: for a head of text that should read features before the projection.
         """
         if self.features == "penultimate" and tower.has_text:
             if self.head == "zero_shot":
-                raise Refused("a head of text reads strategy.features=projected")
+                raise UserError("a head of text reads strategy.features=projected")
             tower.penultimate()
             classifier = start_head(tower, task, "random")
         else:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models.base import Classifier, ImageTower, as_head
 from clipbench.models.two_towers import TwoTowers
 from clipbench.strategies.base import Batch, Strategy, Task, start_head
@@ -69,12 +69,12 @@ class LiveText(Strategy):
         """Both towers as far as they train, with a head that is made of text and does not train.
 
         Raises:
-            Refused: if the model has no text side, or nothing is left to train.
+            UserError: if the model has no text side, or nothing is left to train.
         """
         classifier = start_head(tower, task, "zero_shot")
         freeze(tower, self.freeze_depth, self.text_freeze_depth)
         if not any(parameter.requires_grad for parameter in tower.parameters()):
-            raise Refused(
+            raise UserError(
                 "freeze_depth=all and text_freeze_depth=all leave nothing to train; use "
                 "strategy=zero_shot or linear_probe"
             )

@@ -17,7 +17,7 @@ class ZeroShot(Strategy):
         """The zero-shot classifier, all of it frozen.
 
         Raises:
-            Refused: if the model has no text side.
+            UserError: if the model has no text side.
         """
         classifier = start_head(tower, task, "zero_shot")
         freeze(tower, "all")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipbench.core.config import compose
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 # Of each side, the model that is meant, and who may stand in for it, the best first.
 SIDES = (("clip_vitb32", "clip_tiny"), ("resnet50", "efficientnet_lite0", "resnet_tiny"))
@@ -56,7 +56,7 @@ def _there(name: str) -> bool:
 
     try:
         build(compose.compose(f"model={name}")["model"])
-    except Refused:
+    except UserError:
         return False
     return True
 

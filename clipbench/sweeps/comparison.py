@@ -11,7 +11,7 @@ from typing import Any
 
 from clipbench.core import cli, files, paths
 from clipbench.core.config import compose
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.reporting.page import page
 from clipbench.reporting.page.candidates import SPOKEN
@@ -37,7 +37,7 @@ class Comparison:
         words: for every job.
 
     Raises:
-        Refused: for data that is neither, before anything is looked for.
+        UserError: for data that is neither, before anything is looked for.
     """
 
     def __init__(self, data: str, models: str, minutes: float, words: Sequence[str]) -> None:
@@ -74,7 +74,7 @@ class Comparison:
         self._note()
         try:
             place = page.write(self.session.sweep, self._page())
-        except Refused as refused:
+        except UserError as refused:
             cli.refusal(f"no report: {refused}", refused.details, paths.outputs())
             return 1
         print(f"\nthe report: {place}")
@@ -153,7 +153,7 @@ class Comparison:
 
         try:
             run = Run(self.job(model, "finetune", *AUTO))
-        except Refused:
+        except UserError:
             self.plan["epochs"][model] = None  # to fail as a job does
             return None
         print(f"\nmeasuring the pace of {model}", flush=True)
@@ -191,7 +191,9 @@ def _look(job: Job) -> None:
 
     data = build(job.config["dataset"])
     if not isinstance(data, ClassificationDataModule):
-        raise Refused(f"{job.choices['dataset']} has captions and no classes; compare needs these")
+        raise UserError(
+            f"{job.choices['dataset']} has captions and no classes; compare needs these"
+        )
     data.prepare(job.config["seed"])
     check_names(data.classes, data.templates, data.homonyms)
     data.look()  # which is kept for the jobs
@@ -210,5 +212,5 @@ def _data(given: str) -> tuple[str, list[str]]:
         return "imagefolder", ["dataset=imagefolder", f"dataset.root={place.resolve()}"]
     if given not in options:
         near = cli.near(given, options)
-        raise Refused(f"data={given} is no folder here, and no dataset{near}; name your folder")
+        raise UserError(f"data={given} is no folder here, and no dataset{near}; name your folder")
     return given, [f"dataset={given}"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbench.core.devices import devices
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job, Outcome
 from clipbench.results import store
 from clipbench.sweeps.output import Streams
@@ -37,10 +37,10 @@ class Stop:
         """Listen from now on.
 
         Raises:
-            Refused: on Windows, which has neither these signals nor the processes jobs run in.
+            UserError: on Windows, which has neither these signals nor the processes jobs run in.
         """
         if sys.platform == "win32":
-            raise Refused("clipbench runs on Linux and macOS. On Windows use it within WSL 2")
+            raise UserError("clipbench runs on Linux and macOS. On Windows use it within WSL 2")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, self._came)
@@ -73,7 +73,7 @@ _starting = threading.Lock()
 def _check_nodes(job: Job) -> None:
     asked, there = job.config["trainer"]["num_nodes"], 1 if job.node is None else job.node.count
     if asked != there:
-        raise Refused(
+        raise UserError(
             f"trainer.num_nodes={asked} on {there} of SLURM's: use hydra/launcher=slurm "
             f"hydra.launcher.nodes={asked}, or trainer.num_nodes={there}"
         )
@@ -211,7 +211,7 @@ def launch(job: Job, label: str = "") -> Outcome:
     try:
         world = devices(job.config["trainer"])
         _check_nodes(job)
-    except Refused as refused:
+    except UserError as refused:
         return Outcome("failed", error=str(refused))
     outcome = Running(job, world, label).wait()
     if not outcome.again or job.node is not None or stop.signal:

@@ -14,7 +14,7 @@ from clipbench.models.weight_averaging import State
 from clipbench.reporting.page import retrieval_examples
 from clipbench.reporting.tables import alpha_figures
 from clipbench.training import predictions
-from clipbench.training.evaluation import Evaluation, calibrated, chosen_epoch, copied
+from clipbench.training.evaluation import Evaluator, calibrated, chosen_epoch, copied
 from clipbench.training.robustness.wise_ft import Merge, alpha_curve
 
 
@@ -33,7 +33,7 @@ class Finish:
         before: of captions, the outputs of val before training, for the page of examples.
     """
 
-    evaluate: Evaluation
+    evaluate: Evaluator
     folder: Path
     record: dict[str, Any]
     merge: Merge | None = None

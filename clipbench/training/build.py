@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, seed_everything
 from clipbench.core import distributed, environment
 from clipbench.core.config.instantiate import build
 from clipbench.core.console import console
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.datamodules.feature_loaders import FeatureLoaders
@@ -32,8 +32,8 @@ from clipbench.training import (
 from clipbench.training.artifacts import Finish
 from clipbench.training.callbacks import EMA, Recorder
 from clipbench.training.checkpoints import Keep, early_stopping, stopped
-from clipbench.training.evaluation import Evaluation, copied
-from clipbench.training.module import ClassificationModule, RetrievalModule, TuningModule
+from clipbench.training.evaluation import Evaluator, copied
+from clipbench.training.module import ClassificationModule, FineTuningModule, RetrievalModule
 from clipbench.training.robustness.replay import Zipped
 from clipbench.training.robustness.retention import Retention
 from clipbench.training.trainer import trainer
@@ -50,7 +50,7 @@ class Training:
         run: opened; its record is filled in as things become known.
 
     Raises:
-        Refused: for what would spoil the run.
+        UserError: for what would spoil the run.
     """
 
     def __init__(self, run: "Run") -> None:
@@ -83,7 +83,7 @@ class Training:
         device = self.trainer.strategy.root_device
         self.encoded = FeatureLoaders(self.data, encoder(classifier.tower, device))
         self.loaders: Any = self.encoded if self.strategy.reads_features else self.data
-        self.evaluate = Evaluation(
+        self.evaluate = Evaluator(
             self.trainer, self.module, self.loaders, self.data, self._watch(classifier)
         )
 
@@ -177,7 +177,7 @@ class Training:
         epoch = best["epoch"] + 1 if best["global_step"] else 0
         if self.trainer.global_step and epoch != self.record["selection"]["epoch"]:
             # Of an epoch that this run came to before it was interrupted, and to another end.
-            raise Refused("the run did not go on as it had before; use ckpt.resume=null")
+            raise UserError("the run did not go on as it had before; use ckpt.resume=null")
         return best["state_dict"]
 
     def _start(self) -> State | None:
@@ -190,7 +190,7 @@ class Training:
             self.run.warn(f"no alphas: there is no start to average with where {what}")
             return None
         if merge.kind == "paint" and any(p.requires_grad for p in classifier.head.parameters()):
-            raise Refused("merge=paint is for a head that stays; add strategy.head_trains=false")
+            raise UserError("merge=paint is for a head that stays; add strategy.head_trains=false")
         if merge.statistics == "reestimate" and self.strategy.frozen_statistics:
             self.run.warn(
                 "merge_bn=reestimate takes the pretrained statistics away, under which this run "
@@ -266,7 +266,7 @@ class Training:
             if taken != planned and (epoch := stopped(self.trainer)) is not None:
                 self._stopped(epoch, taken)
             elif taken != planned:
-                raise Refused(f"{taken} steps were taken and {planned} planned; set epochs alone")
+                raise UserError(f"{taken} steps were taken and {planned} planned; set epochs alone")
 
     def _skipped(self, taken: int) -> None:
         """Record the steps that a gradient scaler left out; a few at the start are its way."""
@@ -333,7 +333,7 @@ def tuning(
     recipe: Mapping[str, Any],
     schedule: schedule.Schedule,
     data: ClassificationDataModule | CaptionDataModule,
-) -> TuningModule:
+) -> FineTuningModule:
     """The module that trains and evaluates a classifier on a kind of data.
 
     Args:

@@ -14,10 +14,10 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from clipbench.core import distributed
 from clipbench.core.console import console
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.files import write_text
 from clipbench.metrics import intervals
-from clipbench.training.module import TuningModule
+from clipbench.training.module import FineTuningModule
 
 Row = dict[str, Any]
 
@@ -142,7 +142,7 @@ class Recorder(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the row of an epoch that has just been evaluated on val."""
-        assert isinstance(pl_module, TuningModule)
+        assert isinstance(pl_module, FineTuningModule)
         watched = trainer.state.fn in (TrainerFn.FITTING, TrainerFn.VALIDATING)
         if self.looks_on or pl_module.split != "val" or not watched:
             return
@@ -188,14 +188,14 @@ class Recorder(Callback):
         before = intervals.goodness(self.metric, self.best[self.metric])
         return intervals.goodness(self.metric, score) > before
 
-    def add(self, epoch: int, values: Row, trainer: Trainer, module: TuningModule) -> None:
+    def add(self, epoch: int, values: Row, trainer: Trainer, module: FineTuningModule) -> None:
         """Append a row; values are null where the model has no meaningful head yet."""
         # The ranks must take one decision on the best epoch, though their BatchNorms may differ.
         row: Row = distributed.from_first(lambda: {"epoch": epoch, **values})
         self.curve.append(row)
         score = row.get(self.metric)
         if score is None and row.get("val/loss") is not None:
-            raise Refused(f"val has no {self.metric}; choose epochs by another, as monitor=loss")
+            raise UserError(f"val has no {self.metric}; choose epochs by another, as monitor=loss")
         if score is not None and (self.best is None or self._better(score)):
             self.best, self.best_outputs = row, module.outputs
             best = self.folder / "checkpoints" / "best.ckpt"

@@ -12,7 +12,7 @@ from typing import IO, Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.training import checkpoint_io
 
 TEMPORARY = ".tmp-"
@@ -59,8 +59,8 @@ def write(path: Path, content: Mapping[str, Any], about: Mapping[str, Any] | Non
         about: what :func:`verified` shall tell of it, as JSON has it; None for no seal.
 
     Raises:
-        Refused: with status ``interrupted`` if there is no room, or the folder takes no files; what
-            was there before is as it was.
+        UserError: with status ``interrupted`` if there is no room, or the folder takes no files;
+            what was there before is as it was.
     """
     made: _Hashed | None = None
     temporary: Path | None = None
@@ -84,7 +84,7 @@ def write(path: Path, content: Mapping[str, Any], about: Mapping[str, Any] | Non
             raise
         why = f"{path} could not be written: {cause.strerror or cause}"
         fix = "put that right and give the same command again, which goes on from the one before"
-        raise Refused(f"{why}; {fix}", status="interrupted") from error
+        raise UserError(f"{why}; {fix}", status="interrupted") from error
 
 
 def _room(path: Path, content: Mapping[str, Any]) -> None:
@@ -92,7 +92,7 @@ def _room(path: Path, content: Mapping[str, Any]) -> None:
     if free < need:
         said = f"{path} needs {need / 1e6:.0f} MB of room, and {free / 1e6:.0f} MB are free"
         fix = "make room and give the same command again, which goes on from the one before"
-        raise Refused(f"{said}; {fix}", status="interrupted")
+        raise UserError(f"{said}; {fix}", status="interrupted")
 
 
 def _bytes(content: Any) -> int:

@@ -7,7 +7,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.trainer.states import TrainerFn
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.inference import averages, saved_model
 from clipbench.metrics import intervals
 from clipbench.models.base import Classifier
@@ -76,10 +76,10 @@ def at_epoch(run: str | Path, epoch: int) -> Classifier:
         epoch: the first is 1.
 
     Raises:
-        Refused: if there is no completed run in it, or that epoch was not kept.
+        UserError: if there is no completed run in it, or that epoch was not kept.
     """
     classifier, file = saved_model.classifier(run), _file(Path(run), epoch)
     if not file.is_file():
-        raise Refused(f"{run} kept no epoch {epoch}; run it anew with keep=all")
+        raise UserError(f"{run} kept no epoch {epoch}; run it anew with keep=all")
     averages.load_checkpoint(classifier, file)
     return classifier

@@ -9,17 +9,17 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.metrics import calibration, classification
 from clipbench.models.base import Classifier
 from clipbench.models.weight_averaging import State
-from clipbench.training.module import TuningModule
+from clipbench.training.module import FineTuningModule
 
 
 @dataclass
-class Evaluation:
+class Evaluator:
     """Evaluates a classifier on whole splits, outside of training.
 
     Attributes:
@@ -32,7 +32,7 @@ class Evaluation:
     """
 
     trainer: Trainer
-    module: TuningModule
+    module: FineTuningModule
     loaders: Any
     data: ClassificationDataModule | CaptionDataModule
     retention: Callable[[Classifier], dict[str, float]] | None = None
@@ -42,7 +42,7 @@ class Evaluation:
         """Metrics ``<split>/<metric>``, with given weights or those at hand.
 
         Raises:
-            Refused: if a part of a split was left out.
+            UserError: if a part of a split was left out.
         """
         if weights is not None:
             self.module.classifier.load_state_dict(dict(weights))
@@ -55,7 +55,7 @@ class Evaluation:
             self.trainer.validate(self.module, loader, verbose=False)
             self.module.watch = None
             if self.module.rows != len(self.data.splits[name]):
-                raise Refused(f"not all of {name} was evaluated; unset trainer.limit_*_batches")
+                raise UserError(f"not all of {name} was evaluated; unset trainer.limit_*_batches")
             found = self.module.values
             remembered |= {k: v for k, v in found.items() if k.startswith("retention/")}
             values |= {k: v for k, v in found.items() if k not in remembered}
@@ -79,7 +79,7 @@ def copied(classifier: Classifier) -> State:
     return {k: v.detach().cpu().clone() for k, v in classifier.state_dict().items()}
 
 
-def chosen_epoch(evaluate: Evaluation) -> dict[str, float]:
+def chosen_epoch(evaluate: Evaluator) -> dict[str, float]:
     """Metrics of the splits that are read once, the strategy's evaluation points side by side."""
     names = evaluate.data.evaluation_splits
     final: dict[str, float] = {}

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from clipbench.core import distributed
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models.base import Classifier, freeze_statistics
 from clipbench.strategies import gradient_cache
 from clipbench.strategies.base import Batch, Strategy, features, logits
@@ -22,7 +22,7 @@ from clipbench.strategies.text_tower import Tokens, two_towers
 from clipbench.training import schedule
 
 
-class TuningModule(LightningModule):
+class FineTuningModule(LightningModule):
     """Trains a classifier with its strategy's loss and evaluates any split with the same step.
 
     Args:
@@ -92,7 +92,7 @@ class TuningModule(LightningModule):
         """For the copy that an average of the weights is kept in: without the data."""
         return {**super().__getstate__(), "measure": None, "watch": None, "mixed": None}
 
-    def train(self, mode: bool = True) -> "TuningModule":
+    def train(self, mode: bool = True) -> "FineTuningModule":
         """Train mode, but for the running statistics of frozen blocks."""
         super().train(mode)
         freeze_statistics(self.classifier, everywhere=self.strategy.frozen_statistics)
@@ -116,7 +116,7 @@ class TuningModule(LightningModule):
         by itself.)
 
         Raises:
-            Refused: with status ``diverged`` if the loss is not finite.
+            UserError: with status ``diverged`` if the loss is not finite.
         """
         self.zero_grad()
         keyed = np.random.SeedSequence([self.seed, self.global_step, distributed.here.rank])
@@ -182,10 +182,10 @@ class TuningModule(LightningModule):
         """Go on counting from there."""
         self.skipped = checkpoint.get("skipped", 0)
 
-    def _diverged(self, what: str) -> Refused:
+    def _diverged(self, what: str) -> UserError:
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         cause = f"the {what} is not finite at step {self.global_step} (lr {lr:.3g})"
-        return Refused(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
+        return UserError(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
 
     def on_validation_epoch_start(self) -> None:
         """Bring a head that follows the text tower up to date."""
@@ -212,7 +212,7 @@ class TuningModule(LightningModule):
         for name, found in self.outputs.items():
             if not torch.isfinite(found).all():
                 cause = f"the model gives {name} that are not finite on {self.split}"
-                raise Refused(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
+                raise UserError(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
         self.values = {f"{self.split}/{k}": v for k, v in self.measured().items()} | self._watched
         # For callbacks that monitor; the recorder writes the loggers, by epoch.
         self.log_dict(self.values, logger=False)
@@ -233,7 +233,7 @@ class TuningModule(LightningModule):
         }
 
 
-class ClassificationModule(TuningModule):
+class ClassificationModule(FineTuningModule):
     """Of a classifier of pictures: its outputs are logits (n, C) and labels (n,).
 
     ``measure`` is given a split's name and both.
@@ -253,7 +253,7 @@ class ClassificationModule(TuningModule):
         return self.measure(self.split, self.outputs["logits"], self.outputs["label"])
 
 
-class RetrievalModule(TuningModule):
+class RetrievalModule(FineTuningModule):
     """Of two towers that find pictures by text, and texts by picture.
 
     Its outputs are normalised features: ``image`` (n, D), and ``text`` (m, D) of every caption,

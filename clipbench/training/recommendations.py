@@ -92,7 +92,7 @@ def facts(
     )
 
 
-def outside(facts: Facts, recipe: Mapping[str, Any]) -> list[str]:
+def check_ranges(facts: Facts, recipe: Mapping[str, Any]) -> list[str]:
     """A warning of what lies outside the guide's range for a way of tuning a CLIP, if anything.
 
     A learning rate that the strategy's own file recommends is taken as it is, and so is the model's
@@ -126,7 +126,7 @@ def outside(facts: Facts, recipe: Mapping[str, Any]) -> list[str]:
     return [f"outside the OpenCLIP guide's range for {name}: {', '.join(found)}"]
 
 
-def sluggish(ema: float | str | None, steps: int) -> list[str]:
+def check_ema(ema: float | str | None, steps: int) -> list[str]:
     """A warning of an average that is still mostly the weights from before the training, if it is.
 
     Args:
@@ -142,7 +142,7 @@ def sluggish(ema: float | str | None, steps: int) -> list[str]:
     ]
 
 
-def late(strategy: Strategy, epochs: int) -> list[str]:
+def check_stages(strategy: Strategy, epochs: int) -> list[str]:
     """A warning of stages of unfreezing that would begin after the last epoch, if there are."""
     starts = [start for start, _ in getattr(strategy, "stages", [])]
     never = [str(start) for start in starts if start >= epochs]
@@ -156,8 +156,8 @@ def late(strategy: Strategy, epochs: int) -> list[str]:
 
 def warnings(facts: Facts, recipe: Mapping[str, Any], steps: int) -> list[str]:
     """What a run of some steps should be warned of, if anything."""
-    told = [*outside(facts, recipe), *sluggish(recipe["ema"], steps)]
-    return [*told, *late(facts.strategy, recipe["epochs"])]
+    told = [*check_ranges(facts, recipe), *check_ema(recipe["ema"], steps)]
+    return [*told, *check_stages(facts.strategy, recipe["epochs"])]
 
 
 Choice = tuple[Any, str]

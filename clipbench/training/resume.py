@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from clipbench.core import distributed, paths
 from clipbench.core.console import console, marked
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.locking import LOCK
 from clipbench.reporting.tensorboard import events
 from clipbench.results import identity as identity_module
@@ -30,7 +30,7 @@ _DATA = {"data": "sha256", "content": "content"}  # of an identity, in a record
 
 
 @dataclass(frozen=True)
-class Point:
+class ResumePoint:
     """Where in a run its state was kept.
 
     Attributes:
@@ -76,7 +76,7 @@ class Resume(Checkpoint):
         key: str,
         started: float,
         every_steps: int | None = None,
-        begin: Point | None = None,
+        begin: ResumePoint | None = None,
     ) -> None:
         self.folder, self.key, self.started = folder, key, started
         self.every_steps, self.begin = every_steps, begin
@@ -101,7 +101,7 @@ class Resume(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: Any) -> None:
         """To here; a loader's worker that a cluster has ended too is no fault of the run."""
         self.teardown(trainer, pl_module, "fit")
-        if self.signal is not None and not isinstance(exception, Refused):
+        if self.signal is not None and not isinstance(exception, UserError):
             raise self._interrupted(trainer, self.signal, "in the step after") from exception
 
     def _came(self, number: int, frame: Any) -> None:
@@ -128,10 +128,10 @@ class Resume(Checkpoint):
         if stop:
             raise self._interrupted(trainer, self.signal or signal.SIGTERM, "after")
 
-    def _interrupted(self, trainer: Trainer, number: int, when: str) -> Refused:
+    def _interrupted(self, trainer: Trainer, number: int, when: str) -> UserError:
         name, step = signal.Signals(number).name, trainer.global_step
         going = "there" if when == "after" else "where its state was last kept"
-        return Refused(
+        return UserError(
             f"{name} {when} step {step}; the same command goes on from {going}",
             status="interrupted",
             signal=number,
@@ -141,7 +141,7 @@ class Resume(Checkpoint):
         seconds = time.perf_counter() - self.started
         step, ended = trainer.global_step, trainer.should_stop
         shown = events.mark(self.folder, trainer.loggers) if distributed.here.first else None
-        point = Point(self.key, step, epoch, batch, ended, seconds, shown)
+        point = ResumePoint(self.key, step, epoch, batch, ended, seconds, shown)
         trainer.save_checkpoint(point.path(self.folder), storage_options=asdict(point))
         if distributed.here.first:
             for path in _newest_first(self.folder)[_KEPT:]:
@@ -158,7 +158,9 @@ def clear(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def begin(folder: Path, key: str, identity: Mapping[str, Any], asked: str | None) -> Point | None:
+def begin(
+    folder: Path, key: str, identity: Mapping[str, Any], asked: str | None
+) -> ResumePoint | None:
     """Where to go on, which an unfinished run has left here or elsewhere.
 
     Args:
@@ -168,7 +170,7 @@ def begin(folder: Path, key: str, identity: Mapping[str, Any], asked: str | None
         asked: ``ckpt.resume``: ``auto``, None, or a run's folder or file to go on from.
 
     Raises:
-        Refused: see :func:`bring`.
+        UserError: see :func:`bring`.
     """
     point, record = None, store.read(folder)
     if asked is not None and (record is None or record["status"] == "interrupted"):
@@ -194,7 +196,7 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def newest(folder: Path, key: str) -> Point | None:
+def newest(folder: Path, key: str) -> ResumePoint | None:
     """Where a run can go on; what is damaged, or another run's, is passed over and named.
 
     Args:
@@ -204,7 +206,7 @@ def newest(folder: Path, key: str) -> Point | None:
     paths = _newest_first(folder)
     for path in paths:
         try:
-            point = Point(**checkpoint_io.verified(path))
+            point = ResumePoint(**checkpoint_io.verified(path))
             if point.key != key:
                 raise checkpoint_io.Damaged(f"it is of another run, {point.key}")
             return point
@@ -219,7 +221,7 @@ def _say(text: str) -> None:
     marked("warning:", text)
 
 
-def bring(source: str, folder: Path, key: str, identity: Mapping[str, Any]) -> Point:
+def bring(source: str, folder: Path, key: str, identity: Mapping[str, Any]) -> ResumePoint:
     """Go on here with what a run left elsewhere: ``ckpt.resume=PATH``.
 
     Args:
@@ -229,25 +231,27 @@ def bring(source: str, folder: Path, key: str, identity: Mapping[str, Any]) -> P
         identity: likewise.
 
     Raises:
-        Refused: if there is nothing to go on from, or it is a run that differs in anything that can
-            change a result.
+        UserError: if there is nothing to go on from, or it is a run that differs in anything that
+            can change a result.
     """
     path = paths.expanded(source)
     run = path.parent.parent if path.is_file() else path
     found = [path] if path.is_file() else _newest_first(path)
     if not found:
-        raise Refused(f"ckpt.resume={source} has no checkpoints/resume-*.ckpt; use a run's folder")
+        raise UserError(
+            f"ckpt.resume={source} has no checkpoints/resume-*.ckpt; use a run's folder"
+        )
     keys = set()
     for checkpoint in found:
         try:
-            keys.add(Point(**checkpoint_io.verified(checkpoint)).key)
+            keys.add(ResumePoint(**checkpoint_io.verified(checkpoint)).key)
         except (checkpoint_io.Damaged, TypeError) as why:
             _say(f"{checkpoint} is passed over: {why}")
     if not keys:
-        raise Refused(f"ckpt.resume={source} has no checkpoint that is whole")
+        raise UserError(f"ckpt.resume={source} has no checkpoint that is whole")
     if keys != {key}:
         told = ", ".join(_differing(store.read(run) or {}, identity)) or f"its key is {min(keys)}"
-        raise Refused(
+        raise UserError(
             f"ckpt.resume={source} is another run: {told}; go on with the same values, or use "
             "model.pretrained= for its weights alone"
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from clipbench.core import distributed, environment
-from clipbench.core.errors import Damaged, Refused
+from clipbench.core.errors import Damaged, UserError
 from clipbench.core.jobs import Job, Outcome
 from clipbench.training.build import Training
 from clipbench.training.spec import Run
@@ -36,7 +36,7 @@ def execute(job: Job, tell: Callable[[Outcome], Any] = lambda _: None) -> Outcom
         Training(run)()
         run.close()
         return done
-    except Refused as refused:
+    except UserError as refused:
         status, error, details = refused.status, str(refused), refused.details
         number = refused.signal
         again = isinstance(refused, Damaged) and run is not None and run.distrust()
@@ -48,7 +48,7 @@ def execute(job: Job, tell: Callable[[Outcome], Any] = lambda _: None) -> Outcom
     if run is None or not run.record:
         return Outcome(status, error=error, details=details)
     run.record |= {"status": status, "error": error}
-    with contextlib.suppress(Refused):  # a disk that is full has the record as it was before
+    with contextlib.suppress(UserError):  # a disk that is full has the record as it was before
         run.write()
     run.close()
     ended = Outcome(status, key=run.key, folder=str(run.folder), error=error, details=details)

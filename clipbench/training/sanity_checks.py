@@ -9,7 +9,7 @@ from hydra.utils import get_class
 
 from clipbench.core.config import ranges
 from clipbench.core.devices import devices
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base import DataModule
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.models.base import Classifier, ImageTower, freeze_statistics
@@ -29,20 +29,20 @@ def config(root: Mapping[str, Any]) -> None:
     """Refuse numbers out of range and devices that are not there, before any data is looked at.
 
     Raises:
-        Refused: naming the key, its value and what to type.
+        UserError: naming the key, its value and what to type.
     """
     ranges.check(root)
     name = root["trainer"]["accelerator"]
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     there = {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}
     if name not in there:
-        raise Refused(f"trainer.accelerator={name}: is not known. Use one of {', '.join(there)}")
+        raise UserError(f"trainer.accelerator={name}: is not known. Use one of {', '.join(there)}")
     if not there[name]:
-        raise Refused(f"trainer.accelerator={name}: there is none here. Use trainer=auto or cpu")
+        raise UserError(f"trainer.accelerator={name}: there is none here. Use trainer=auto or cpu")
     wanted, count = devices(root["trainer"]), torch.cuda.device_count()
     if cuda and name in ("auto", "gpu", "cuda") and wanted > count:
         asked = root["trainer"]["devices"]
-        raise Refused(f"trainer.devices={asked}: there are {count} here. Use {count} or fewer")
+        raise UserError(f"trainer.devices={asked}: there are {count} here. Use {count} or fewer")
 
 
 def pairs(strategy: Strategy, batch_size: int, rows: int) -> None:
@@ -54,11 +54,11 @@ def pairs(strategy: Strategy, batch_size: int, rows: int) -> None:
         rows: of an epoch.
 
     Raises:
-        Refused: for one pair at a time, whose contrastive loss is 0 whatever the model says.
+        UserError: for one pair at a time, whose contrastive loss is 0 whatever the model says.
     """
     if strategy.trains and strategy.pairs and min(batch_size, rows) < 2:
         few = f"batch_size={batch_size}" if batch_size < 2 else "train has one image and caption"
-        raise Refused(
+        raise UserError(
             f"{few}: the loss compares pairs, and of one pair it is 0 whatever the model says. Use "
             "two or more"
         )
@@ -79,23 +79,23 @@ def captions(
         choices: the options typed, to be named.
 
     Raises:
-        Refused: for a strategy, a model or a kind of average that means nothing here.
+        UserError: for a strategy, a model or a kind of average that means nothing here.
     """
     if not isinstance(data, CaptionDataModule):
         return
     name, model = choices["dataset"], choices["model"]
     if not strategy.retrieves:
-        raise Refused(
+        raise UserError(
             f"{name} has captions and no classes, which strategy={choices['strategy']} needs; use "
             "strategy=contrastive (or image_only, text_only, lit, zero_shot)"
         )
     if not reads_text(config["model"]) and not isinstance(strategy, LiT):
-        raise Refused(
+        raise UserError(
             f"model={model} has no text tower to read the captions of {name} with; use "
             "strategy=lit, which gives it one, or a CLIP such as model=clip_vitb32"
         )
     if config["alphas"] is not None and config["merge"] == "fisher":
-        raise Refused(f"merge=fisher is of classes, and {name} has none; use merge=wise_ft")
+        raise UserError(f"merge=fisher is of classes, and {name} has none; use merge=wise_ft")
 
 
 Task = tuple[Sequence[str], Sequence[Sequence[str]]]  # classes, and the prompts of each
@@ -140,12 +140,12 @@ def warmup(schedule: Schedule, *, lr: float, epochs: int, allowed: bool) -> None
     was asked for, with no error: the cause of the source blog's flat curve.
 
     Raises:
-        Refused: unless ``allowed``.
+        UserError: unless ``allowed``.
     """
     if schedule.total < 1:
-        raise Refused(f"epochs={epochs} makes no training step; use epochs=1 or more")
+        raise UserError(f"epochs={epochs} makes no training step; use epochs=1 or more")
     if schedule.warmup >= schedule.total and not allowed:
-        raise Refused(
+        raise UserError(
             f"warm-up of {schedule.warmup} steps never ends in a run of {schedule.total} steps: "
             f"the learning rate would peak at {lr * schedule.peak:.2g}, {schedule.peak:.0%} of "
             f"lr={lr:g}; use warmup_steps=null warmup=0.1, or allow_unfinished_warmup=true"
@@ -167,7 +167,7 @@ def lone_picture(
         size: the batch's.
 
     Raises:
-        Refused: if it cannot train on as few as there would be.
+        UserError: if it cannot train on as few as there would be.
     """
     norms = torch.nn.modules.batchnorm._BatchNorm
     if fewest(size) != 1 or not any(isinstance(part, norms) for part in classifier.modules()):
@@ -186,7 +186,7 @@ def lone_picture(
         sizes = sorted(range(2, 2 * size + 2), key=lambda n: abs(n - size))
         near = next((n for n in sizes if fewest(n) > 1), None)
         use = f"batch_size={near}" if near else "strategy.frozen_statistics=true"
-        raise Refused(
+        raise UserError(
             f"batch_size={size} leaves a device one picture at a time, which the BatchNorm of "
             f"this model cannot train on; use {use}"
         ) from error
@@ -244,7 +244,7 @@ def zero_shot(
         A warning for the record, or None.
 
     Raises:
-        Refused: if accuracy is below half of the reference and the gate is on.
+        UserError: if accuracy is below half of the reference and the gate is on.
     """
     acc, chance = row["val/acc"], 1 / classes
     if reference is not None:
@@ -267,7 +267,7 @@ def zero_shot_retrieval(
         gate: False lets the run go on.
 
     Raises:
-        Refused: if recall is below half of the reference and the gate is on.
+        UserError: if recall is below half of the reference and the gate is on.
     """
     recall, chance = row["val/image_recall@5"], 5 / pictures
     if reference is not None:
@@ -287,5 +287,5 @@ def _far_below(what: str, value: float, reference: float, cause: str, gate: bool
     message = f"zero-shot {what} is {value:.1%} where {reference:.1%} is published: {cause}"
     message += ", or use gate=off"
     if gate:
-        raise Refused(message)
+        raise UserError(message)
     return message

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.strategies.param_groups import Group
 
 
@@ -17,13 +17,13 @@ def optimizer(
     AdamW without weight decay is Adam.
 
     Raises:
-        Refused: for another name.
+        UserError: for another name.
     """
     if name == "adamw":
         return torch.optim.AdamW(groups, betas=betas, eps=eps)
     if name == "sgd":
         return torch.optim.SGD(groups, momentum=momentum)
-    raise Refused(f"recipe.optimizer={name} is not known; use adamw or sgd")
+    raise UserError(f"recipe.optimizer={name} is not known; use adamw or sgd")
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ def plan(
         min_lr: where the learning rate ends.
 
     Raises:
-        Refused: for an end below 0 or above the peak, to which the learning rate would rise.
+        UserError: for an end below 0 or above the peak, to which the learning rate would rise.
     """
     # Without batches there is nothing to train, however many steps are asked for.
     total = epochs * batches if steps is None or not batches else steps
     warm = round(warmup * total) if warmup_steps is None else warmup_steps
     if batches and not 0 <= min_lr <= (lr or 0.0):
-        raise Refused(
+        raise UserError(
             f"recipe.min_lr={min_lr:g}: the learning rate falls to it from lr={lr or 0:g}. Use a "
             "number from 0 to lr."
         )

@@ -9,7 +9,7 @@ from pytorch_lightning import seed_everything
 from clipbench.core import environment, paths
 from clipbench.core.config.instantiate import build
 from clipbench.core.console import marked
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Outcome
 from clipbench.inference import saved_model
 from clipbench.loading.prompts import Prompts
@@ -20,7 +20,7 @@ from clipbench.strategies.base import Strategy, Task
 from clipbench.training import schedule
 from clipbench.training.artifacts import Finish
 from clipbench.training.build import tuning
-from clipbench.training.evaluation import Evaluation
+from clipbench.training.evaluation import Evaluator
 from clipbench.training.robustness import wise_ft
 from clipbench.training.trainer import trainer
 
@@ -33,19 +33,21 @@ def ingredients(sweep: Path) -> Runs:
     """The completed runs of a sweep, best on val first, if their weights can be averaged.
 
     Raises:
-        Refused: for fewer than two, or runs of different models, data or heads.
+        UserError: for fewer than two, or runs of different models, data or heads.
     """
     if not (sweep / "jobs.jsonl").is_file():
-        raise Refused(f"{sweep} is no sweep; give a folder of outputs/sweeps that has a jobs.jsonl")
+        raise UserError(
+            f"{sweep} is no sweep; give a folder of outputs/sweeps that has a jobs.jsonl"
+        )
     runs = [run for run in sweep_log.sweep_runs(sweep)[0] if run[1]["strategy"] != "soup"]
     if len(runs) < 2:
-        raise Refused(f"{sweep} has {len(runs)} completed runs; a soup is of two at least")
+        raise UserError(f"{sweep} has {len(runs)} completed runs; a soup is of two at least")
     first = _start(runs[0][1])
     for _, record in runs[1:]:
         for what, value in _start(record).items():
             if value != first[what]:
                 keys = f"{runs[0][1]['key']} and {record['key']}"
-                raise Refused(f"runs {keys} differ in {what}; sweep what does not change it")
+                raise UserError(f"runs {keys} differ in {what}; sweep what does not change it")
     metric = runs[0][1]["selection"]["metric"]
     return sorted(runs, key=lambda run: -intervals.goodness(metric, run[1]["final"][metric]))
 
@@ -63,7 +65,7 @@ def _start(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def evaluation(config: dict[str, Any], folder: Path) -> Evaluation:
+def evaluation(config: dict[str, Any], folder: Path) -> Evaluator:
     """The splits and the classifier of a run's config, with no weights of its own yet."""
     data = build(config["dataset"])
     data.prepare(config["seed"])
@@ -81,7 +83,7 @@ def evaluation(config: dict[str, Any], folder: Path) -> Evaluation:
     recipe = {**config["recipe"], **{k: v for k, v in config.items() if k in config["recipe"]}}
     never = schedule.Schedule(total=0, warmup=0)
     module = tuning(classifier, strategy, recipe, never, data)
-    return Evaluation(trainer(config, folder, []), module, data, data)
+    return Evaluator(trainer(config, folder, []), module, data, data)
 
 
 def cook(runs: Runs, kind: str, bn: str) -> Outcome:
@@ -122,23 +124,23 @@ def cook(runs: Runs, kind: str, bn: str) -> Outcome:
     return Outcome("completed", key=key, folder=str(folder))
 
 
-def _unchanged(evaluate: Evaluation, best: dict[str, Any]) -> dict[str, Any]:
+def _unchanged(evaluate: Evaluator, best: dict[str, Any]) -> dict[str, Any]:
     """Return the record of the data that a soup is evaluated on.
 
     Raises:
-        Refused: if its images are no longer those that the runs saw.
+        UserError: if its images are no longer those that the runs saw.
     """
     found = {**best["data"], **evaluate.data.record()}
     changed = [name for name in found if not identity.alike(found[name], best["data"][name])]
     if changed:
-        raise Refused(
+        raise UserError(
             f"the images or labels of {', '.join(changed)} have changed since the runs of this "
             "sweep were made. Run the sweep again, and its soup after it."
         )
     return found
 
 
-def _average(evaluate: Evaluation, runs: Runs, kind: str, bn: str) -> list[str]:
+def _average(evaluate: Evaluator, runs: Runs, kind: str, bn: str) -> list[str]:
     """Leave the soup in the module; returns the keys of what is in it."""
     classifier, metric = evaluate.module.classifier, runs[0][1]["selection"]["metric"]
 

@@ -12,7 +12,7 @@ from clipbench.core import distributed, environment
 from clipbench.core.config import overrides
 from clipbench.core.config.instantiate import build
 from clipbench.core.console import marked
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job, Outcome
 from clipbench.core.locking import Held, Lock
 from clipbench.datamodules.base_captions import CaptionDataModule
@@ -25,8 +25,8 @@ from clipbench.results.record import LOG
 from clipbench.strategies.base import Strategy
 from clipbench.training import recommendations, resume, sanity_checks, schedule
 from clipbench.training.robustness import wise_ft
-from clipbench.training.robustness.auxiliary_dataset import OtherTask
-from clipbench.training.robustness.replay import Mixed, rows
+from clipbench.training.robustness.auxiliary_dataset import AuxiliaryDataset
+from clipbench.training.robustness.replay import Replay, rows
 from clipbench.training.robustness.retention import Retention
 from clipbench.transforms.augment import Augment
 
@@ -59,9 +59,9 @@ class Run:
         values, self.reasons = recommendations.chosen(self.recipe, self.facts)
         self.recipe |= values
         self.config = {**self.config, **values}
-        self.mixed: Mixed | None = None
+        self.mixed: Replay | None = None
         if (mix := self.config["mix"]) is not None:
-            self.mixed = Mixed(mix, self.config["seed"], self.config["mix_weight"])
+            self.mixed = Replay(mix, self.config["seed"], self.config["mix_weight"])
         asked = ("epochs", "steps", "warmup", "warmup_steps", "lr", "min_lr")
         self.schedule = schedule.plan(
             batches=self._batches() if self.strategy.trains else 0,
@@ -81,7 +81,7 @@ class Run:
         names = (job.choices["model"], job.choices["strategy"], self.key)
         self.folder = job.outputs / "runs" / job.choices["dataset"] / "-".join(names)
         self.record: dict[str, Any] = {}
-        self.begin: resume.Point | None = None
+        self.begin: resume.ResumePoint | None = None
         self.lock: Lock | None = None
         self.leaks: list[str] = []
 
@@ -118,7 +118,7 @@ class Run:
         prompts: Prompts = build(self.config["prompts"])
         if prompts.use == "sampled" and not self.strategy.reads_captions:
             name = self.job.choices["strategy"]
-            raise Refused(f"strategy={name} reads no text in a step; use prompts.use=ensemble")
+            raise UserError(f"strategy={name} reads no text in a step; use prompts.use=ensemble")
         said = prompts.of(self.data.classes, self.data.templates, self.data.keys)
         if self.strategy.reads_captions:
             self.data.caption(said)
@@ -128,7 +128,7 @@ class Run:
         asked, known = self.config["monitor"], ["loss", *self.data.measured]
         name = self.data.metrics[0] if asked is None else asked.removeprefix("val/")
         if name not in known:
-            raise Refused(f"val has no monitor={asked}; use one of {', '.join(known)}")
+            raise UserError(f"val has no monitor={asked}; use one of {', '.join(known)}")
         return f"val/{name}"
 
     def _identity(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Run:
         )
 
     @property
-    def others(self) -> dict[str, OtherTask]:
+    def others(self) -> dict[str, AuxiliaryDataset]:
         """The other datasets of the run by what they are for."""
         others = {"retention": self.retention, "mix": self.mixed}
         return {name: other for name, other in others.items() if other is not None}
@@ -164,11 +164,11 @@ class Run:
         """Refuse what cannot give a right number, before any weights are looked for.
 
         Raises:
-            Refused: for no steps, a warm-up that never ends, mixed labels for a strategy that
+            UserError: for no steps, a warm-up that never ends, mixed labels for a strategy that
                 takes none, or a batch that the devices cannot share.
         """
         if self.augment.mixes and not self.strategy.soft_labels:
-            raise Refused(
+            raise UserError(
                 f"strategy={self.job.choices['strategy']} has no use for mixed labels: its loss is "
                 "of captions, or it sees no pictures while it trains; use augment.mixup=0 "
                 "augment.cutmix=0, or strategy=finetune"
@@ -185,7 +185,7 @@ class Run:
         for size in self.rows:
             if size % world:
                 near = " or ".join(str(n * world) for n in (size // world, size // world + 1) if n)
-                raise Refused(
+                raise UserError(
                     f"a batch of {size} does not divide among {world} devices; use one of {near}"
                 )
 
@@ -213,7 +213,7 @@ class Run:
     def _before(self) -> Outcome | None:
         """Return how an earlier command has ended this very run, if that is to stay."""
         if (retry := self.config["retry"]) not in reuse.RETRY:
-            raise Refused(f"retry={retry}: is not one of failed, versions. Use one, or null.")
+            raise UserError(f"retry={retry}: is not one of failed, versions. Use one, or null.")
         record = store.read(self.folder) or {}
         status, error = record.get("status", ""), record.get("error")
         ended = Outcome(status, key=self.key, folder=str(self.folder), error=error, before=True)
@@ -228,7 +228,7 @@ class Run:
         Only the first rank writes.
 
         Raises:
-            Refused: for a place to go on from that is none, or another run's.
+            UserError: for a place to go on from that is none, or another run's.
         """
         asked, before = self.config["ckpt"]["resume"], store.read(self.folder) or {}
         self.begin = distributed.from_first(

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from clipbench.core import spreadsheet
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base import DataModule
 from clipbench.loading.split import Split
 from clipbench.metrics import confusion
@@ -89,7 +89,7 @@ def _mistakes(folder: Path, name: str, split: Split, classes: Mapping[int, str])
     for row in wrong.head(MISTAKES).to_dict("records"):
         try:
             pictures.append(split.picture(place[row["id"]]))
-        except Refused:  # gone since it was read
+        except UserError:  # gone since it was read
             continue
         taken = classes.get(row["prediction"], str(row["prediction"]))
         lines.append((classes[row["label"]], f"as {taken}", f"{row['probability']:.0%} sure"))

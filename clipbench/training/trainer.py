@@ -15,7 +15,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from clipbench.core import distributed, environment
 from clipbench.core.config.instantiate import build
 from clipbench.core.console import console
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.training.checkpoint_io import AtomicCheckpointIO
 
 
@@ -86,5 +86,5 @@ def _logger(name: str, node: Mapping[str, Any], folder: Path) -> Logger:
         if cause is None:
             raise
         fix = f"pip install 'clipbench[{name}]', or leave logger={name} out"
-        raise Refused(f"{name} is not installed here; {fix}") from None
+        raise UserError(f"{name} is not installed here; {fix}") from None
     return built

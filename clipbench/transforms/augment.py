@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.transforms.randaugment import RandAugment
 
 
@@ -25,7 +25,7 @@ class Augment:
         mixup_probability: that a batch is mixed; with both, either is as likely.
 
     Raises:
-        Refused: for a value out of range, or a policy that timm does not know.
+        UserError: for a value out of range, or a policy that timm does not know.
     """
 
     scale: tuple[float, float] | None = None
@@ -41,10 +41,12 @@ class Augment:
     def __post_init__(self) -> None:
         for name in ("hflip", "erasing", "mixup_probability"):
             if not 0 <= getattr(self, name) <= 1:
-                raise Refused(f"augment.{name}={getattr(self, name)} is no probability; use 0 to 1")
+                raise UserError(
+                    f"augment.{name}={getattr(self, name)} is no probability; use 0 to 1"
+                )
         for name in ("color_jitter", "mixup", "cutmix"):
             if getattr(self, name) < 0:
-                raise Refused(f"augment.{name}={getattr(self, name)} is negative; 0 turns it off")
+                raise UserError(f"augment.{name}={getattr(self, name)} is negative; 0 turns it off")
         if self.randaugment:
             RandAugment(self.randaugment)
 

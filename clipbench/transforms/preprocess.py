@@ -11,7 +11,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import ColorJitter
 from torchvision.transforms.v2 import functional as F
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.transforms import resize
 from clipbench.transforms.augment import Augment
 from clipbench.transforms.randaugment import Erasing, RandAugment
@@ -57,10 +57,10 @@ class Preprocess:
         ``open_clip.image_transform(resize_mode=...)``.
 
         Raises:
-            Refused: for a mode other than ``crop``, ``squash`` and ``pad``.
+            UserError: for a mode other than ``crop``, ``squash`` and ``pad``.
         """
         if mode is not None and mode not in MODES:
-            raise Refused(f"dataset.resize_mode={mode} is not known; use crop, squash or pad")
+            raise UserError(f"dataset.resize_mode={mode} is not known; use crop, squash or pad")
         if mode is None or MODES[mode] == self.resize_mode:
             return self
         return replace(self, resize=self.size, resize_mode=MODES[mode])
@@ -74,13 +74,13 @@ class Preprocess:
         """From what :meth:`to_json` wrote.
 
         Raises:
-            Refused: for any other text.
+            UserError: for any other text.
         """
         try:
             told = json.loads(text)
             return Preprocess(**{**told, "mean": tuple(told["mean"]), "std": tuple(told["std"])})
         except (ValueError, TypeError, KeyError) as unknown:
-            raise Refused(f"a weight file's preprocessing is not ours ({unknown})") from None
+            raise UserError(f"a weight file's preprocessing is not ours ({unknown})") from None
 
 
 def _rgb(picture: Picture) -> Picture:

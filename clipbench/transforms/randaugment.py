@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 Change = Callable[[Tensor], Tensor]
 
@@ -54,7 +54,7 @@ class RandAugment:
         interpolation: ``bicubic`` or ``bilinear``.
 
     Raises:
-        Refused: for a name that timm does not know.
+        UserError: for a name that timm does not know.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class RandAugment:
         try:
             self._policy: Any = rand_augment_transform(name, told)
         except (AssertionError, ValueError):
-            raise Refused(
+            raise UserError(
                 f"augment.randaugment={name} is no policy of timm's; use rand-m9-mstd0.5-inc1"
             ) from None
         for op in self._policy.ops:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from clipbench.loading.dataset import Pictures
+from clipbench.loading.dataset import ImageDataset
 from clipbench.loading.split import Split
 from clipbench.transforms.preprocess import Preprocess, eval_transform
 
@@ -56,8 +56,8 @@ def variants(paths):
     theirs = open_clip.image_transform(224, is_train=False, mean=MEAN, std=STD)
     split = Split([p.name for p in paths], np.zeros(len(paths), np.int64), paths, len(paths))
     view = eval_transform(PREPROCESS)
-    quick, exact = Pictures(split, view), Pictures(split, view, decoder="pillow")
-    cached = Pictures(split, view, cache_gb=1.0)
+    quick, exact = ImageDataset(split, view), ImageDataset(split, view, decoder="pillow")
+    cached = ImageDataset(split, view, cache_gb=1.0)
     return {
         "open_clip (Pillow)": lambda i: theirs(Image.open(paths[i])),
         "cold, pillow": lambda i: exact[i]["image"],

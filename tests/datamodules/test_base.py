@@ -7,7 +7,7 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.loading.samplers import KeyedSampler
 from clipbench.loading.split import Split, carve, few_shot
@@ -55,7 +55,7 @@ def test_a_picture_absent_from_train_or_val_stops_the_run(splits, name):
     lost = [splits[name].pictures[i] for i in (1, 5)]
     for path in lost:
         path.unlink()
-    with pytest.raises(Refused, match=f"2 of the 12 pictures of {name}") as refusal:
+    with pytest.raises(UserError, match=f"2 of the 12 pictures of {name}") as refusal:
         Garden(splits).prepare(0)
     assert refusal.value.details == [f"{path}: not there" for path in lost]
 
@@ -76,7 +76,7 @@ def test_a_picture_absent_from_test_is_one_warning(splits):
 def test_an_evaluation_split_with_nothing_on_disk_is_refused(splits):
     for path in splits["test_ood"].pictures:
         path.unlink()
-    with pytest.raises(Refused, match="12 of the 12 pictures of test_ood"):
+    with pytest.raises(UserError, match="12 of the 12 pictures of test_ood"):
         Garden(splits).prepare(0)
 
 
@@ -95,7 +95,7 @@ def test_all_bad_pictures_are_listed_before_the_first_step(splits):
     broken[0].write_bytes(broken[0].read_bytes()[:-1])
     broken[1].write_bytes(b"")
     data = garden(splits)
-    with pytest.raises(Refused, match="2 of 48 pictures cannot be read") as refusal:
+    with pytest.raises(UserError, match="2 of 48 pictures cannot be read") as refusal:
         data.check()
     first, second = refusal.value.details
     assert first.startswith(f"{broken[0]}: cut off: the PNG end chunk is missing")
@@ -118,7 +118,7 @@ def test_a_picture_lost_amid_training_is_named(splits, workers):
     said = ""
     try:
         list(data.eval_dataloader("val"))
-    except Refused as refusal:
+    except UserError as refusal:
         said = str(refusal)
         # The frames of torch's reraise() hold the loader in a cycle, whose collection would wait
         # 5 s for each worker.
@@ -128,7 +128,7 @@ def test_a_picture_lost_amid_training_is_named(splits, workers):
 
 
 def test_a_refusal_crosses_a_process_whole():
-    refusal = pickle.loads(pickle.dumps(Refused("cause; fix", ["a: b"], "diverged")))
+    refusal = pickle.loads(pickle.dumps(UserError("cause; fix", ["a: b"], "diverged")))
     assert (str(refusal), refusal.details, refusal.status) == ("cause; fix", ["a: b"], "diverged")
 
 
@@ -138,7 +138,7 @@ def test_a_refusal_crosses_a_process_whole():
 @pytest.mark.parametrize("label", [-100, 3])
 def test_a_label_without_a_class_is_refused(splits, label):
     splits["val"].labels[2] = label
-    with pytest.raises(Refused, match=r"1 labels of val are outside 0\.\.2") as refusal:
+    with pytest.raises(UserError, match=r"1 labels of val are outside 0\.\.2") as refusal:
         garden(splits).check()
     assert refusal.value.details == [f"{splits['val'].ids[2]}: label {label}"]
 
@@ -146,7 +146,7 @@ def test_a_label_without_a_class_is_refused(splits, label):
 def test_a_picture_in_train_and_test_is_refused(splits):
     both = splits["train"].ids[0]
     splits["test"] = replace(splits["test"], ids=[both, *splits["test"].ids[1:]])
-    with pytest.raises(Refused, match="train and test share 1 pictures") as refusal:
+    with pytest.raises(UserError, match="train and test share 1 pictures") as refusal:
         garden(splits).check()
     assert refusal.value.details == [both]
 
@@ -158,7 +158,7 @@ def test_shifts_may_show_the_scenes_of_test(splits):
 
 def test_an_empty_split_is_refused(splits):
     splits["val"] = splits["val"].take(np.arange(0))
-    with pytest.raises(Refused, match="val is empty"):
+    with pytest.raises(UserError, match="val is empty"):
         garden(splits).check()
 
 
@@ -183,7 +183,7 @@ def test_a_class_that_is_never_trained_is_a_warning(splits):
 def test_names_that_make_no_prompts_are_refused(splits, attribute, value, message):
     data = garden(splits)
     setattr(data, attribute, value)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         data.check()
 
 
@@ -219,7 +219,7 @@ def test_more_shots_add_to_fewer():
     assert [len(ids) for ids in chosen] == [4, 8, 20, 80]
     assert chosen[0] < chosen[1] < chosen[2] < chosen[3]
     assert set(few_shot(split, 5, seed=4).ids) != chosen[2]
-    with pytest.raises(Refused, match="shots=0"):
+    with pytest.raises(UserError, match="shots=0"):
         few_shot(split, 0, seed=3)
 
 

@@ -8,7 +8,7 @@ import open_clip
 import pandas as pd
 import pytest
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.captions import CaptionsDataModule, too_long
 from tests.datamodules.folders import draw
 
@@ -148,10 +148,12 @@ def test_columns_that_are_named(tmp_path):
     file = table(tmp_path / "my.csv", rows, ("German", "photo", "image", "caption"))
     data = prepared(file, path_key="photo", caption_key="German")
     assert read(data) == sorted(ROWS)
-    with pytest.raises(Refused, match=r"caption_key=german is no column .* did you mean German\?"):
+    with pytest.raises(
+        UserError, match=r"caption_key=german is no column .* did you mean German\?"
+    ):
         prepared(file, path_key="photo", caption_key="german")
     with pytest.raises(
-        Refused, match=r"dataset\.path_key=x is no column .* there are German, photo"
+        UserError, match=r"dataset\.path_key=x is no column .* there are German, photo"
     ):
         prepared(file, path_key="x")
 
@@ -167,7 +169,7 @@ def test_columns_that_are_named(tmp_path):
 )
 def test_columns_that_are_not_clear(tmp_path, header, message):
     file = table(tmp_path / "my.csv", [("a.jpg", "b", "c")[: len(header)]], header)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         prepared(file)
 
 
@@ -177,7 +179,7 @@ def test_a_file_without_a_header(tmp_path):
         data = prepared(table(tmp_path / "my.csv", rows, None))
         assert read(data) == sorted(ROWS)
         assert any("has no header" in warning for warning in data.warnings)
-    with pytest.raises(Refused, match="has no header"):
+    with pytest.raises(UserError, match="has no header"):
         prepared(table(tmp_path / "three.csv", [(*row, "x") for row in ROWS], None))
 
 
@@ -195,7 +197,7 @@ def test_paths_however_they_are_written(tmp_path):
     data = prepared(file, root=tmp_path)
     data.check()
     assert read(data) == sorted([(name, "a thing") for name in NAMES[:6]] * 2)
-    with pytest.raises(Refused, match="not on disk"):
+    with pytest.raises(UserError, match="not on disk"):
         prepared(file)
 
 
@@ -214,7 +216,7 @@ def test_an_old_encoding_is_read_and_told(tmp_path):
 @pytest.mark.parametrize("content", [b"", b" \n\n", b"\xff\xfe", b"\xef\xbb\xbf"])
 def test_an_empty_file(tmp_path, content):
     (tmp_path / "my.csv").write_bytes(content)
-    with pytest.raises(Refused, match="is empty; give it a row"):
+    with pytest.raises(UserError, match="is empty; give it a row"):
         prepared(tmp_path / "my.csv")
 
 
@@ -229,7 +231,7 @@ def test_an_empty_file(tmp_path, content):
 )
 def test_what_is_no_text(tmp_path, content):
     (tmp_path / "my.csv").write_bytes(content)
-    with pytest.raises(Refused, match="is no text"):
+    with pytest.raises(UserError, match="is no text"):
         prepared(tmp_path / "my.csv")
 
 
@@ -252,7 +254,7 @@ def test_faulty_rows_are_listed_by_line_and_none_is_left_out(tmp_path):
     )
     (tmp_path / "my.csv").write_text(text)
     with pytest.raises(
-        Refused, match=r"9 rows of .*my\.csv are faulty, first my\.csv:8"
+        UserError, match=r"9 rows of .*my\.csv are faulty, first my\.csv:8"
     ) as refusal:
         prepared(tmp_path / "my.csv")
     assert refusal.value.details == [
@@ -274,7 +276,7 @@ def test_faulty_json_lines(tmp_path):
     text += '{"image": "pictures/1.jpg"}\n{"image": "pictures/2.jpg", "caption": []}\n'
     text += '{"image": 7, "caption": "c"}\n{"image": "pictures/3.jpg", "caption": 3}\n'
     (tmp_path / "my.jsonl").write_text(text)
-    with pytest.raises(Refused, match="6 rows") as refusal:
+    with pytest.raises(UserError, match="6 rows") as refusal:
         prepared(tmp_path / "my.jsonl")
     found = [detail.split(":")[1] for detail in refusal.value.details]
     assert sorted(found) == ["2", "3", "4", "5", "6", "7"]
@@ -284,14 +286,14 @@ def test_quotes_that_do_not_close(tmp_path):
     pictures(tmp_path)
     rows = [f'{name}{{}}"he" said {i}\n' for i, name in enumerate(NAMES)]
     (tmp_path / "my.csv").write_text("image,caption\n" + "".join(rows).format(*[","] * 12))
-    with pytest.raises(Refused, match=r"my\.csv:2: .*close the quotes"):
+    with pytest.raises(UserError, match=r"my\.csv:2: .*close the quotes"):
         prepared(tmp_path / "my.csv")
     (tmp_path / "my.tsv").write_text("image\tcaption\n" + "".join(rows).format(*["\t"] * 12))
     data = prepared(tmp_path / "my.tsv")
     assert read(data) == sorted((name, f'"he" said {i}') for i, name in enumerate(NAMES))
     assert "quotes that do not close" in data.warnings[0]
     (tmp_path / "open.csv").write_text('image,caption\npictures/0.jpg,"a\npictures/1.jpg,b\n')
-    with pytest.raises(Refused, match=r"open\.csv:2: unexpected end of data; close the quotes"):
+    with pytest.raises(UserError, match=r"open\.csv:2: unexpected end of data; close the quotes"):
         prepared(tmp_path / "open.csv")
 
 
@@ -339,22 +341,22 @@ def test_one_caption_for_most_images_is_told(tmp_path):
 @pytest.mark.parametrize("name", ["my.json", "my.parquet", "captions", "my.csv.gz"])
 def test_what_kind_of_file_it_is(tmp_path, name):
     (tmp_path / name).write_text("{}")
-    with pytest.raises(Refused, match=r"is none of \.csv \.tsv"):
+    with pytest.raises(UserError, match=r"is none of \.csv \.tsv"):
         prepared(tmp_path / name)
 
 
 def test_what_is_not_given(tmp_path):
-    with pytest.raises(Refused, match=r"dataset\.file is not set"):
+    with pytest.raises(UserError, match=r"dataset\.file is not set"):
         CaptionsDataModule()
-    with pytest.raises(Refused, match="No such file"):
+    with pytest.raises(UserError, match="No such file"):
         prepared(tmp_path / "my.csv")
     pictures(tmp_path)
     file = table(tmp_path / "my.csv", ROWS)
-    with pytest.raises(Refused, match=r"dataset\.test_fraction=1 is not between"):
+    with pytest.raises(UserError, match=r"dataset\.test_fraction=1 is not between"):
         prepared(file, test_fraction=1)
-    with pytest.raises(Refused, match="too few pictures"):
+    with pytest.raises(UserError, match="too few pictures"):
         prepared(table(tmp_path / "two.csv", ROWS[:2]))
-    with pytest.raises(Refused, match="has no rows"):
+    with pytest.raises(UserError, match="has no rows"):
         prepared(table(tmp_path / "none.csv", []))
 
 
@@ -383,7 +385,7 @@ def test_excels_first_line_says_what_divides_cells(tmp_path):
     whole = file.read_text()
     file.write_text(whole + "just one cell\n")
     line = len(whole.split("\n"))
-    with pytest.raises(Refused, match=rf"c\.csv:{line}: 1 cells, not 2"):
+    with pytest.raises(UserError, match=rf"c\.csv:{line}: 1 cells, not 2"):
         prepared(file)
 
 
@@ -399,7 +401,7 @@ def test_the_index_column_of_a_data_frame_is_no_split(tmp_path):
 @pytest.mark.parametrize("number", [1, 2])
 def test_too_few_images_to_divide(tmp_path, number):
     pictures(tmp_path)
-    with pytest.raises(Refused, match="too few pictures to share"):
+    with pytest.raises(UserError, match="too few pictures to share"):
         prepared(table(tmp_path / "c.csv", [(name, "a cat") for name in NAMES[:number]]))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import CocoCaptions
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.coco import COCODataModule
 from tests.datamodules.folders import draw
 
@@ -131,7 +131,7 @@ def test_a_picture_that_is_nowhere(tmp_path):
     karpathy(tmp_path)
     for i in (724, 632):
         (tmp_path / "val2017" / f"{i:012d}.jpg").unlink()
-    with pytest.raises(Refused, match="1 of the 1 pictures of val are not on disk"):
+    with pytest.raises(UserError, match="1 of the 1 pictures of val are not on disk"):
         COCODataModule(root=tmp_path).prepare(0)
     draw(tmp_path / "val2017" / f"{632:012d}.jpg")
     data = COCODataModule(root=tmp_path)
@@ -148,7 +148,7 @@ def test_a_picture_that_is_nowhere(tmp_path):
     ],
 )
 def test_what_there_is_not(tmp_path, keys, message):
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         COCODataModule(root=tmp_path, **keys)
 
 
@@ -159,7 +159,7 @@ def test_annotations_that_lack_a_part(tmp_path, broken):
     path.write_text(
         json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != broken})
     )
-    with pytest.raises(Refused, match="not of COCO's form"):
+    with pytest.raises(UserError, match="not of COCO's form"):
         COCODataModule(root=tmp_path, scheme="official").prepare(0)
 
 
@@ -169,10 +169,10 @@ def test_captions_of_a_picture_that_is_not_listed_and_a_picture_without(tmp_path
     told = json.loads(path.read_text())
     lost = {**told, "annotations": [n for n in told["annotations"] if n["image_id"] != 632]}
     path.write_text(json.dumps(lost))
-    with pytest.raises(Refused, match=r"first 000000000632\.jpg: has no caption"):
+    with pytest.raises(UserError, match=r"first 000000000632\.jpg: has no caption"):
         COCODataModule(root=tmp_path, scheme="official").prepare(0)
     path.write_text(json.dumps({**told, "images": told["images"][1:]}))
-    with pytest.raises(Refused, match="not of COCO's form"):
+    with pytest.raises(UserError, match="not of COCO's form"):
         COCODataModule(root=tmp_path, scheme="official").prepare(0)
 
 

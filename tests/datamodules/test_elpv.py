@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.elpv import ELPVDataModule
 from tests.datamodules.folders import draw
 
@@ -50,14 +50,14 @@ def test_every_group_gives_its_share_whatever_the_threshold(root):
 
 def test_a_missing_package_names_the_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(Refused, match=r"pip install 'clipbench\[elpv\]'"):
+    with pytest.raises(UserError, match=r"pip install 'clipbench\[elpv\]'"):
         ELPVDataModule().prepare(0)
 
 
 @pytest.mark.parametrize("text", ["images/cell0001.png mono\n", "a b c\n"])
 def test_a_damaged_table_is_refused(root, text):
     (root / "labels.csv").write_text(text)
-    with pytest.raises(Refused, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         ELPVDataModule(root=root).prepare(0)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.datasets import FGVCAircraft
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.fgvc_aircraft import CLASSES, FGVCAircraftDataModule
 from tests.datamodules import official
 
@@ -88,7 +88,7 @@ def test_clips_templates_and_metrics():
 
 
 def test_an_unknown_level_is_refused():
-    with pytest.raises(Refused, match="there are variant, family, manufacturer"):
+    with pytest.raises(UserError, match="there are variant, family, manufacturer"):
         FGVCAircraftDataModule(root=".", level="engine")
 
 
@@ -98,7 +98,7 @@ def test_lists_that_disagree_are_refused(tmp_path):
     number, _, family = path.read_text().splitlines()[0].partition(" ")
     other = "Family 01" if family != "Family 01" else "Family 02"
     path.write_text(path.read_text().replace(f"{number} {family}\n", f"{number} {other}\n"))
-    with pytest.raises(Refused, match=r"lists of variant and family .* disagree"):
+    with pytest.raises(UserError, match=r"lists of variant and family .* disagree"):
         FGVCAircraftDataModule(root=tmp_path).prepare(0)
 
 
@@ -106,5 +106,5 @@ def test_another_release_is_refused(tmp_path):
     official.aircraft(tmp_path, pictures=False)
     path = tmp_path / "fgvc-aircraft-2013b" / "data" / "families.txt"
     path.write_text(path.read_text() + "Family 70\n")
-    with pytest.raises(Refused, match="lists 71 classes of family, not 70"):
+    with pytest.raises(UserError, match="lists 71 classes of family, not 70"):
         FGVCAircraftDataModule(root=tmp_path).prepare(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import Flickr30k
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules import flickr
 from clipbench.datamodules.flickr import Flickr8kDataModule, Flickr30kDataModule
 from tests.datamodules.folders import draw
@@ -110,7 +110,7 @@ def test_a_picture_that_lost_its_captions_is_not_left_out(tmp_path):
     official_8k(tmp_path)
     token = tmp_path / "Flickr8k_text" / "Flickr8k.token.txt"
     token.write_text("".join(line for line in token_lines() if not line.startswith("22.jpg")))
-    with pytest.raises(Refused, match="1 names of the lists are wrong") as refusal:
+    with pytest.raises(UserError, match="1 names of the lists are wrong") as refusal:
         Flickr8kDataModule(root=tmp_path, scheme="official").prepare(0)
     path = tmp_path / "Flickr8k_text" / "Flickr_8k.trainImages.txt"
     assert refusal.value.details == [f"{path}:3: 22.jpg has a picture but no caption"]
@@ -120,7 +120,7 @@ def test_a_name_on_two_lists(tmp_path):
     official_8k(tmp_path)
     with (tmp_path / "Flickr8k_text" / "Flickr_8k.testImages.txt").open("a") as more:
         more.write("30.jpg\n")
-    with pytest.raises(Refused, match="names of the lists are wrong") as refusal:
+    with pytest.raises(UserError, match="names of the lists are wrong") as refusal:
         Flickr8kDataModule(root=tmp_path, scheme="official").prepare(0)
     assert "testImages.txt:3: 30.jpg is in train already" in refusal.value.details[0]
 
@@ -132,7 +132,7 @@ def test_a_damaged_line_of_captions(tmp_path, broken):
     official_8k(tmp_path)
     token = tmp_path / "Flickr8k_text" / "Flickr8k.token.txt"
     token.write_text(token.read_text() + broken)
-    with pytest.raises(Refused, match=r"1 wrong entries, first .*token\.txt:31: "):
+    with pytest.raises(UserError, match=r"1 wrong entries, first .*token\.txt:31: "):
         Flickr8kDataModule(root=tmp_path, scheme="official").prepare(0)
 
 
@@ -200,7 +200,7 @@ def test_a_header_that_is_missing_costs_no_caption(tmp_path):
 def test_a_damaged_karpathy_json(tmp_path, text, message):
     photos(tmp_path / "Images")
     (tmp_path / "dataset_flickr8k.json").write_text(text, encoding="latin-1")
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         Flickr8kDataModule(root=tmp_path).prepare(0)
 
 
@@ -209,16 +209,18 @@ def test_a_picture_that_stands_twice_in_karpathys_json(tmp_path):
     told = json.loads(karpathy(tmp_path, "flickr8k").read_text())
     told["images"].append({**told["images"][0], "split": "test"})
     (tmp_path / "dataset_flickr8k.json").write_text(json.dumps(told))
-    with pytest.raises(Refused, match=r"30\.jpg: stands twice"):
+    with pytest.raises(UserError, match=r"30\.jpg: stands twice"):
         Flickr8kDataModule(root=tmp_path).prepare(0)
 
 
 def test_what_is_not_there_says_how_to_bring_it(tmp_path):
-    with pytest.raises(Refused, match=r"forms\.illinois\.edu/sec/229675"):
+    with pytest.raises(UserError, match=r"forms\.illinois\.edu/sec/229675"):
         Flickr30kDataModule(root=tmp_path).prepare(0)
-    with pytest.raises(Refused, match=r"dataset_flickr8k\.json is not in .*clipbench\.data fetch"):
+    with pytest.raises(
+        UserError, match=r"dataset_flickr8k\.json is not in .*clipbench\.data fetch"
+    ):
         Flickr8kDataModule(root=tmp_path).read_splits()
-    with pytest.raises(Refused, match=r"no dataset\.scheme=coop; there are karpathy, official"):
+    with pytest.raises(UserError, match=r"no dataset\.scheme=coop; there are karpathy, official"):
         Flickr8kDataModule(root=tmp_path, scheme="coop")
 
 

@@ -12,7 +12,7 @@ from torchvision.datasets import Flowers102
 from torchvision.datasets.utils import calculate_md5
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.datamodules.flowers102 import Flowers102DataModule
 from clipbench.loading.download import http
@@ -65,7 +65,7 @@ def test_names_are_clips_in_label_order(root):
 def test_other_metadata_than_the_official_is_refused(root, monkeypatch):
     known(monkeypatch, "http://127.0.0.1:9", home=root / "flowers-102")
     (root / "flowers-102" / "setid.mat").write_bytes(b"another split")
-    with pytest.raises(Refused, match=r"setid\.mat is not the official file, 13 bytes"):
+    with pytest.raises(UserError, match=r"setid\.mat is not the official file, 13 bytes"):
         Flowers102DataModule(root=root).prepare(0)
 
 
@@ -89,7 +89,7 @@ def test_addresses_and_sums_are_torchvisions():
 def test_no_network_names_files_address_and_folder(tmp_path, monkeypatch):
     known(monkeypatch, "http://127.0.0.1:9/flowers")
     started = time.monotonic()
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UserError) as refusal:
         Flowers102DataModule(root=tmp_path).prepare(0)
     assert time.monotonic() - started < 5
     wanted = "102flowers.tgz imagelabels.mat setid.mat http://127.0.0.1:9/flowers/ dataset.root"
@@ -132,7 +132,7 @@ def test_an_absent_dataset_is_downloaded(oxford, root, tmp_path):
 def test_a_download_that_is_cut_off_is_refused_and_gone_on_with(oxford, tmp_path):
     data = Flowers102DataModule(root=tmp_path / "fresh")
     oxford.cut, oxford.ranges = 1000, False
-    with pytest.raises(Refused, match=r"cannot be fetched \(cut off at 1,000 of"):
+    with pytest.raises(UserError, match=r"cannot be fetched \(cut off at 1,000 of"):
         data.prepare(0)
     assert not (tmp_path / "fresh" / "flowers-102" / "jpg").exists()
     oxford.cut, oxford.ranges = None, True

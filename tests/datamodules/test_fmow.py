@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules import fmow
 from clipbench.datamodules.fmow import FMoWDataModule
 from clipbench.loading.prompts import fill
@@ -177,7 +177,7 @@ def test_names_with_spaces(tmp_path):
 def test_a_damaged_folder_says_what_is_wrong(tmp_path, spoil, message):
     root = folder(tmp_path, rows(20))
     spoil(root)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         FMoWDataModule(root=root).prepare(0)
 
 
@@ -190,13 +190,13 @@ def test_a_wrong_row_is_named(tmp_path, column, value, reason):
     table["split"] = "train"
     table.loc[7, column] = value
     root = folder(tmp_path, table)
-    with pytest.raises(Refused, match="1 rows of") as refusal:
+    with pytest.raises(UserError, match="1 rows of") as refusal:
         FMoWDataModule(root=root).prepare(0)
     assert refusal.value.details == [f"{root / 'rgb_metadata.csv'}:9: {value} {reason}"]
 
 
 def test_no_folder_says_how_to_get_it(tmp_path):
-    with pytest.raises(Refused, match=re.escape("wilds.get_dataset('fmow'")):
+    with pytest.raises(UserError, match=re.escape("wilds.get_dataset('fmow'")):
         FMoWDataModule(root=tmp_path / "fmow_v1.1").prepare(0)
 
 

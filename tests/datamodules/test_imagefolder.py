@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
 from tests.datamodules.folders import class_folders, draw
 
@@ -82,7 +82,7 @@ def test_a_class_folder_that_val_lacks_names_or_leaves_empty(tmp_path):
     (tmp_path / "val" / "dog").rename(tmp_path / "val" / "dogs")
     for path in (tmp_path / "test" / "owl").iterdir():
         path.unlink()
-    with pytest.raises(Refused, match="3 class folders are wrong, first val/dogs") as refusal:
+    with pytest.raises(UserError, match="3 class folders are wrong, first val/dogs") as refusal:
         prepared(tmp_path)
     assert refusal.value.details == [
         "val/dogs: train has no class folder of that name; did you mean dog?",
@@ -94,7 +94,7 @@ def test_a_class_folder_that_val_lacks_names_or_leaves_empty(tmp_path):
 def test_of_many_wrong_names_the_first_few_get_a_hint(tmp_path):
     for split, word in (("train", "class"), ("val", "klass"), ("test", "class")):
         class_folders(tmp_path / split, [f"{word}{i:03d}" for i in range(40)], 1)
-    with pytest.raises(Refused, match="80 class folders are wrong") as refusal:
+    with pytest.raises(UserError, match="80 class folders are wrong") as refusal:
         prepared(tmp_path)
     assert [line for line in refusal.value.details if "did you mean" in line] == [
         f"val/klass{i:03d}: train has no class folder of that name; did you mean class{i:03d}?"
@@ -106,7 +106,7 @@ def test_an_empty_class_folder_of_train(tmp_path):
     class_folders(tmp_path, CLASSES, 5)
     (tmp_path / "zebra").mkdir()
     (tmp_path / "zebra" / "notes.txt").write_text("to come")
-    with pytest.raises(Refused, match="zebra: no picture"):
+    with pytest.raises(UserError, match="zebra: no picture"):
         prepared(tmp_path)
 
 
@@ -114,7 +114,7 @@ def test_an_empty_class_folder_of_train(tmp_path):
 def test_too_few_pictures_to_share(tmp_path, each):
     class_folders(tmp_path, CLASSES, 10)
     class_folders(tmp_path, ["yak"], each)
-    with pytest.raises(Refused, match="class yak has too few pictures"):
+    with pytest.raises(UserError, match="class yak has too few pictures"):
         prepared(tmp_path)
 
 
@@ -157,12 +157,12 @@ def test_links_are_followed_but_not_round_in_circles(tmp_path):
 )
 def test_what_is_no_dataset_says_why(tmp_path, build, message):
     build(tmp_path / "set")
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         prepared(tmp_path / "set")
 
 
 def test_an_unset_root_says_how_to_set_it():
-    with pytest.raises(Refused, match=r"dataset\.root is not set"):
+    with pytest.raises(UserError, match=r"dataset\.root is not set"):
         ImageFolderDataModule().prepare(0)
 
 
@@ -198,7 +198,7 @@ def test_class_names_in_any_form(tmp_path):
 )
 def test_class_names_that_do_not_fit(tmp_path, names, message):
     class_folders(tmp_path, CLASSES, 5)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         prepared(tmp_path, class_names=names)
 
 
@@ -206,7 +206,7 @@ def test_class_names_that_do_not_fit(tmp_path, names, message):
 def test_a_damaged_names_file(tmp_path, text):
     class_folders(tmp_path / "set", CLASSES, 5)
     (tmp_path / "names.yaml").write_text(text)
-    with pytest.raises(Refused, match=r"names\.yaml"):
+    with pytest.raises(UserError, match=r"names\.yaml"):
         prepared(tmp_path / "set", class_names=str(tmp_path / "names.yaml"))
 
 

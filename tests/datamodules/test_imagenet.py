@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules import imagenet
 from clipbench.datamodules.imagenet import SHIFTS, WNIDS, ImageNetDataModule, classes_of, merged
-from clipbench.loading.dataset import Pictures
+from clipbench.loading.dataset import ImageDataset
 from clipbench.metrics import classification
 from clipbench.transforms.preprocess import eval_transform
 from tests.datamodules.folders import TINY, draw
@@ -165,13 +165,13 @@ def test_a_cache_of_decoded_pictures_knows_the_frame(data, outputs):
     framed = data.splits["test_objectnet"]
     view = eval_transform(TINY)
     for split in (framed, replace(framed, border=0)):
-        kept = Pictures(split, view, cache_gb=0.1)
+        kept = ImageDataset(split, view, cache_gb=0.1)
         assert kept.kept is not None
         for i in range(len(split)):
-            assert torch.equal(kept[i]["image"], Pictures(split, view)[i]["image"])
+            assert torch.equal(kept[i]["image"], ImageDataset(split, view)[i]["image"])
     assert not torch.equal(
-        Pictures(framed, view, cache_gb=0.1)[0]["image"],
-        Pictures(replace(framed, border=0), view, cache_gb=0.1)[0]["image"],
+        ImageDataset(framed, view, cache_gb=0.1)[0]["image"],
+        ImageDataset(replace(framed, border=0), view, cache_gb=0.1)[0]["image"],
     )
 
 
@@ -186,12 +186,12 @@ def test_shifts_may_be_elsewhere_or_nowhere(root, tmp_path):
 
 def test_all_class_folders_are_needed_unless_a_subset_is_asked_for(root, tmp_path):
     with pytest.raises(
-        Refused, match="lacks 994 of 1,000 class folders, first n01440764"
+        UserError, match="lacks 994 of 1,000 class folders, first n01440764"
     ) as refusal:
         ImageNetDataModule(root=root).prepare(0)
     assert len(refusal.value.details) == 994
     assert "image-net.org" in str(refusal.value)
-    with pytest.raises(Refused, match=r"ILSVRC2012_img_train\.tar"):
+    with pytest.raises(UserError, match=r"ILSVRC2012_img_train\.tar"):
         ImageNetDataModule(root=tmp_path / "none", subset=SUBSET).prepare(0)
 
 
@@ -202,7 +202,7 @@ def test_a_whole_train_is_needed_and_a_short_test_is_said(root, monkeypatch):
     monkeypatch.setattr(imagenet, "SHIFTS", {})
     monkeypatch.setattr(imagenet, "TRAIN", 37)
     data = ImageNetDataModule(root=root)
-    with pytest.raises(Refused, match=r"train holds 36 of 37 pictures; bring the rest"):
+    with pytest.raises(UserError, match=r"train holds 36 of 37 pictures; bring the rest"):
         data.read_splits()
     monkeypatch.setattr(imagenet, "TRAIN", 36)
     monkeypatch.setattr(imagenet, "VAL", 20)

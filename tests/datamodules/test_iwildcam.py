@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.iwildcam import IWildCamDataModule
 from clipbench.loading.readers import wilds
 from clipbench.sweeps.launcher import launch
@@ -155,7 +155,7 @@ def test_names_of_another_set_in_this_layout(tmp_path):
 def test_labels_without_names(tmp_path, names, message):
     table = rows(100, classes=41)
     found = None if names is None else pd.DataFrame(names)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         IWildCamDataModule(root=folder(tmp_path, table, found)).prepare(0)
 
 
@@ -172,14 +172,14 @@ def test_a_wrong_row_is_named(tmp_path, column, value, message):
     table = rows().astype({column: object})
     table.loc[7, column] = value
     root = folder(tmp_path, table)
-    with pytest.raises(Refused, match=message) as refusal:
+    with pytest.raises(UserError, match=message) as refusal:
         IWildCamDataModule(root=root).prepare(0)
     if column != "split":
         assert refusal.value.details == [f"{root / 'metadata.csv'}:9: {value}"]
 
 
 def test_no_folder_says_how_to_get_it(tmp_path):
-    with pytest.raises(Refused, match=re.escape("wilds.get_dataset('iwildcam'")):
+    with pytest.raises(UserError, match=re.escape("wilds.get_dataset('iwildcam'")):
         IWildCamDataModule(root=tmp_path / "iwildcam_v2.0").prepare(0)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.loading.samplers import KeyedSampler
 from clipbench.loading.split import Split
@@ -52,7 +52,7 @@ def test_names_and_templates_are_the_users_where_given(splits):
 )
 def test_a_value_that_there_is_not_is_refused_with_those_there_are(splits, options):
     ((key, value),) = options.items()
-    with pytest.raises(Refused, match=f"no dataset.{key}={value}; there are "):
+    with pytest.raises(UserError, match=f"no dataset.{key}={value}; there are "):
         Garden(splits, **options)
 
 
@@ -136,14 +136,14 @@ def test_bad_pictures_may_be_left_out_and_are_counted(splits):
     (warning,) = data.warnings
     said = "1 of the 12 pictures of test cannot be read and were left out, first "
     assert warning.startswith(f"{said}{broken}: empty, 0 bytes")
-    with pytest.raises(Refused, match="bad_images=skip"):
+    with pytest.raises(UserError, match="bad_images=skip"):
         garden(splits).check()
 
 
 def test_a_split_of_which_nothing_can_be_read_is_refused(splits):
     for path in splits["val"].pictures:
         path.write_bytes(b"not a picture")
-    with pytest.raises(Refused, match="no picture of val can be read"):
+    with pytest.raises(UserError, match="no picture of val can be read"):
         garden(splits, bad_images="skip")
 
 
@@ -181,7 +181,7 @@ def test_captions_come_in_batches_and_in_the_fingerprint(splits):
 @pytest.mark.parametrize("options", [{"subset": 2}, {"shots": 1}, {"balance": "weights"}])
 def test_captions_have_no_classes_to_choose_among(splits, options):
     album = Album({name: said(split) for name, split in splits.items()}, **options)
-    with pytest.raises(Refused, match=f"dataset.{next(iter(options))} means nothing"):
+    with pytest.raises(UserError, match=f"dataset.{next(iter(options))} means nothing"):
         album.prepare(0)
 
 

@@ -8,7 +8,7 @@ import pytest
 from clipbench.core import paths
 from clipbench.core.config import instantiate
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.shapes import main
 from clipbench.datamodules.synthetic.drawing import COLOURS, FILLS, SHAPES
 from clipbench.datamodules.synthetic.styles import draw
@@ -153,9 +153,9 @@ def test_the_production_line_is_imbalanced_and_has_its_own_names(static, things)
 
 
 def test_bad_options_are_refused_with_the_good_ones():
-    with pytest.raises(Refused, match="pretrain"):
+    with pytest.raises(UserError, match="pretrain"):
         shapes("dataset.scene=statik")
-    with pytest.raises(Refused, match="hollow"):
+    with pytest.raises(UserError, match="hollow"):
         shapes("dataset.classes=[{fill: furry, shape: star}, {fill: plain, shape: star}]")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torchvision import datasets
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.cifar10 import CIFAR10DataModule
 from clipbench.datamodules.eurosat import EuroSATDataModule
 from clipbench.datamodules.torchvision_sets import (
@@ -125,13 +125,13 @@ def test_other_classes_than_the_official_are_refused(tmp_path):
     for path in lists:
         kept = [line for line in path.read_text().split() if not line.startswith("banded")]
         path.write_text("\n".join(kept) + "\n")
-    with pytest.raises(Refused, match="the 47 official classes: banded differs"):
+    with pytest.raises(UserError, match="the 47 official classes: banded differs"):
         DTDDataModule(root=tmp_path).prepare(0)
 
 
 def test_cars_say_how_to_bring_them(tmp_path):
     for root in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(UserError) as refusal:
             StanfordCarsDataModule(root=root).prepare(0)
         for text in ("cars_test_annos_withlabels.mat", "car_devkit.tgz", "dataset.root"):
             assert text in str(refusal.value)
@@ -141,7 +141,7 @@ def test_cars_say_how_to_bring_them(tmp_path):
 def test_a_damaged_list_is_refused_in_one_line(tmp_path):
     official.food(tmp_path, each=(1, 1))
     (tmp_path / "food-101" / "meta" / "test.json").write_text("{")
-    with pytest.raises(Refused, match=r"food-101 is absent or damaged \(Expecting"):
+    with pytest.raises(UserError, match=r"food-101 is absent or damaged \(Expecting"):
         Food101DataModule(root=tmp_path).prepare(0)
 
 
@@ -171,7 +171,7 @@ class TestCIFAR10:
     def test_a_pickle_that_is_another_is_never_opened(self, root, tmp_path):
         evil = b"cos\nsystem\n(S'touch " + str(tmp_path / "opened").encode() + b"'\ntR."
         (root / "cifar-10-batches-py" / "data_batch_3").write_bytes(evil)
-        with pytest.raises(Refused, match="cifar-10-batches-py is absent or damaged"):
+        with pytest.raises(UserError, match="cifar-10-batches-py is absent or damaged"):
             CIFAR10DataModule(root=root).prepare(0)
         assert not (tmp_path / "opened").exists()
 
@@ -198,10 +198,10 @@ class TestEuroSAT:
     def test_another_list_is_refused(self, root):
         with (root / "eurosat" / "eurosat-test.txt").open("a") as file:
             file.write("Forest_1.jpg\n")
-        with pytest.raises(Refused, match=r"eurosat-test\.txt is not the"):
+        with pytest.raises(UserError, match=r"eurosat-test\.txt is not the"):
             EuroSATDataModule(root=root).prepare(0)
 
     def test_a_picture_that_is_listed_and_absent_stops_training(self, root):
         next((root / "eurosat" / "2750" / "Forest").glob("*_5.jpg")).unlink()
-        with pytest.raises(Refused, match="1 of the 60 pictures of train are not on disk"):
+        with pytest.raises(UserError, match="1 of the 60 pictures of train are not on disk"):
             EuroSATDataModule(root=root).prepare(0)

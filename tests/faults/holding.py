@@ -44,11 +44,11 @@ def install():
     from clipbench.results import store
     from clipbench.training import checkpoint_io, spec
     from clipbench.training.callbacks import Recorder
-    from clipbench.training.module import TuningModule
+    from clipbench.training.module import FineTuningModule
 
     run = Progress()
     plain_fsync, plain_replace = os.fsync, Path.replace
-    plain_begin, plain_look = spec.Run.__init__, TuningModule.validation_step
+    plain_begin, plain_look = spec.Run.__init__, FineTuningModule.validation_step
     plain_step = Recorder.on_train_batch_end
 
     def begins(self, asked):
@@ -91,6 +91,6 @@ def install():
 
     during(checkpoint_io, "write", "saving")
     during(store, "write", "recording")
-    spec.Run.__init__, TuningModule.validation_step = begins, looks
+    spec.Run.__init__, FineTuningModule.validation_step = begins, looks
     Recorder.on_train_batch_end = steps
     os.fsync, Path.replace = fsync, replace

@@ -28,7 +28,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules import imagefolder
 from clipbench.loading import split
 from clipbench.loading.images import folder_walk
@@ -440,7 +440,7 @@ def wrong(case):
         data.check()
         json.dumps([data.record(), data.classes, data.warnings], ensure_ascii=False).encode()
         found = [(image, *own) for image, own in read(data)]
-    except Refused as refused:
+    except UserError as refused:
         text = str(refused)
         if "\n" in text or len(text) > LONGEST or len(text) < 20:
             return REFUSED, f"not one line: {text[:200]!r}"

@@ -23,9 +23,9 @@ def install():
             resume._empty(folder)
             return None
         kept = checkpoint_io.read(last)
-        return resume.Point(key, kept["global_step"], kept["epoch"], 0, False, 0.0)
+        return resume.ResumePoint(key, kept["global_step"], kept["epoch"], 0, False, 0.0)
 
     trainer.AtomicCheckpointIO = TorchCheckpointIO
     resume.Resume, resume.begin = checkpoints, begin
-    resume.Point.path = lambda self, folder: folder / "checkpoints" / "stock" / "last.ckpt"
+    resume.ResumePoint.path = lambda self, folder: folder / "checkpoints" / "stock" / "last.ckpt"
     KeyedSampler.begin = lambda self, epoch, row: None

@@ -8,7 +8,7 @@ import torch
 
 from clipbench import export
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.inference import averages, saved_model
 from clipbench.metrics.classification import METRICS
@@ -59,7 +59,7 @@ def test_where_the_start_was_chosen_the_line_leads_to_the_last_epoch(outputs):
     assert_is_the_line(twin, other)
     (folder / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(
-        Refused, match=r"last\.ckpt is not there, which has the end\. Bring it back"
+        UserError, match=r"last\.ckpt is not there, which has the end\. Bring it back"
     ):
         averages.between(folder, 0.6)
 
@@ -85,7 +85,9 @@ def test_what_two_ends_do_not_make_is_read_from_its_file_or_refused(outputs, tmp
     for alpha in {0.0, chosen, 1.0}:
         found = val_loss(averages.between(folder, alpha), record)
         assert found == pytest.approx(losses[alpha], rel=1e-4), alpha
-    with pytest.raises(Refused, match=rf"{how}: .* Use weights=merged, which is alpha={chosen:g}"):
+    with pytest.raises(
+        UserError, match=rf"{how}: .* Use weights=merged, which is alpha={chosen:g}"
+    ):
         averages.between(folder, 0.3)
     # As chosen, were it between the ends: the file itself.
     store.write(folder, {**record, "selection": {**record["selection"], "alpha": 0.3}})
@@ -93,7 +95,7 @@ def test_what_two_ends_do_not_make_is_read_from_its_file_or_refused(outputs, tmp
     found = averages.between(folder, 0.3).state_dict()
     assert all(torch.equal(found[name], merged[name]) for name in merged)
     words = ["format=safetensors", "alpha=0.5", f"out={tmp_path}/x"]
-    with pytest.raises(Refused, match=how):
+    with pytest.raises(UserError, match=how):
         export.export([f"run={folder}", *words])
 
 
@@ -106,7 +108,7 @@ def test_a_model_without_batchnorm_has_nothing_to_estimate_again(outputs):
     for tower, refused in ((vit, False), (resnet, True)):
         classifier = saved_model.Classifier(tower, torch.nn.Linear(4, 2), meaningful=True)
         if refused:
-            with pytest.raises(Refused, match="merge_bn=reestimate"):
+            with pytest.raises(UserError, match="merge_bn=reestimate"):
                 averages._check_reproducible(record, strategy, classifier)
         else:
             averages._check_reproducible(record, strategy, classifier)
@@ -118,5 +120,5 @@ def test_a_dataset_that_has_other_classes_now_is_refused(runs, tmp_path):
     record = store.read(run)
     config = {**record["config"], "dataset": {**record["config"]["dataset"], "subset": 7}}
     store.write(run, {**record, "config": config, "selection": {"epoch": 1}})
-    with pytest.raises(Refused, match="has 7 classes that are not the 24 of the run"):
+    with pytest.raises(UserError, match="has 7 classes that are not the 24 of the run"):
         averages.between(run, 0.5)

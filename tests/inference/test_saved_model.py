@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import clipbench
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.inference import saved_model
 from clipbench.loading.images import decoding
 from clipbench.results import store
@@ -118,9 +118,9 @@ def test_a_photo_that_lies_on_its_side_is_upright_in_the_loaded_transform(runs, 
 
 def test_an_image_that_a_run_would_not_read_is_refused(runs):
     transform = clipbench.load(runs["timm"][0])[1]
-    with pytest.raises(Refused, match="float pixels have no set black and white"):
+    with pytest.raises(UserError, match="float pixels have no set black and white"):
         transform(Image.fromarray(np.zeros((9, 9), np.float32)))
-    with pytest.raises(Refused, match="too narrow a strip; crop it"):
+    with pytest.raises(UserError, match="too narrow a strip; crop it"):
         transform(Image.new("RGB", (1, 500)))
 
 
@@ -135,7 +135,7 @@ def test_the_classifier_of_a_run_gives_its_recorded_logits(runs, model):
 
 
 def test_a_folder_without_a_completed_run_is_refused(tmp_path):
-    with pytest.raises(Refused, match="no completed run"):
+    with pytest.raises(UserError, match="no completed run"):
         clipbench.load(tmp_path)
 
 
@@ -171,5 +171,5 @@ def test_the_towers_come_apart_and_each_works_alone(runs):
 
 
 def test_averages_that_nobody_asked_for_are_not_there(runs):
-    with pytest.raises(Refused, match=r"has no merged\.safetensors; run it"):
+    with pytest.raises(UserError, match=r"has no merged\.safetensors; run it"):
         saved_model.classifier(runs["timm"][0], "merged")

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from clipbench.loading import cache
-from clipbench.loading.dataset import Pictures, collate
+from clipbench.loading.dataset import ImageDataset, collate
 from clipbench.loading.samplers import KeyedSampler
 from clipbench.loading.split import Split
 from clipbench.transforms.augment import Augment
@@ -72,8 +72,8 @@ def folders(outputs):
 @pytest.mark.parametrize("decoder", ["torchvision", "pillow"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_whole_epochs_are_bit_identical(outputs, split, view, decoder, workers):
-    plain = Pictures(split, VIEWS[view], 7, decoder=decoder)
-    kept = Pictures(split, VIEWS[view], 7, decoder=decoder, cache_gb=1.0)
+    plain = ImageDataset(split, VIEWS[view], 7, decoder=decoder)
+    kept = ImageDataset(split, VIEWS[view], 7, decoder=decoder, cache_gb=1.0)
     assert kept.kept is not None
     expected = epochs(plain, workers)
     for path in split.pictures:  # what is not read again may be anything
@@ -88,12 +88,12 @@ def test_whole_epochs_are_bit_identical(outputs, split, view, decoder, workers):
 
 
 def test_a_second_job_reads_what_the_first_made(outputs, split, monkeypatch):
-    Pictures(split, VIEWS["evaluation"], cache_gb=1.0)
+    ImageDataset(split, VIEWS["evaluation"], cache_gb=1.0)
     (made,) = folders(outputs)
     before = {p.name: (p.stat().st_mtime_ns, p.stat().st_mode & 0o222) for p in made.iterdir()}
     assert before["pixels"][1] == before["shapes.npy"][1] == 0, "the pixels can be written"
     monkeypatch.setattr(Split, "pixels", None)
-    again = Pictures(split, VIEWS["flip"], cache_gb=1.0)  # the flip comes after what is kept
+    again = ImageDataset(split, VIEWS["flip"], cache_gb=1.0)  # the flip comes after what is kept
     assert len([again[0, i, 0] for i in range(COUNT)]) == COUNT
     assert folders(outputs) == [made]
     assert {p.name: p.stat().st_mtime_ns for p in made.iterdir()} == {
@@ -102,7 +102,7 @@ def test_a_second_job_reads_what_the_first_made(outputs, split, monkeypatch):
 
 
 def key_of(split, view="evaluation", **options):
-    return Pictures(split, VIEWS[view], cache_gb=1.0, **options).kept.folder.name
+    return ImageDataset(split, VIEWS[view], cache_gb=1.0, **options).kept.folder.name
 
 
 def test_all_that_changes_a_pixel_changes_the_key(outputs, split):
@@ -140,20 +140,22 @@ SPOILT = {
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_torn_or_foreign_file_is_never_used(outputs, split, how):
-    expected = torch.stack([Pictures(split, VIEWS["evaluation"])[i]["image"] for i in range(COUNT)])
-    Pictures(split, VIEWS["evaluation"], cache_gb=1.0)
+    expected = torch.stack(
+        [ImageDataset(split, VIEWS["evaluation"])[i]["image"] for i in range(COUNT)]
+    )
+    ImageDataset(split, VIEWS["evaluation"], cache_gb=1.0)
     (home,) = folders(outputs)
     for path in home.iterdir():
         path.chmod(0o644)
     SPOILT[how](home)
-    again = Pictures(split, VIEWS["evaluation"], cache_gb=1.0)
+    again = ImageDataset(split, VIEWS["evaluation"], cache_gb=1.0)
     assert torch.equal(torch.stack([again[i]["image"] for i in range(COUNT)]), expected)
 
 
 def test_making_it_is_all_or_nothing(outputs, split, monkeypatch):
     split.pictures[-1].write_bytes(b"not a picture")
     with pytest.raises(Exception, match=split.pictures[-1].name):
-        Pictures(split, VIEWS["evaluation"], cache_gb=1.0)
+        ImageDataset(split, VIEWS["evaluation"], cache_gb=1.0)
     assert folders(outputs) == []
     left = outputs / "cache" / f"{key_of(split.take(np.arange(5)))}.0.part"
     left.mkdir()
@@ -166,8 +168,8 @@ def make(split, started, outputs):
     os.environ["CLIPBENCH_OUTPUTS"] = str(outputs)
     torch.set_num_threads(1)
     started.wait(30)
-    pictures = Pictures(split, VIEWS["evaluation"], cache_gb=1.0)
-    assert torch.equal(pictures[3]["image"], Pictures(split, VIEWS["evaluation"])[3]["image"])
+    pictures = ImageDataset(split, VIEWS["evaluation"], cache_gb=1.0)
+    assert torch.equal(pictures[3]["image"], ImageDataset(split, VIEWS["evaluation"])[3]["image"])
 
 
 def refused(file, how):
@@ -194,36 +196,37 @@ def test_jobs_that_start_together_are_safe(outputs, split, locks, monkeypatch):
 def test_what_does_not_fit_is_decoded_each_time_and_said_once(outputs, split, capsys, monkeypatch):
     bytes_each = 3 * 24 * 24
     fits = COUNT * bytes_each / cache.GB
-    assert Pictures(split, VIEWS["evaluation"], cache_gb=fits).kept is not None
+    assert ImageDataset(split, VIEWS["evaluation"], cache_gb=fits).kept is not None
     # a second cache, though it would fit alone
-    assert Pictures(split, VIEWS["pad"], cache_gb=fits).kept is None
+    assert ImageDataset(split, VIEWS["pad"], cache_gb=fits).kept is None
     said = capsys.readouterr().out
     assert said.startswith("no cache of decoded pictures: it would take more than dataset.cache_gb")
     assert "are taken in" in said
     assert len(said.splitlines()) == 1
     whole = sum(3 * np.prod(Image.open(p).size) for p in split.pictures)
-    assert Pictures(split, VIEWS["crop and flip"], cache_gb=whole / cache.GB).kept is None
+    assert ImageDataset(split, VIEWS["crop and flip"], cache_gb=whole / cache.GB).kept is None
     assert (
-        Pictures(split, VIEWS["crop and flip"], cache_gb=whole / cache.GB + fits).kept is not None
+        ImageDataset(split, VIEWS["crop and flip"], cache_gb=whole / cache.GB + fits).kept
+        is not None
     )
     usage = shutil.disk_usage(outputs)
     tight = usage._replace(free=2 * COUNT * bytes_each - 1)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: tight)
     capsys.readouterr()
-    assert Pictures(split, VIEWS["pad"], cache_gb=1.0).kept is None
+    assert ImageDataset(split, VIEWS["pad"], cache_gb=1.0).kept is None
     assert "more than half of the 0.0 GB free on the disk" in capsys.readouterr().out
-    assert Pictures(split, VIEWS["pad"])[0]["image"].shape == (3, 24, 24)
+    assert ImageDataset(split, VIEWS["pad"])[0]["image"].shape == (3, 24, 24)
 
 
 def test_pixels_in_memory_and_a_limit_of_0_keep_nothing(outputs, split):
     drawn = replace(split, pictures=np.zeros((COUNT, 30, 40, 3), np.uint8))
-    assert Pictures(drawn, VIEWS["evaluation"], cache_gb=1.0).kept is None
-    assert Pictures(split, VIEWS["evaluation"]).kept is None
+    assert ImageDataset(drawn, VIEWS["evaluation"], cache_gb=1.0).kept is None
+    assert ImageDataset(split, VIEWS["evaluation"]).kept is None
     assert not (outputs / "cache").exists()
 
 
 def test_a_worker_is_sent_the_place_and_not_the_pixels(outputs, split):
-    pictures = Pictures(split, VIEWS["evaluation"], cache_gb=1.0)
+    pictures = ImageDataset(split, VIEWS["evaluation"], cache_gb=1.0)
     first = pictures[0]["image"]
     sent = pickle.dumps(pictures.kept)
     assert len(sent) < 2_000

@@ -1,6 +1,6 @@
 import pytest
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.class_names import chosen, class_names, class_of, templates
 
 KEYS = ["n01", "n02", "n03"]
@@ -28,7 +28,7 @@ def test_names_are_the_dataset_s_a_variant_s_or_the_user_s(tmp_path):
     ],
 )
 def test_names_that_do_not_fit_are_refused(given, message):
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         class_names(KEYS, OWN, given, VARIANTS)
 
 
@@ -38,7 +38,7 @@ def test_templates_are_a_list_or_a_file_of_one(tmp_path):
     (tmp_path / "t.yaml").write_text("- a {} at night\n- a {} by day\n")
     assert templates(str(tmp_path / "t.yaml"), ["{}"]) == ["a {} at night", "a {} by day"]
     (tmp_path / "t.yaml").write_text("night: a {}\n")
-    with pytest.raises(Refused, match="holds no list"):
+    with pytest.raises(UserError, match="holds no list"):
         templates(str(tmp_path / "t.yaml"), ["{}"])
 
 
@@ -47,7 +47,7 @@ def test_a_subset_is_named_by_key_name_label_or_number():
     assert chosen(KEYS, OWN, ["iris", "n01"]) == [2, 0]
     assert chosen(KEYS, OWN, [2, 1]) == [2, 1]
     for wrong in (["daisy", "rose"], [3, 0], ["rose", "n01"], 1, 4):
-        with pytest.raises(Refused, match=r"dataset.subset"):
+        with pytest.raises(UserError, match=r"dataset.subset"):
             chosen(KEYS, OWN, wrong)
 
 
@@ -72,13 +72,13 @@ def test_keys_in_a_file_are_text_and_occur_once(tmp_path):
     path.write_text("007: bond\nno: norway\n")
     assert class_names(["007", "no"], ["a", "b"], str(path), {}) == ["bond", "norway"]
     path.write_text("007: bond\nno: norway\n007: moore\n")
-    with pytest.raises(Refused, match="the key 007 occurs twice"):
+    with pytest.raises(UserError, match="the key 007 occurs twice"):
         class_names(["007", "no"], ["a", "b"], str(path), {})
 
 
 @pytest.mark.parametrize("value", [False, 1e3])
 def test_a_name_that_a_parser_took_for_something_else(value):
-    with pytest.raises(Refused, match="was not read as text"):
+    with pytest.raises(UserError, match="was not read as text"):
         class_names(KEYS, OWN, ["a", value, "b"], {})
 
 
@@ -86,12 +86,12 @@ NUMBERED = [str(n) for n in range(1, 13)]
 
 
 def test_a_number_that_may_be_a_position_or_a_name_is_refused():
-    with pytest.raises(Refused, match=r"dataset\.subset: 1 may be 1 \(label 0.* or 2 \(label 1"):
+    with pytest.raises(UserError, match=r"dataset\.subset: 1 may be 1 \(label 0.* or 2 \(label 1"):
         chosen(NUMBERED, NUMBERED, [1, 2, 3])
     assert chosen(NUMBERED, NUMBERED, [0, "12"]) == [0, 11]
     digits = [str(n) for n in range(10)]
     assert chosen(digits, digits, [3, 1]) == [3, 1]  # either way the same
-    with pytest.raises(Refused, match="rose may be n01"):
+    with pytest.raises(UserError, match="rose may be n01"):
         chosen(["n01", "rose"], ["rose", "tulip"], ["rose", "tulip"])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipbench.core.errors import Damaged, Refused
+from clipbench.core.errors import Damaged, UserError
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
 from clipbench.loading import decoded
 from clipbench.loading.images import integrity
@@ -68,7 +68,7 @@ def prepared(root, **options):
 def test_damage_that_only_decoding_finds_stops_a_run_before_it_begins(root, name):
     prepared(root).check()
     victim = hole(root / name)
-    with pytest.raises(Refused, match="1 of 24 pictures cannot be read") as refusal:
+    with pytest.raises(UserError, match="1 of 24 pictures cannot be read") as refusal:
         prepared(root).check()
     (line,) = refusal.value.details
     assert line.startswith(f"{victim}: ")
@@ -124,7 +124,7 @@ def test_what_there_was_no_time_for_is_said_and_found_later(root):
     with pytest.raises(Damaged, match=r"test2\.png cannot be read .*bad_images=skip"):
         list(data.eval_dataloader("test"))
     decoded.distrust(data.root)
-    with pytest.raises(Refused, match="1 of 24 pictures cannot be read") as refusal:
+    with pytest.raises(UserError, match="1 of 24 pictures cannot be read") as refusal:
         prepared(root).check()
     assert str(victim) in refusal.value.details[0]
 

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
 from clipbench.loading import loaders
 from tests.datamodules.folders import AUGMENT, TINY, class_folders
@@ -26,7 +26,7 @@ def test_workers_whose_batches_do_not_fit_into_shared_memory(data, monkeypatch, 
         if not lacking:
             assert make().num_workers == 2
             continue
-        with pytest.raises(Refused, match=r"dataset\.workers=2: .*--shm-size") as refusal:
+        with pytest.raises(UserError, match=r"dataset\.workers=2: .*--shm-size") as refusal:
             make()
         assert "\n" not in str(refusal.value)
     data.workers = 0

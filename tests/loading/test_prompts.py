@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from clipbench.core.config import compose
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.prompts import Prompts, fill
 
 CLASSES = ["rose", "iris"]
@@ -52,14 +52,14 @@ def test_a_bank_is_read_by_name_or_by_key(tmp_path, kind):
 
 def test_a_bank_that_lacks_a_class_is_refused_by_name(tmp_path):
     (tmp_path / "bank.json").write_text('{"rose": ["a rose"], "iris": [""]}')
-    with pytest.raises(Refused, match="no caption of 1 classes, first iris") as refused:
+    with pytest.raises(UserError, match="no caption of 1 classes, first iris") as refused:
         Prompts(file=str(tmp_path / "bank.json")).of(CLASSES, OWN)
     assert refused.value.details == ["iris: no caption"]
     (tmp_path / "list.json").write_text('["rose"]')
     for bad in (tmp_path / "list.json", tmp_path / "absent.json"):
-        with pytest.raises(Refused, match=r"prompts.file="):
+        with pytest.raises(UserError, match=r"prompts.file="):
             Prompts(file=str(bad)).of(CLASSES, OWN)
-    with pytest.raises(Refused, match=r"no prompts\.use=mean"):
+    with pytest.raises(UserError, match=r"no prompts\.use=mean"):
         Prompts(use="mean")
 
 

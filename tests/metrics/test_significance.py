@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar as exact
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.metrics import significance
 from clipbench.metrics.intervals import wilson
 from clipbench.metrics.seeds import t_test
@@ -88,7 +88,7 @@ def test_the_interval_of_one_run_nears_wilsons(saved):
     found = over_pictures(run, "test", "acc")
     theirs = wilson(found.estimate, 400)
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
-    with pytest.raises(Refused, match="no test for loss"):
+    with pytest.raises(UserError, match="no test for loss"):
         over_pictures(run, "test", "loss")
 
 
@@ -145,21 +145,23 @@ def test_where_there_is_no_difference_none_is_found():
 
 def test_other_splits_are_refused_by_name(saved):
     one, other = saved("one", LABELS), saved("other", LABELS, sha256="b" * 64)
-    with pytest.raises(Refused, match=r"one and .*other saw different .*aaaaaaaa and bbbbbbbb"):
+    with pytest.raises(UserError, match=r"one and .*other saw different .*aaaaaaaa and bbbbbbbb"):
         compare([one], [other])
     images = [saved(name, LABELS, content=name * 64) for name in "xy"]
-    with pytest.raises(Refused, match="the images of equal names are others, xxxxxxxx and yyyyyyy"):
+    with pytest.raises(
+        UserError, match="the images of equal names are others, xxxxxxxx and yyyyyyy"
+    ):
         compare(*([run] for run in images))
-    with pytest.raises(Refused, match="one is of before content was recorded; run it again"):
+    with pytest.raises(UserError, match="one is of before content was recorded; run it again"):
         compare([one], [images[0]])
-    with pytest.raises(Refused, match="no record of split=test_ood"):
+    with pytest.raises(UserError, match="no record of split=test_ood"):
         compare([one], [one], "test_ood")
-    with pytest.raises(Refused, match="a run on either side"):
+    with pytest.raises(UserError, match="a run on either side"):
         compare([one], [])
     (other / "predictions.parquet").unlink()
-    with pytest.raises(Refused, match=r"other has no predictions\.parquet"):
+    with pytest.raises(UserError, match=r"other has no predictions\.parquet"):
         over_pictures(other, "test", "acc")
-    with pytest.raises(Refused, match="no predictions of split=test_ood"):
+    with pytest.raises(UserError, match="no predictions of split=test_ood"):
         over_pictures(one, "test_ood", "acc")
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import resize_pos_embed
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.prompts import fill
 from clipbench.models import weight_files
 from clipbench.models.base import Classifier, random_head
@@ -90,7 +90,9 @@ def test_a_saved_model_is_the_same_in_open_clip(tmp_path, arch):
 def test_a_file_of_another_activation_is_refused(tmp_path, tiny):
     path = tmp_path / "tuned.safetensors"
     weight_files.save(path, tiny.native_state_dict(random_head(tiny, 2)), tiny.metadata())
-    with pytest.raises(Refused, match=r"trained with quickgelu .* model\.arch=tiny-vit-quickgelu"):
+    with pytest.raises(
+        UserError, match=r"trained with quickgelu .* model\.arch=tiny-vit-quickgelu"
+    ):
         CLIP(arch="tiny-vit", pretrained=str(path))
 
 
@@ -111,7 +113,7 @@ def test_a_file_of_another_architecture_names_keys_and_the_right_one(tmp_path, t
     about = {**tiny.metadata(), "activation": "gelu"}
     weight_files.save(path, tiny.native_state_dict(random_head(tiny, 2)), about)
     with pytest.raises(
-        Refused, match=r"does not fit tiny-rn: .* missing \(visual\.attnpool.*tiny-vit"
+        UserError, match=r"does not fit tiny-rn: .* missing \(visual\.attnpool.*tiny-vit"
     ):
         CLIP(arch="tiny-rn", pretrained=str(path))
 
@@ -175,5 +177,5 @@ def test_preprocessing_travels_with_the_file(tmp_path, tiny):
 
 
 def test_an_unknown_arch_names_near_ones():
-    with pytest.raises(Refused, match="near it: ViT-B-32"):
+    with pytest.raises(UserError, match="near it: ViT-B-32"):
         CLIP(arch="ViT-B-33")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.io import loadmat
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models import efficientnet_lite0, hub, weight_files
 from clipbench.models.base import as_head
 from clipbench.models.efficientnet_lite0 import EfficientNetLite0
@@ -27,7 +27,7 @@ DAISY = 985
 def state():
     try:
         return weight_files.read(hub.local(PACKAGE, extra="efficientnet_lite0"))
-    except Refused as absent:
+    except UserError as absent:
         pytest.skip(str(absent))
 
 
@@ -153,10 +153,10 @@ def test_the_other_arch_would_load_and_compute_something_else(state, network):
 
 
 def test_a_package_that_is_not_there_names_the_extra():
-    with pytest.raises(Refused, match=r"pip install 'clipbench\[efficientnet_lite0\]'"):
+    with pytest.raises(UserError, match=r"pip install 'clipbench\[efficientnet_lite0\]'"):
         EfficientNetLite0(arch=ARCH, pretrained="pip:no_such_package_at_all")
 
 
 def test_a_plain_timm_tower_does_not_know_the_packages_names(state):
-    with pytest.raises(Refused, match="does not fit"):
+    with pytest.raises(UserError, match="does not fit"):
         Timm(arch=ARCH, pretrained=PACKAGE)

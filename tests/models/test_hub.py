@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models import hub
 
 CLOSED = "http://127.0.0.1:9"  # nobody listens on the discard port
@@ -46,14 +46,14 @@ def test_without_network_one_line_says_which_file_how_and_where(tmp_path):
     """In a process of its own, whose network is a port that nobody listens on."""
     code = (
         "import time\n"
-        "from clipbench.core.errors import Refused\n"
+        "from clipbench.core.errors import UserError\n"
         "from clipbench.models.clip import CLIP\n"
         "from clipbench.models.resnet import ResNet\n"
         "from clipbench.models.timm import Timm\n"
         f"for model in {list(MODELS)}:\n"
         "    started = time.monotonic()\n"
         "    try: eval(model)\n"
-        "    except Refused as refused: print(time.monotonic() - started, refused)"
+        "    except UserError as refused: print(time.monotonic() - started, refused)"
     )
     closed = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": CLOSED, "https_proxy": CLOSED}
     done = subprocess.run(
@@ -78,7 +78,7 @@ def test_without_network_one_line_says_which_file_how_and_where(tmp_path):
 
 def test_offline_mode_does_not_try(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(Refused, match="HF_HUB_OFFLINE is set"):
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         hub.from_hub("lab/net", ["model.safetensors"])
 
 
@@ -95,7 +95,7 @@ def test_a_host_that_never_answers_costs_no_more_than_its_timeout(monkeypatch):
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     started = time.monotonic()
-    with pytest.raises(Refused, match=r"cannot be fetched \(timed out\)"):
+    with pytest.raises(UserError, match=r"cannot be fetched \(timed out\)"):
         hub.from_url(f"http://127.0.0.1:{server.server_port}/net-01234567.pth")
     assert time.monotonic() - started < 5
     server.shutdown()
@@ -134,7 +134,7 @@ def test_a_download_is_checked_and_kept(tmp_path, server):
 def test_a_download_that_is_not_what_its_name_says_leaves_nothing(tmp_path, server):
     name = served(tmp_path)
     (tmp_path / "served" / name).write_bytes(b"cut off")
-    with pytest.raises(Refused, match="invalid hash value"):
+    with pytest.raises(UserError, match="invalid hash value"):
         hub.from_url(f"{server}/{name}")
     assert list((tmp_path / "torch" / "hub" / "checkpoints").iterdir()) == []
 
@@ -142,7 +142,7 @@ def test_a_download_that_is_not_what_its_name_says_leaves_nothing(tmp_path, serv
 def test_a_poisoned_cache_is_noticed_each_time(tmp_path, server):
     name = served(tmp_path)
     hub.from_url(f"{server}/{name}").write_bytes(b"something else")
-    with pytest.raises(Refused, match=r"is not what its name says .* delete it"):
+    with pytest.raises(UserError, match=r"is not what its name says .* delete it"):
         hub.from_url(f"{server}/{name}")
 
 
@@ -161,7 +161,7 @@ def test_the_hubs_cache_is_used_and_checked_each_time(tmp_path, monkeypatch):
     assert hub.from_hub("lab/net", ["model.safetensors"]) == link
     assert hub.from_hub("lab/net", ["absent.safetensors", "model.safetensors"]) == link
     blob.write_bytes(b"something else")
-    with pytest.raises(Refused, match="is not what its name says"):
+    with pytest.raises(UserError, match="is not what its name says"):
         hub.from_hub("lab/net", ["model.safetensors"])
 
 
@@ -206,7 +206,7 @@ def test_a_download_from_the_hub_is_whole_or_refused(tmp_path, monkeypatch, sent
         server.shutdown()
         assert hub.from_hub("lab/net", names) == path
     else:
-        with pytest.raises(Refused, match="cannot be fetched"):
+        with pytest.raises(UserError, match="cannot be fetched"):
             hub.from_hub("lab/net", names)
         assert not list((tmp_path / "hub").rglob("model.safetensors"))
         server.shutdown()
@@ -215,9 +215,9 @@ def test_a_download_from_the_hub_is_whole_or_refused(tmp_path, monkeypatch, sent
 def test_names_that_are_no_files():
     assert hub.local("openai") is None
     assert hub.local("hf-hub:lab/net.pth") is None
-    with pytest.raises(Refused, match="it looks like hf-hub:org/name"):
+    with pytest.raises(UserError, match="it looks like hf-hub:org/name"):
         hub.from_hub("net", ["model.safetensors"])
-    with pytest.raises(Refused, match="no hash in its name"):
+    with pytest.raises(UserError, match="no hash in its name"):
         hub.from_url("https://example.org/net.pth")
 
 
@@ -229,10 +229,10 @@ def test_a_file_in_the_working_folder_is_not_taken_for_a_tag(tmp_path, monkeypat
 
 def test_a_repository_of_another_library_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["CLIPModel"]}')
-    with pytest.raises(Refused, match="does not tell the architecture"):
+    with pytest.raises(UserError, match="does not tell the architecture"):
         hub.description(tmp_path / "config.json", "architecture")
 
 
 def test_a_package_that_is_not_installed_names_its_extra():
-    with pytest.raises(Refused, match=r"pip install 'clipbench\[some_extra\]'"):
+    with pytest.raises(UserError, match=r"pip install 'clipbench\[some_extra\]'"):
         hub.local("pip:no_such_package_at_all", extra="some_extra")

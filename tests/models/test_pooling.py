@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer, _convert_openai_clip
 
 import clipbench
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.inference.saved_model import classifier
 from clipbench.models.base import Classifier, random_head
@@ -131,9 +131,11 @@ def test_depths_and_layer_wise_rates_are_ft_clips():
 
 @pytest.mark.parametrize("arch", ["tiny-rn", "tiny-timm"])
 def test_other_towers_are_refused_with_the_reason(arch):
-    with pytest.raises(Refused, match=rf"model.pool=mean is for .* ViTs .*; {arch} has a pooling"):
+    with pytest.raises(
+        UserError, match=rf"model.pool=mean is for .* ViTs .*; {arch} has a pooling"
+    ):
         pooled(arch)
-    with pytest.raises(Refused, match=r"no model.pool=max; use mean, or null"):
+    with pytest.raises(UserError, match=r"no model.pool=max; use mean, or null"):
         CLIP(arch=arch, pool="max")
 
 
@@ -151,7 +153,7 @@ def test_what_a_run_leaves_is_the_model_that_was_evaluated(outputs):
         assert torch.equal(model.eval()(pictures), ours)
     assert ours.shape == (4, 24)
     assert transform(torch.zeros(3, 64, 64, dtype=torch.uint8)).shape == (3, 32, 32)
-    with pytest.raises(Refused, match=r"trained with model.pool=mean; add that"):
+    with pytest.raises(UserError, match=r"trained with model.pool=mean; add that"):
         CLIP(arch="tiny-vit", pretrained=str(folder / "model.safetensors"))
     again = CLIP(arch="tiny-vit", pretrained=str(folder / "model.safetensors"), pool="mean")
     with torch.no_grad():

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models import weight_files
 from clipbench.models.base import Classifier, random_head
 from clipbench.models.resnet import ResNet
@@ -30,7 +30,9 @@ def test_a_saved_model_is_the_same_in_torchvision(tmp_path):
 
 def test_a_file_of_another_resnet_names_it(tmp_path):
     torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "mine.pth")
-    with pytest.raises(Refused, match=r"does not fit resnet18: .*unexpected.*looks like resnet34"):
+    with pytest.raises(
+        UserError, match=r"does not fit resnet18: .*unexpected.*looks like resnet34"
+    ):
         ResNet(arch="resnet18", pretrained=str(tmp_path / "mine.pth"))
 
 
@@ -50,5 +52,5 @@ def test_the_resize_keeps_its_proportion_to_the_crop():
     ],
 )
 def test_unknown_names_are_refused_with_known_ones(arch, pretrained, said):
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(UserError, match=said):
         ResNet(arch=arch, pretrained=pretrained)

@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models import weight_files
 from clipbench.models.base import Classifier, random_head
 from clipbench.models.timm import Timm
@@ -68,7 +68,7 @@ def test_a_hub_repository_of_timm(tmp_path, monkeypatch):
     with torch.no_grad():
         assert torch.equal(tower(image), theirs.forward_head(theirs.forward_features(image), True))
     assert tower.preprocess.mean == (0.1, 0.2, 0.3)
-    with pytest.raises(Refused, match=r"use model\.arch=test_resnet"):
+    with pytest.raises(UserError, match=r"use model\.arch=test_resnet"):
         Timm(arch="test_vit", pretrained="hf-hub:lab/net-of-ours")
 
 
@@ -87,16 +87,16 @@ def test_the_networks_own_options_reach_it():
     ],
 )
 def test_unknown_names_are_refused_with_known_ones(arch, pretrained, said):
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(UserError, match=said):
         Timm(arch=arch, pretrained=pretrained)
 
 
 def test_a_fixed_size_is_refused_rather_than_run_into():
-    with pytest.raises(Refused, match="works at 224 px only"):
+    with pytest.raises(UserError, match="works at 224 px only"):
         Timm(arch="mixer_s32_224", image_size=160)
 
 
 def test_a_file_of_another_network_is_refused(tmp_path):
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "resnet.safetensors")
-    with pytest.raises(Refused, match=r"does not fit test_vit: \d+ missing"):
+    with pytest.raises(UserError, match=r"does not fit test_vit: \d+ missing"):
         Timm(arch="test_vit", pretrained=str(tmp_path / "resnet.safetensors"))

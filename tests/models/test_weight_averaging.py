@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models.weight_averaging import (
     fisher,
     fisher_merge,
@@ -65,11 +65,11 @@ def test_patching_leaves_the_head_out():
 
 def test_weights_of_different_networks_are_refused():
     one = network(0).state_dict()
-    with pytest.raises(Refused, match=r"0\.0\.weight is \(5, 4\) in one and \(6, 4\) in another"):
+    with pytest.raises(UserError, match=r"0\.0\.weight is \(5, 4\) in one and \(6, 4\) in another"):
         interpolate(one, network(0, width=6).state_dict(), 0.5)
-    with pytest.raises(Refused, match=r"1\.bias is .* and not there in another"):
+    with pytest.raises(UserError, match=r"1\.bias is .* and not there in another"):
         uniform([one, {k: v for k, v in one.items() if k != "1.bias"}])
-    with pytest.raises(Refused, match="no weights to average"):
+    with pytest.raises(UserError, match="no weights to average"):
         uniform([])
 
 

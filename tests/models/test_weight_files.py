@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models import weight_files
 
 
@@ -48,7 +48,7 @@ def test_a_malicious_file_is_refused_and_not_executed(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     path = poisoned(tmp_path / f"x{suffix}", tmp_path / "mark", kind)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         weight_files.read(path)
     assert not (tmp_path / "mark").exists()
     assert str(path) in str(refused.value)
@@ -77,7 +77,7 @@ def test_a_truncated_file_is_refused(tmp_path, net, suffix, kept):
         weight_files.save(path, net.state_dict(), {})
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(Refused, match="is cut off or no weight file") as refused:
+    with pytest.raises(UserError, match="is cut off or no weight file") as refused:
         weight_files.read(path)
     assert "\n" not in str(refused.value)
 
@@ -86,11 +86,11 @@ def test_a_truncated_file_is_refused(tmp_path, net, suffix, kept):
 def test_other_files_are_refused(tmp_path, name):
     for content in (b"<html>404</html>", b"\xff" * 4096, b"\0" * 64, b"hello" * 99):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(Refused):
+        with pytest.raises(UserError):
             weight_files.read(tmp_path / name)
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
         archive.writestr("readme.txt", "not weights")
-    with pytest.raises(Refused):
+    with pytest.raises(UserError):
         weight_files.read(tmp_path / name)
 
 
@@ -110,14 +110,14 @@ def test_mutants_are_read_or_refused(tmp_path, net, seed):
     path.write_bytes(content)
     try:
         assert all(isinstance(v, torch.Tensor) for v in weight_files.read(path).values())
-    except Refused as refused:
+    except UserError as refused:
         assert "\n" not in str(refused)  # noqa: PT017
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit")
 def test_a_torchscript_program_is_refused_with_another_way(tmp_path, net):
     torch.jit.save(torch.jit.trace(net.eval(), torch.zeros(2, 4)), tmp_path / "ViT-B-32.pt")
-    with pytest.raises(Refused, match=r"TorchScript.*model\.pretrained=openai"):
+    with pytest.raises(UserError, match=r"TorchScript.*model\.pretrained=openai"):
         weight_files.read(tmp_path / "ViT-B-32.pt")
 
 
@@ -142,7 +142,7 @@ def test_wrappers_and_prefixes_come_off(tmp_path, net, wrap):
 @pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, {3: torch.zeros(2)}, "hello"])
 def test_what_is_no_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(Refused, match=r"holds (no state dict|more than tensors)"):
+    with pytest.raises(UserError, match=r"holds (no state dict|more than tensors)"):
         weight_files.read(tmp_path / "x.pt")
 
 
@@ -151,7 +151,7 @@ def test_numbers_that_are_not_finite_are_refused_by_name(tmp_path, net, value):
     with torch.no_grad():
         net[2].bias[1] = value
     weight_files.save(tmp_path / "x.safetensors", net.state_dict(), {})
-    with pytest.raises(Refused, match=r"non-finite numbers, in 2\.bias"):
+    with pytest.raises(UserError, match=r"non-finite numbers, in 2\.bias"):
         weight_files.read(tmp_path / "x.safetensors")
 
 
@@ -169,7 +169,7 @@ def test_weights_load_whole_or_not_at_all(net):
     other = {**{k: v + 1 for k, v in before.items()}, "0.weight": torch.zeros(8, 5)}
     del other["2.bias"]
     other["3.weight"] = torch.zeros(1)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         weight_files.load_into(net, other, source="x.pt", target="net")
     assert str(refused.value) == (
         "x.pt does not fit net: 1 missing (2.bias), 1 unexpected (3.weight), "
@@ -180,7 +180,7 @@ def test_weights_load_whole_or_not_at_all(net):
 
 def test_a_head_of_other_classes_is_called_one(net):
     other = {**net.state_dict(), "2.weight": torch.zeros(102, 8), "2.bias": torch.zeros(102)}
-    with pytest.raises(Refused, match="its head is of 102 classes, not 3"):
+    with pytest.raises(UserError, match="its head is of 102 classes, not 3"):
         weight_files.load_into(net, other, source="x.pt", target="net")
 
 
@@ -188,7 +188,7 @@ def test_what_is_no_layer_is_not_called_a_head():
     net = torch.nn.Module()
     net.positional_embedding = torch.nn.Parameter(torch.zeros(10, 3))
     other = {"positional_embedding": torch.zeros(5, 3)}
-    with pytest.raises(Refused, match=r"1 of another shape \(positional_embedding\)"):
+    with pytest.raises(UserError, match=r"1 of another shape \(positional_embedding\)"):
         weight_files.load_into(net, other, source="a", target="b")
 
 

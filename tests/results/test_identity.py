@@ -13,7 +13,7 @@ from PIL import Image
 from pytorch_lightning import Trainer
 
 from clipbench.core import environment
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.loading import leaks
 from clipbench.loading.split import Split
@@ -168,11 +168,11 @@ def test_leaks_are_of_all_bytes_and_of_every_split_that_is_evaluated(tmp_path):
         ("val", "test"): [("0", "3")],
     }
     said = "1 image of retention is byte for byte in mix too"
-    with pytest.raises(Refused, match=said) as refusal:
+    with pytest.raises(UserError, match=said) as refusal:
         leaks.check(looked, "stop")
     assert refusal.value.details == ["mix: 1 = retention: 0", "val: 0 = test: 3"]
     assert leaks.check(looked, "allow")[0] == f"leaks=allow: {said}"
-    with pytest.raises(Refused, match="leaks=yes: is not one of stop, allow"):
+    with pytest.raises(UserError, match="leaks=yes: is not one of stop, allow"):
         leaks.check(looked, "yes")
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.strategies.base import Task
 from clipbench.strategies.clip_loss import clip_loss
 from clipbench.strategies.contrastive import Contrastive
@@ -120,9 +120,9 @@ def test_what_it_needs_is_said(prepared):
     strategy, classifier = prepared
     rows = batch(classifier.tower.preprocess.size)
     rows["captions"] = [["a star"]] * len(rows["image"])
-    with pytest.raises(Refused, match=r"has 1 captions.*mix reads"):
+    with pytest.raises(UserError, match=r"has 1 captions.*mix reads"):
         strategy.loss(classifier, rows, smoothing=0.0, step=0)
-    with pytest.raises(Refused, match="no class weights"):
+    with pytest.raises(UserError, match="no class weights"):
         strategy.loss(classifier, rows, smoothing=0.0, step=0, weights=torch.ones(2))
-    with pytest.raises(Refused, match="no text side"):
+    with pytest.raises(UserError, match="no text side"):
         Contrastive().prepare(resnet(), Task(["a", "b"], [["a"], ["b"]]))

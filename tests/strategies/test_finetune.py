@@ -10,7 +10,7 @@ from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.metrics import classification
 from clipbench.strategies.base import Task
 from clipbench.strategies.finetune import Finetune
@@ -192,7 +192,7 @@ def test_frozen_statistics_stay_in_blocks_that_train():
 
 @pytest.mark.parametrize("depth", [-1, 99, "none", 1.5])
 def test_a_depth_that_is_not_there_is_refused(depth):
-    with pytest.raises(Refused, match=r"use 0\.\.4 or all"):
+    with pytest.raises(UserError, match=r"use 0\.\.4 or all"):
         freeze(resnet(), depth)
 
 
@@ -221,7 +221,7 @@ def test_linear_probe_trains_the_head_alone():
 
 def test_zero_shot_needs_a_text_side():
     assert not any(p.requires_grad for p in ZeroShot().prepare(tower(), TASK).parameters())
-    with pytest.raises(Refused, match="no text side"):
+    with pytest.raises(UserError, match="no text side"):
         ZeroShot().prepare(resnet(), TASK)
 
 
@@ -232,7 +232,7 @@ def test_a_loss_that_is_not_finite_is_divergence():
     rows = batches(clip.preprocess.size)
     rows[2]["image"][0] = np.nan
     recipe = recipe_of("model=clip_tiny")
-    with pytest.raises(Refused, match="not finite at step 2") as caught:
+    with pytest.raises(UserError, match="not finite at step 2") as caught:
         fit(classifier, strategy, recipe, optim.Schedule(5, 0), rows)
     assert caught.value.status == "diverged"
     assert all(torch.isfinite(p).all() for p in classifier.parameters())

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.strategies.flyp import FLYP
 from tests.strategies.test_finetune import TASK, resnet, tower
 
@@ -83,7 +83,7 @@ def test_the_logit_scale_trains_and_is_clamped_only_if_asked(clamp, left):
 
 
 def test_what_has_no_meaning_is_refused():
-    with pytest.raises(Refused, match="there are positives, negatives, masked"):
+    with pytest.raises(UserError, match="there are positives, negatives, masked"):
         FLYP(duplicates="both")
-    with pytest.raises(Refused, match="no text side"):
+    with pytest.raises(UserError, match="no text side"):
         FLYP().prepare(resnet(), TASK)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.inference import saved_model
 from clipbench.models.base import Classifier, as_head, random_head
@@ -177,11 +177,11 @@ def test_what_has_no_meaning_is_refused():
         ({"refit": True, "solver": "sgd"}, "goes with strategy.solver=lbfgs"),
         ({"head": "lp"}, "itself what head=lp fits"),
     ):
-        with pytest.raises(Refused, match=message):
+        with pytest.raises(UserError, match=message):
             LinearProbe(**words)
-    with pytest.raises(Refused, match=r"reads strategy\.features=projected"):
+    with pytest.raises(UserError, match=r"reads strategy\.features=projected"):
         LinearProbe(features="penultimate", head="zero_shot").prepare(tower(), TASK)
-    with pytest.raises(Refused, match="no text side"):
+    with pytest.raises(UserError, match="no text side"):
         LinearProbe(head="zero_shot").prepare(resnet(), Task(["a"], [["a"]]))
 
 

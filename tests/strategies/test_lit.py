@@ -8,7 +8,7 @@ from PIL import Image
 
 import clipbench
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.inference import saved_model
 from clipbench.models import weight_files
@@ -93,9 +93,9 @@ def test_vocabularies():
     assert small.model.text.vocab_size == 4096
     assert clip.model.text.vocab_size == 49408
     assert small.tokenizer()(["a star"]).shape == (1, 32)
-    with pytest.raises(Refused, match="use small or clip"):
+    with pytest.raises(UserError, match="use small or clip"):
         Model(resnet(), vocabulary="mine", **TEXT)
-    with pytest.raises(Refused, match="3 heads do not divide a width of 32"):
+    with pytest.raises(UserError, match="3 heads do not divide a width of 32"):
         Model(resnet(), width=32, heads=3)
 
 
@@ -107,5 +107,5 @@ def test_a_file_of_another_text_tower_is_refused(tmp_path):
     again.load(path)
     for name, value in lit.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
-    with pytest.raises(Refused, match="does not fit LiT of test_resnet"):
+    with pytest.raises(UserError, match="does not fit LiT of test_resnet"):
         Model(resnet(), width=64, layers=1, heads=2).load(path)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.strategies.finetune import Finetune
 from clipbench.training import schedule
 from clipbench.training.module import ClassificationModule
@@ -89,10 +89,10 @@ def test_freezing_again_is_freezing():
 
 @pytest.mark.parametrize("stages", [[(2, 0), (1, 2)], [(1, 0), (1, 2)], [(-1, 0)]])
 def test_stages_that_do_not_follow_each_other_are_refused(stages):
-    with pytest.raises(Refused, match="epochs must rise"):
+    with pytest.raises(UserError, match="epochs must rise"):
         Finetune(stages=stages)
 
 
 def test_a_depth_that_is_not_there_is_refused_before_training():
-    with pytest.raises(Refused, match=r"freeze_depth=9 is not possible here; use 0\.\.4 or all"):
+    with pytest.raises(UserError, match=r"freeze_depth=9 is not possible here; use 0\.\.4 or all"):
         Finetune(stages=[(3, 9)]).prepare(resnet(), TASK)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.training import schedule
 from clipbench.training.module import ClassificationModule
 from tests.conftest import composed
@@ -111,7 +111,7 @@ def test_what_is_declared_moves_and_all_else_stays_to_the_bit(case, family):
     words, trains, needs_text = CASES[case]
     strategy, encoder = strategy_of(case, words), encoder_of(family)
     if needs_text and FAMILIES[family][0] == PLAIN:
-        with pytest.raises(Refused, match=r"no text side.* use strategy=finetune, or lit"):
+        with pytest.raises(UserError, match=r"no text side.* use strategy=finetune, or lit"):
             strategy.prepare(encoder, TASK)
         return
     torch.manual_seed(1)
@@ -138,19 +138,19 @@ def test_what_is_declared_moves_and_all_else_stays_to_the_bit(case, family):
 @pytest.mark.parametrize("case", ["image_only", "text_only", "contrastive"])
 def test_two_frozen_towers_are_refused(case):
     strategy = strategy_of(case, ("freeze_depth=all", "text_freeze_depth=all"))
-    with pytest.raises(Refused, match="leave nothing to train; use strategy=zero_shot"):
+    with pytest.raises(UserError, match="leave nothing to train; use strategy=zero_shot"):
         strategy.prepare(encoder_of("clip_tiny"), TASK)
 
 
 def test_a_text_depth_that_is_not_there_is_refused():
     strategy = strategy_of("contrastive", ("text_freeze_depth=3",))
-    with pytest.raises(Refused, match=r"text_freeze_depth=3 is not possible here; use 0\.\.2"):
+    with pytest.raises(UserError, match=r"text_freeze_depth=3 is not possible here; use 0\.\.2"):
         strategy.prepare(encoder_of("clip_tiny"), TASK)
 
 
 def test_a_head_that_there_is_not_is_refused():
     strategy = strategy_of("finetune", ("strategy.head=linear",))
-    with pytest.raises(Refused, match="there are auto, zero_shot, random, lp"):
+    with pytest.raises(UserError, match="there are auto, zero_shot, random, lp"):
         strategy.prepare(encoder_of("clip_tiny"), TASK)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.inference import saved_model
 from clipbench.models import weight_files
 from clipbench.results import identity as identity_module
@@ -139,7 +139,7 @@ def test_predictions_of_the_chosen_alpha_are_kept(runs):
         assert not predictions.saved(plain, split, "")
     other = next(row["alpha"] for row in record["alpha_curve"] if row["alpha"] != alpha)
     assert not predictions.saved(folder, "test", f"={other:g}")
-    with pytest.raises(Refused, match=f"at alpha={alpha:g} only, not at alpha={other:g}"):
+    with pytest.raises(UserError, match=f"at alpha={alpha:g} only, not at alpha={other:g}"):
         predictions.predictions(folder, "test", f"={other:g}")
 
 
@@ -285,11 +285,11 @@ def test_alphas_are_a_list_or_a_number_of_steps():
     assert list(asked(10).alphas) == tenths
     assert list(asked([1, 0, 0.5, 0.5]).alphas) == [0, 0.5, 1]
     for wrong in ([1.1], "x", 0, -3, 0.5, ["0.1"], []):
-        with pytest.raises(Refused, match="are no numbers from 0 to 1"):
+        with pytest.raises(UserError, match="are no numbers from 0 to 1"):
             asked(wrong)
-    with pytest.raises(Refused, match="no merge=soup; there are wise_ft, fisher, paint"):
+    with pytest.raises(UserError, match="no merge=soup; there are wise_ft, fisher, paint"):
         asked(None, merge="soup")
-    with pytest.raises(Refused, match="no merge_bn=x"):
+    with pytest.raises(UserError, match="no merge_bn=x"):
         asked(None, statistics="x")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.metrics.classification import METRICS
 from clipbench.metrics.intervals import goodness
@@ -51,7 +51,7 @@ def test_every_epoch_is_kept_as_it_was_evaluated(outputs):
     data = Run(job(*words)).data
     for epoch, loss in enumerate(losses, 1):
         assert val_loss(at_epoch(folder, epoch), data) == pytest.approx(loss, rel=1e-5)
-    with pytest.raises(Refused, match="kept no epoch 5; run it anew with keep=all"):
+    with pytest.raises(UserError, match="kept no epoch 5; run it anew with keep=all"):
         at_epoch(folder, 5)
 
 

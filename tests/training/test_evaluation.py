@@ -23,7 +23,7 @@ from clipbench.results import store
 from clipbench.strategies.zero_shot import ZeroShot
 from clipbench.training import checkpoint_io
 from clipbench.training import schedule as optim
-from clipbench.training.evaluation import Evaluation
+from clipbench.training.evaluation import Evaluator
 from clipbench.training.module import ClassificationModule, RetrievalModule
 from clipbench.training.robustness.retention import Retention
 from clipbench.training.run import execute
@@ -130,7 +130,7 @@ def evaluated(folder, made, sizes):
         for size in sizes if kind is ClassificationModule else [n for n in sizes if n % 4 == 1]:
             data.splits["val"], data.rows = split(size, captions=kind is RetrievalModule)
             loaders = FeatureLoaders(data, lambda images: images)
-            evaluate = Evaluation(own, module, loaders, data)
+            evaluate = Evaluator(own, module, loaders, data)
             values = evaluate(["val"])
             if kind is ClassificationModule:
                 values |= remembered(data, own, classifier.head)

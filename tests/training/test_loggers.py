@@ -7,7 +7,7 @@ import pytest
 from pytorch_lightning.loggers import mlflow, wandb
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.results import identity, store
 from clipbench.sweeps.launcher import launch
@@ -53,7 +53,7 @@ def test_a_logger_that_is_not_installed_is_refused(name, tmp_path, monkeypatch):
     config = composed(f"logger={name}", *TINY)
     config["logger"] = {name: config["logger"][name]}
     with pytest.raises(
-        Refused, match=rf"{name} is not installed.*pip install 'clipbench\[{name}\]'"
+        UserError, match=rf"{name} is not installed.*pip install 'clipbench\[{name}\]'"
     ):
         trainer(config, tmp_path, [])
 

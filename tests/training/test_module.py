@@ -11,7 +11,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.metrics import classification
 from clipbench.results import store
@@ -288,9 +288,9 @@ def test_gradient_checkpointing_changes_no_gradient(vit, which, depth):
 
 def test_a_network_without_gradient_checkpointing_says_so():
     """open_clip's ModifiedResNet takes the call and does nothing."""
-    with pytest.raises(Refused, match="no gradient checkpointing; use micro_batch"):
+    with pytest.raises(UserError, match="no gradient checkpointing; use micro_batch"):
         tower("model=clip_tiny").set_grad_checkpointing()
-    with pytest.raises(Refused, match="no gradient checkpointing"):
+    with pytest.raises(UserError, match="no gradient checkpointing"):
         tower("model=resnet50").set_grad_checkpointing()
 
 
@@ -377,7 +377,7 @@ def test_a_gradient_that_is_not_finite_at_any_scale_is_diverged(monkeypatch):
         return ((scores - scores.detach()) ** 2).sum().sqrt()
 
     monkeypatch.setattr(Finetune, "loss", rootless)
-    with pytest.raises(Refused, match="the gradient is not finite at step 4") as refused:
+    with pytest.raises(UserError, match="the gradient is not finite at step 4") as refused:
         scaled(batches(9), 2.0**4)
     assert refused.value.status == "diverged"
 

@@ -96,7 +96,7 @@ def test_every_way_of_tuning_has_its_row_of_the_guide(words, kind):
     ],
 )
 def test_a_value_outside_the_guides_range_is_said(words, said):
-    found = recommendations.outside(*of(*CLIP, *words))
+    found = recommendations.check_ranges(*of(*CLIP, *words))
     if said is None:
         assert found == []
     else:
@@ -168,24 +168,24 @@ def test_too_few_pictures_to_tune_on():
 
 def test_an_average_too_slow_for_its_run_is_said():
     """FT-CLIP's 0.9998 on Flowers102's 80 steps."""
-    (warning,) = recommendations.sluggish(0.9998, 80)
+    (warning,) = recommendations.check_ema(0.9998, 80)
     assert warning.startswith("ema=0.9998 leaves 98% of the first step's weights")
-    assert recommendations.sluggish(0.9998, 31_250) == []
-    assert recommendations.sluggish("auto", 80) == recommendations.sluggish(None, 80) == []
+    assert recommendations.check_ema(0.9998, 31_250) == []
+    assert recommendations.check_ema("auto", 80) == recommendations.check_ema(None, 80) == []
 
 
 def test_a_stage_that_never_begins_is_said():
     """Epochs count from 0: what begins once 4 are over has no place in 4."""
     staged = Finetune(freeze_depth="all", stages=[[2, 2], [4, 0], [7, 0]])
-    assert recommendations.late(staged, 8) == []
-    (warning,) = recommendations.late(staged, 4)
+    assert recommendations.check_stages(staged, 8) == []
+    (warning,) = recommendations.check_stages(staged, 4)
     assert warning.startswith("strategy.stages: what should begin once 4 and 7 epochs are over")
     assert warning.endswith("never does in epochs=4; begin earlier, or train for longer")
     found, recipe = of(*CLIP, "strategy.stages=[[9,0]]", "epochs=9")
     assert (
         sum("strategy.stages" in line for line in recommendations.warnings(found, recipe, 90)) == 1
     )
-    assert recommendations.late(ZeroShot(), 1) == []
+    assert recommendations.check_stages(ZeroShot(), 1) == []
 
 
 def test_a_run_keeps_the_reasons_and_is_the_run_that_says_the_same(outputs):
@@ -252,7 +252,7 @@ def test_the_middles_of_the_guides_ranges_are_the_recipes_and_inside_them():
         "frozen": ("strategy=text_only",),
     }.items():
         found, recipe = of(*CLIP, f"recipe=openclip_{name}", *words)
-        assert recommendations.outside(found, recipe) == []
+        assert recommendations.check_ranges(found, recipe) == []
         middle = recommendations.GUIDE[recommendations.kind(found.strategy)].middle
         assert recipe["lr"] == pytest.approx(middle, rel=0.06)
 

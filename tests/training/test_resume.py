@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from clipbench.core import distributed
-from clipbench.core.errors import Refused
-from clipbench.loading.samplers import KeyedSampler, Share, UniqueSampler
+from clipbench.core.errors import UserError
+from clipbench.loading.samplers import KeyedSampler, RankSampler, UniqueSampler
 from clipbench.results import store
 from clipbench.training import checkpoint_io, resume
 from clipbench.training.callbacks import Recorder
-from clipbench.training.resume import Point, newest
+from clipbench.training.resume import ResumePoint, newest
 from clipbench.training.robustness.replay import Zipped
 from tests.conftest import FEW, clipbench
 from tests.faults import resume as campaign
@@ -177,7 +177,7 @@ def test_a_run_on_captions_goes_on_to_the_bit(tmp_path, photos, monkeypatch):  #
 def points(tmp_path):
     """A run's folder with two checkpoints."""
     for step in (3, 4):
-        point = Point("abc", step, 0, step, False, 1.0)
+        point = ResumePoint("abc", step, 0, step, False, 1.0)
         content = {"weights": torch.full((3000,), step)}
         checkpoint_io.write(point.path(tmp_path), content, dataclasses.asdict(point))
     return tmp_path
@@ -212,7 +212,7 @@ def test_no_room_and_no_writing_are_said_and_leave_what_was(points, monkeypatch)
     before = path.read_bytes()
 
     def refused():
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(UserError) as caught:
             checkpoint_io.write(path, {"weights": torch.zeros(10**6)}, {"key": "abc"})
         assert str(path) in str(caught.value)
         assert caught.value.status == "interrupted", "so that it is gone on with"
@@ -255,11 +255,11 @@ def test_a_disk_that_fills_while_it_is_written_to(disk, monkeypatch):
     monkeypatch.setattr(checkpoint_io, "_room", lambda *args: None)
     path = folder / "x.ckpt"
     checkpoint_io.write(path, {"weights": torch.zeros(1000)}, {})
-    with pytest.raises(Refused, match="could not be written: No space left on device"):
+    with pytest.raises(UserError, match="could not be written: No space left on device"):
         checkpoint_io.write(path, {"weights": torch.zeros(10**6)}, {})
     assert checkpoint_io.verified(path) == {}
     store.write(folder, {"schema": 1, "status": "interrupted"})
-    with pytest.raises(Refused, match="could not be written: No space left on device"):
+    with pytest.raises(UserError, match="could not be written: No space left on device"):
         store.write(folder, {"schema": 1, "status": "completed", "log": "x" * 10**7})
     assert store.read(folder)["status"] == "interrupted"
     assert sorted(p.name for p in folder.iterdir()) == ["result.json", "x.ckpt"]
@@ -276,7 +276,9 @@ def test_a_disk_that_is_read_only_is_said_in_a_line_with_its_path(disk):
         lambda: store.write(folder, {"schema": 1, "status": "completed"}),
     )
     for name, write in zip(("x.ckpt", "result.json"), writes, strict=True):
-        with pytest.raises(Refused, match=f"{folder}/{name} could not be written: Read-only") as no:
+        with pytest.raises(
+            UserError, match=f"{folder}/{name} could not be written: Read-only"
+        ) as no:
             write()
         assert no.value.status == "interrupted"
     assert checkpoint_io.verified(path) == {}
@@ -294,7 +296,7 @@ def test_a_disk_that_is_read_only_is_said_in_a_line_with_its_path(disk):
 
 
 def test_a_place_to_go_on_from_that_is_none(tmp_path):
-    with pytest.raises(Refused, match="has no checkpoints/resume-"):
+    with pytest.raises(UserError, match="has no checkpoints/resume-"):
         resume.bring(str(tmp_path / "nowhere"), Path(tmp_path), "abc", {})
 
 
@@ -311,7 +313,7 @@ def test_an_epoch_goes_on_at_a_batch_whoever_draws_it(monkeypatch, workers):
     ]
 
     def loader(order, size=4):
-        share = Share(order, size)
+        share = RankSampler(order, size)
         return DataLoader(
             Rows(), size // 2, sampler=share, num_workers=workers, collate_fn=lambda rows: rows
         )
@@ -319,7 +321,7 @@ def test_an_epoch_goes_on_at_a_batch_whoever_draws_it(monkeypatch, workers):
     def mixed():
         """The other dataset has three batches: one is in the midst of the second pass."""
         return Zipped(
-            DataLoader(Rows(), 2, sampler=Share(KeyedSampler(22, 3), 4), collate_fn=_named),
+            DataLoader(Rows(), 2, sampler=RankSampler(KeyedSampler(22, 3), 4), collate_fn=_named),
             loader(KeyedSampler(6, 5), 2),
         )
 

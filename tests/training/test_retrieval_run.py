@@ -13,7 +13,7 @@ from PIL import Image
 import clipbench
 from clipbench import predict
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.datamodules.captions import CaptionsDataModule
 from clipbench.models import weight_files
@@ -154,7 +154,7 @@ def test_what_a_run_on_captions_leaves(tuned, photos):
     assert np.mean(asked["rank"] <= 1) == record["final"]["test/text_recall@1"]
     assert (folder / "examples.html").is_file() == bool(record["selection"]["epoch"])
     assert record["temperature"] is None
-    with pytest.raises(Refused, match="no classes; use clipbench"):
+    with pytest.raises(UserError, match="no classes; use clipbench"):
         predict.predict([f"run={folder}", f"images={photos.parent}"])
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from clipbench.core.errors import Refused
-from clipbench.loading.samplers import Epoch
+from clipbench.core.errors import UserError
+from clipbench.loading.samplers import EpochPlan
 from clipbench.models.base import Classifier
 from clipbench.models.clip import CLIP
 from clipbench.models.timm import Timm
@@ -12,14 +12,16 @@ from clipbench.training.schedule import Schedule
 
 
 def test_the_blogs_warmup_is_refused_with_its_cause():
-    with pytest.raises(Refused, match=r"500 steps never ends in a run of 20 steps.*4%.*warmup=0.1"):
+    with pytest.raises(
+        UserError, match=r"500 steps never ends in a run of 20 steps.*4%.*warmup=0.1"
+    ):
         sanity_checks.warmup(Schedule(20, 500), lr=3e-5, epochs=10, allowed=False)
     sanity_checks.warmup(Schedule(20, 500), lr=3e-5, epochs=10, allowed=True)
     sanity_checks.warmup(Schedule(20, 19), lr=3e-5, epochs=10, allowed=False)
 
 
 def test_no_steps_is_an_error_even_when_unfinished_warmup_is_allowed():
-    with pytest.raises(Refused, match="no training step"):
+    with pytest.raises(UserError, match="no training step"):
         sanity_checks.warmup(Schedule(0, 0), lr=1.0, epochs=0, allowed=True)
 
 
@@ -37,7 +39,7 @@ def test_zero_shot_gate():
             {"val/acc": acc}, classes=102, reference=reference, gate=gate
         )
 
-    with pytest.raises(Refused, match="names and labels disagree"):
+    with pytest.raises(UserError, match="names and labels disagree"):
         ask(0.05, 0.66)
     assert "disagree" in ask(0.05, 0.66, gate=False)
     assert ask(0.34, 0.66) is None
@@ -54,7 +56,7 @@ def test_zero_shot_gate():
 )
 def test_the_fewest_rows_are_those_of_the_shortest_part(rows, size, devices, micro, least):
     """Worked by hand: 33 are 4 x 8 and 1; 35 on two devices end in 3, which are 2 and 2."""
-    assert Epoch(rows).fewest(size, devices, micro) == least
+    assert EpochPlan(rows).fewest(size, devices, micro) == least
 
 
 def test_one_picture_for_a_batchnorm_is_refused_where_torch_would_raise():
@@ -69,13 +71,13 @@ def test_one_picture_for_a_batchnorm_is_refused_where_torch_would_raise():
     with pytest.raises(ValueError, match="more than 1 value"):
         small.train()(torch.zeros(1, 3, 32, 32))
     before = {name: value.clone() for name, value in small.state_dict().items()}
-    with pytest.raises(Refused, match=r"batch_size=8 leaves a device one picture.*batch_size=7"):
-        sanity_checks.lone_picture(small, strategy, Epoch(33).fewest, 8)
+    with pytest.raises(UserError, match=r"batch_size=8 leaves a device one picture.*batch_size=7"):
+        sanity_checks.lone_picture(small, strategy, EpochPlan(33).fewest, 8)
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
-    sanity_checks.lone_picture(small, strategy, Epoch(34).fewest, 8)
-    sanity_checks.lone_picture(large, strategy, Epoch(33).fewest, 8)
-    sanity_checks.lone_picture(small, Finetune(frozen_statistics=True), Epoch(33).fewest, 8)
-    with pytest.raises(Refused, match=r"batch_size=1 .*use strategy.frozen_statistics=true"):
+    sanity_checks.lone_picture(small, strategy, EpochPlan(34).fewest, 8)
+    sanity_checks.lone_picture(large, strategy, EpochPlan(33).fewest, 8)
+    sanity_checks.lone_picture(small, Finetune(frozen_statistics=True), EpochPlan(33).fewest, 8)
+    with pytest.raises(UserError, match=r"batch_size=1 .*use strategy.frozen_statistics=true"):
         sanity_checks.lone_picture(small, strategy, lambda size: 1, 1)
 
 

@@ -10,7 +10,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.strategies import param_groups
 from clipbench.strategies.base import Task
 from clipbench.strategies.contrastive import Contrastive
@@ -91,7 +91,7 @@ def test_the_learning_rate_falls_to_min_lr_and_never_rises_to_it():
         assert rates == sorted(rates, reverse=True)
         assert (rates[0], rates[8]) == pytest.approx((lr, low))
     for lr, low in ((0.1, 0.11), (0.0, 1e-6), (0.1, -0.01)):
-        with pytest.raises(Refused, match=rf"recipe\.min_lr={low:g}: .* from lr={lr:g}\. Use a"):
+        with pytest.raises(UserError, match=rf"recipe\.min_lr={low:g}: .* from lr={lr:g}\. Use a"):
             optim.plan(**plain, lr=lr, min_lr=low)
         # Nothing moves where nothing trains.
         assert optim.plan(**{**plain, "batches": 0}, lr=lr, min_lr=low).total == 0

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from clipbench.core.errors import Refused
-from clipbench.loading.dataset import Pictures
+from clipbench.core.errors import UserError
+from clipbench.loading.dataset import ImageDataset
 from clipbench.loading.images import integrity
 from clipbench.loading.samplers import KeyedSampler
 from clipbench.loading.split import Split
@@ -109,7 +109,7 @@ def test_modes_other_than_rgb_are_what_open_clip_makes_of_them():
 def test_preprocessing_survives_a_weight_file_as_text():
     preprocess = Preprocess(224, 256, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear", "squash")
     assert Preprocess.from_json(preprocess.to_json()) == preprocess
-    with pytest.raises(Refused, match="preprocessing is not ours"):
+    with pytest.raises(UserError, match="preprocessing is not ours"):
         Preprocess.from_json('{"size": 224}')
     assert preprocess.at(None) == preprocess
     assert (preprocess.at(160).size, preprocess.at(160).resize) == (160, 182)
@@ -167,7 +167,9 @@ def test_squash_and_pad_keep_the_whole_picture_of_a_checkpoint_that_crops_after_
         assert (own.with_mode(mode).size, own.with_mode(mode).resize) == (224, 224)
     siglip = replace(own, resize_mode="squash")
     assert siglip.with_mode("squash") == siglip
-    with pytest.raises(Refused, match="resize_mode=longest is not known; use crop, squash or pad"):
+    with pytest.raises(
+        UserError, match="resize_mode=longest is not known; use crop, squash or pad"
+    ):
         own.with_mode("longest")
 
 
@@ -349,7 +351,7 @@ def test_each_look_is_a_function_of_seed_epoch_and_position(samples, augment):
         # what other libraries have drawn before is nothing to it
         random.seed(workers + 50)
         np.random.seed(workers + 50)  # noqa: NPY002
-        pictures = Pictures(split, train_transform(told, augment), seed)
+        pictures = ImageDataset(split, train_transform(told, augment), seed)
         sampler = KeyedSampler(16, seed=1)
         loader = DataLoader(pictures, batch_size=5, sampler=sampler, num_workers=workers)
         seen = []
@@ -383,5 +385,5 @@ def test_each_look_is_a_function_of_seed_epoch_and_position(samples, augment):
     ({"randaugment": "rand-x9"}, "augment.randaugment=rand-x9 is no policy"),
 ])  # fmt: skip
 def test_what_is_no_augmentation_is_refused(wrong, said):
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(UserError, match=said):
         Augment(**wrong)

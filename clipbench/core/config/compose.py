@@ -5,7 +5,7 @@ from typing import Any
 
 from clipbench.core import paths
 from clipbench.core.config import overrides, schema
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 
 def compose(*words: str, resolve: bool = True) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def changed(node: Mapping[str, Any], group: str, words: Sequence[str]) -> dict[s
         words: as typed, ``dataset.root=/data/more``.
 
     Raises:
-        Refused: for a key that the node has not, or several values of one.
+        UserError: for a key that the node has not, or several values of one.
         hydra.errors.HydraException: for a word that is not of the grammar.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -47,10 +47,12 @@ def changed(node: Mapping[str, Any], group: str, words: Sequence[str]) -> dict[s
     found = OmegaConf.create({group: overrides.escaped(dict(node))})
     for word in OverridesParser.create().parse_overrides(overrides.read(words)):
         if word.is_sweep_override():
-            raise Refused(f"{word.input_line}: these are several values. Give one.")
+            raise UserError(f"{word.input_line}: these are several values. Give one.")
         key = word.key_or_group.removeprefix(f"{group}.")
         if key.partition(".")[0] not in node:
-            raise Refused(f"{word.input_line}: there is no such key. Use one of {', '.join(node)}.")
+            raise UserError(
+                f"{word.input_line}: there is no such key. Use one of {', '.join(node)}."
+            )
         OmegaConf.update(found, word.key_or_group, word.value())
     plain: Any = OmegaConf.to_container(found, resolve=True)
     return dict(plain[group])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipbench.core.config.overrides import escaped
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 # A config is data: it may name these classes and nothing else (a block-list is no boundary:
 # torch.load and pandas.read_pickle are reachable through Hydra's own).
@@ -41,14 +41,16 @@ def _class(target: str) -> type:
     from hydra.utils import get_object
 
     if not target.startswith(ALLOWED):
-        raise Refused(f"_target_ {target} is refused; a config may name classes of {ALLOWED} only")
+        raise UserError(
+            f"_target_ {target} is refused; a config may name classes of {ALLOWED} only"
+        )
     try:
         found = get_object(MOVED.get(target, target))
     except Exception as error:
-        raise Refused(f"_target_ {target} cannot be imported: {error}") from error
+        raise UserError(f"_target_ {target} cannot be imported: {error}") from error
     # The second test stops a detour through a module's imports: clipbench.core.paths.os.system.
     if not inspect.isclass(found) or not found.__module__.startswith(ALLOWED):
-        raise Refused(f"_target_ {target} is refused; it is no class of {ALLOWED}")
+        raise UserError(f"_target_ {target} is refused; it is no class of {ALLOWED}")
     return found
 
 
@@ -60,7 +62,7 @@ def build(node: Mapping[str, Any], **extra: Any) -> Any:
         extra: further keyword arguments.
 
     Raises:
-        Refused: if a target is outside the allow-list, a key is not one of its parameters, or the
+        UserError: if a target is outside the allow-list, a key is not one of its parameters, or the
             constructor refuses what it is given.
     """
     from hydra.errors import InstantiationException
@@ -73,11 +75,11 @@ def build(node: Mapping[str, Any], **extra: Any) -> Any:
         signature.bind(**{k: v for k, v in keys.items() if not k.startswith("_")}, **extra)
     except TypeError as error:
         names = ", ".join(signature.parameters)
-        raise Refused(f"{node['_target_']}: {error}; it takes {names}") from error
+        raise UserError(f"{node['_target_']}: {error}; it takes {names}") from error
     try:
         # All of it is resolved, and Hydra would do so twice: in the whole, and at each look.
         return instantiate(escaped(escaped(keys)), **escaped(escaped(extra)))
     except InstantiationException as wrapped:
-        if isinstance(wrapped.__cause__, Refused):
+        if isinstance(wrapped.__cause__, UserError):
             raise wrapped.__cause__ from None
         raise

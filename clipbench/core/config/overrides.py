@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused, printable
+from clipbench.core.errors import UserError, printable
 
 _DATA = ("root", "file", "class_names", "templates", "shifts")
 # Keys whose values are paths, if nothing else that Hydra reads there, such as a list.
@@ -52,7 +52,7 @@ def read(words: Sequence[str]) -> list[str]:
         words: as typed; those of other keys, and flags, are passed on.
 
     Raises:
-        Refused: for a path with a line break.
+        UserError: for a path with a line break.
     """
     return [_read(word) for word in words]
 
@@ -63,7 +63,7 @@ def _read(word: str) -> str:
         return word
     typed, key, text = match.groups()
     if text.splitlines() != [text]:
-        raise Refused(f"{key}={text!r} has a line break in its name. Rename it")
+        raise UserError(f"{key}={text!r} has a line break in its name. Rename it")
     return f"{typed}={_value(key, text)}"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipbench.core.config.search_path import ALSO_DATASETS
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,11 @@ def check(config: Mapping[str, Any]) -> None:
         config: the resolved root.
 
     Raises:
-        Refused: naming the first key and its value, with each of them in its details.
+        UserError: naming the first key and its value, with each of them in its details.
     """
     wrong = [*_out_of_range(config), *_planned_otherwise(config)]
     if wrong:
-        raise Refused(wrong[0], wrong[1:])
+        raise UserError(wrong[0], wrong[1:])
 
 
 def _out_of_range(config: Mapping[str, Any]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 Field: TypeAlias = NDArray[np.floating[Any]]
 
@@ -216,10 +216,10 @@ def fields(scene: Scene) -> tuple[Field, Field]:
         second tone in [0, 1]; both float32 (SIDE, SIDE).
 
     Raises:
-        Refused: if the scene names a shape or a fill that does not exist.
+        UserError: if the scene names a shape or a fill that does not exist.
     """
     if scene.shape not in SHAPES or scene.fill not in FILLS:
-        raise Refused(
+        raise UserError(
             f"cannot draw a {scene.fill} {scene.shape}; shapes are {', '.join(SHAPES)}, "
             f"fills are {', '.join(FILLS)}"
         )

@@ -14,7 +14,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.synthetic.drawing import GRID_X, GRID_Y, SIDE, Field, coverage
 
 
@@ -174,10 +174,10 @@ def photograph(biscuit: Biscuit) -> NDArray[np.uint8]:
         Pixels, uint8 (SIDE, SIDE, 3).
 
     Raises:
-        Refused: if there is no such defect.
+        UserError: if there is no such defect.
     """
     if biscuit.defect not in DEFECTS:
-        raise Refused(f"no defect '{biscuit.defect}'; there are {', '.join(DEFECTS)}")
+        raise UserError(f"no defect '{biscuit.defect}'; there are {', '.join(DEFECTS)}")
     u, v = GRID_X - np.float32(biscuit.x), GRID_Y - np.float32(biscuit.y)
     scallops = np.float32(0.6) * np.cos(np.arctan2(v, u) * 20 + np.float32(biscuit.angle * 20))
     distance = np.hypot(u, v) - np.float32(RADIUS) + scallops

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.synthetic.drawing import (
     COLOURS,
     GRID_X,
@@ -154,10 +154,10 @@ def draw(scene: Scene) -> NDArray[np.uint8]:
         Pixels, uint8 (SIDE, SIDE, 3).
 
     Raises:
-        Refused: if the scene names something that cannot be drawn.
+        UserError: if the scene names something that cannot be drawn.
     """
     if scene.style not in STYLES:
-        raise Refused(f"no style '{scene.style}'; there are {', '.join(STYLES)}")
+        raise UserError(f"no style '{scene.style}'; there are {', '.join(STYLES)}")
     distance, tone = fields(scene)
     canvas = STYLES[scene.style](scene, distance, tone, np.random.default_rng(scene.grain))
     pixels = np.clip(canvas * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)

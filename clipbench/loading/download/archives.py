@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from clipbench.core.console import console, track
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 MEMBERS = 5_000_000  # of an archive; more would eat the disk's inodes
 _SPARE = 64 << 20  # bytes of the disk that are left free
@@ -23,8 +23,8 @@ def extract(archive: Path, folder: Path) -> None:
     Links are kept only if they lead deeper into the archive's own folder.
 
     Raises:
-        Refused: naming the member that would land elsewhere or is no file, folder or such link; if
-            the archive is damaged; if what it holds does not fit on the disk.
+        UserError: naming the member that would land elsewhere or is no file, folder or such link;
+            if the archive is damaged; if what it holds does not fit on the disk.
     """
     beside = folder / f".{archive.name}.unpacking"
     shutil.rmtree(beside, ignore_errors=True)
@@ -39,7 +39,7 @@ def extract(archive: Path, folder: Path) -> None:
         for path in sorted(beside.iterdir()):
             _move(path, folder / path.name)
     except (*_DAMAGED, RuntimeError, NotImplementedError) as error:
-        raise Refused(f"{archive} is damaged ({error}); delete it and fetch it again") from error
+        raise UserError(f"{archive} is damaged ({error}); delete it and fetch it again") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -88,8 +88,8 @@ def _within(archive: Path, name: str, before: str = "") -> None:
         raise _refusal(archive, f"{before}{name}, outside its folder")
 
 
-def _refusal(archive: Path, what: str) -> Refused:
-    return Refused(f"{archive} is not unpacked: it holds {what}; get it from its own source")
+def _refusal(archive: Path, what: str) -> UserError:
+    return UserError(f"{archive} is not unpacked: it holds {what}; get it from its own source")
 
 
 class _Room:
@@ -103,11 +103,11 @@ class _Room:
         """Room for one more member.
 
         Raises:
-            Refused: if there is none, or it would overwrite another where case does not count.
+            UserError: if there is none, or it would overwrite another where case does not count.
         """
         self.left -= size
         if self.left < 0 or len(self.names) >= MEMBERS:
-            raise Refused(
+            raise UserError(
                 f"{self.archive} holds more than the disk of {self.archive.parent} can take, from "
                 f"{name} on; make room, or set dataset.root to a larger disk"
             )

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from clipbench.core.console import console
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.download.archives import extract
 from clipbench.loading.download.http import Failed, length, receive, tag
 
@@ -58,12 +58,12 @@ def refuse_unasked(files: Sequence[Remote], root: Path) -> None:
     """Refuse to fetch more than :data:`UNASKED` bytes for a run that did not ask for it.
 
     Raises:
-        Refused: naming the files that are not there, and the command that brings them.
+        UserError: naming the files that are not there, and the command that brings them.
     """
     missing = [file for file in files if not file.there(root)]
     size = sum(file.size or 0 for file in missing)
     if size > UNASKED:
-        raise Refused(
+        raise UserError(
             f"{', '.join(file.name for file in missing)} ({size / 1e9:.0f} GB) are not in {root}; "
             "python -m clipbench.data fetch brings them, or set dataset.root"
         )
@@ -75,7 +75,7 @@ def bring(files: Sequence[Remote], root: Path) -> None:
     An archive that somebody put at its place by hand is checked and unpacked like a fetched one.
 
     Raises:
-        Refused: naming each file, its address and its place, if one cannot be had.
+        UserError: naming each file, its address and its place, if one cannot be had.
     """
     if all(file.there(root) for file in files):
         return
@@ -87,7 +87,7 @@ def bring(files: Sequence[Remote], root: Path) -> None:
                     _bring(file, root)
     except (Failed, OSError) as failure:
         wanted = [file for file in files if not file.there(root)]
-        raise Refused(
+        raise UserError(
             f"{', '.join(file.name for file in wanted)} cannot be fetched ({failure}); get "
             f"{' '.join(file.url for file in wanted)} elsewhere and put it under that name into "
             f"{root}, or set dataset.root",
@@ -113,7 +113,7 @@ def fetch(
         sha256: hex digest.
 
     Raises:
-        Refused: if it cannot be had, or is not the file that was meant.
+        UserError: if it cannot be had, or is not the file that was meant.
     """
     bring([Remote(url, target.name, size, md5, sha256)], target.parent)
 

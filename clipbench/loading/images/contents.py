@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from clipbench.core import files
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.images.decoding import FORMATS, Range, Source, opened, unfit
 from clipbench.loading.images.integrity import (
     Stamp,
@@ -174,6 +174,6 @@ def _read(cache: Path | None) -> dict[str, tuple[Stamp, bytes]]:
 
 def _write(cache: Path, rows: dict[str, tuple[Stamp, bytes]]) -> None:
     text = json.dumps({path: [*stamp, digest.hex()] for path, (stamp, digest) in rows.items()})
-    with suppress(OSError, Refused):  # a disk that takes no files costs time, not the run
+    with suppress(OSError, UserError):  # a disk that takes no files costs time, not the run
         cache.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(cache, text)

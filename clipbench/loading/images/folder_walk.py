@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from clipbench.core.errors import Refused, printable
+from clipbench.core.errors import UserError, printable
 from clipbench.loading.images.decoding import EXTENSIONS, FORMATS
 
 # Folders that systems and programs make beside a person's files, in lower case.
@@ -81,7 +81,7 @@ def walk(root: Path) -> Tree:
     """Return what is below a folder.
 
     Raises:
-        Refused: if a folder cannot be listed.
+        UserError: if a folder cannot be listed.
     """
     tree = Tree(root)
     above = {_identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
@@ -130,7 +130,7 @@ def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
         with os.scandir(folder) as entries:
             yield from entries
     except OSError as error:
-        raise Refused(
+        raise UserError(
             f"{printable(folder)}: this folder cannot be listed ({error.strerror}). "
             "Make it readable, or move it away"
         ) from error

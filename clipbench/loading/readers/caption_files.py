@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.download.files import Remote
 from clipbench.loading.readers.text_files import lines, whole
 from clipbench.loading.split import Split
@@ -38,12 +38,12 @@ def find(root: Path, *names: str) -> Path:
     """The first of some files that is below a root.
 
     Raises:
-        Refused: if there is none.
+        UserError: if there is none.
     """
     for name in names:
         if (root / name).is_file():
             return root / name
-    raise Refused(
+    raise UserError(
         f"{names[0]} is not in {root}; python -m clipbench.data fetch brings what may be fetched, "
         "or choose another dataset.scheme"
     )
@@ -53,19 +53,19 @@ def load(path: Path, kind: str) -> Any:
     """A JSON file.
 
     Raises:
-        Refused: if it is damaged.
+        UserError: if it is damaged.
     """
     try:
         return json.loads(whole(path))
     except ValueError as error:
-        raise Refused(f"{path} is no whole {kind} ({error}); fetch it again") from error
+        raise UserError(f"{path} is no whole {kind} ({error}); fetch it again") from error
 
 
 def karpathy(path: Path) -> dict[str, Captions]:
     """Karpathy's ``dataset_*.json``, by split; its restval is added to train.
 
     Raises:
-        Refused: if it is of another form, or a picture stands twice.
+        UserError: if it is of another form, or a picture stands twice.
     """
     splits: dict[str, Captions] = {"train": {}, "val": {}, "test": {}}
     wrong = []
@@ -76,7 +76,7 @@ def karpathy(path: Path) -> dict[str, Captions]:
                 wrong.append(f"{name}: stands twice")
             splits[_KARPATHY[picture["split"]]][name] = texts
     except (KeyError, TypeError) as error:
-        raise Refused(f"{path} is not of Karpathy's form ({error!r}); fetch it again") from error
+        raise UserError(f"{path} is not of Karpathy's form ({error!r}); fetch it again") from error
     _refuse(path, wrong + [fault for captions in splits.values() for fault in _bare(captions)])
     return {name: captions for name, captions in splits.items() if captions}
 
@@ -85,7 +85,7 @@ def coco(path: Path) -> Captions:
     """COCO's ``captions_*.json``, pictures by their id as torchvision has them.
 
     Raises:
-        Refused: if it is of another form, or has captions of pictures that it does not list.
+        UserError: if it is of another form, or has captions of pictures that it does not list.
     """
     told = load(path, "COCO json")
     try:
@@ -94,7 +94,7 @@ def coco(path: Path) -> Captions:
         for annotation in told["annotations"]:
             captions[names[annotation["image_id"]]].append(annotation["caption"])
     except (KeyError, TypeError) as error:
-        raise Refused(f"{path} is not of COCO's form ({error!r}); fetch it again") from error
+        raise UserError(f"{path} is not of COCO's form ({error!r}); fetch it again") from error
     _refuse(path, _bare(captions))
     return captions
 
@@ -113,7 +113,7 @@ def evaluation(root: Path, form: str) -> dict[str, Captions]:
         form: their name with ``{}`` for the split's; ``.json`` are COCO's form.
 
     Raises:
-        Refused: if there is none of test.
+        UserError: if there is none of test.
     """
     test = find(root, form.format("test"))
     paths = {"val": root / form.format("val"), "test": test}
@@ -153,13 +153,13 @@ def _by_line(path: Path, form: re.Pattern[str], header: bool = False) -> Caption
             wrong.append(f"{path}:{number}: {line[:60]}")
     _refuse(path, wrong)
     if not captions:
-        raise Refused(f"{path} holds no captions; fetch it again")
+        raise UserError(f"{path} holds no captions; fetch it again")
     return captions
 
 
 def _refuse(path: Path, wrong: Sequence[str]) -> None:
     if wrong:
-        raise Refused(
+        raise UserError(
             f"{path} has {len(wrong):,} wrong entries, first {wrong[0]}; fetch it again", wrong
         )
 
@@ -182,7 +182,7 @@ def by_lists(
         The captions of each split in its list's order, and what was left out, as warnings.
 
     Raises:
-        Refused: if a name stands twice, or its picture is there and its captions are not.
+        UserError: if a name stands twice, or its picture is there and its captions are not.
     """
     splits: dict[str, Captions] = {}
     owner: dict[str, str] = {}
@@ -203,7 +203,7 @@ def by_lists(
         if unknown:
             warnings.append(_left_out(unknown, f"of {path.name} have no caption and no picture"))
     if wrong:
-        raise Refused(f"{len(wrong):,} names of the lists are wrong; fetch them again", wrong)
+        raise UserError(f"{len(wrong):,} names of the lists are wrong; fetch them again", wrong)
     if unlisted := sorted(captions.keys() - owner.keys()):
         count = sum(len(captions[name]) for name in unlisted)
         unlisted.sort(key=lambda name: name.endswith(".jpg"))  # 2258277193_586949ec62.jpg.1 first

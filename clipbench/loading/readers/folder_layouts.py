@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from clipbench.core.config.overrides import literal, shell
-from clipbench.core.errors import Refused, printable
+from clipbench.core.errors import UserError, printable
 from clipbench.loading.images.folder_walk import NOT_UTF8, Tree, identifier
 from clipbench.loading.readers.inspection import Listed, is_good
 from clipbench.loading.readers.text_files import around_split, split_name
@@ -85,7 +85,7 @@ def read(tree: Tree, splits: Mapping[str, str | Sequence[str]] | str | None) -> 
             go by their names.
 
     Raises:
-        Refused: if folders may be one thing or the other, with what to type.
+        UserError: if folders may be one thing or the other, with what to type.
     """
     _refuse_broken(tree)
     folders, layout = Folders(tree), Layout()
@@ -93,7 +93,7 @@ def read(tree: Tree, splits: Mapping[str, str | Sequence[str]] | str | None) -> 
     if isinstance(splits, Mapping):
         places = _as_typed(folders, splits)
     elif splits is not None and splits != "none":
-        raise Refused(f"dataset.splits={splits} is no mapping; use {TYPE_ROLES}, or {TYPE_NONE}")
+        raise UserError(f"dataset.splits={splits} is no mapping; use {TYPE_ROLES}, or {TYPE_NONE}")
     else:
         roles = {} if splits else _roles(folders)
         places = _split_first(folders, roles, layout) if roles else None
@@ -113,14 +113,14 @@ def _refuse_broken(tree: Tree) -> None:
     """Refuse links that lead nowhere or twice to one folder: a class would be lost or doubled."""
     if tree.dangling:
         first = printable(tree.root / tree.dangling[0])
-        raise Refused(
+        raise UserError(
             f"{len(tree.dangling):,} links lead nowhere, first {first}. Bring what they name, or "
             "remove them",
             [f"{printable(path)}: a link that leads nowhere" for path in tree.dangling],
         )
     if tree.twice:
         first, again = (printable(path) for path in tree.twice[0])
-        raise Refused(
+        raise UserError(
             f"{first or 'dataset.root'} and {again} are one folder, by a link: its images would "
             "count twice. Remove one of them",
             [f"{printable(a)} and {printable(b)} are one folder" for a, b in tree.twice],
@@ -131,20 +131,20 @@ def _as_typed(folders: Folders, splits: Mapping[str, str | Sequence[str]]) -> Pl
     places: Places = {}
     for split, given in splits.items():
         if split_name(split) != split:
-            raise Refused(
+            raise UserError(
                 f"dataset.splits: {split} is no split. Use train, val, test or test_<name>"
             )
         for name in [given] if isinstance(given, str) else given:
             home = str(name).strip("/")
             if not folders.below[home]:
-                raise Refused(
+                raise UserError(
                     f"dataset.splits: {split}={home} is no folder of class folders in "
                     f"{printable(folders.root)}. Use paths below it, such as "
                     f"{', '.join(map(printable, folders.below[''][:3]))}"
                 )
             places |= {joined(home, inner): (split, inner) for inner in folders.below[home]}
     if "train" not in splits:
-        raise Refused("dataset.splits has no train. Name its folder, too: {train: ...}")
+        raise UserError("dataset.splits has no train. Name its folder, too: {train: ...}")
     return places
 
 
@@ -168,14 +168,14 @@ def _split_first(folders: Folders, roles: Mapping[str, str], layout: Layout) -> 
     for split, count in Counter(roles.values()).items():
         if count > 1:
             names = sorted(name for name, role in roles.items() if role == split)
-            raise Refused(
+            raise UserError(
                 f"{printable(folders.root)} has {' and '.join(map(printable, names))}, both of "
                 f"which may be {split}. Keep one, or use "
                 + _to_paste("splits", f"{{{split}: [{', '.join(map(literal, names))}], ...}}")
             )
     if "train" not in roles.values():
         first = min(roles)
-        raise Refused(
+        raise UserError(
             f"{printable(folders.root)} has {printable(first)}/ but no train/ with class folders; "
             f"add it, or use {TYPE_NONE}"
         )
@@ -200,14 +200,14 @@ def _refuse_unnamed_splits(
     besides = [name for name in folders.holding() if name not in roles and not split_name(name)]
     alike = [name for name in besides if len(set(folders.holding(name)) & set(classes)) > 1]
     if alike:
-        raise Refused(
+        raise UserError(
             f"{printable(alike[0])}/ has class folders as train has, but is named as no split. "
             f"Call it val, test or test_<name>, or use {TYPE_ROLES}"
         )
     others = [name for name in folders.holding() if split_name(name) and name not in roles]
     if besides and len(roles) == 1 and not others:
         (train,) = roles
-        raise Refused(
+        raise UserError(
             f"{printable(train)}/ may be a split or a class beside {printable(besides[0])}/. Use "
             f"{_to_paste('splits', f'{{train: {literal(train)}}}')}, or {TYPE_NONE}"
         )
@@ -235,7 +235,7 @@ def _refuse_flat_splits(folders: Folders) -> None:
     """Refuse ``train/*.jpg`` beside ``test/*.jpg``: nothing says what is in the images."""
     flat = [n for n in folders.holding() if split_name(n) and not folders.holding(n)]
     if len({split_name(name) for name in flat}) > 1:
-        raise Refused(
+        raise UserError(
             f"{' and '.join(map(printable, flat))} hold images and no class folders. Put each "
             "class's images in its own folder, or give a CSV of paths and labels: "
             f"dataset.root=labels.csv; {TYPE_NONE}"
@@ -251,13 +251,13 @@ def _class_first(folders: Folders) -> Places | None:
         return None
     deep = joined(first, splits[first][0])
     if folders.holding(deep) and not folders.direct[deep]:
-        raise Refused(
+        raise UserError(
             f"{printable(folders.root)} holds folders with splits and classes of their own. Use "
             f"one of them, {_to_paste('root', folders.root / first)}"
         )
     for top in tops:
         if folders.direct[top] or set(folders.holding(top)) != set(splits[top]):
-            raise Refused(
+            raise UserError(
                 f"{printable(deep)}/ may be a split, but {printable(top)}/ is not divided so. "
                 f"Divide every class, or use {TYPE_NONE}"
             )
@@ -271,21 +271,21 @@ def _refuse_not_classes(folders: Folders) -> None:
     tops = folders.holding()
     root = printable(folders.root)
     if len(tops) == 1 and folders.holding(tops[0]) and not folders.direct[tops[0]]:
-        raise Refused(
+        raise UserError(
             f"{root} has one folder, which holds further ones: as a class that is nothing to "
             f"tell apart; use {_to_paste('root', folders.root / tops[0])}"
         )
     if len(tops) < 2:
         return
     if all(name.casefold() in KINDS for name in tops):
-        raise Refused(
+        raise UserError(
             f"{', '.join(map(printable, tops))} are kinds of files and not classes. Put each "
             f"class's images in its own folder, or use {TYPE_NONE}"
         )
     same = set.intersection(*(set(folders.holding(top)) for top in tops))
     if len(same) > 1 and not any(folders.direct[top] for top in tops):
         shown = ", ".join(map(printable, sorted(same)[:3]))
-        raise Refused(
+        raise UserError(
             f"{', '.join(map(printable, tops[:3]))} hold no images but all the same folders "
             f"({shown}), so they may be splits, sources or classes. Use {TYPE_ROLES}; or "
             f"{TYPE_NONE}"
@@ -309,7 +309,7 @@ def _fill(layout: Layout, tree: Tree, places: Places) -> None:
     by_split = sorted(places.items(), key=lambda item: (order.get(item[1][0], 3), item[1]))
     for folder, (split, name) in by_split:
         if NOT_UTF8.search(name):
-            raise Refused(
+            raise UserError(
                 f"{printable(tree.root / folder)}: the name of this class folder is not UTF-8. "
                 "Rename it"
             )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.images.folder_walk import walk
 from clipbench.loading.images.integrity import EXTENSIONS, Member, Source
 from clipbench.loading.readers import webdataset
@@ -24,7 +24,7 @@ def loose(where: Path) -> Split:
         A split whose ids are paths below the folder, or names in the tar.
 
     Raises:
-        Refused: if there is nothing, or no picture.
+        UserError: if there is nothing, or no picture.
     """
     if where.is_file() and not webdataset.meant(where):
         found: dict[str, Source] = {where.name: where}
@@ -33,10 +33,10 @@ def loose(where: Path) -> Split:
     elif where.is_dir() or webdataset.meant(where):
         found = dict(_members(where))
     else:
-        raise Refused(f"{where} does not exist; name a picture, a folder of them, or a tar")
+        raise UserError(f"{where} does not exist; name a picture, a folder of them, or a tar")
     if not found:
         known = " ".join(sorted(EXTENSIONS))
-        raise Refused(f"there is no picture in {where}; names must end in one of {known}")
+        raise UserError(f"there is no picture in {where}; names must end in one of {known}")
     nobody = np.full(len(found), -1, dtype=np.int64)
     return Split(list(found), nobody, list(found.values()), expected=len(found))
 

@@ -2,7 +2,7 @@
 
 import re
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 Listed = dict[str, dict[str, list[str]]]  # the images of each split, by class
 
@@ -20,13 +20,13 @@ def good_or_defect(listed: Listed) -> Listed:
     """Join all classes but that of flawless parts.
 
     Raises:
-        Refused: if there is not one such class.
+        UserError: if there is not one such class.
     """
     classes = {name for own in listed.values() for name in own}
     good = sorted(name for name in classes if is_good(name))
     if len(good) != 1:
         what = " and ".join(good) if good else "no class folder"
-        raise Refused(
+        raise UserError(
             f"dataset.labels=good_or_defect: {what} is called good, ok or normal, and one must be. "
             "Leave the option out"
         )

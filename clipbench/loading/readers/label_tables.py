@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.readers import table_files
 from clipbench.loading.readers.folder_layouts import Layout
 from clipbench.loading.readers.text_files import split_name
@@ -28,7 +28,7 @@ def read(file: Path, keys: Mapping[str, str | None]) -> Layout:
         keys: the columns of ``path``, ``label`` and ``split``, None for those with a usual name.
 
     Raises:
-        Refused: if columns cannot be found, or with ``file:line: reason`` of each faulty row.
+        UserError: if columns cannot be found, or with ``file:line: reason`` of each faulty row.
     """
     table = table_files.read(file, "label")
     known = {"path": table_files.PATH_KEYS, "label": LABEL_KEYS, "split": SPLIT_KEYS}
@@ -48,12 +48,12 @@ def read(file: Path, keys: Mapping[str, str | None]) -> Layout:
             wrong.append(f"{file.name}:{line}: {reason}")
         repeated += before is not place
     if wrong:
-        raise Refused(
+        raise UserError(
             f"{len(wrong):,} rows of {file} are faulty, first {wrong[0]}. Correct or remove them",
             wrong,
         )
     if not places:
-        raise Refused(f"{file} has no rows. Give it one for each image")
+        raise UserError(f"{file} has no rows. Give it one for each image")
     layout = Layout(warnings=list(table.warnings))
     for name, (split, label) in places.items():
         layout.listed.setdefault(split, {}).setdefault(label, []).append(name)

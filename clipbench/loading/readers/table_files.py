@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.images.folder_walk import identifier
 from clipbench.loading.images.integrity import EXTENSIONS
 from clipbench.loading.readers.text_files import decode
@@ -56,15 +56,15 @@ def read(path: Path, what: str = "caption") -> Table:
         what: what a row tells of an image: the second column's name where there is no header.
 
     Raises:
-        Refused: if it is of no such kind, is empty, or is damaged.
+        UserError: if it is of no such kind, is empty, or is damaged.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         known = " ".join(SUFFIXES)
-        raise Refused(f"{path} is none of {known}; save its rows as one of them")
+        raise UserError(f"{path} is none of {known}; save its rows as one of them")
     text, guessed = decode(path)
     if not text.strip():
-        raise Refused(f"{path} is empty; give it a row for each {what}")
+        raise UserError(f"{path} is empty; give it a row for each {what}")
     table = _json_lines(path, text) if suffix in _JSON_LINES else _delimited(path, text, what)
     table.warnings[:0] = [guessed] if guessed else []
     return table
@@ -102,11 +102,13 @@ def _delimited(path: Path, text: str, what: str) -> Table:
         lines = list(_cells(text, delimiter))
     except csv.Error as error:
         if delimiter != "\t":
-            raise Refused(f"{path.name}:{error}; close the quotes, doubling those within") from None
+            raise UserError(
+                f"{path.name}:{error}; close the quotes, doubling those within"
+            ) from None
         lines = list(_cells(text, delimiter, csv.QUOTE_NONE))
         warnings.append(f"{path.name} has quotes that do not close: all are taken as they stand")
     if not lines:
-        raise Refused(f"{path} is empty; give it a row for each {what}")
+        raise UserError(f"{path} is empty; give it a row for each {what}")
     columns, headed = _columns(path, lines[0][1], what)
     if not headed:
         warnings.append(f"{path.name} has no header: its columns are taken as {columns}")
@@ -145,10 +147,10 @@ def _columns(path: Path, first: Sequence[str], what: str) -> tuple[list[str], bo
     if not any(pictures):
         names = [cell.strip() for cell in first]
         if twice := [name for name, n in Counter(names).items() if n > 1 and name]:
-            raise Refused(f"{path} has columns of the same name {twice}; rename them")
+            raise UserError(f"{path} has columns of the same name {twice}; rename them")
         return names, True
     if len(first) != 2:
-        raise Refused(f"{path} has no header; give it a first line with its columns' names")
+        raise UserError(f"{path} has no header; give it a first line with its columns' names")
     return (["image", what] if pictures[0] else [what, "image"]), False
 
 
@@ -165,21 +167,21 @@ def column(
         given: what the user says that it is called.
 
     Raises:
-        Refused: if there is none, or several may be meant.
+        UserError: if there is none, or several may be meant.
     """
     if given is not None:
         if given in columns:
             return given
         near = get_close_matches(given, columns, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(columns)}"
-        raise Refused(f"dataset.{what}_key={given} is no column of {file}; {hint}")
+        raise UserError(f"dataset.{what}_key={given} is no column of {file}; {hint}")
     found = [column for column in columns if column.strip().lower() in known]
     if len(found) == 1:
         return found[0]
     if what == "split" and not found:
         return None
     those = " or ".join(found) if found else f"one of {', '.join(columns)}"
-    raise Refused(f"{file}: is the {what} in {those}? say which, dataset.{what}_key={{a column}}")
+    raise UserError(f"{file}: is the {what} in {those}? say which, dataset.{what}_key={{a column}}")
 
 
 def image_name(path: Any, root: Path) -> str:

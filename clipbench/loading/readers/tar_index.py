@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipbench.core import files, paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.images.integrity import EXTENSIONS
 
 LAYOUT = 1  # a new number where what is kept of a shard changes
@@ -52,7 +52,7 @@ def index(shard: Path) -> tuple[list[Sample], int]:
     """A shard's samples, and how many members belong to none; kept for the next time.
 
     Raises:
-        Refused: if it is compressed, cut off or damaged, or a member stands twice.
+        UserError: if it is compressed, cut off or damaged, or a member stands twice.
     """
     status = shard.stat()
     times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
@@ -65,7 +65,7 @@ def index(shard: Path) -> tuple[list[Sample], int]:
         head = start.read(6)
     for mark, tool in _PACKED.items():
         if head.startswith(mark):
-            raise Refused(f"{shard} is compressed, so no picture in it can be found; {tool} it")
+            raise UserError(f"{shard} is compressed, so no picture in it can be found; {tool} it")
     samples, others = _listed(shard)
     with suppress(OSError):  # a disk that may not be written costs time, not the run
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -87,15 +87,15 @@ def _listed(shard: Path) -> tuple[list[Sample], int]:
                     continue
                 key, suffix = parts[1], parts[2].lower()
                 if f"{key}.{suffix}" in seen:
-                    raise Refused(f"{shard}#{member.name} stands twice; write the shard anew")
+                    raise UserError(f"{shard}#{member.name} stands twice; write the shard anew")
                 seen.add(f"{key}.{suffix}")
                 _take(tar, shard, member, suffix, samples.setdefault(key, Sample(key)))
             tar.fileobj.seek(end)
             after = tar.fileobj.read(_BLOCK)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise Refused(f"{shard} is cut off or damaged ({error}); fetch it again") from error
+        raise UserError(f"{shard} is cut off or damaged ({error}); fetch it again") from error
     if after != bytes(_BLOCK):  # tarfile takes a damaged header for the end
-        raise Refused(f"{shard} is cut off or damaged at byte {end:,}; fetch it again")
+        raise UserError(f"{shard} is cut off or damaged at byte {end:,}; fetch it again")
     return list(samples.values()), others
 
 
@@ -107,11 +107,11 @@ def _take(
     elif suffix in _TEXTS:
         content = tar.extractfile(member)
         if content is None or member.size > _MOST:
-            raise Refused(f"{shard}#{member.name} is too large for text; leave it out")
+            raise UserError(f"{shard}#{member.name} is too large for text; leave it out")
         try:
             _note(suffix, content.read().decode("utf-8"), sample)
         except ValueError as error:
-            raise Refused(f"{shard}#{member.name} is damaged ({error}); mend it") from error
+            raise UserError(f"{shard}#{member.name} is damaged ({error}); mend it") from error
 
 
 def _note(suffix: str, text: str, sample: Sample) -> None:

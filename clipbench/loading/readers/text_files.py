@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 _WORDS = {
     "train": ("train", "training", "trn"),
@@ -29,12 +29,12 @@ def decode(path: Path) -> tuple[str, str | None]:
     UTF-8, and whatever a byte order mark says; else Windows-1252, which reads Latin-1 as well.
 
     Raises:
-        Refused: if it cannot be read, or holds no text.
+        UserError: if it cannot be read, or holds no text.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise Refused(f"{path} cannot be read ({error.strerror or error}); mend it") from error
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); mend it") from error
     # the mark of UTF-32 begins with that of UTF-16
     marks = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32"}
     marks |= {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -48,7 +48,7 @@ def decode(path: Path) -> tuple[str, str | None]:
             break
         guessed = f"{path} is not UTF-8: read as {encoding}, which may be wrong; save it as UTF-8"
         return text, None if encoding == marked else guessed
-    raise Refused(f"{path} is no text (bytes of zero, or a broken {marked}); save it as UTF-8")
+    raise UserError(f"{path} is no text (bytes of zero, or a broken {marked}); save it as UTF-8")
 
 
 def split_name(given: str) -> str:
@@ -82,11 +82,11 @@ def whole(path: Path) -> str:
     """A text file whose encoding need not be guessed.
 
     Raises:
-        Refused: if it would have to be.
+        UserError: if it would have to be.
     """
     text, guessed = decode(path)
     if guessed:
-        raise Refused(guessed)
+        raise UserError(guessed)
     return text
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipbench.core.console import track
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.images.folder_walk import set_aside
 from clipbench.loading.images.integrity import Member
 from clipbench.loading.readers.tar_index import Sample, index
@@ -54,7 +54,7 @@ def files(where: Path) -> dict[str, list[Path]]:
     Where neither says, all are train's, under the name "".
 
     Raises:
-        Refused: if one that a pattern names is not there, or only some belong to a split.
+        UserError: if one that a pattern names is not there, or only some belong to a split.
     """
     if where.is_dir():
         inside = [path for home in _homes(where) for path in _own(home)]
@@ -63,7 +63,7 @@ def files(where: Path) -> dict[str, list[Path]]:
         every = (path for one in _of_pattern(where) for path in _globbed(one))
         found = list(dict.fromkeys(every))
         if absent := [path for path in found if not path.is_file()]:
-            raise Refused(
+            raise UserError(
                 f"{len(absent):,} of {len(found):,} shards are not there, first {absent[0]}; bring "
                 "them, or name those that there are",
                 [f"{path}: not there" for path in absent],
@@ -77,7 +77,7 @@ def files(where: Path) -> dict[str, list[Path]]:
         name = name or (split_name(path.parent.name) if path.parent in told else "")
         by_split.setdefault(name, []).append(path)
     if len(by_split) > 1 and "" in by_split:
-        raise Refused(
+        raise UserError(
             f"{by_split[''][0]} is of no split, while other shards are; name it train-, val- or "
             "test-something",
             [f"{path}: of no split" for path in by_split[""]],
@@ -121,7 +121,7 @@ def read(where: Path) -> tuple[dict[str, Samples], list[str]]:
         The samples, and warnings of members that belong to none.
 
     Raises:
-        Refused: if a shard is damaged, a key stands twice, or a sample has not one picture.
+        UserError: if a shard is damaged, a key stands twice, or a sample has not one picture.
     """
     splits: dict[str, Samples] = {}
     wrong, strange = [], 0
@@ -142,14 +142,14 @@ def read(where: Path) -> tuple[dict[str, Samples], list[str]]:
                     samples[name] = (Member(shard, offset, size, at), sample)
     _refuse(wrong)
     if not any(splits.values()):
-        raise Refused(f"{where} holds no samples; name shards with pictures in them")
+        raise UserError(f"{where} holds no samples; name shards with pictures in them")
     told = f"{where}: {strange:,} members are no part of a sample (folders, links, hidden files)"
     return splits, [told] if strange else []
 
 
 def _refuse(wrong: Sequence[str]) -> None:
     if wrong:
-        raise Refused(
+        raise UserError(
             f"{len(wrong):,} samples are faulty, first {wrong[0]}; write the shards anew", wrong
         )
 
@@ -164,11 +164,11 @@ def labelled(where: Path) -> tuple[list[str], dict[str, Split], list[str]]:
         The classes, the splits, and warnings.
 
     Raises:
-        Refused: as :func:`read` does, if a sample has no label, or one that train has not.
+        UserError: as :func:`read` does, if a sample has no label, or one that train has not.
     """
     splits, warnings = read(where)
     if "train" not in splits:
-        raise Refused(f"{where} has shards of {', '.join(splits)}, none of train; name them, too")
+        raise UserError(f"{where} has shards of {', '.join(splits)}, none of train; name them, too")
     every = [pair for own in splits.values() for pair in own.values()]
     _refuse([f"{member}: no label" for member, sample in every if not sample.label])
     labels = [sample.label or "" for _, sample in every]
@@ -194,7 +194,7 @@ def captioned(where: Path) -> tuple[dict[str, Split], list[str]]:
         The splits, and warnings.
 
     Raises:
-        Refused: as :func:`read` does, or if a sample has no caption or an empty one.
+        UserError: as :func:`read` does, or if a sample has no caption or an empty one.
     """
     splits, warnings = read(where)
     every = [pair for own in splits.values() for pair in own.values()]

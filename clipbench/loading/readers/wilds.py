@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 # Ours -> theirs: what WILDS calls val and test is out of distribution.
 SPLITS = {
@@ -28,17 +28,17 @@ def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         columns: those needed.
 
     Raises:
-        Refused: if it is not there, cannot be read, is empty or lacks a column.
+        UserError: if it is not there, cannot be read, is empty or lacks a column.
     """
     try:
         found = pd.read_csv(path, low_memory=False)
     except FileNotFoundError as error:
-        raise Refused(f"there is no {path}; set dataset.root to the folder with it") from error
+        raise UserError(f"there is no {path}; set dataset.root to the folder with it") from error
     except (OSError, ValueError) as error:
-        raise Refused(f"{path} cannot be read ({error}); bring it again") from error
+        raise UserError(f"{path} cannot be read ({error}); bring it again") from error
     if found.empty or (lacking := [name for name in columns if name not in found]):
         what = "no rows" if found.empty else f"no column {', '.join(lacking)}"
-        raise Refused(f"{path} has {what}; bring the release's own file")
+        raise UserError(f"{path} has {what}; bring the release's own file")
     return found
 
 

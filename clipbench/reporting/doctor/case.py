@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.metrics import confusion
 from clipbench.metrics.confusion import Counts
 from clipbench.metrics.intervals import goodness, wilson
@@ -153,10 +153,10 @@ def read(folder: Path) -> Case:
     """The case of a run's folder, of one that failed as well.
 
     Raises:
-        Refused: if there is no record in it.
+        UserError: if there is no record in it.
     """
     record = store.read(folder)
     if record is None:
-        raise Refused(f"run={folder} has no result.json; give the folder of a run")
+        raise UserError(f"run={folder} has no result.json; give the folder of a run")
     file = folder / "confusion.npz"
     return Case(record, confusion.read(file) if file.is_file() else {})

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from clipbench.core import spreadsheet
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 SHOWN = 6  # pictures of a kind
 RULE = (
@@ -103,13 +103,13 @@ def pictures(record: Mapping[str, Any], split: str, ids: set[str], side: int) ->
 
     try:
         rows = build(record["config"]["dataset"]).lists(record["seed"])[split]
-    except Refused:
+    except UserError:
         return {}
     found = {}
     for index, name in enumerate(rows.ids):
         if name in ids:
             try:
                 found[name] = thumbnail(rows.picture(index), side)
-            except Refused:
+            except UserError:
                 continue
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from clipbench.core import files, paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.reporting.page import disagreements, page_figures, verdict
 from clipbench.reporting.page.answers import Answer, answers
 from clipbench.reporting.page.candidates import Candidate
@@ -198,11 +198,11 @@ def write(folder: Path, out: Path) -> Path:
         out: of the page.
 
     Raises:
-        Refused: if no job of it was completed.
+        UserError: if no job of it was completed.
     """
     runs, failed = sweep_log.sweep_runs(folder)
     if not runs:
-        raise Refused(f"no job of {folder} was completed; run it again, or see what it printed")
+        raise UserError(f"no job of {folder} was completed; run it again, or see what it printed")
     page = rendered(folder.name, runs, failed, plan(folder))
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(out, page)

@@ -86,7 +86,7 @@ def write(
         title: what the page is of.
 
     Raises:
-        Refused: if a picture of the split can no longer be read.
+        UserError: if a picture of the split can no longer be read.
         ValueError: if the split has no captions, or not as many as there are features.
     """
     if split.captions is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import Interval, fraction, goodness, interval, over_seeds
 from clipbench.reporting.tables import published as references
 from clipbench.reporting.tables.published import Published
@@ -146,7 +146,7 @@ def measure(evidence: Evidence, where: Where, metric: str) -> Measured | None:
         metric: a column: ``test/acc``, ``curve/5``, ``cost/seconds``.
 
     Raises:
-        Refused: if runs of one setting have one seed, or were measured on different pictures.
+        UserError: if runs of one setting have one seed, or were measured on different pictures.
     """
     rows = evidence.select(where)
     if metric not in rows or rows[metric].isna().all():
@@ -156,7 +156,7 @@ def measure(evidence: Evidence, where: Where, metric: str) -> Measured | None:
     best = groups[0] if len(groups) == 1 else max(groups, key=_on_val)
     if best["seed"].duplicated().any():
         keys = ", ".join(best["key"])
-        raise Refused(f"runs {keys} have one seed and differ in what no column says; name a key")
+        raise UserError(f"runs {keys} have one seed and differ in what no column says; name a key")
     values = best[metric].astype(float)
     by_seed = dict(zip(best["seed"].astype(int), values, strict=True))
     folders = tuple(Path(f) for f in best.get("folder", pd.Series(dtype=str)).dropna())
@@ -203,11 +203,11 @@ def _split(rows: pd.DataFrame, metric: str) -> Split:
     name = named.split("/")[0]
     stem = f"data/{name}" if f"data/{name}/sha256" in rows else "data"
     if stem == "data" and name != "test":
-        raise Refused(f"{metric}: the pictures of {name} are not known; run make freeze again")
+        raise UserError(f"{metric}: the pictures of {name} are not known; run make freeze again")
     contents = frames.contents(rows, stem)
     if rows[f"{stem}/sha256"].nunique() > 1 or len(set(contents)) > 1:
         keys = ", ".join(rows["key"])
-        raise Refused(f"runs {keys} differ by more than their seed: by the pictures of {name}")
+        raise UserError(f"runs {keys} differ by more than their seed: by the pictures of {name}")
     first = rows.iloc[0]
     scheme = first.get("data/scheme")
     return Split(

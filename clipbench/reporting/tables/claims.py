@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import goodness
 from clipbench.metrics.significance import Difference
 from clipbench.reporting.tables import significance
@@ -88,13 +88,13 @@ def statements(path: Path) -> list[Statement]:
     """Return what an experiment's file claims; nothing where it has no ``claim``.
 
     Raises:
-        Refused: for a statement of no known form.
+        UserError: for a statement of no known form.
     """
     found = []
     for entry in OmegaConf.to_container(OmegaConf.load(path)).get("claim") or []:  # type: ignore[union-attr]
         if set(entry) not in FORMS:
             known = " or ".join(", ".join(sorted(form)) for form in FORMS)
-            raise Refused(f"{path.name}: claim={entry} is no statement. Give {known}.")
+            raise UserError(f"{path.name}: claim={entry} is no statement. Give {known}.")
         sides = [entry[key] for key in ("better", "worse", "as_good", "as") if key in entry]
         better, worse = ({"metric": entry["metric"], **side} for side in sides)
         found.append(Statement(better, worse, entry.get("within")))
@@ -105,7 +105,7 @@ def sides(evidence: Evidence, name: str, one: Statement) -> tuple[Measured, Meas
     """Return what both sides of a statement came to; None where one was not run.
 
     Raises:
-        Refused: if a side names too little, or they were measured on different images.
+        UserError: if a side names too little, or they were measured on different images.
     """
     found = []
     for side in (one.better, one.worse):
@@ -115,7 +115,9 @@ def sides(evidence: Evidence, name: str, one: Statement) -> tuple[Measured, Meas
     if better is None or worse is None:
         return None
     if better.split != worse.split:
-        raise Refused(f"{name}: {one} compares {better.split} with {worse.split}. Name one split.")
+        raise UserError(
+            f"{name}: {one} compares {better.split} with {worse.split}. Name one split."
+        )
     return better, worse
 
 

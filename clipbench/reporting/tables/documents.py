@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import Interval
 from clipbench.reporting.tables import footnotes, significance, typeset
 from clipbench.reporting.tables.cells import Cell, Measured, Split
@@ -56,7 +56,7 @@ def document(layout: Layout) -> Document:
     """Its texts and its numbers.
 
     Raises:
-        Refused: if a column would set numbers of different pictures below one another.
+        UserError: if a column would set numbers of different pictures below one another.
     """
     for place, name in enumerate(layout.columns):
         _one_split(layout, place, name)
@@ -88,7 +88,7 @@ def _one_split(layout: Layout, place: int, name: str) -> None:
     for dataset, splits in seen.items():
         if not all(one.may_be(other) for one, other in combinations(splits, 2)):
             told = "; ".join(f"{split} in {', '.join(rows)}" for split, rows in splits.items())
-            raise Refused(
+            raise UserError(
                 f"table {layout.name}, column {name}: rows were measured on different pictures of "
                 f"{dataset} ({told}); run them on one split, or give results=frozen or =outputs"
             )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import over_seeds
 from clipbench.reporting.tables import costs, published
 from clipbench.reporting.tables.cells import Cell, Measured, measure
@@ -65,13 +65,15 @@ def read(path: Path) -> dict[str, Any]:
     """The YAML of a table.
 
     Raises:
-        Refused: for a key that no table has.
+        UserError: for a key that no table has.
     """
     spec: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     parts = [(spec, _KEYS), *((row, _ROW) for row in spec["rows"])]
     for part, known in [*parts, *((column, _COLUMN) for column in spec["columns"])]:
         if unknown := set(part) - known:
-            raise Refused(f"{path.name}: no key {', '.join(unknown)}; there are {', '.join(known)}")
+            raise UserError(
+                f"{path.name}: no key {', '.join(unknown)}; there are {', '.join(known)}"
+            )
     return dict(spec)
 
 
@@ -84,7 +86,7 @@ def fill(name: str, spec: Mapping[str, Any], evidence: Evidence) -> Layout:
         evidence: the runs there are.
 
     Raises:
-        Refused: if a selection names too little.
+        UserError: if a selection names too little.
     """
     grid, hours = [], []
     counted: set[str] = set()
@@ -197,7 +199,7 @@ def _reaches(evidence: Evidence, where: Mapping[str, Any], rival: Mapping[str, A
         if not any(str(c).startswith("curve/") for c in rows):
             return ""
         if len(frames.seedless(rows)):
-            raise Refused(f"{dict(asked)} names runs of several settings; name one")
+            raise UserError(f"{dict(asked)} names runs of several settings; name one")
         lines.append(frames.curves(rows).mean())
     reached = lines[0][lines[0] >= lines[1].max()]
     own, other = (int(line.dropna().index.max()) for line in lines)

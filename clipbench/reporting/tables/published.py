@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 _COLUMNS = ("file", "source", "model", "pretrained", "dataset", "split", "metric", "protocol")
 MARK = "\N{DAGGER}"  # of a number that was read where another work quotes it
@@ -63,11 +63,11 @@ def find(where: Mapping[str, Any]) -> Published:
         where: what its row says, by column; ``file`` is the name of its CSV.
 
     Raises:
-        Refused: if there is none, or several that differ: the selection names too little.
+        UserError: if there is none, or several that differ: the selection names too little.
     """
     asked = {name: str(wanted) for name, wanted in where.items()}
     if unknown := asked.keys() - {*_COLUMNS}:
-        raise Refused(
+        raise UserError(
             f"published rows have no {', '.join(unknown)}; they have {', '.join(_COLUMNS)}"
         )
     rows = [
@@ -77,7 +77,7 @@ def find(where: Mapping[str, Any]) -> Published:
     ]
     if len({row["value"] for row in rows}) != 1:
         few = f"{len(rows)} published rows that differ" if rows else "no published row"
-        raise Refused(f"{few} for {asked}; name file, model, dataset, metric, protocol, split")
+        raise UserError(f"{few} for {asked}; name file, model, dataset, metric, protocol, split")
     row = rows[0]
     return Published(row["value"], row["source"], row["citation"], row["verified"] == "yes")
 

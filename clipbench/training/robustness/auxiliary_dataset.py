@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.loading.prompts import Prompts
 from clipbench.loading.validation import check_labels, check_names
@@ -16,7 +16,7 @@ from clipbench.models.base import ImageTower
 from clipbench.transforms.augment import Augment
 
 
-class OtherTask:
+class AuxiliaryDataset:
     """Another dataset, classified by a head of text made of its own class names and templates.
 
     Args:
@@ -25,13 +25,13 @@ class OtherTask:
         seed: of the run.
 
     Raises:
-        Refused: for a dataset without classes, or one that is not there.
+        UserError: for a dataset without classes, or one that is not there.
     """
 
     def __init__(self, node: Mapping[str, Any], key: str, seed: int) -> None:
         data = build(node)
         if not isinstance(data, ClassificationDataModule):
-            raise Refused(f"this dataset has captions and no classes; use another for {key}")
+            raise UserError(f"this dataset has captions and no classes; use another for {key}")
         self.data, self.key, self.seed = data, key, seed
         self.data.prepare(seed)
         self.prompts = Prompts().of(data.classes, data.templates, data.keys)
@@ -52,7 +52,7 @@ class OtherTask:
         """Say how pictures become batches, as the model's checkpoint was trained.
 
         Raises:
-            Refused: for names, labels or pictures that cannot be right.
+            UserError: for names, labels or pictures that cannot be right.
         """
         data = self.data
         # Not data.check(), which wants a train split.

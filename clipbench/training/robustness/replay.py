@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from clipbench.core import distributed
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.strategies.base import Batch, Strategy
-from clipbench.training.robustness.auxiliary_dataset import OtherTask
+from clipbench.training.robustness.auxiliary_dataset import AuxiliaryDataset
 from clipbench.transforms.augment import Augment
 
 
@@ -19,18 +19,18 @@ def rows(batch_size: int, fraction: float) -> tuple[int, int]:
     """How many rows of a batch are the dataset's own, and how many are mixed in.
 
     Raises:
-        Refused: if either would be none.
+        UserError: if either would be none.
     """
     mixed = round(batch_size * fraction)
     if not 0 < mixed < batch_size:
-        raise Refused(
+        raise UserError(
             f"mix_fraction={fraction} of batch_size={batch_size} is {mixed} rows of the other "
             "dataset; leave some for both"
         )
     return batch_size - mixed, mixed
 
 
-class Mixed(OtherTask):
+class Replay(AuxiliaryDataset):
     """Cross-entropy over another dataset's classes, through a head of text that does not train.
 
     The same tower is asked; its own head is not. What FLYP's code calls ``replay_data`` and never
@@ -54,14 +54,14 @@ class Mixed(OtherTask):
         """Prepare for training, with the head as the text tower makes it at the start.
 
         Raises:
-            Refused: for a model without text, or a strategy that sees no picture while it trains.
+            UserError: for a model without text, or a strategy that sees no picture while it trains.
         """
         if strategy.reads_features or not strategy.trains:
-            raise Refused("mix=... is for an image tower that trains; use strategy=finetune")
+            raise UserError("mix=... is for an image tower that trains; use strategy=finetune")
         self.attach(tower, batch_size, augment)
         self.kept = self.head(tower)
         if self.kept is None:
-            raise Refused("mix=... needs a model with text, to make a head of the other classes")
+            raise UserError("mix=... needs a model with text, to make a head of the other classes")
 
     def __call__(self, classifier: Classifier, batch: Batch) -> Tensor:
         """The weighted loss of a batch of the other dataset."""

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from clipbench.core import distributed
 from clipbench.models.base import Classifier, ImageTower
-from clipbench.training.robustness.auxiliary_dataset import OtherTask
+from clipbench.training.robustness.auxiliary_dataset import AuxiliaryDataset
 
 
-class Retention(OtherTask):
+class Retention(AuxiliaryDataset):
     """The metrics of another dataset's test split (val where it has none).
 
     Args:

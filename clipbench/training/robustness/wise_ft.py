@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.metrics import intervals
 from clipbench.models import weight_averaging
 from clipbench.models.weight_averaging import State
 from clipbench.strategies.base import logits
-from clipbench.training.evaluation import Evaluation, copied
+from clipbench.training.evaluation import Evaluator, copied
 
 KINDS = ("wise_ft", "fisher", "paint")
 STATISTICS = ("average", "reestimate")
@@ -43,20 +43,22 @@ def asked(config: Mapping[str, Any]) -> Merge | None:
         config: ``alphas`` is a list, or the number of equal steps from 0 to 1.
 
     Raises:
-        Refused: for values that there are not.
+        UserError: for values that there are not.
     """
     alphas, kind, statistics = (config[k] for k in ("alphas", "merge", "merge_bn"))
     if kind not in KINDS:
-        raise Refused(f"no merge={kind}; there are {', '.join(KINDS)}")
+        raise UserError(f"no merge={kind}; there are {', '.join(KINDS)}")
     if statistics not in STATISTICS:
-        raise Refused(f"no merge_bn={statistics}; there are {', '.join(STATISTICS)}")
+        raise UserError(f"no merge_bn={statistics}; there are {', '.join(STATISTICS)}")
     if alphas is None:
         return None
     if isinstance(alphas, int) and not isinstance(alphas, bool) and alphas > 0:
         alphas = [round(k / alphas, 6) for k in range(alphas + 1)]
     numbers = alphas if isinstance(alphas, list) else []
     if not numbers or not all(isinstance(a, int | float) and 0 <= a <= 1 for a in numbers):
-        raise Refused(f"alphas={alphas} are no numbers from 0 to 1; use alphas=10 or alphas=[0.5]")
+        raise UserError(
+            f"alphas={alphas} are no numbers from 0 to 1; use alphas=10 or alphas=[0.5]"
+        )
     return Merge(sorted({float(alpha) for alpha in alphas}), kind, statistics)
 
 
@@ -88,7 +90,7 @@ class Curve:
 
 
 def alpha_curve(
-    evaluate: Evaluation, merge: Merge, ends: tuple[State, State], metric: str, seed: int
+    evaluate: Evaluator, merge: Merge, ends: tuple[State, State], metric: str, seed: int
 ) -> Curve:
     """Evaluate averages of start and end; the classifier is left with the last.
 
@@ -127,7 +129,7 @@ def _between(
     return weight_averaging.interpolate(*ends, alpha, kept)
 
 
-def _fisher(evaluate: Evaluation, weights: State, seed: int) -> State:
+def _fisher(evaluate: Evaluator, weights: State, seed: int) -> State:
     """The Fisher information of what trains, at one end."""
     module = evaluate.module
     module.classifier.load_state_dict(dict(weights))
@@ -143,7 +145,7 @@ def _fisher(evaluate: Evaluation, weights: State, seed: int) -> State:
     )
 
 
-def reestimate(evaluate: Evaluation, seed: int) -> None:
+def reestimate(evaluate: Evaluator, seed: int) -> None:
     """BatchNorm's statistics of the image tower anew, on pictures of train."""
     module = evaluate.module
     if module.strategy.reads_features:

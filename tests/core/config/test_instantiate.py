@@ -3,7 +3,7 @@
 import pytest
 
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,15 @@ from clipbench.core.errors import Refused
 )
 def test_refused_wherever_it_stands(target):
     hostile = {"_target_": target, "args": "echo"}
-    with pytest.raises(Refused, match=r"refused|cannot be imported"):
+    with pytest.raises(UserError, match=r"refused|cannot be imported"):
         build(hostile)
     nested = {"_target_": "clipbench.transforms.Augment", "scale": [{"x": hostile}]}
-    with pytest.raises(Refused, match=r"refused|cannot be imported"):
+    with pytest.raises(UserError, match=r"refused|cannot be imported"):
         build(nested)
 
 
 def test_a_key_that_the_constructor_does_not_take_is_named():
-    with pytest.raises(Refused, match="hflop"):
+    with pytest.raises(UserError, match="hflop"):
         build({"_target_": "clipbench.transforms.Augment", "hflop": 1})
 
 
@@ -44,5 +44,5 @@ def test_recommended_is_not_for_the_constructor():
 
 def test_what_a_constructor_refuses_is_refused_as_it_is():
     node = {"_target_": "clipbench.models.timm.Timm", "arch": "resnet5"}
-    with pytest.raises(Refused, match="timm knows no arch resnet5"):
+    with pytest.raises(UserError, match="timm knows no arch resnet5"):
         build(node)

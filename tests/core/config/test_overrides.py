@@ -18,7 +18,7 @@ from clipbench.core import paths
 from clipbench.core.config import compose as config
 from clipbench.core.config import overrides
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.results import store
 from clipbench.sweeps.session import Session
 from tests.conftest import ODD, clipbench
@@ -143,7 +143,7 @@ def test_a_shell_reads_what_is_shown_as_it_was_typed():
 
 
 def test_a_line_break_is_refused_and_other_keys_are_not_touched():
-    with pytest.raises(Refused, match=r"dataset.root='a\\nb' has a line break"):
+    with pytest.raises(UserError, match=r"dataset.root='a\\nb' has a line break"):
         overrides.read(["dataset.root=a\nb"])
     words = ["-m", "model=clip_tiny", "lr=1e-3,1e-4", "dataset.counts={train: 8}", "logger=none"]
     assert overrides.read(words) == words

@@ -7,7 +7,7 @@ import pytest
 
 from clipbench import doctor, plan
 from clipbench.core.config import compose, ranges
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.training import sanity_checks
 from clipbench.training.run import execute
@@ -63,7 +63,7 @@ BAD = {
 
 @pytest.mark.parametrize(("key", "value"), [(k, v) for k, vs in BAD.items() for v in vs])
 def test_a_number_out_of_range_names_its_key_and_what_it_may_be(root, key, value):
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UserError) as refusal:
         sanity_checks.config(given(root, key, value))
     assert str(refusal.value).startswith(f"{key}={value}: is not a")
     assert refusal.value.details == []
@@ -111,7 +111,7 @@ def test_what_has_a_meaning_is_taken(root, key, value):
     ],
 )
 def test_a_key_of_lightnings_that_a_run_plans_itself_names_ours(root, key, value, instead):
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UserError) as refusal:
         sanity_checks.config(given(root, f"trainer.{key}", value))
     assert str(refusal.value).startswith(f"trainer.{key}={value}: ")
     assert instead in str(refusal.value)
@@ -121,7 +121,7 @@ def test_a_key_of_lightnings_that_a_run_plans_itself_names_ours(root, key, value
 def test_an_accelerator_that_is_not_there(root, name, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    with pytest.raises(Refused, match=rf"trainer.accelerator={name}: .*Use "):
+    with pytest.raises(UserError, match=rf"trainer.accelerator={name}: .*Use "):
         sanity_checks.config(given(root, "trainer.accelerator", name))
     sanity_checks.config(given(root, "trainer.accelerator", "cpu"))
 
@@ -131,7 +131,7 @@ def test_more_devices_than_there_are(root, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     gpu = given(root, "trainer.accelerator", "gpu")
     sanity_checks.config(given(gpu, "trainer.devices", 2))
-    with pytest.raises(Refused, match=r"trainer\.devices=3: there are 2 here"):
+    with pytest.raises(UserError, match=r"trainer\.devices=3: there are 2 here"):
         sanity_checks.config(given(gpu, "trainer.devices", 3))
     sanity_checks.config(given(given(gpu, "trainer.accelerator", "cpu"), "trainer.devices", 3))
 
@@ -154,7 +154,7 @@ def test_several_are_told_at_once_and_before_the_data(root, outputs):
 
 @pytest.mark.parametrize("door", [doctor.examine, plan.plan])
 def test_the_commands_that_only_look_refuse_the_same(door):
-    with pytest.raises(Refused, match="batch_size=0: is not a whole number from 1 up"):
+    with pytest.raises(UserError, match="batch_size=0: is not a whole number from 1 up"):
         door(["model=resnet_tiny", "dataset=shapes", "batch_size=0"])
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.synthetic.drawing import (
     COLOURS,
     FILLS,
@@ -89,7 +89,7 @@ def test_the_style_changes_the_picture_and_not_the_geometry():
     [({"shape": "blob"}, "circle"), ({"fill": "furry"}, "striped"), ({"style": "oil"}, "chalk")],
 )
 def test_what_cannot_be_drawn_is_refused_with_what_can(wrong, named):
-    with pytest.raises(Refused, match=named):
+    with pytest.raises(UserError, match=named):
         draw(replace(STAR, **wrong))
 
 
@@ -106,5 +106,5 @@ def test_the_camera_is_fixed():
 
 
 def test_an_unknown_defect_is_refused():
-    with pytest.raises(Refused, match="chipped"):
+    with pytest.raises(UserError, match="chipped"):
         photograph(replace(GOOD, defect="soggy"))

@@ -6,7 +6,7 @@ from PIL import Image
 
 import clipbench
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.inference import averages, saved_model
 from clipbench.loading import dataset
 from clipbench.loading.images.decoding import ORIENTATION
@@ -52,7 +52,7 @@ def merged_fisher(place):
     said = ""
     try:
         averages.between(ran.outcome.folder, 0.7)
-    except Refused as refused:
+    except UserError as refused:
         said = str(refused)
     assert "merge=fisher" in said, "an average that nobody measured was exported"
 
@@ -92,7 +92,7 @@ def oversampled(place):
     for path in sorted((root / "train" / "dark").glob("*.png"))[1:]:
         path.unlink()
     views = []
-    look = dataset.Pictures.__getitem__
+    look = dataset.ImageDataset.__getitem__
 
     def noted(self, key):
         row = look(self, key)
@@ -100,7 +100,7 @@ def oversampled(place):
             views.append(row["image"].numpy().tobytes())
         return row
 
-    dataset.Pictures.__getitem__ = noted  # in this case's own process
+    dataset.ImageDataset.__getitem__ = noted  # in this case's own process
     ran = run(place, f"dataset.root={root}", "dataset.balance=sampler", "epochs=3")
     assert ran.outcome.status == "completed", ran.outcome.error
     assert len(views) > 9  # of 9 draws in each of 3 epochs

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.results import comparison, store
 from clipbench.training import soup
 from tests.faults.planted import image_folder, plants, refused, run, warned
@@ -145,7 +145,7 @@ def changed_soup(place):
     ]
     (sweep / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
     Image.new("RGB", (32, 32), "red").save(root / "test/dark/1.png")
-    with pytest.raises(Refused, match="the images or labels of test have changed"):
+    with pytest.raises(UserError, match="the images or labels of test have changed"):
         soup.cook(soup.ingredients(sweep), "uniform", "average")
 
 
@@ -163,5 +163,5 @@ def older_record(place):
     for split in record["data"].values():
         del split["content"]
     store.write(folders[1], record)
-    with pytest.raises(Refused, match="one is of before content was recorded"):
+    with pytest.raises(UserError, match="one is of before content was recorded"):
         comparison.compare([folders[0]], [folders[1]])

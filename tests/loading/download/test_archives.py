@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.download import archives
 from clipbench.loading.download.archives import extract
 
@@ -101,7 +101,7 @@ HOSTILE = {
 def test_a_tar_escapes_nowhere(tmp_path, folder, members):
     archive = tarred(tmp_path / "a.tgz", ["fine.jpg", *members])
     last = members[-1] if isinstance(members[-1], str) else members[-1].name
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UserError) as refusal:
         extract(archive, folder)
     assert str(archive) in str(refusal.value)
     named = [m if isinstance(m, str) else m.name for m in members]
@@ -129,7 +129,7 @@ ZIPS = {
 @pytest.mark.parametrize("members", ZIPS.values(), ids=ZIPS.keys())
 def test_a_zip_escapes_nowhere(tmp_path, folder, members):
     archive = zipped(tmp_path / "a.zip", ["fine.jpg", *members])
-    with pytest.raises(Refused, match="is not unpacked"):
+    with pytest.raises(UserError, match="is not unpacked"):
         extract(archive, folder)
     assert tree(folder.parent) == ["folder", "precious"]
     assert not Path("/tmp/clipbench-escaped").exists()
@@ -158,7 +158,7 @@ def test_a_damaged_archive_is_refused_and_leaves_nothing(tmp_path, folder, kind)
     else:
         content = b"<html>log in</html>" if kind == "text" else b""
     archive.write_bytes(content)
-    with pytest.raises(Refused, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         extract(archive, folder)
     assert tree(folder) == []
 
@@ -179,14 +179,14 @@ def test_what_the_disk_cannot_take_is_refused(tmp_path, folder, kind, monkeypatc
     assert path.stat().st_size < 20_000
     free = archives._SPARE + 2_500_000
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: type("U", (), {"free": free})())
-    with pytest.raises(Refused, match=r"more than the disk .* from 2 on"):
+    with pytest.raises(UserError, match=r"more than the disk .* from 2 on"):
         extract(path, folder)
     assert tree(folder) == []
 
 
 def test_too_many_members_are_refused(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(archives, "MEMBERS", 3)
-    with pytest.raises(Refused, match="more than the disk"):
+    with pytest.raises(UserError, match="more than the disk"):
         extract(tarred(tmp_path / "a.tar", [str(i) for i in range(4)]), folder)
 
 

@@ -16,7 +16,7 @@ from urllib.request import Request
 import numpy as np
 import pytest
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.download import http
 from clipbench.loading.download.files import Remote, bring, fetch
 from tests.servers import Site, serving
@@ -65,7 +65,7 @@ def test_it_goes_on_where_the_connection_was_cut(site, target):
 
 def test_chunks_that_are_cut_are_known_to_be_cut(site, target):
     site.chunked, site.ranges, site.cut = True, False, 100_000
-    with pytest.raises(Refused, match="cannot be fetched"):
+    with pytest.raises(UserError, match="cannot be fetched"):
         fetch(f"{site.url}/a.bin", target)
     assert "a.bin" not in left(target.parent)
     site.cut = None
@@ -129,7 +129,7 @@ def test_a_server_that_ignores_ranges_is_read_from_the_start(site, target):
     assert target.read_bytes() == CONTENT
     site.cut = 100_000
     target.unlink()
-    with pytest.raises(Refused, match="cut off at 100,000 of 300,000"):
+    with pytest.raises(UserError, match="cut off at 100,000 of 300,000"):
         fetch(f"{site.url}/a.bin", target, md5=MD5)
     assert "a.bin" not in left(target.parent)
 
@@ -151,14 +151,14 @@ def test_a_part_from_elsewhere_makes_no_hole(site, target, shift):
     ],
 )
 def test_another_file_is_refused(site, target, said, told):
-    with pytest.raises(Refused, match=told):
+    with pytest.raises(UserError, match=told):
         fetch(f"{site.url}/a.bin", target, **said)
     assert "a.bin" not in left(target.parent)
 
 
 def test_a_web_page_is_not_a_data_set(site, target):
     site.kind = "text/html; charset=utf-8"
-    with pytest.raises(Refused, match="sends a web page"):
+    with pytest.raises(UserError, match="sends a web page"):
         fetch(f"{site.url}/a.bin", target)
     fetch(f"{site.url}/a.bin", target, md5=MD5)
 
@@ -167,7 +167,7 @@ def test_a_stalled_server_is_not_waited_for(site, target, monkeypatch):
     monkeypatch.setattr(http, "TRIES", 2)
     site.stall, site.ranges = 100_000, False
     started = time.monotonic()
-    with pytest.raises(Refused, match="timed out"):
+    with pytest.raises(UserError, match="timed out"):
         fetch(f"{site.url}/a.bin", target, md5=MD5)
     assert time.monotonic() - started < 5
     assert "a.bin" not in left(target.parent)
@@ -180,14 +180,14 @@ def test_a_server_that_never_answers_is_not_waited_for(target, monkeypatch):
     monkeypatch.setattr(http, "ANSWER", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
         started = time.monotonic()
-        with pytest.raises(Refused, match="no answer in 0 s"):
+        with pytest.raises(UserError, match="no answer in 0 s"):
             fetch(f"http://127.0.0.1:{server.getsockname()[1]}/a.bin", target)
         assert time.monotonic() - started < 3
 
 
 def test_no_network_is_one_line_with_address_and_place(target):
     started = time.monotonic()
-    with pytest.raises(Refused, match="Connection refused") as refusal:
+    with pytest.raises(UserError, match="Connection refused") as refusal:
         fetch("http://127.0.0.1:9/a.bin", target)
     assert time.monotonic() - started < 3
     assert "\n" not in str(refusal.value)
@@ -197,7 +197,7 @@ def test_no_network_is_one_line_with_address_and_place(target):
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
 def test_an_error_is_told(site, target, status):
     site.status = status
-    with pytest.raises(Refused, match=f"HTTP {status}"):
+    with pytest.raises(UserError, match=f"HTTP {status}"):
         fetch(f"{site.url}/a.bin", target)
     assert len(site.seen) == 1
 
@@ -207,9 +207,9 @@ def test_redirects_lead_to_the_web_only(site, target, tmp_path):
     site.moved = {"/b": "/a.bin", "/c": f"file://{tmp_path}/secret", "/d": "ftp://127.0.0.1/x"}
     fetch(f"{site.url}/b", target, md5=MD5)
     for path in ("/c", "/d"):
-        with pytest.raises(Refused, match=r"is not allowed|is not safe"):
+        with pytest.raises(UserError, match=r"is not allowed|is not safe"):
             fetch(f"{site.url}{path}", tmp_path / "e")
-    with pytest.raises(Refused, match="no http address"):
+    with pytest.raises(UserError, match="no http address"):
         fetch(f"file://{tmp_path}/secret", tmp_path / "e")
     asked = Request("https://a/b")
     with pytest.raises(http.Failed, match="not safe"):
@@ -218,14 +218,14 @@ def test_redirects_lead_to_the_web_only(site, target, tmp_path):
 
 def test_a_disk_that_is_too_small_is_said_before(site, target, monkeypatch):
     monkeypatch.setattr(http.shutil, "disk_usage", lambda _: type("U", (), {"free": 1000})())
-    with pytest.raises(Refused, match=r"too small.*make room"):
+    with pytest.raises(UserError, match=r"too small.*make room"):
         fetch(f"{site.url}/a.bin", target, size=len(CONTENT))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_disk_that_is_full_is_said(site, target):
     Path(f"{target}.part").symlink_to("/dev/full")
-    with pytest.raises(Refused, match="is full; make room"):
+    with pytest.raises(UserError, match="is full; make room"):
         fetch(f"{site.url}/a.bin", target, size=len(CONTENT), md5=MD5)
 
 
@@ -304,7 +304,7 @@ def test_an_archive_that_somebody_brought_is_checked_unpacked_and_kept(tmp_path)
         makes=("pictures",),
     )
     (tmp_path / "p.tgz").write_bytes(archive[:-1] + b"x")
-    with pytest.raises(Refused, match=r"p\.tgz is there, but md5 .* delete it"):
+    with pytest.raises(UserError, match=r"p\.tgz is there, but md5 .* delete it"):
         bring([file], tmp_path)
     (tmp_path / "p.tgz").write_bytes(archive)
     bring([file], tmp_path)
@@ -314,14 +314,14 @@ def test_an_archive_that_somebody_brought_is_checked_unpacked_and_kept(tmp_path)
 def test_an_archive_that_holds_something_else_is_refused(site, tmp_path):
     site.files["/p.tgz"] = packed(["other/1.jpg"])
     file = Remote(f"{site.url}/p.tgz", "p.tgz", unpack=".", makes=("pictures",))
-    with pytest.raises(Refused, match="does not hold pictures"):
+    with pytest.raises(UserError, match="does not hold pictures"):
         bring([file], tmp_path)
 
 
 def test_all_files_that_are_missing_are_named_at_once(tmp_path):
     (tmp_path / "b").write_text("here")
     files = [Remote(f"http://127.0.0.1:9/{name}", name) for name in "abc"]
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UserError) as refusal:
         bring(files, tmp_path)
     for text in ("a, c cannot be fetched", "http://127.0.0.1:9/c", str(tmp_path), "dataset.root"):
         assert text in str(refusal.value)
@@ -329,7 +329,7 @@ def test_all_files_that_are_missing_are_named_at_once(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Refused, match=r"Not a directory|File exists"):
+    with pytest.raises(UserError, match=r"Not a directory|File exists"):
         bring([Remote("http://127.0.0.1:9/a", "a")], tmp_path / "file" / "root")
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
 from clipbench.loading.readers.image_files import loose
 from tests.datamodules.folders import class_folders, draw
@@ -80,11 +80,11 @@ def test_a_class_without_the_split_that_others_have(tmp_path):
     for name in CLASSES:
         class_folders(tmp_path / name, ["train", "test"], 3)
     shutil.rmtree(tmp_path / "owl" / "test")
-    with pytest.raises(Refused, match="test/owl: missing, train has it"):
+    with pytest.raises(UserError, match="test/owl: missing, train has it"):
         prepared(tmp_path)
     shutil.rmtree(tmp_path / "owl")
     class_folders(tmp_path, ["owl"], 5)
-    with pytest.raises(Refused, match=r"owl/ is not divided so.*dataset\.splits=none"):
+    with pytest.raises(UserError, match=r"owl/ is not divided so.*dataset\.splits=none"):
         prepared(tmp_path)
     assert set(prepared(tmp_path, splits="none").keys) == set(CLASSES)
 
@@ -95,7 +95,7 @@ FOLDS = ("fold0", "fold1", "fold2")
 def test_folders_that_all_hold_the_same_folders_are_refused_with_what_to_type(tmp_path):
     for name in FOLDS:
         class_folders(tmp_path / name, CLASSES, 3)
-    with pytest.raises(Refused, match=r"fold0, fold1, fold2 hold no images.*dataset\.splits="):
+    with pytest.raises(UserError, match=r"fold0, fold1, fold2 hold no images.*dataset\.splits="):
         prepared(tmp_path)
     data = prepared(
         tmp_path, splits={"train": ["fold0", "fold1"], "test": "fold2"}, val_fraction=0.5
@@ -117,7 +117,7 @@ def test_folders_that_all_hold_the_same_folders_are_refused_with_what_to_type(tm
 def test_splits_that_are_not_there(tmp_path, splits, message):
     for name in FOLDS:
         class_folders(tmp_path / name, CLASSES, 3)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         prepared(tmp_path, splits=splits)
 
 
@@ -139,7 +139,7 @@ def test_splits_that_are_not_there(tmp_path, splits, message):
 def test_folders_that_may_be_one_thing_or_another(tmp_path, folders, message):
     for folder in folders:
         class_folders((tmp_path / folder).parent, [folder.split("/")[-1]], 6)
-    with pytest.raises(Refused, match=message) as refusal:
+    with pytest.raises(UserError, match=message) as refusal:
         prepared(tmp_path)
     assert "\n" not in str(refusal.value)
 
@@ -203,7 +203,7 @@ def test_every_walk_follows_links_once(tmp_path):
 def test_two_ways_to_one_folder_are_refused(tmp_path):
     class_folders(tmp_path, CLASSES, 5)
     (tmp_path / "owl" / "more").symlink_to(tmp_path / "cat")
-    with pytest.raises(Refused, match="cat and owl/more are one folder, by a link"):
+    with pytest.raises(UserError, match="cat and owl/more are one folder, by a link"):
         prepared(tmp_path)
     assert len(loose(tmp_path)) == 15
 
@@ -211,7 +211,7 @@ def test_two_ways_to_one_folder_are_refused(tmp_path):
 def test_a_class_folder_that_is_a_link_to_nowhere(tmp_path):
     class_folders(tmp_path, CLASSES, 5)
     (tmp_path / "emu").symlink_to(tmp_path / "gone")
-    with pytest.raises(Refused, match=r"links lead nowhere, first .*emu"):
+    with pytest.raises(UserError, match=r"links lead nowhere, first .*emu"):
         prepared(tmp_path)
 
 
@@ -219,7 +219,7 @@ def test_a_class_folder_that_is_a_link_to_nowhere(tmp_path):
 def test_a_folder_that_may_not_be_listed(tmp_path):
     class_folders(tmp_path, CLASSES, 5)
     (tmp_path / "owl").chmod(0)
-    with pytest.raises(Refused, match="owl: this folder cannot be listed"):
+    with pytest.raises(UserError, match="owl: this folder cannot be listed"):
         prepared(tmp_path)
     (tmp_path / "owl").chmod(0o755)
 
@@ -281,7 +281,7 @@ def test_a_damaged_file_whose_name_is_no_utf8_is_refused_in_text(tmp_path):
     class_folders(tmp_path, CLASSES, 5)
     strange = os.fsdecode(b"caf\xe9.jpg")
     (tmp_path / "cat" / strange).write_bytes(b"")
-    with pytest.raises(Refused, match="1 of 16 pictures") as refusal:
+    with pytest.raises(UserError, match="1 of 16 pictures") as refusal:
         prepared(tmp_path)
     assert refusal.value.details[0].encode()
     assert r"caf\xe9.jpg" in refusal.value.details[0]
@@ -290,7 +290,7 @@ def test_a_damaged_file_whose_name_is_no_utf8_is_refused_in_text(tmp_path):
 def test_a_class_folder_whose_name_is_no_utf8(tmp_path):
     class_folders(tmp_path, CLASSES, 5)
     (tmp_path / "cat").rename(tmp_path / os.fsdecode(b"ch\xe2t"))
-    with pytest.raises(Refused, match=r"ch\\xe2t: the name of this class folder is not UTF-8"):
+    with pytest.raises(UserError, match=r"ch\\xe2t: the name of this class folder is not UTF-8"):
         prepared(tmp_path)
 
 
@@ -312,7 +312,7 @@ def test_an_image_is_known_by_its_name_or_its_content(tmp_path, name):
 def test_an_image_that_is_not_read_is_refused_or_skipped_and_never_lost(tmp_path, name):
     class_folders(tmp_path, CLASSES, 5)
     (tmp_path / "owl" / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
-    with pytest.raises(Refused, match="1 of 16 pictures cannot be read") as refusal:
+    with pytest.raises(UserError, match="1 of 16 pictures cannot be read") as refusal:
         prepared(tmp_path)
     assert name in refusal.value.details[0]
     data = prepared(tmp_path, bad_images="skip")
@@ -336,7 +336,7 @@ def test_a_damaged_file_without_an_ending_is_not_lost_beside_others(tmp_path):
     (tmp_path / "dog" / "README").write_text("Photos of dogs.")
     assert sum(map(len, prepared(tmp_path).splits.values())) == 15
     (tmp_path / "dog" / "dog_3").write_bytes(b"")
-    with pytest.raises(Refused, match="1 of 15 pictures cannot be read"):
+    with pytest.raises(UserError, match="1 of 15 pictures cannot be read"):
         prepared(tmp_path)
 
 
@@ -375,7 +375,7 @@ def test_good_or_defect_of_any_folders(tmp_path):
     data = prepared(tmp_path, labels="good_or_defect")
     assert total(data) == {"OK": 5, "defect": 10}
     shutil.rmtree(tmp_path / "OK")
-    with pytest.raises(Refused, match="no class folder is called good"):
+    with pytest.raises(UserError, match="no class folder is called good"):
         prepared(tmp_path, labels="good_or_defect")
-    with pytest.raises(Refused, match=r"dataset\.labels=kinds"):
+    with pytest.raises(UserError, match=r"dataset\.labels=kinds"):
         prepared(tmp_path, labels="kinds")

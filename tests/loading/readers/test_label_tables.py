@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
 from tests.datamodules.folders import draw
 
@@ -86,7 +86,7 @@ def test_columns_that_are_named(home):
     data = prepared(home / "labels.csv", path_key="where", label_key="what", split_key="fold")
     assert read(data) == sorted(ROWS)
     assert len(data.splits["test"]) == 6
-    with pytest.raises(Refused, match="is the path in one of where, what"):
+    with pytest.raises(UserError, match="is the path in one of where, what"):
         prepared(home / "labels.csv")
 
 
@@ -106,7 +106,7 @@ def test_columns_that_are_named(home):
 )
 def test_faulty_rows_are_refused(home, rows, message):
     (home / "l.csv").write_text("path,label\n" + "".join(f"{row}\n" for row in rows))
-    with pytest.raises(Refused, match=message) as refusal:
+    with pytest.raises(UserError, match=message) as refusal:
         prepared(home / "l.csv")
     assert "\n" not in str(refusal.value)
 
@@ -115,11 +115,11 @@ def test_an_unknown_split_and_a_label_that_train_lacks(home):
     frame = pd.DataFrame(ROWS, columns=["path", "label"])
     frame["split"] = ["train"] * 29 + ["later"]
     frame.to_csv(home / "l.csv", index=False)
-    with pytest.raises(Refused, match="split 'later' is none of train, val, test"):
+    with pytest.raises(UserError, match="split 'later' is none of train, val, test"):
         prepared(home / "l.csv")
     frame["split"], frame.loc[29, "label"] = ["train"] * 29 + ["test"], "Yes"
     frame.to_csv(home / "l.csv", index=False)
-    with pytest.raises(Refused, match=r"labels are not in train, first test: Yes; .*mean yes"):
+    with pytest.raises(UserError, match=r"labels are not in train, first test: Yes; .*mean yes"):
         prepared(home / "l.csv")
 
 
@@ -131,7 +131,7 @@ def test_a_row_that_is_repeated_is_read_once_and_an_absent_image_is_named(home):
     assert Counter(read(data)) == Counter(ROWS)
     assert data.warnings == ["l.csv names 2 images again: each is read once"]
     data.splits["train"].pictures[0].unlink()
-    with pytest.raises(Refused, match=r"1 of the .* are not on disk"):
+    with pytest.raises(UserError, match=r"1 of the .* are not on disk"):
         prepared(home / "l.csv")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.datamodules.captions import CaptionsDataModule
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
 from clipbench.loading.images.integrity import content
@@ -248,7 +248,7 @@ def test_a_compressed_tar_says_what_to_do(tmp_path, pack, tool, name):
     (path,) = shards(tmp_path, "b.tar", 1, 3)
     packed = tmp_path / name
     packed.write_bytes(pack(path.read_bytes()))
-    with pytest.raises(Refused, match=rf"{name} is compressed.*; {tool} it"):
+    with pytest.raises(UserError, match=rf"{name} is compressed.*; {tool} it"):
         images(packed)
 
 
@@ -268,7 +268,7 @@ def test_a_tar_that_is_cut_off_anywhere(tmp_path):
         end + 9,
     ]:
         cut.write_bytes(whole[:size])
-        with pytest.raises(Refused, match=r"cut\.tar is cut off or damaged.*fetch it again"):
+        with pytest.raises(UserError, match=r"cut\.tar is cut off or damaged.*fetch it again"):
             images(cut)
     cut.write_bytes(whole[: end + 512])  # one block of zeros is an end, if a careless one
     tar_index.index(cut)
@@ -283,7 +283,7 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path):
         damaged = bytearray(whole)
         damaged[at + 150] ^= 0xFF
         path.write_bytes(damaged)
-        with pytest.raises(Refused, match=r"b\.tar is cut off or damaged"):
+        with pytest.raises(UserError, match=r"b\.tar is cut off or damaged"):
             images(path)
 
 
@@ -325,7 +325,7 @@ def test_members_of_no_sample_are_told(tmp_path):
         link.type, link.linkname = tarfile.SYMTYPE, "7.jpg"
         tar.addfile(link)
     data = ImageFolderDataModule(root=path, test_fraction=0.4, val_fraction=0.4)
-    with pytest.raises(Refused, match="too few pictures"):
+    with pytest.raises(UserError, match="too few pictures"):
         data.prepare(0)
     assert data.warnings == [
         f"{path}: 4 members are no part of a sample (folders, links, hidden files)"
@@ -350,20 +350,20 @@ def test_faulty_samples_are_named(tmp_path, change, kind, message):
     path = write(tmp_path / "a.tar", rows)
     if message is None:  # one word among numbers: all are words
         data = ImageFolderDataModule(root=path)
-        with pytest.raises(Refused, match="too few pictures"):
+        with pytest.raises(UserError, match="too few pictures"):
             data.prepare(0)
         return
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(UserError, match=message):
         kind(path)
 
 
 def test_a_key_or_a_member_that_stands_twice(tmp_path):
     for s in range(2):
         write(tmp_path / "set" / f"train-{s}.tar", [sample(tmp_path, k) for k in range(3)])
-    with pytest.raises(Refused, match=r"train-1\.tar#some/000000: also in train-0\.tar"):
+    with pytest.raises(UserError, match=r"train-1\.tar#some/000000: also in train-0\.tar"):
         images(tmp_path / "set")
     picture = jpeg(tmp_path, 0)
-    with pytest.raises(Refused, match=r"0\.JPG stands twice"):
+    with pytest.raises(UserError, match=r"0\.JPG stands twice"):
         images(raw(tmp_path / "a.tar", [("0.jpg", picture), ("0.cls", b"1"), ("0.JPG", picture)]))
 
 
@@ -372,24 +372,24 @@ def test_a_label_that_train_has_not(tmp_path):
         words = CLASSES if name != "val" else [*CLASSES[:2], "emu"]
         rows = [sample(tmp_path, k, cls=words[k % 3]) for k in range(6)]
         write(tmp_path / "set" / f"{name}-0.tar", rows)
-    with pytest.raises(Refused, match=r"2 samples are faulty.*val-0\.tar.*: train has no emu"):
+    with pytest.raises(UserError, match=r"2 samples are faulty.*val-0\.tar.*: train has no emu"):
         images(tmp_path / "set")
 
 
 def test_shards_that_are_not_there(tmp_path):
     shards(tmp_path, "train-{:02d}.tar", 3)
-    with pytest.raises(Refused, match=r"2 of 5 shards are not there, first .*train-03\.tar"):
+    with pytest.raises(UserError, match=r"2 of 5 shards are not there, first .*train-03\.tar"):
         images(tmp_path / "set" / "train-{00..04}.tar")
-    with pytest.raises(Refused, match="1 of 1 shards are not there"):
+    with pytest.raises(UserError, match="1 of 1 shards are not there"):
         images(tmp_path / "nothing*.tar")
     (tmp_path / "set" / "more.tar").write_bytes(bytes(1024))
-    with pytest.raises(Refused, match=r"more\.tar is of no split, while other shards are"):
+    with pytest.raises(UserError, match=r"more\.tar is of no split, while other shards are"):
         images(tmp_path / "set")
-    with pytest.raises(Refused, match="holds no samples"):
+    with pytest.raises(UserError, match="holds no samples"):
         images(tmp_path / "set" / "more.tar")
     for name in ("only/test-0.tar", "folder/test/0.tar"):
         path = write(tmp_path / name, [sample(tmp_path, 0)])
-        with pytest.raises(Refused, match="has shards of test, none of train"):
+        with pytest.raises(UserError, match="has shards of test, none of train"):
             images(tmp_path / name.split("/")[0])
         assert set(captions(tmp_path / name.split("/")[0]).splits) == {"test"}
     assert files(path) == {"": [path]}

@@ -10,7 +10,7 @@ from scipy import stats
 
 from clipbench import freeze
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.reporting.tables import claims, documents, layouts
 from clipbench.reporting.tables.typeset import Bold
 from clipbench.results import evidence, frames, store, sweep_log
@@ -72,11 +72,11 @@ def test_nearly_as_good_leaves_room_for_so_much_and_no_more(tmp_path):
 
 def test_a_rule_that_says_something_else_is_refused(tmp_path):
     for line in ("{metric: test/acc, better: {}}", "{metric: a, better: {}, worse: {}, within: 1}"):
-        with pytest.raises(Refused, match=r"one\.yaml: claim=.* is no statement\. Give"):
+        with pytest.raises(UserError, match=r"one\.yaml: claim=.* is no statement\. Give"):
             claim(tmp_path, rows(a=(1.0,)), line)
     frame = rows(a=(0.9,), b=(0.5,))
     frame.loc[frame["model"] == "b", "data/sha256"] = "cd" * 32
-    with pytest.raises(Refused, match="one: test/acc of model=a better than model=b compares"):
+    with pytest.raises(UserError, match="one: test/acc of model=a better than model=b compares"):
         claim(tmp_path, frame, BETTER)
 
 

@@ -10,7 +10,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from clipbench import freeze, tables
 from clipbench.core import paths
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.reporting.tables import axis_figures, figures, sweep_tables, typeset
 from clipbench.results import evidence, frames, store, sweep_log
 from clipbench.results import record as record_module
@@ -266,7 +266,7 @@ def test_the_door_makes_tables_of_what_is_frozen(sweep, tmp_path, monkeypatch):
     written = pd.read_csv(tmp_path / "tables" / "sweep_some.csv")
     assert written["key"].tolist() == ["aaaaaaaa", "bbbbbbbb"]
     for wrong in (["results=forzen"], ["table=nobodys"]):
-        with pytest.raises(Refused, match=r"frozen|there are"):
+        with pytest.raises(UserError, match=r"frozen|there are"):
             tables.make(wrong)
 
 

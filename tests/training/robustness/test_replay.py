@@ -9,13 +9,13 @@ from pytorch_lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from clipbench.core.config.instantiate import build
-from clipbench.core.errors import Refused
+from clipbench.core.errors import UserError
 from clipbench.loading.samplers import KeyedSampler
 from clipbench.models.base import Classifier
 from clipbench.results import store
 from clipbench.strategies.finetune import Finetune
 from clipbench.strategies.linear_probe import LinearProbe
-from clipbench.training.robustness.replay import Mixed, Zipped, rows
+from clipbench.training.robustness.replay import Replay, Zipped, rows
 from clipbench.transforms.augment import Augment
 from tests.conftest import FEW, TINY, composed
 from tests.test_run import run_here
@@ -27,7 +27,7 @@ def test_a_share_of_each_batch_is_the_others():
     assert rows(64, 0.25) == (48, 16)
     assert rows(10, 0.5) == (5, 5)
     for batch_size, fraction in ((64, 0), (64, 1), (3, 0.1)):
-        with pytest.raises(Refused, match="leave some for both"):
+        with pytest.raises(UserError, match="leave some for both"):
             rows(batch_size, fraction)
 
 
@@ -107,7 +107,7 @@ def test_the_trainer_tells_both_their_epoch(tmp_path):
 def test_the_loss_is_cross_entropy_through_a_head_of_the_other_classes():
     config = composed("model=clip_tiny", *MIX)
     tower = build(config["model"])
-    mixed = Mixed(config["mix"], seed=0, weight=0.5)
+    mixed = Replay(config["mix"], seed=0, weight=0.5)
     mixed.ready(tower, Finetune(), 4, Augment())
     said = [[t.format(c) for t in mixed.data.templates] for c in mixed.data.classes]
     head = tower.zero_shot_head(said)
@@ -126,10 +126,10 @@ def test_the_loss_is_cross_entropy_through_a_head_of_the_other_classes():
 
 def test_what_cannot_be_mixed_is_refused():
     config = composed("model=clip_tiny", *MIX)
-    mixed = Mixed(config["mix"], seed=0, weight=1.0)
-    with pytest.raises(Refused, match="an image tower that trains"):
+    mixed = Replay(config["mix"], seed=0, weight=1.0)
+    with pytest.raises(UserError, match="an image tower that trains"):
         mixed.ready(build(config["model"]), LinearProbe(), 4, Augment())
-    with pytest.raises(Refused, match="a model with text"):
+    with pytest.raises(UserError, match="a model with text"):
         mixed.ready(build(composed(*TINY)["model"]), Finetune(), 4, Augment())
 
 
