@@ -8,6 +8,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from clipbench.core import paths
+from clipbench.core.config.instantiate import MOVED
 from tests.conftest import composed
 
 GROUPS = sorted(p for p in paths.CONF.iterdir() if p.is_dir())
@@ -31,7 +32,7 @@ def test_option_composes_and_binds(group, option):
     found = list(targets(config.get(group, config)))
     assert found or group in ("recipe", "logger", "callbacks", "debug", "local")
     for node in found:
-        signature = inspect.signature(get_class(node["_target_"]))
+        signature = inspect.signature(get_class(MOVED.get(node["_target_"], node["_target_"])))
         given = {k: v for k, v in node.items() if k not in ("_target_", "recommended")}
         signature.bind_partial(**given)
         if group in ("model", "dataset", "strategy"):

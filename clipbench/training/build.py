@@ -83,9 +83,8 @@ class Training:
         device = self.trainer.strategy.root_device
         self.encoded = FeatureLoaders(self.data, encoder(classifier.tower, device))
         self.loaders: Any = self.encoded if self.strategy.reads_features else self.data
-        self.evaluate = Evaluator(
-            self.trainer, self.module, self.loaders, self.data, self._watch(classifier)
-        )
+        watch = self._watch(classifier)
+        self.evaluate = Evaluator(self.trainer, self.module, self.loaders, self.data, watch)
 
     def _warn_of_model(self, tower: ImageTower) -> None:
         """Warn of doubtful weights, and of texts that are not read to their end."""

@@ -8,7 +8,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import numpy as np
-from clipbench import allocator
+from clipbench.core import allocator
 
 def step():
     return np.ones(16_000_000)  # 128 MB

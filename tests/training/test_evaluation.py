@@ -298,4 +298,6 @@ def test_two_ranks_train_as_one(tmp_path, monkeypatch, kind):
     assert sum(float((one[name] - start[name]).abs().max()) > 1e-5 for name in one) > 10
     for name in ("train/loss", "val/loss"):
         values = [[row[name] for row in record["curve"][1:]] for _, record in found]
-        assert values[0] == pytest.approx(values[1], rel=1e-9)
+        # Features are kept in single precision; a product of 6 rows may round otherwise than of 12.
+        rel = 1e-6 if kind == "features computed once" else 1e-9
+        assert values[0] == pytest.approx(values[1], rel=rel)
