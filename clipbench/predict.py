@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING, Any
 from clipbench.core import cli, paths
 from clipbench.core.console import track
 from clipbench.core.errors import UserError
-from clipbench.inference.prediction import Asked, _images, _split, _write
 from clipbench.metrics.intervals import wilson
 from clipbench.results import store
 
 if TYPE_CHECKING:
-    from clipbench.inference.prediction import Prediction
+    from clipbench.inference.prediction import Asked, Prediction
 
 KEYS = (
     *("run", "images", "out", "dataset", "split", "top", "weights", "temperature"),
@@ -64,16 +63,16 @@ def predict(words: list[str]) -> int:
     if not (classes := saved_model.classes(run, stem)):
         raise UserError(f"{run} was tuned on captions and has no classes; use clipbench.search")
     if "images" in asked:
-        pictures = _images(paths.expanded(asked["images"]), record, classes)
+        pictures = prediction._images(paths.expanded(asked["images"]), record, classes)
     else:
-        pictures = _split(asked["split"], record, data, classes)
+        pictures = prediction._split(asked["split"], record, data, classes)
     classifier = saved_model.classifier(run, stem).to(prediction.device(asked.get("device")))
     reading = {k: pictures.data[k] for k in ("decoder", "value_range") if k in pictures.data}
     found = prediction.said(classifier, pictures.split, **options, **reading)
     many = len(pictures.split)
     rows = list(track(found, f"predicting {many:,} pictures", many))
     place = place or paths.outputs() / "predictions" / f"{run.resolve().name}-{pictures.name}.csv"
-    _write(place, pictures, rows, classes)
+    prediction._write(place, pictures, rows, classes)
     return _tell(place, pictures, rows, classes)
 
 
@@ -107,7 +106,7 @@ def _temperature(asked: cli.Given, record: dict[str, Any], stem: str) -> float:
 
 
 def _tell(
-    place: Path, pictures: Asked, rows: Sequence["Prediction"], classes: Sequence[str]
+    place: Path, pictures: "Asked", rows: Sequence["Prediction"], classes: Sequence[str]
 ) -> int:
     """Say where it is, how often it was right, and what could not be read."""
     good = [row for row in rows if row.error is None]

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 from clipbench.core import cli, paths
 from clipbench.core.console import show
 from clipbench.core.errors import UserError
-from clipbench.inference.embeddings import _tower
 from clipbench.results import store
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def search(words: list[str]) -> int:
 
     where = paths.expanded(asked["images"])
     split = loose(where)
-    tower = _tower(asked, name, overrides).to(prediction.device(asked.get("device")))
+    tower = embeddings._tower(asked, name, overrides).to(prediction.device(asked.get("device")))
     place = hashlib.sha256(str(where.resolve()).encode(errors="replace")).hexdigest()[:8]
     kept = paths.outputs() / "cache" / "search"
     kept /= f"{embeddings.fingerprint(tower)[:16]}-{place}.parquet"

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clipbench.core import cli, environment
+from clipbench.core import cli
 from clipbench.core.errors import UserError
 from clipbench.reporting.tables import sweep_tables
 from clipbench.sweeps import summary
-from clipbench.training.soup import KINDS, cook, ingredients
+
+KINDS = {"kind": ("greedy", "uniform"), "bn": ("average", "reestimate")}
 
 
 def main() -> None:
@@ -26,6 +27,9 @@ def main() -> None:
         print(__doc__, file=sys.stderr)
         sys.exit(0 if {"-h", "--help"} & given.keys() else 2)
     sweep = Path(given["sweep"])
+    from clipbench.core import environment  # torch
+    from clipbench.training.soup import cook, ingredients
+
     environment.quiet()
     try:
         outcome = cook(ingredients(sweep), asked["kind"], asked["bn"])

@@ -9,12 +9,13 @@ import sys
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from clipbench import __version__
 from clipbench.core import paths
+
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGES = (
     *("torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "numpy"),
@@ -53,6 +54,8 @@ def cores() -> int:
 
 def threads() -> int:
     """Return how many threads an operation on the CPU has, which its last bits depend on."""
+    import torch
+
     return torch.get_num_threads()
 
 
@@ -61,6 +64,8 @@ def share_threads(ranks: int) -> None:
 
     However many jobs work at once: a run is the same, to the bit, by any launcher.
     """
+    import torch
+
     share = max(1, cores() // ranks)
     if share < torch.get_num_threads():
         torch.set_num_threads(share)
@@ -73,6 +78,8 @@ def resolved(trainer: Mapping[str, Any], world: int) -> dict[str, Any]:
         trainer: the config's node, with ``accelerator``, ``devices`` and ``precision``.
         world: how many ranks the run has, over all machines.
     """
+    import torch
+
     accelerator, precision = trainer["accelerator"], str(trainer["precision"] or "32-true")
     if accelerator in ("auto", "gpu"):
         gpu = "mps" if torch.backends.mps.is_available() else "cuda"
@@ -90,9 +97,11 @@ def of(trainer: Mapping[str, Any], world: int) -> dict[str, Any]:
     return {**resolved(trainer, world), "threads": threads()}
 
 
-def device(used: torch.device) -> dict[str, Any]:
+def device(used: "torch.device") -> dict[str, Any]:
     """The device's name and the peak memory of this process on it, in bytes."""
     if used.type == "cuda":
+        import torch
+
         peak = torch.cuda.max_memory_allocated(used)
         return {"peak_memory_bytes": peak, "device": torch.cuda.get_device_name(used)}
     # ru_maxrss is in KiB on Linux, in bytes on macOS.

@@ -26,8 +26,6 @@ from clipbench.training.trainer import trainer
 
 Runs = list[tuple[Path, dict[str, Any]]]
 
-KINDS = {"kind": ("greedy", "uniform"), "bn": ("average", "reestimate")}
-
 
 def ingredients(sweep: Path) -> Runs:
     """The completed runs of a sweep, best on val first, if their weights can be averaged.
