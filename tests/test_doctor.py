@@ -10,15 +10,12 @@ import yaml
 from scipy.stats import entropy
 
 from clipbench import doctor
-from clipbench.core import paths
 from clipbench.core.config import compose
 from clipbench.core.config.instantiate import build
 from clipbench.core.errors import UserError
 from clipbench.metrics import confusion
 from clipbench.reporting.doctor import case, checklist, remedies, symptoms
 from clipbench.results import store
-from clipbench.strategies import published_ranges
-from clipbench.training import recommendations
 from tests.doctor.__main__ import HERE, read
 
 RUNS = yaml.safe_load((HERE / "runs.yaml").read_text())
@@ -137,21 +134,6 @@ def test_before_a_run_there_is_the_guides_checklist(capsys):
     good = ("lr=1e-4", "epochs=10", "freeze_depth=6", "alphas=10", "retention=cifar10")
     assert doctor.examine(["model=clip_vitb32", "dataset=flowers102", *good]) == 0
     assert all(line.startswith("pass") for line in capsys.readouterr().out.splitlines())
-
-
-@pytest.mark.parametrize("path", sorted((paths.CONF / "strategy").glob("*.yaml")), ids=str)
-def test_the_guides_row_is_told_without_torch_as_with_it(path):
-    for depth in ("0", "2", "all"):
-        words = (f"strategy={path.stem}", f"freeze_depth={depth}")
-        whole = compose.compose("model=clip_vitb32", *words)
-        strategy = build(whole["strategy"])
-        assert published_ranges.row(whole["model"], whole["strategy"]) == recommendations.kind(
-            strategy
-        )
-        random = {**whole["model"], "pretrained": None}
-        assert published_ranges.row(random, whole["strategy"]) == recommendations.kind(
-            strategy, scratch=True
-        )
 
 
 def test_the_least_loss_of_smoothed_labels_is_their_entropy():

@@ -1,9 +1,10 @@
 """The OpenCLIP fine-tuning guide's table of ranges, and which of its rows a run falls under."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from clipbench.core.config.option_files import Node
+from clipbench.strategies import about
 
 Range = tuple[float, float]
 
@@ -32,48 +33,34 @@ GUIDE = {
 }
 
 
-def row(model: Mapping[str, Any], strategy: Mapping[str, Any]) -> str:
+def row(model: Node, strategy: Node) -> str:
     """Return the name of the guide's row for a run, by what it starts from and what it freezes.
-
-    The same as :func:`clipbench.training.recommendations.kind` of the strategy itself, which takes
-    torch to build.
 
     Args:
         model: its config.
         strategy: likewise.
     """
-    name = class_of(strategy)
-    if name == "LiT" or _random(model):  # LiT's text tower is new
+    known = about.of(strategy)
+    if known.scratch or _random(model):
         return SCRATCH
     depths = [strategy.get(key) or 0 for key in ("freeze_depth", "text_freeze_depth")]
-    if name == "LinearProbe" or strategy.get("encode_once") or "all" in depths:
+    if not known.trains_encoder or "all" in depths:
         return FROZEN
     return PARTIAL if any(depths) else FULL
 
 
-def class_of(node: Mapping[str, Any]) -> str:
-    """Return the name of the class that a config node builds."""
-    return str(node["_target_"]).rpartition(".")[2]
-
-
-def _random(model: Mapping[str, Any]) -> bool:
+def _random(model: Node) -> bool:
     return "pretrained" in model and model["pretrained"] is None
 
 
-def takes_steps(strategy: Mapping[str, Any]) -> bool:
-    """Return whether a strategy has an optimiser, and so a learning rate, epochs and a warm-up."""
-    name = class_of(strategy)
-    return name != "ZeroShot" and not (name == "LinearProbe" and strategy.get("solver") != "sgd")
-
-
-def own_lr(model: Mapping[str, Any], strategy: Mapping[str, Any]) -> float | None:
+def own_lr(model: Node, strategy: Node) -> float | None:
     """Return the learning rate that a strategy's own file recommends, or else the model's."""
     recommended = {**model.get("recommended", {}), **strategy.get("recommended", {})}
     found: float | None = recommended.get("lr")
     return found
 
 
-def recommended(model: Mapping[str, Any], strategy: Mapping[str, Any]) -> float | None:
+def recommended(model: Node, strategy: Node) -> float | None:
     """Return the learning rate that counts as usual though it may be outside the guide's range.
 
     A strategy's own file speaks of that strategy; a model's speaks of full fine-tuning, and says
@@ -84,7 +71,7 @@ def recommended(model: Mapping[str, Any], strategy: Mapping[str, Any]) -> float 
     return own_lr(model, strategy) if whose else None
 
 
-def fits(model: Mapping[str, Any], strategy: Mapping[str, Any], lr: float) -> bool:
+def fits(model: Node, strategy: Node, lr: float) -> bool:
     """Return whether a learning rate is inside the guide's range for a run, or is recommended."""
     low, high = GUIDE[row(model, strategy)].lr
     return low <= lr <= high or lr == recommended(model, strategy)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from clipbench.core.config import compose
 from clipbench.core.errors import UserError
+from clipbench.models import about
 
 # Of each side, the model that is meant, and who may stand in for it, the best first.
 SIDES = (("clip_vitb32", "clip_tiny"), ("resnet50", "efficientnet_lite0", "resnet_tiny"))
@@ -42,11 +43,11 @@ def of(models: str) -> Contestants:
     if not swapped:
         return Contestants(found)
     said = [f"{KNOWN.get(took, took)} in place of {meant}" for took, meant in swapped]
-    about = " or ".join("CLIP" if meant.startswith("clip") else "ResNet50" for _, meant in swapped)
+    names = " or ".join("CLIP" if meant.startswith("clip") else "ResNet50" for _, meant in swapped)
     return Contestants(
         found,
         f"Stand-ins: {' and '.join(said)}: what was meant is not on this machine and could not be "
-        f"fetched. What follows says nothing about {about}.",
+        f"fetched. What follows says nothing about {names}.",
     )
 
 
@@ -67,6 +68,4 @@ def has_text(name: str) -> bool:
     Raises:
         hydra.errors.HydraException: for an option that there is not.
     """
-    from clipbench.training.sanity_checks import reads_text  # torch
-
-    return reads_text(compose.compose(f"model={name}")["model"])
+    return about.of(compose.compose(f"model={name}")["model"]).text

@@ -14,9 +14,9 @@ from clipbench.core.config import compose
 from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.reporting.page import page
-from clipbench.reporting.page.candidates import SPOKEN
 from clipbench.reporting.page.verdict import duration
 from clipbench.results import store
+from clipbench.strategies import about
 from clipbench.sweeps import candidate_models, summary
 from clipbench.sweeps.budget import LEAST, Budget, Training, shared
 from clipbench.sweeps.launcher import launch, stop
@@ -123,7 +123,7 @@ class Comparison:
         """What the end came before."""
         meant = [(model, way) for way in WAYS for model in self.plan["models"]]
         return {
-            f"{model} {way}": f"{model}, {SPOKEN[way]}: the end came before it began."
+            f"{model} {way}": f"{model}, {about.label(way)}: the end came before it began."
             for model, way in meant
             if (model, way) not in self.begun
             and not (way == "finetune" and model in self.plan.get("dropped", {}))
@@ -131,7 +131,7 @@ class Comparison:
         }
 
     def _decide(self, one: Training, epochs: int, seconds: float) -> None:
-        name = f"{one.model}, {SPOKEN['finetune']}"
+        name = f"{one.model}, {about.label('finetune')}"
         took = f"an epoch takes {duration(one.epoch)} here"
         if not epochs:
             self.plan["dropped"][one.model] = (

@@ -8,8 +8,10 @@ import pandas as pd
 
 from clipbench.core import paths
 from clipbench.core.config import overrides, schema
+from clipbench.core.config.compose import plain
 from clipbench.reporting.tables import costs, published
 from clipbench.reporting.tables.costs import Job
+from clipbench.strategies import about
 
 _FREE = ("seed", "lr", "weight_decay", "layer_decay", "warmup", "label_smoothing")
 
@@ -27,7 +29,7 @@ def configs(words: list[str]) -> Iterator[tuple[dict[str, Any], dict[str, str], 
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import open_dict
 
     paths.register()
     schema.register()
@@ -51,8 +53,7 @@ def configs(words: list[str]) -> Iterator[tuple[dict[str, Any], dict[str, str], 
             choices = {str(k): str(v) for k, v in found.hydra.runtime.choices.items()}
             with open_dict(found):
                 del found["hydra"]
-            config: Any = OmegaConf.to_container(found, resolve=True)
-            yield config, choices, again
+            yield plain(found), choices, again
 
 
 def described(
@@ -65,7 +66,7 @@ def described(
     if config["steps"] is not None and pictures and batch:
         epochs = config["steps"] * batch / pictures
     depth = str(config["freeze_depth"])
-    if strategy == "zero_shot":
+    if not about.named(strategy).trains:
         epochs = 0
     if pictures is None or epochs is None or batch is None:
         return None, (model, dataset, strategy, depth, pictures, epochs, None)
@@ -91,7 +92,7 @@ def trained_on(dataset: str, config: dict[str, Any]) -> int | None:
             sum(own["defects"].values()) if own["scene"] == "static" else counted["train"] * kinds
         )
     scheme = own.get("scheme")
-    if config["strategy"].get("captions") == "all":
+    if about.of(config["strategy"]).every_pair:
         return published.captions(dataset, "train", scheme)
     train = published.pictures(dataset, "train", scheme)
     return train or published.pictures(dataset, "train+val", scheme)

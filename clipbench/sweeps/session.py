@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from clipbench.core.config import overrides
+from clipbench.core.config import compose, overrides
 from clipbench.core.devices import devices, gpus
 from clipbench.core.jobs import Job, Outcome
 from clipbench.core.locking import Held, Lock
@@ -41,8 +41,8 @@ class Session:
         if about.mode == RunMode.MULTIRUN:
             self.sweep = Path(about.sweep.dir)
             self.sweep.mkdir(parents=True, exist_ok=True)
-        plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        resolved: Any = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
+        keys = [str(key) for key in config if key != "hydra"]
+        resolved = compose.plain(OmegaConf.masked_copy(config, keys), complete=True)
         return Job(
             config=resolved,
             choices=dict(about.runtime.choices),

@@ -5,33 +5,19 @@ configs/transfer.py, CLIP's paper (Radford et al. 2021), WiSE-FT, FLYP and FT-CL
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from clipbench.core.config.option_files import Node
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.models.about import of as about_model
+from clipbench.strategies import about
 from clipbench.strategies.base import Strategy
-from clipbench.strategies.lit import LiT
-from clipbench.strategies.published_ranges import FROZEN, FULL, GUIDE, PARTIAL, SCRATCH
-from clipbench.training.sanity_checks import reads_text
-
-
-def kind(strategy: Strategy, *, scratch: bool = False) -> str:
-    """Return the row of the guide's table that a strategy falls under, by what it freezes.
-
-    Args:
-        strategy: of the run.
-        scratch: whether the model starts from random weights.
-    """
-    if scratch or isinstance(strategy, LiT):  # LiT's text tower is new
-        return SCRATCH
-    depths = [vars(strategy).get(key, 0) for key in ("freeze_depth", "text_freeze_depth")]
-    if strategy.reads_features or "all" in depths:
-        return FROZEN
-    return PARTIAL if any(depths) else FULL
+from clipbench.strategies.published_ranges import FROZEN, FULL, GUIDE, SCRATCH, own_lr, row
 
 
 @dataclass(frozen=True)
@@ -39,60 +25,65 @@ class Facts:
     """What a choice may depend on.
 
     Attributes:
-        pictures: in an epoch; each as often as it has captions, where all are taken.
+        images: in an epoch; each as often as it has captions, where all are taken.
         classes: how many; none where there are captions in their stead.
-        clip: whether the model has a text side.
+        model: its config.
+        tuning: the strategy's config.
         strategy: what is trained.
-        lr: that the strategy's own file recommends, or else the model's.
-        source: whose file that is: ``conf/strategy`` or ``conf/model``.
-        weight_decay: that the model's file recommends.
         gpu: whether there is one to train on.
-        scratch: whether the model starts from random weights.
     """
 
-    pictures: int
+    images: int
     classes: int
-    clip: bool
+    model: Node
+    tuning: Node
     strategy: Strategy
-    lr: float
-    source: str
-    weight_decay: float
     gpu: bool
-    scratch: bool = False
+
+    @property
+    def clip(self) -> bool:
+        """Whether the model has a text side."""
+        return about_model(self.model).text
+
+    @property
+    def source(self) -> str:
+        """Whose file recommends the learning rate: ``conf/strategy`` or ``conf/model``."""
+        return "conf/strategy" if "lr" in self.tuning.get("recommended", {}) else "conf/model"
+
+    @property
+    def lr(self) -> float:
+        """The learning rate that this file recommends."""
+        return float(own_lr(self.model, self.tuning) or 0)
 
     @property
     def kind(self) -> str:
         """The row of the guide's table."""
-        return kind(self.strategy, scratch=self.scratch)
+        return row(self.model, self.tuning)
 
     @property
     def shots(self) -> float:
-        """Pictures a class; without classes there are never few of them."""
-        return self.pictures / self.classes if self.classes else math.inf
+        """Images a class; without classes there are never few of them."""
+        return self.images / self.classes if self.classes else math.inf
 
 
 def facts(
-    config: Mapping[str, Any],
+    config: Node,
     strategy: Strategy,
     data: ClassificationDataModule | CaptionDataModule,
 ) -> Facts:
-    """The facts of a run, from its config, before any weights are looked for."""
-    model, own = config["model"]["recommended"], config["strategy"].get("recommended", {})
+    """Return the facts of a run, from its config, before any weights are looked for."""
     accelerator = config["trainer"]["accelerator"]
     return Facts(
-        pictures=len(data.epoch),
+        images=len(data.epoch),
         classes=len(data.classes),
-        clip=reads_text(config["model"]),
+        model=config["model"],
+        tuning=config["strategy"],
         strategy=strategy,
-        lr=own.get("lr", model["lr"]),
-        source="conf/strategy" if "lr" in own else "conf/model",
-        weight_decay=model["weight_decay"],
         gpu=accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()),
-        scratch=config["model"].get("pretrained", "") is None,
     )
 
 
-def check_ranges(facts: Facts, recipe: Mapping[str, Any]) -> list[str]:
+def check_ranges(facts: Facts, recipe: Node) -> list[str]:
     """A warning of what lies outside the guide's range for a way of tuning a CLIP, if anything.
 
     A learning rate that the strategy's own file recommends is taken as it is, and so is the model's
@@ -154,7 +145,7 @@ def check_stages(strategy: Strategy, epochs: int) -> list[str]:
     ]
 
 
-def warnings(facts: Facts, recipe: Mapping[str, Any], steps: int) -> list[str]:
+def warnings(facts: Facts, recipe: Node, steps: int) -> list[str]:
     """What a run of some steps should be warned of, if anything."""
     told = [*check_ranges(facts, recipe), *check_ema(recipe["ema"], steps)]
     return [*told, *check_stages(facts.strategy, recipe["epochs"])]
@@ -163,34 +154,34 @@ def warnings(facts: Facts, recipe: Mapping[str, Any], steps: int) -> list[str]:
 Choice = tuple[Any, str]
 
 
-def _batch_size(facts: Facts, values: Mapping[str, Any]) -> Choice:
+def _batch_size(facts: Facts, values: Node) -> Choice:
     most, whose = (256, "FLYP's, for one GPU") if facts.gpu else (64, "for a machine without GPU")
     steps = 8
-    size = min(most, 2 ** int(math.log2(max(16, facts.pictures / steps))))
+    size = min(most, 2 ** int(math.log2(max(16, facts.images / steps))))
     return size, (
-        f"at most {most}, {whose}, and {steps} steps an epoch from {facts.pictures:,} pictures: "
+        f"at most {most}, {whose}, and {steps} steps an epoch from {facts.images:,} pictures: "
         "the blog's 512 left Flowers102 two"
     )
 
 
-def _epochs(facts: Facts, values: Mapping[str, Any]) -> Choice:
-    low, high = GUIDE[FROZEN if kind(facts.strategy) == FROZEN else FULL].epochs
-    steps = math.ceil(facts.pictures / values["batch_size"])
+def _epochs(facts: Facts, values: Node) -> Choice:
+    low, high = GUIDE[FROZEN if row({}, facts.tuning) == FROZEN else FULL].epochs
+    steps = math.ceil(facts.images / values["batch_size"])
     return min(20, max(int(low), math.ceil(500 / steps))), (
         f"500 steps, as big_vision's for Flowers102 and Pets, are {500 / steps:.1f} epochs of "
         f"{steps}, within {low:g} to 20; the guide has {low:g} to {high:g}, of larger sets"
     )
 
 
-def _warmup(facts: Facts, values: Mapping[str, Any]) -> Choice:
-    total = values["epochs"] * math.ceil(facts.pictures / values["batch_size"])
+def _warmup(facts: Facts, values: Node) -> Choice:
+    total = values["epochs"] * math.ceil(facts.images / values["batch_size"])
     total = values["steps"] or total
     if total < 1000:
         return 0.2, f"{total} steps are few: big_vision warms up 100 of 500"
     return 0.1, f"of {total:,} steps, as recipe=default"
 
 
-def _lr(facts: Facts, values: Mapping[str, Any]) -> Choice:
+def _lr(facts: Facts, values: Node) -> Choice:
     name = facts.kind
     # A strategy's own is for what it does, and a supervised network is no CLIP.
     if not facts.clip or facts.source == "conf/strategy" or name == FULL:
@@ -204,8 +195,8 @@ def _lr(facts: Facts, values: Mapping[str, Any]) -> Choice:
     )
 
 
-def _weight_decay(facts: Facts, values: Mapping[str, Any]) -> Choice:
-    base = facts.weight_decay
+def _weight_decay(facts: Facts, values: Node) -> Choice:
+    base = facts.model["recommended"]["weight_decay"]
     if facts.clip and facts.shots < 20:
         return 2 * base, (
             f"twice the model's {base:g} for {facts.shots:.0f} pictures a class: the guide raises "
@@ -214,7 +205,7 @@ def _weight_decay(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return base, "what conf/model recommends, with its source there"
 
 
-def _label_smoothing(facts: Facts, values: Mapping[str, Any]) -> Choice:
+def _label_smoothing(facts: Facts, values: Node) -> Choice:
     if facts.classes >= 100:
         return 0.1, f"FT-CLIP's, for many classes: {facts.classes}"
     if not facts.classes:
@@ -223,7 +214,7 @@ def _label_smoothing(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 # In this order: what is further down reads what was chosen before.
-_RULES: dict[str, Callable[[Facts, Mapping[str, Any]], Choice]] = {
+_RULES: dict[str, Callable[[Facts, Node], Choice]] = {
     "batch_size": _batch_size,
     "epochs": _epochs,
     "warmup": _warmup,
@@ -233,7 +224,7 @@ _RULES: dict[str, Callable[[Facts, Mapping[str, Any]], Choice]] = {
 }
 
 
-def chosen(recipe: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], list[str]]:
+def chosen(recipe: Node, facts: Facts) -> tuple[dict[str, Any], list[str]]:
     """Values for what a recipe leaves null, and the reason of each.
 
     batch_size: 64, with a GPU 256, but no more than leaves 8 steps an epoch. epochs: as many as
@@ -264,16 +255,14 @@ def chosen(recipe: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], lis
 def proposals(facts: Facts) -> list[str]:
     """Whether to fine-tune at all, and how deep: lines to print, nothing that is changed."""
     few, found = f"{facts.shots:.0f} pictures a class", []
-    if facts.clip and facts.shots < 4:
-        found.append(
-            f"{few}: compare strategy=zero_shot, as good as a linear probe on 4 a class on average "
-            "(Radford et al. 2021)"
-        )
-    elif facts.shots < 16:
-        found.append(
-            f"{few}: compare strategy=linear_probe, which cannot distort the features, or lp_ft "
-            "(Kumar et al. 2022)"
-        )
+    simpler = [
+        (known.few_images, option, known.why)
+        for option, known in about.every().items()
+        if facts.shots < known.few_images and (facts.clip or not known.text)
+    ]
+    if simpler:
+        _, option, why = min(simpler)
+        found.append(f"{few}: compare strategy={option}, {why}")
     if facts.kind == FULL and facts.shots < 100:
         found.append(
             f"{few}: compare a freeze_depth of half the blocks (6 of a ViT-B's 12): the guide's "

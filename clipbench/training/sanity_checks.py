@@ -5,24 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from hydra.utils import get_class
 
 from clipbench.core.config import ranges
 from clipbench.core.devices import devices
 from clipbench.core.errors import UserError
 from clipbench.datamodules.base import DataModule
 from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.models import about as about_models
 from clipbench.models.base import Classifier, ImageTower, freeze_statistics
 from clipbench.models.two_towers import TwoTowers
+from clipbench.strategies import about
 from clipbench.strategies.base import Strategy
-from clipbench.strategies.lit import LiT
 from clipbench.training.schedule import Schedule
-
-
-def reads_text(model: Mapping[str, Any]) -> bool:
-    """Whether a model, given its config, has a text tower that fits its image features."""
-    found: bool = get_class(model["_target_"]).has_text  # type: ignore[attr-defined]
-    return found and model.get("pool") is None
 
 
 def config(root: Mapping[str, Any]) -> None:
@@ -84,15 +78,18 @@ def captions(
     if not isinstance(data, CaptionDataModule):
         return
     name, model = choices["dataset"], choices["model"]
+    able = sorted(about.proposed("captions"), key=lambda option: not about.named(option).trains)
     if not strategy.retrieves:
         raise UserError(
             f"{name} has captions and no classes, which strategy={choices['strategy']} needs; use "
-            "strategy=contrastive (or image_only, text_only, lit, zero_shot)"
+            f"strategy={able[0]} (or {', '.join(able[1:])})"
         )
-    if not reads_text(config["model"]) and not isinstance(strategy, LiT):
+    if not about_models.of(config["model"]).text and about.of(config["strategy"]).text:
+        enough = [option for option in able if not about.named(option).text]
         raise UserError(
             f"model={model} has no text tower to read the captions of {name} with; use "
-            "strategy=lit, which gives it one, or a CLIP such as model=clip_vitb32"
+            f"strategy={' or '.join(enough)}, or a model that has one: "
+            f"{', '.join(about_models.with_text())}"
         )
     if config["alphas"] is not None and config["merge"] == "fisher":
         raise UserError(f"merge=fisher is of classes, and {name} has none; use merge=wise_ft")

@@ -28,18 +28,13 @@ def of(*words, pictures=1020, classes=102, gpu=False):
     """Facts and recipe of a command line, on a dataset of any size."""
     config = composed(*words)
     strategy = build(config["strategy"])
-    clip = config["model"]["_target_"].endswith(".CLIP")
-    own = config["strategy"].get("recommended", {})
     found = recommendations.Facts(
-        pictures=pictures,
+        images=pictures,
         classes=classes,
-        clip=clip,
+        model=config["model"],
+        tuning=config["strategy"],
         strategy=strategy,
-        lr=own.get("lr", config["model"]["recommended"]["lr"]),
-        source="conf/strategy" if "lr" in own else "conf/model",
-        weight_decay=config["model"]["recommended"]["weight_decay"],
         gpu=gpu,
-        scratch=config["model"]["pretrained"] is None,
     )
     root = {k: v for k, v in config.items() if k in config["recipe"]}
     return found, {**config["recipe"], **root}
@@ -67,7 +62,7 @@ def chosen(*words, **about):
     ],
 )
 def test_every_way_of_tuning_has_its_row_of_the_guide(words, kind):
-    assert recommendations.kind(of(*CLIP, *words)[0].strategy) == kind
+    assert of(*CLIP, *words)[0].kind == kind
 
 
 @pytest.mark.parametrize(
@@ -253,7 +248,7 @@ def test_the_middles_of_the_guides_ranges_are_the_recipes_and_inside_them():
     }.items():
         found, recipe = of(*CLIP, f"recipe=openclip_{name}", *words)
         assert recommendations.check_ranges(found, recipe) == []
-        middle = recommendations.GUIDE[recommendations.kind(found.strategy)].middle
+        middle = recommendations.GUIDE[found.kind].middle
         assert recipe["lr"] == pytest.approx(middle, rel=0.06)
 
 

@@ -1,11 +1,15 @@
 """The config of a command line, for doors that are not Hydra's own."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipbench.core import paths
 from clipbench.core.config import overrides, schema
+from clipbench.core.config.option_files import ABOUT
 from clipbench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def compose(*words: str, resolve: bool = True) -> dict[str, Any]:
@@ -19,13 +23,33 @@ def compose(*words: str, resolve: bool = True) -> dict[str, Any]:
         hydra.errors.HydraException: for an option or key that there is not.
     """
     from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
 
     paths.register()
     schema.register()
     with initialize_config_dir(str(paths.CONF), version_base="1.3"):
         composed = compose("config", overrides.read(words))
-    config: Any = OmegaConf.to_container(composed, resolve=resolve)
+    return plain(composed, resolve=resolve)
+
+
+def plain(
+    composed: "DictConfig", *, resolve: bool = True, complete: bool = False
+) -> dict[str, Any]:
+    """Return a composed config as plain data, without what its options' files say ``about`` them.
+
+    Args:
+        composed: without Hydra's own part.
+        resolve: False leaves interpolations as they are written.
+        complete: whether each value must be given.
+
+    Raises:
+        omegaconf.errors.MissingMandatoryValue: for a value that must be given and is not.
+    """
+    from omegaconf import OmegaConf
+
+    config: Any = OmegaConf.to_container(composed, resolve=resolve, throw_on_missing=complete)
+    for group in config.values():
+        if isinstance(group, dict):
+            group.pop(ABOUT, None)
     return dict(config)
 
 

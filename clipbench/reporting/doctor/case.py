@@ -14,7 +14,8 @@ from clipbench.metrics import confusion
 from clipbench.metrics.confusion import Counts
 from clipbench.metrics.intervals import goodness, wilson
 from clipbench.results import store
-from clipbench.strategies import published_ranges
+from clipbench.strategies import about, published_ranges
+from clipbench.strategies.about import About
 
 
 @dataclass
@@ -72,10 +73,15 @@ class Case:
         """Epochs that were trained."""
         return max((int(row["epoch"]) for row in self.record["curve"]), default=0)
 
+    @cached_property
+    def about(self) -> About:
+        """What the strategy's file says of it."""
+        return about.of(self.config["strategy"])
+
     @property
     def of_pairs(self) -> bool:
         """Whether the loss tells the pairs of a batch apart, not the classes."""
-        return published_ranges.class_of(self.config["strategy"]) in ("Contrastive", "FLYP", "LiT")
+        return self.about.pairs
 
     @cached_property
     def guessing(self) -> float | None:
@@ -92,11 +98,11 @@ class Case:
     def floor(self) -> float:
         """The least that train/loss can be, in nats.
 
-        With smoothed labels it is their entropy. FLYP tells no images of one class apart, so that
-        the best model still guesses among those in a batch: ln(batch / classes), where the classes
-        are of one size.
+        With smoothed labels it is their entropy. Where the pairs of one class look the same to the
+        loss, the best model still guesses among those in a batch: ln(batch / classes), where the
+        classes are of one size.
         """
-        if published_ranges.class_of(self.config["strategy"]) == "FLYP":
+        if self.about.classes_alike:
             return self._floor_of_classes()
         share = self.config.get("label_smoothing") or 0.0
         if self.of_pairs or not share or "val" not in self.confusion:
@@ -108,8 +114,7 @@ class Case:
 
     def _floor_of_classes(self) -> float:
         """The mean of ln(images of one's class in a batch), by how often the classes occur."""
-        duplicates = self.config["strategy"].get("duplicates")
-        if duplicates == "masked" or "val" not in self.confusion:
+        if "val" not in self.confusion:
             return 0.0
         counts = self.confusion["val"].sum(1).astype(float)
         if (self.config.get("dataset") or {}).get("balance") in ("sampler", "unique"):

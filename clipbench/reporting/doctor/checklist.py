@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clipbench.core.config import option_files
+from clipbench.models.about import of as about_model
 from clipbench.reporting.doctor import options
 from clipbench.reporting.tables import published
-from clipbench.strategies import published_ranges
+from clipbench.strategies import about, published_ranges
 
 Check = tuple[bool, str, str]  # whether it passes, what was looked at, the override to try
 LONGEST = 0.3  # of a run that is warm-up. Ours.
@@ -22,8 +24,8 @@ def checks(config: Mapping[str, Any]) -> Iterator[Check]:
     """
     model, strategy = config["model"], config["strategy"]
     name = published_ranges.row(model, strategy)
-    clip = published_ranges.class_of(model) == "CLIP" and model.get("pool") is None
-    steps = published_ranges.takes_steps(strategy)
+    clip, known = about_model(model).text, about.of(strategy)
+    steps = known.steps
     yield _weights(config, name)
     if steps and clip:
         yield _learning_rate(config, name)
@@ -31,7 +33,7 @@ def checks(config: Mapping[str, Any]) -> Iterator[Check]:
         yield _epochs(config, name)
     if steps:
         yield _warmup(config, name)
-    forgets = clip and name != published_ranges.SCRATCH and _encoder_moves(strategy)
+    forgets = clip and name != published_ranges.SCRATCH and known.trains_encoder
     if forgets:
         yield _retention(config)
     if steps and name in (published_ranges.FULL, published_ranges.PARTIAL):
@@ -46,13 +48,9 @@ def checks(config: Mapping[str, Any]) -> Iterator[Check]:
         yield True, f"{kept} beside best.ckpt and last.ckpt (checkpoints)", "keep=all"
 
 
-def _encoder_moves(strategy: Mapping[str, Any]) -> bool:
-    return published_ranges.class_of(strategy) not in ("ZeroShot", "LinearProbe")
-
-
 def _weights(config: Mapping[str, Any], name: str) -> Check:
     weights, lr = config["model"].get("pretrained", "its own"), config["lr"]
-    remedy = options.pretrained(config["model"]) or "model=clip_vitb32"
+    remedy = options.pretrained(config["model"])
     if weights is not None:
         return True, f"model.pretrained={weights}", remedy
     low, high = published_ranges.GUIDE[name].lr
@@ -110,9 +108,9 @@ def _steps(config: Mapping[str, Any]) -> int | None:
     if config["steps"] is not None:
         return int(config["steps"])
     dataset, epochs, batch = config["dataset"], config["epochs"], config["batch_size"]
-    name = options.option("dataset", dataset)
+    name = option_files.option("dataset", dataset)
     cut = [key for key in ("shots", "subset") if dataset.get(key) is not None]
-    pairs = config["strategy"].get("captions") == "all"
+    pairs = about.of(config["strategy"]).every_pair
     if name is None or epochs is None or batch is None or cut or pairs:
         return None
     images = published.pictures(name, "train", dataset.get("scheme"))
@@ -120,8 +118,8 @@ def _steps(config: Mapping[str, Any]) -> int | None:
 
 
 def _retention(config: Mapping[str, Any]) -> Check:
-    node, dataset = config["retention"], options.option("dataset", config["dataset"])
-    named = options.option("dataset", node) if node else None
+    node, dataset = config["retention"], option_files.option("dataset", config["dataset"])
+    named = option_files.option("dataset", node) if node else None
     remedy = f"retention={'dtd' if dataset == 'cifar10' else 'cifar10'}"
     if str(config["model"].get("pretrained")).startswith("assets:"):
         remedy = "retention=shapes retention.scene=pretrain"  # what the embedded models have seen

@@ -1,45 +1,11 @@
 """From a config back to the words that make it: which option a node is, what its own file has."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from clipbench.core import paths
+from clipbench.core.config.option_files import files, option
 from clipbench.reporting.tables import costs
-
-
-@functools.cache
-def _files(group: str) -> dict[str, dict[str, Any]]:
-    """The files of a group as they are written, without what their defaults bring in."""
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted((paths.CONF / group).glob("*.yaml")):
-        node: Any = OmegaConf.to_container(OmegaConf.load(path))
-        found[path.stem] = node
-    return found
-
-
-def option(group: str, node: Mapping[str, Any]) -> str | None:
-    """Return the option of a group that a node is, or was before keys of it were set.
-
-    Args:
-        group: a folder of ``conf``: ``model``, ``dataset``.
-        node: of a resolved config.
-
-    Returns:
-        The option of the same class that agrees in most values; None for a class of no option.
-    """
-    alike = {name: own for name, own in _files(group).items() if _same(own, node, "_target_")}
-    return max(alike, key=lambda name: _agreement(alike[name], node), default=None)
-
-
-def _same(own: Mapping[str, Any], node: Mapping[str, Any], key: str) -> bool:
-    return bool(own.get(key) == node.get(key))
-
-
-def _agreement(own: Mapping[str, Any], node: Mapping[str, Any]) -> tuple[bool, int]:
-    return _same(own, node, "arch"), sum(_same(own, node, key) for key in own)
+from clipbench.strategies import about
 
 
 def words(group: str, node: Mapping[str, Any], into: str) -> str | None:
@@ -53,7 +19,7 @@ def words(group: str, node: Mapping[str, Any], into: str) -> str | None:
     name = option(group, node)
     if name is None:
         return None
-    own = _files(group)[name]
+    own = files(group)[name]
     scalars = {
         k: v for k, v in own.items() if isinstance(v, str | int | float) and "$" not in str(v)
     }
@@ -61,14 +27,35 @@ def words(group: str, node: Mapping[str, Any], into: str) -> str | None:
     return " ".join((f"{into}={name}", *changed))
 
 
-def pretrained(model: Mapping[str, Any]) -> str | None:
+def pretrained(model: Mapping[str, Any]) -> str:
     """Return the override that gives a model pretrained weights which fit its architecture."""
     name = option("model", model)
-    tag = _files("model")[name].get("pretrained") if name else None
-    return f"model.pretrained={tag}" if tag else None
+    tag = files("model")[name].get("pretrained") if name else None
+    return f"model.pretrained={tag or 'FILE'}"
 
 
 def half(model: Mapping[str, Any]) -> str:
     """Return the override that freezes half of a model's blocks, or two where nobody counted."""
     sizes = costs.facts(option("model", model) or "")
     return f"freeze_depth={int(sizes['blocks']) // 2 if sizes else 2}"
+
+
+def own_keys(strategy: Mapping[str, Any], symptom: str) -> tuple[str, ...]:
+    """Return the overrides of a run's own strategy against a symptom that it has not set yet."""
+    keys = about.of(strategy).remedies.get(symptom) or {}
+    return tuple(_word(k, v) for k, v in keys.items() if strategy.get(k, v) != v)
+
+
+def by_strategy(strategy: Mapping[str, Any], symptom: str) -> tuple[str, ...]:
+    """Return what strategies say against a symptom: the run's own, or else each of the others."""
+    if about.of(strategy).remedies.get(symptom) is not None:
+        return (" ".join(own_keys(strategy, symptom)),) if own_keys(strategy, symptom) else ()
+    return tuple(
+        " ".join((f"strategy={name}", *(_word(k, v) for k, v in keys.items())))
+        for name, known in about.every().items()
+        if (keys := known.remedies.get(symptom)) is not None
+    )
+
+
+def _word(key: str, value: str | float) -> str:
+    return f"strategy.{key}={str(value).lower() if isinstance(value, bool) else value}"

@@ -64,7 +64,7 @@ def averaged(case: Case) -> Lines:
 def mixed(case: Case) -> Lines:
     """Return batches mixed with the dataset that is forgotten, where the strategy can take them."""
     kept, busy = case.config.get("retention"), case.config.get("mix")
-    able = published_ranges.class_of(case.config["strategy"]) in ("Finetune", "LPFT") and case.clip
+    able = {"image", "head"} <= {*case.about.trains} and case.clip
     told = options.words("dataset", kept, "mix") if kept and able and not busy else None
     return (f"{told} mix_fraction=0.25",) if told else ()
 
@@ -103,14 +103,13 @@ def balanced(case: Case) -> Lines:
     return tuple(f"dataset.balance={way}" for way in ways if way != now)
 
 
-def renamed(case: Case) -> Lines:
+def renamed(case: Case, symptom: str) -> Lines:
     """Return other names of the classes, or a head that reads none."""
     own = (case.config.get("dataset") or {}).get("class_names") is not None
-    finetunes = published_ranges.class_of(case.config["strategy"]) == "Finetune"
     return (
         *(("dataset.class_names=null",) if own else ()),
         "prompts=openai",
-        f"{'' if finetunes else 'strategy=finetune '}strategy.head=random",
+        *options.by_strategy(case.config["strategy"], symptom),
     )
 
 

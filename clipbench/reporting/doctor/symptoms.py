@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from clipbench.metrics.intervals import wilson
+from clipbench.models.about import has_batchnorm
 from clipbench.reporting.doctor import options, remedies
 from clipbench.reporting.doctor.case import Case
 from clipbench.strategies import published_ranges
@@ -26,7 +27,6 @@ GAP = 1.3  # val/loss over train/loss of the second epoch. Ours.
 ONE_CLASS = 0.5  # of the predictions, where it has less than half as many pictures. Ours.
 UNEVEN = 0.15  # of accuracy above the mean over classes. Ours.
 WIDE = 0.2  # of Wilson's 95 % interval of an accuracy: under some 100 pictures. Ours.
-_BATCHNORM = re.compile(r"resne|rn\d|efficientnet|mobilenet|regnet|clip_tiny", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,8 @@ def batchnorm(case: Case) -> Iterator[Finding]:
     In the second epoch, while train/loss falls, so that its mean overstates it.
     """
     train, val = dict(case.series("train/loss")), dict(case.series("val/loss"))
-    strategy = case.config["strategy"]
-    name = f"{case.record['model']} {case.config['model'].get('arch')}"
-    moved = not strategy.get("frozen_statistics", True) and _BATCHNORM.search(name)
+    kept = options.own_keys(case.config["strategy"], "BatchNorm")
+    moved = kept and has_batchnorm(case.config["model"])
     if not moved or not {1, 2} <= train.keys() & val.keys():
         return
     if train[2] > train[1] or val[2] < GAP * train[2]:
@@ -216,7 +215,7 @@ def batchnorm(case: Case) -> Iterator[Finding]:
         "BatchNorm",
         f"in epoch 2 val/loss is {val[2]:.2f} and train/loss {train[2]:.2f}: its statistics do "
         "not fit weights that moved so fast, or batches so small",
-        (remedies.slower(case), "strategy.frozen_statistics=true", *larger),
+        (remedies.slower(case), *kept, *larger),
     )
 
 
@@ -245,11 +244,12 @@ def no_gain(case: Case) -> Iterator[Finding]:
     after = max((value for epoch, value in scores.items() if epoch > 0), key=case.good)
     if case.gain(scores[0], after) > 0 or (case.of_share and scores[0] >= PERFECT):
         return
-    probe = ("strategy=linear_probe",) if "val" in case.confusion else ()
+    other = options.by_strategy(case.config["strategy"], "no gain")
+    other = other if "val" in case.confusion else ()
     yield Finding(
         "no gain",
         f"{case.metric} {scores[0]:.3f} before training and at best {after:.3f} after",
-        (remedies.slower(case), *remedies.deeper(case), *probe, *remedies.averaged(case)),
+        (remedies.slower(case), *remedies.deeper(case), *other, *remedies.averaged(case)),
     )
 
 
@@ -297,14 +297,11 @@ def names(case: Case) -> Iterator[Finding]:
         return
     said = f"val/acc before training is {start:.3f}, guessing {guess:.3f}"
     if case.config["model"].get("pretrained") is None:
-        fix = (options.pretrained(case.config["model"]) or "model=clip_vitb32",)
+        fix = (options.pretrained(case.config["model"]),)
         yield Finding("no pretrained weights", f"{said}; model.pretrained is null", fix)
         return
-    yield Finding(
-        "names and labels disagree",
-        said,
-        remedies.renamed(case),
-    )
+    name = "names and labels disagree"
+    yield Finding(name, said, remedies.renamed(case, name))
 
 
 def imbalance(case: Case) -> Iterator[Finding]:

@@ -11,8 +11,8 @@ import pandas as pd
 from clipbench.metrics import significance
 from clipbench.metrics.intervals import Interval, interval
 from clipbench.results import comparison, frames
+from clipbench.strategies import about
 
-SPOKEN = {"finetune": "fine-tuned", "zero_shot": "zero-shot", "linear_probe": "linear probe"}
 MOST = 8  # that are compared, where one model and strategy has many settings
 
 
@@ -108,7 +108,7 @@ def candidates(runs: frames.Runs, metric: str) -> list[Candidate]:
     found: dict[Any, Candidate] = {}
     for number, (rows, kind) in enumerate(zip(settings, kinds, strict=True)):
         same = [r for own, other in zip(settings, kinds, strict=True) if other == kind for r in own]
-        name = f"{kind[0]}, {SPOKEN.get(kind[1], kind[1])}"
+        name = f"{kind[0]}, {about.label(kind[1])}"
         if len(same) > len(rows):
             values = [f"{axis}={frames.cell(frame[axis].iloc[rows[0]])}" for axis in told]
             name = " ".join([name, *values])

@@ -5,11 +5,8 @@ from typing import Any
 
 from clipbench.core.config import overrides
 from clipbench.reporting.page.answers import Answer
-from clipbench.reporting.page.candidates import SPOKEN
 from clipbench.results import frames
-
-WAYS = ("zero_shot", "linear_probe", "finetune", "lp_ft", "flyp")  # that are worth a look first
-CAPTION_WAYS = ("zero_shot", "contrastive", "image_only", "text_only", "lit")
+from clipbench.strategies import about
 
 
 def untried(
@@ -38,10 +35,11 @@ def untried(
     records = [record for _, record in runs]
     yield from _axes([r for r in records if r["steps"]["total"]])
     texts = [r for r in records if "logit scale" in r["parameters"]["groups"]]
-    ways = {record["strategy"] for record in texts}
-    whole = WAYS if any("val/acc" in record["final"] for record in texts) else CAPTION_WAYS
-    if texts and (left := [SPOKEN.get(way, way) for way in whole if way not in ways]):
-        yield f"Other ways to tune a CLIP: {', '.join(left)} (strategy=)."
+    tried = {record["strategy"] for record in texts}
+    data = "classes" if any("val/acc" in record["final"] for record in texts) else "captions"
+    others = [about.label(option) for option in about.proposed(data) if option not in tried]
+    if texts and others:
+        yield f"Other ways to tune a CLIP: {', '.join(others)} (strategy=)."
     if any(
         str(r["config"]["dataset"]["_target_"]).endswith("ImageFolderDataModule") for r in texts
     ) and not any(r["config"]["dataset"].get("class_names") for r in texts):

@@ -14,15 +14,12 @@ import pandas as pd
 
 from clipbench.core import paths
 from clipbench.reporting.tables import published
+from clipbench.strategies import about
 
 # FT-CLIP's own log (LightDXY/FT-CLIP@3f9cefa:logs/CLIP_B16.log): ViT-B/16, 50 epochs of ImageNet's
 # 1,281,167 pictures in 6:01:54 on 8 GPUs, mixed precision: 64 million x 3 x 35.13 GFLOP.
 GPU_FLOPS = 64.06e6 * 3 * 35.13e9 / (8 * 21714)
 BASIS = f"a GPU at {GPU_FLOPS / 1e12:.0f} TFLOP/s, mixed precision, as in FT-CLIP's log of ViT-B/16"
-_READS_TEXT = {"contrastive", "flyp", "text_only", "ce_text", "lit"}
-_FULL = {"contrastive", "text_only", "lit", "flyp"}
-_IMAGE_ONCE = {"linear_probe"}  # its features are kept
-_CONVOLVED = 11.1e6  # a picture's outputs of ResNet-50's convolutions (Radosavovic et al. 2020)
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,9 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """Of the optimiser: a contrastive loss takes full batches alone."""
+        """Of the optimizer: a loss of pairs takes full batches alone."""
         full = self.pictures // self.batch_size
-        if self.strategy in _FULL and full:
+        if about.named(self.strategy).pairs and full:
             return int(full * self.epochs)
         return int(math.ceil(self.pictures / self.batch_size) * self.epochs)
 
@@ -77,13 +74,11 @@ def gpu_hours(job: Job) -> float | None:
     if (own := facts(job.model)) is None:
         return None
     image, text = own["image_gflop"] * 1e9 * _larger(job, own), own["text_gflop"] * 1e9
-    backward = 0.0 if job.strategy == "text_only" else 2 * (1 - frozen(job, own["blocks"]))
-    trained = job.pictures * job.epochs * image * (1 + backward)
-    if job.strategy in _IMAGE_ONCE:
-        trained = job.pictures * image
-    if job.strategy == "zero_shot":
-        trained = 0.0
-    if job.strategy in _READS_TEXT:
+    trains = about.named(job.strategy).trains
+    # The features that a head alone is fitted on are computed once.
+    passes = job.epochs if about.named(job.strategy).trains_encoder else min(1, len(trains))
+    trained = job.pictures * passes * image * (1 + 2 * (1 - frozen(job, own["blocks"])))
+    if "text" in trains:
         trained += job.pictures * job.epochs * text * 3
     return float(trained + job.evaluated * image) / GPU_FLOPS / 3600
 
@@ -95,7 +90,7 @@ def _larger(job: Job, own: Mapping[str, Any]) -> float:
 
 def frozen(job: Job, blocks: int) -> float:
     """The share of the image tower's blocks that does not train."""
-    if job.freeze_depth == "all" or job.strategy in {"zero_shot", *_IMAGE_ONCE}:
+    if job.freeze_depth == "all" or "image" not in about.named(job.strategy).trains:
         return 1.0
     return min(1.0, float(job.freeze_depth) / blocks)
 
@@ -104,7 +99,7 @@ def memory_bytes(job: Job, micro_batch: int | None = None) -> float | None:
     """At its peak in training, in 32-bit floats: weights, gradients, AdamW's moments, activations.
 
     Activations of a transformer's block are ``tokens * width * (34 + 5 * heads * tokens / width)``
-    bytes in 16 bits (Korthikanti et al. 2022, equation 2), twice that here; of ResNet-50 the output
+    bytes in 16 bits (Korthikanti et al. 2022, equation 2), twice that here; of a ResNet the output
     of each convolution, norm and activation.
 
     Returns:
@@ -114,10 +109,13 @@ def memory_bytes(job: Job, micro_batch: int | None = None) -> float | None:
         return None
     rows = (micro_batch or job.batch_size) * _larger(job, own)
     share = 1 - frozen(job, own["blocks"])
-    trained = own["parameters" if job.strategy in _READS_TEXT else "image_parameters"] * share
+    trained = own["image_parameters"] * share
+    if "text" in about.named(job.strategy).trains:
+        trained += own["parameters"] - own["image_parameters"]
     weights = (4 * own["parameters"] + 12 * trained) * 1e6
     if pd.isna(own["tokens"]):
-        return float(weights + rows * share * 3 * 4 * _CONVOLVED) if "resnet" in job.model else None
+        outputs = own["convolved"] * 1e6
+        return None if pd.isna(outputs) else float(weights + rows * share * 3 * 4 * outputs)
     tokens, width = own["tokens"], own["width"]
     block = 2 * tokens * width * (34 + 5 * (width / 64) * tokens / width)
     return float(weights + rows * share * own["blocks"] * block)
@@ -134,7 +132,8 @@ def of_cell(asked: Mapping[str, Any]) -> float | None:
     Args:
         asked: model, dataset, epochs; what else the cost depends on: strategy, freeze_depth,
             batch_size, image_size, scheme, how many ``alphas``; pictures of an epoch, or the names
-            of its splits in ``train``; ``captions: all`` where an epoch has every caption.
+            of its splits in ``train``; ``captions: all`` where an epoch has every caption. Without
+            a strategy an image tower and its head train.
     """
     split = str(asked.get("train", "train"))
     scheme = asked.get("dataset.scheme", asked.get("scheme"))
@@ -143,11 +142,12 @@ def of_cell(asked: Mapping[str, Any]) -> float | None:
     pictures = asked.get("pictures", count(dataset, split, scheme))
     if pictures is None or "epochs" not in asked:
         return None
-    epochs = 0.0 if asked.get("strategy") == "zero_shot" else float(asked["epochs"])
+    strategy = str(asked.get("strategy", ""))
+    epochs = float(asked["epochs"]) if about.named(strategy).trains else 0.0
     evaluated = published.evaluated(dataset, epochs, int(asked.get("alphas", 0)), scheme)
     job = Job(
         str(asked.get("model")),
-        str(asked.get("strategy", "finetune")),
+        strategy,
         int(pictures),
         epochs,
         int(asked.get("batch_size", 64)),
