@@ -109,7 +109,7 @@ def pictures(record: Mapping[str, Any], split: str, ids: set[str], side: int) ->
     for index, name in enumerate(rows.ids):
         if name in ids:
             try:
-                found[name] = thumbnail(rows.picture(index), side)
+                found[name] = thumbnail(rows.image(index), side)
             except UserError:
                 continue
     return found

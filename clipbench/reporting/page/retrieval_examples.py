@@ -210,7 +210,7 @@ class Page:
             yield _section(why, picture + own, rows)
 
     def _figure(self, index: int, below: str, true: bool) -> str:
-        picture = thumbnail(self.split.picture(index))
+        picture = thumbnail(self.split.image(index))
         name = escape(self.split.ids[index])
         return (
             f"<figure{' class=true' if true else ''}><img src='{picture}' alt='{name}' "
