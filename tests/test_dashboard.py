@@ -48,7 +48,7 @@ def test_every_run_has_the_same_axes_and_the_metrics_of_its_record(runs):
     assert names[0] == names[1] >= {"batch_size", "epochs", "seed", "strategy", "weight_decay"}
 
 
-def test_every_run_has_its_pictures(runs):
+def test_every_run_has_its_images(runs):
     for folder, record in runs.values():
         found = events(folder)
         assert set(found.Tags()["images"]) == {"confusion, test", "surest mistakes, test"}
@@ -61,7 +61,7 @@ def test_every_run_has_its_pictures(runs):
         assert record["warnings"] == [w for w in record["warnings"] if "TensorBoard" not in w]
 
 
-def test_pictures_that_cannot_be_made_lose_no_run(runs, tmp_path):
+def test_images_that_cannot_be_made_lose_no_run(runs, tmp_path):
     _, record = runs["timm"]
     assert (
         tensorboard_summary.add(tmp_path, record, None) is None

@@ -36,7 +36,7 @@ def photos(run, tmp_path):
         folder = home / data.classes[label].replace(" ", "_")
         folder.mkdir(parents=True, exist_ok=True)
         names[f"{folder.name}/{i:03}.png"] = i
-        split.image(i).save(folder / f"{i:03}.png")
+        split.picture(i).save(folder / f"{i:03}.png")
     return home, names
 
 

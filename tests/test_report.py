@@ -166,7 +166,7 @@ def test_an_interval_is_read_with_two_ends(tmp_path):
     (answer,) = answers.answers(runs)
     said = verdict.score(answer, answer.leader)
     low, high = (100 * end for end in proportion_confint(270, N, method="wilson"))
-    assert said.endswith(f"(95 % interval over pictures: {low:.1f} to {high:.1f})")
+    assert said.endswith(f"(95 % interval over images: {low:.1f} to {high:.1f})")
     assert verdict.ends(Interval(0.919, 0.91899, 0.91901, "seeds", 3)) == "91.899 to 91.901"
     assert verdict.ends(Interval(0.919, 0.919, 0.919, "seeds", 3)) == ""
 
@@ -199,7 +199,7 @@ def test_who_keeps_more_of_a_shift_is_said(tmp_path):
     assert not answer.better
     assert answer.sturdier("test_new").model == "clip_vitb32"
     said = list(verdict.sureness(answer))[-1]
-    assert said.startswith("If pictures like those of test_new matter: clip_vitb32, fine-tuned has")
+    assert said.startswith("If images like those of test_new matter: clip_vitb32, fine-tuned has")
     assert "90.0 % there, resnet50, fine-tuned 50.0 % (\N{MINUS SIGN}40.0 points" in said
     assert said.endswith(f"; {verdict.REVERSIBLE}.")
 
@@ -253,14 +253,14 @@ def test_the_page_is_whole_by_itself_and_escapes_every_name(tmp_path):
     assert len(ids) == len(set(ids))
 
 
-def test_pictures_are_shown_where_they_are(runs):
-    """Of real runs, whose pictures are drawn again."""
+def test_images_are_shown_where_they_are(runs):
+    """Of real runs, whose images are drawn again."""
     text = page.rendered("real", list(runs.values()), [], {})
     images = [told for tag, told in Page(text).tags if tag == "img"]
     assert 6 <= len(images) <= 3 * disagreements.SHOWN
     for told in images:
         assert told["src"].startswith("data:image/jpeg;base64,")
-        assert told["alt"].startswith("a picture of ")
+        assert told["alt"].startswith("an image of ")
     assert len(text) < 400_000
 
 
@@ -285,7 +285,7 @@ def test_what_was_not_tried_follows_from_the_runs(three):
     assert any("fine-tuned, lp_ft, flyp" in line for line in told)
     three[0][1]["data"]["test"]["expected"] = 999
     told = list(untried.untried(three, answers.answers(three), [], {}))
-    assert "test of shapes has 300 of its 999 pictures here." in told
+    assert "test of shapes has 300 of its 999 images here." in told
     seeds = [
         (folder, {**record, "seed": n, "lr": 10.0**-n})
         for n, (folder, record) in enumerate(three * 2)
@@ -299,7 +299,7 @@ def test_what_was_not_tried_follows_from_the_runs(three):
     assert "tune a CLIP: contrastive, image_only, text_only, lit (strategy=)" in told
 
 
-def test_classes_and_pictures_that_part_are_counted_by_hand():
+def test_classes_and_images_that_differ_are_counted_by_hand():
     columns = {"label": [0, 0, 1, 1, 1], "label_name": ["a", "a", "b", "b", "b"]}
     index = pd.Index(list("vwxyz"), name="id")
     sure = {"probability": [0.9, 0.8, 0.7, 0.6, 0.5]}
@@ -310,7 +310,7 @@ def test_classes_and_pictures_that_part_are_counted_by_hand():
     assert table["n"].tolist() == [2, 3]
     assert table["difference"].tolist() == [0.5, 0.0]
     assert table["first"].tolist() == pytest.approx([1 / 2, 2 / 3])
-    found = disagreements.parted(first, second)
+    found = disagreements.by_image(first, second)
     assert {kind: one.ids for kind, one in found.items()} == {
         **{"first": ("z",), "second": ("v", "y"), "both": ("w",)},
     }

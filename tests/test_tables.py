@@ -72,7 +72,7 @@ def test_where_settings_differ_the_best_on_val_is_taken_and_test_is_not_looked_a
     assert len(runs.select({"lr": "0.00003"})) == 7
     assert len(runs.select({"model": ["resnet50", "clip_tiny"]})) == 4
     frame = evidence.gather("frozen")["one"].assign(seed=0)
-    with pytest.raises(UserError, match="a0000000, a0000001, a0000002 have one seed"):
+    with pytest.raises(UserError, match="a0000000, a0000001, a0000002 share a seed"):
         measure(Evidence({"one": frame}), {"model": "clip_vitb32", "lr": 3e-5}, "test/acc")
 
 
@@ -87,8 +87,8 @@ def split(**changed):
         (split(), "test", None),
         (split(), None, "the published split is not known"),
         (split(), "val", "published is val, measured is test"),
-        (split(n=306), "test", "measured on 306 of 6,149 pictures"),
-        (split(n=9, expected=9), "test", "measured on 9 pictures, the published split has 6,149"),
+        (split(n=306), "test", "measured on 306 of 6,149 images"),
+        (split(n=9, expected=9), "test", "measured on 9 images, the published split has 6,149"),
         (split(dataset="elpv"), "test", "the published split is not known"),
     ],
 )
@@ -109,7 +109,7 @@ def test_a_table_over_two_fingerprints_refuses_and_the_others_are_made(small, ca
     specs = {name: HERE / "experiments/table/golden.yaml" for name in ("first", "second")}
     assert tables.of_documents(specs, "frozen") == 1
     said = capsys.readouterr().out.replace("\n", " ")
-    assert "table first, column after: rows were measured on different pictures" in said
+    assert "table first, column after: rows were measured on different images" in said
     assert "abababab n=6149" in said
     assert "efefefef n=6149" in said
     assert not [*small.glob("first.*")]
@@ -336,7 +336,7 @@ def test_the_epoch_at_which_one_curve_reaches_the_best_of_another():
 
 def test_a_yaml_that_says_what_no_table_has_is_refused(tmp_path):
     (tmp_path / "t.yaml").write_text("title: a\ncolums: []\nrows: []\ncolumns: []\n")
-    with pytest.raises(UserError, match=r"t.yaml: no key colums; there are"):
+    with pytest.raises(UserError, match=r"t.yaml: no key colums. There are"):
         layouts.read(tmp_path / "t.yaml")
     with pytest.raises(UserError, match="2 published rows that differ"):
         references.find({"file": "at_blog", "split": "validation"})

@@ -21,7 +21,7 @@ from clipbench.loading.loaders import loader
 from clipbench.loading.samplers import EpochPlan, KeyedSampler, RankSampler
 from clipbench.loading.split import Split
 from clipbench.loading.validation import (
-    check_images,
+    check_pictures,
     check_splits,
     present,
     readable,
@@ -32,7 +32,7 @@ from clipbench.transforms.preprocess import Preprocess, eval_transform, train_tr
 
 
 class DataModule(LightningDataModule, ABC):
-    """A dataset of images in named splits.
+    """A dataset of pictures in named splits.
 
     A subclass yields its splits as the official lists have them; what of that is on disk and can
     be read is found out here. It needs no model: before loaders are asked for, :meth:`attach`
@@ -117,7 +117,7 @@ class DataModule(LightningDataModule, ABC):
             seed: of the few-shot choice.
 
         Raises:
-            UserError: if the dataset is not there, or images of train or val are not on disk.
+            UserError: if the dataset is not there, or pictures of train or val are not on disk.
         """
         self.splits, self.warnings = {}, []
         refuse_unasked(self.files, self.root)
@@ -149,7 +149,7 @@ class DataModule(LightningDataModule, ABC):
         self.warnings += found.warnings
 
     def check(self) -> None:
-        """Look for what would spoil the run: first the lists, then every image.
+        """Look for what would spoil the run: first the lists, then every picture.
 
         Raises:
             UserError: with the list of what is wrong.
@@ -162,15 +162,15 @@ class DataModule(LightningDataModule, ABC):
     def check_images(self) -> None:
         """Refuse images that cannot be read, as seen from outside, then as decoders find."""
         self.look()
-        check_images(self.splits, self.unreadable)
+        check_pictures(self.splits, self.unreadable)
         if self.bad_images == "stop":  # else it was done when they were left out
             self.decode()
-            check_images(self.splits, self.unreadable)
+            check_pictures(self.splits, self.unreadable)
 
     def attach(
         self, *, preprocess: Preprocess, augment: Augment, batch_size: int, seed: int
     ) -> None:
-        """Say how images become batches."""
+        """Say how pictures become batches."""
         self.preprocess = preprocess.with_mode(self.resize_mode)
         self.augment = augment
         self.batch_size, self.seed = batch_size, seed
@@ -185,15 +185,15 @@ class DataModule(LightningDataModule, ABC):
         return {key: getattr(self, key) for key in ("decoder", "value_range", "cache_gb")}
 
     def arrange(self, *, every_pair: bool, full_batches: bool) -> None:
-        """Say what an epoch is: each image, or each with each of its captions; in what batches.
+        """Say what an epoch is: each picture, or each with each of its captions; in what batches.
 
         Raises:
-            UserError: for all captions of images that are drawn evenly over classes.
+            UserError: for all captions of pictures that are drawn evenly over classes.
         """
         self.full_batches, captions = full_batches, self.splits["train"].captions
         if every_pair and captions is not None:
             if self.balance in ("sampler", "unique"):
-                drawn = f"dataset.balance={self.balance} draws images, not pairs"
+                drawn = f"dataset.balance={self.balance} draws pictures, not pairs"
                 raise UserError(f"{drawn}; use strategy.captions=sampled")
             self.caption_rows = paired(captions)
 
@@ -210,24 +210,24 @@ class DataModule(LightningDataModule, ABC):
         """Augmented, shuffled, the last batch possibly short; this rank's share of it."""
         split = self.splits["train"]
         view = train_transform(self.preprocess, self.augment)
-        images = ImageDataset(split, view, self.seed, pairs=self.caption_rows, **self._reading)
+        pictures = ImageDataset(split, view, self.seed, pairs=self.caption_rows, **self._reading)
         order = RankSampler(self.train_sampler(), self.batch_size)
-        return self._loader(images, order, persistent=True)
+        return self._loader(pictures, order, persistent=True)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The validation split, in order."""
         return self.eval_dataloader("val")
 
     def eval_dataloader(self, name: str) -> DataLoader[dict[str, Any]]:
-        """A split as it is, every image once; this rank's share of it."""
-        images = ImageDataset(self.splits[name], eval_transform(self.preprocess), **self._reading)
-        return self._loader(images, distributed.own(len(images)))
+        """A split as it is, every picture once; this rank's share of it."""
+        pictures = ImageDataset(self.splits[name], eval_transform(self.preprocess), **self._reading)
+        return self._loader(pictures, distributed.own(len(pictures)))
 
     def _loader(
-        self, images: ImageDataset, order: Iterable[Any], persistent: bool = False
+        self, pictures: ImageDataset, order: Iterable[Any], persistent: bool = False
     ) -> DataLoader[dict[str, Any]]:
         side, rows = self.preprocess.size, self.batch_size
-        return loader(images, side, order, rows, workers=self.workers, persistent=persistent)
+        return loader(pictures, side, order, rows, workers=self.workers, persistent=persistent)
 
     def record(self) -> dict[str, dict[str, Any]]:
         """Return what a run's record says of each split, see :meth:`Split.record`."""

@@ -1,4 +1,4 @@
-"""What datasets of images with captions share: retrieval, both ways, in place of classes."""
+"""What datasets of pictures with captions share: retrieval, both ways, in place of classes."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ RECALLS = tuple(f"{way}_recall@{k}" for way in ("image", "text") for k in retrie
 
 
 class CaptionDataModule(DataModule):
-    """Images with captions and no classes.
+    """Pictures with captions and no classes.
 
     Attributes:
         classes: none.
         keys: none.
-        templates: none: what is said of an image are its captions.
+        templates: none: what is said of a picture are its captions.
         metrics: what is selected on: ``mean_recall``, the mean of image and text recall at 1, 5 and
             10. It is a sixth of the literature's "rsum" (VSE++, Faghri et al. 2018): one way alone
             may rise while the other falls.
@@ -41,14 +41,14 @@ class CaptionDataModule(DataModule):
         return splits
 
     def caption(self, prompts: Sequence[Sequence[str]]) -> None:
-        """Nothing: every image has captions of its own."""
+        """Nothing: every picture has captions of its own."""
 
     def class_weights(self) -> NDArray[np.float64] | None:
         """None: there are no classes."""
         return None
 
     def owner(self, name: str) -> Tensor:
-        """Of each caption of a split, in order, the position of its image: (m,)."""
+        """Of each caption of a split, in order, the position of its picture: (m,)."""
         captions = self.splits[name].captions
         assert captions is not None
         counts = torch.tensor([len(own) for own in captions])
@@ -60,7 +60,7 @@ class CaptionDataModule(DataModule):
         Args:
             name: the split's.
             image: normalised features (n, D).
-            text: normalised features (m, D) of all captions, image by image.
+            text: normalised features (m, D) of all captions, picture by picture.
         """
         values = retrieval.recall(image, text, self.owner(name))
         return {"mean_recall": sum(values[key] for key in RECALLS) / len(RECALLS), **values}

@@ -22,7 +22,7 @@ ANY = ("acc", "mean_per_class", "macro_f1", "acc5", "ece")
 
 
 class ClassificationDataModule(DataModule):
-    """A dataset of labelled images.
+    """A dataset of labelled pictures.
 
     Attributes:
         classes: class names as prompts use them, in label order.
@@ -73,7 +73,7 @@ class ClassificationDataModule(DataModule):
         super().check()
 
     def caption(self, prompts: Sequence[Sequence[str]]) -> None:
-        """Give each image of train its class's prompts for captions, if it has none."""
+        """Give each picture of train its class's prompts for captions, if it has none."""
         train = self.splits["train"]
         if train.captions is None:
             said = [prompts[label] for label in train.labels.tolist()]  # shared, not copied

@@ -1,4 +1,4 @@
-"""Anyone's own images and captions, from a CSV, TSV or JSONL file or from webdataset shards."""
+"""Anyone's own pictures and captions, from a CSV, TSV or JSONL file or from webdataset shards."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ CAPTION_KEYS = (
 
 
 class CaptionsDataModule(CaptionDataModule):
-    """Images with captions, a row of a file for each caption.
+    """Pictures with captions, a row of a file for each caption.
 
     Captions are kept to the letter. A faulty row is refused, never left out.
 
@@ -34,7 +34,7 @@ class CaptionsDataModule(CaptionDataModule):
         path_key: the column of paths; None for the one whose name says so.
         caption_key: the column of captions; None for the one whose name says so.
         split_key: the column with train, val, test or test_<name>; None for ``split``, if any.
-        test_fraction: share of the images carved as test, where there is none.
+        test_fraction: share of the pictures carved as test, where there is none.
         val_fraction: share of what is left carved as val, where there is none.
         options: see :class:`clipbench.datamodules.base.Options`.
     """
@@ -102,14 +102,14 @@ class CaptionsDataModule(CaptionDataModule):
 
 @dataclass
 class Gathered:
-    """Captions by image, gathered from rows.
+    """Captions by picture, gathered from rows.
 
     Attributes:
         file: the file's name, for what is said of it.
         root: the folder that paths begin in.
         wrong: ``file:line: reason`` of each faulty row.
-        captions: of each image.
-        owner: the split of each image.
+        captions: of each picture.
+        owner: the split of each picture.
     """
 
     file: str
@@ -143,12 +143,12 @@ class Gathered:
         return None
 
     def splits(self) -> dict[str, Split]:
-        """The splits, images in the order in which they first stand."""
+        """The splits, pictures in the order in which they first stand."""
         by_split: dict[str, dict[str, list[str]]] = {}
         for name, own in self.captions.items():
             by_split.setdefault(self.owner[name], {})[name] = own
-        image = Finder(self.root).find
-        return {name: split_of(own, image) for name, own in by_split.items()}
+        picture = Finder(self.root).find
+        return {name: split_of(own, picture) for name, own in by_split.items()}
 
 
 def report(file: str, captions: Mapping[str, Sequence[str]]) -> list[str]:
@@ -156,7 +156,7 @@ def report(file: str, captions: Mapping[str, Sequence[str]]) -> list[str]:
 
     Args:
         file: where they are from.
-        captions: of each image.
+        captions: of each picture.
     """
     twice = {name: len(own) - len(set(own)) for name, own in captions.items()}
     first = next((name for name, count in twice.items() if count), "")
@@ -166,9 +166,9 @@ def report(file: str, captions: Mapping[str, Sequence[str]]) -> list[str]:
     homes = Counter(text for own in captions.values() for text in set(own))
     ((common, count),) = homes.most_common(1)
     told = {
-        f"{sum(twice.values()):,} captions stand twice at their image, first at {first}; "
+        f"{sum(twice.values()):,} captions stand twice at their picture, first at {first}; "
         "kept": bool(first),
-        f"images have {each[0]} to {each[-1]} captions": each[0] != each[-1],
+        f"pictures have {each[0]} to {each[-1]} captions": each[0] != each[-1],
         f"{broken:,} captions go over several lines": broken > 0,
         f"{count:,} of {len(captions):,} images have the caption {common!r}: no search tells "
         "them apart by it": count > 1 and 2 * count > len(captions),
@@ -194,14 +194,14 @@ def too_long(captions: Sequence[str]) -> list[str]:
 
 
 def carved(splits: Mapping[str, Split], fractions: Mapping[str, float]) -> dict[str, Split]:
-    """Splits with what is missing carved from train, image by image, in order.
+    """Splits with what is missing carved from train, picture by picture, in order.
 
     Args:
         splits: as they are; without train nothing is carved.
         fractions: of each split that there should be the share to carve if it is missing.
 
     Raises:
-        UserError: if a fraction is out of range, or too few images are left to train on.
+        UserError: if a fraction is out of range, or too few pictures are left to train on.
     """
     whole = dict(splits)
     for name, fraction in fractions.items():
@@ -210,7 +210,7 @@ def carved(splits: Mapping[str, Split], fractions: Mapping[str, float]) -> dict[
                 raise UserError(f"dataset.{name}_fraction={fraction} is not between 0 and 1")
             whole["train"], whole[name] = carve(whole["train"], fraction, of="caption file")
     if "train" in whole and not len(whole["train"]):
-        raise UserError("too few images to share between train, val and test; add some")
+        raise UserError("too few pictures to share between train, val and test; add some")
     order = ("train", "val", "test")
     named = [name for name in order if name in whole]
     return {name: whole[name] for name in (*named, *sorted(whole.keys() - set(order)))}

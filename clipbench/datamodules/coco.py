@@ -1,6 +1,6 @@
 """MS-COCO captions (Chen et al. 2015), by Karpathy's splits or the official ones.
 
-The images of 2014 and of 2017 are the same 123,287, otherwise divided and named: an image's id
+The pictures of 2014 and of 2017 are the same 123,287, otherwise divided and named: a picture's id
 here is its name of 2017, wherever it lies.
 """
 
@@ -58,7 +58,7 @@ class COCODataModule(CaptionDataModule):
     """Photos with five captions or more each.
 
     - ``karpathy``: 113,287 / 5,000 / 5,000, where train has the 30,504 of his ``restval``, too;
-    - ``official``: captions of the test images were never given out, so val2017 (or val2014) is
+    - ``official``: captions of the test pictures were never given out, so val2017 (or val2014) is
       the test split, and val is carved from train by the fixed rule;
     - ``clip_benchmark``: the files that CLIP_benchmark reads, for evaluation alone.
 
@@ -96,8 +96,8 @@ class COCODataModule(CaptionDataModule):
         self.captions, annotated = schemes[scheme]
         self.scheme, self.year, self.val_fraction = scheme, year, val_fraction
         homes = [home.name for home in self._homes() if home.is_dir()]
-        images = [] if "val2014" in homes else [p for p in _PICTURES if p.makes[0] not in homes]
-        self.files = (*images, *annotated)
+        pictures = [] if "val2014" in homes else [p for p in _PICTURES if p.makes[0] not in homes]
+        self.files = (*pictures, *annotated)
 
     def _homes(self) -> list[Path]:
         return [home / name for home in (self.root / "images", self.root) for name in _FOLDERS]

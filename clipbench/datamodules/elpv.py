@@ -52,7 +52,7 @@ class ELPVDataModule(ClassificationDataModule):
         cells = Split(
             ids=ids,
             labels=np.unique(groups, return_inverse=True)[1].astype(np.int64),
-            images=[self.root / name for name in ids],
+            pictures=[self.root / name for name in ids],
             expected=len(ids),
         )
         rest, test = carve(cells, 0.25, of="type and probability")

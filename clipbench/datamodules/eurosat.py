@@ -14,7 +14,7 @@ from clipbench.loading.split import Split
 
 
 class EuroSATDataModule(TorchvisionDataModule):
-    """EuroSAT: 27,000 Sentinel-2 images of 64 x 64 in ten land uses (Helber et al. 2019).
+    """EuroSAT: 27,000 Sentinel-2 pictures of 64 x 64 in ten land uses (Helber et al. 2019).
 
     It has no official split. These are the lists of Neumann et al. (arXiv 1911.06721), 16,200 /
     5,400 / 5,400, which torchgeo ships too; CLIP's own draw of 10,000 and 5,000 is not published.
@@ -60,7 +60,7 @@ class EuroSATDataModule(TorchvisionDataModule):
         return Split(
             ids=[path.relative_to(self.root).as_posix() for path in paths],
             labels=np.array([official.class_to_idx[folder] for folder, _ in files], dtype=np.int64),
-            images=paths,
+            pictures=paths,
             expected=len(paths),
             rule=f"eurosat-{name}.txt of Neumann et al. 2019",
         )

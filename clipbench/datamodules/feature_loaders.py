@@ -1,4 +1,4 @@
-"""A dataset seen through a frozen image tower: every image encoded once, without augmentation."""
+"""A dataset seen through a frozen image tower: every picture encoded once, without augmentation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ class Features(Dataset[dict[str, Any]]):
     """Rows ``{"features", "label", "index"[, "captions"]}`` of a split's features (n, D).
 
     Args:
-        split: its images.
+        split: its pictures.
         features: in their order.
         pairs: see :class:`clipbench.loading.dataset.ImageDataset`.
     """
@@ -46,11 +46,11 @@ class Features(Dataset[dict[str, Any]]):
 
 
 class FeatureLoaders:
-    """The loaders of a datamodule, with features in place of images.
+    """The loaders of a datamodule, with features in place of pictures.
 
     Args:
         data: a datamodule that has been attached.
-        encode: images (B, 3, S, S) to features (B, D) on the CPU.
+        encode: pictures (B, 3, S, S) to features (B, D) on the CPU.
     """
 
     def __init__(self, data: DataModule, encode: Callable[[Tensor], Tensor]) -> None:
@@ -75,7 +75,7 @@ class FeatureLoaders:
             UserError: where classes should be drawn evenly, which a fit cannot.
         """
         if self.data.balance == "sampler":
-            raise UserError("a fitted head draws no images; use dataset.balance=weights")
+            raise UserError("a fitted head draws no pictures; use dataset.balance=weights")
         rows = self.features(split)
         return rows.features, rows.labels
 

@@ -82,7 +82,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
         return super().read_splits()
 
     def _labels(self, level: str) -> dict[Path, int]:
-        """The label of every image at a level."""
+        """The label of every picture at a level."""
         found = (self.official(split=name, annotation_level=level) for name in self.parts)
         lists = [listed(official) for official in found]
         return {

@@ -178,7 +178,7 @@ class Flickr8kDataModule(FlickrDataModule):
         val = {name: own for name, own in splits["val"].items() if name not in train}
         self.rules = {
             "train": f"the first {JINA_LINES:,} caption lines by name, less Karpathy's test",
-            "val": "Karpathy's less the images of train",
+            "val": "Karpathy's less the pictures of train",
         }
         return {"train": train, "val": val, "test": splits["test"]}
 

@@ -1,4 +1,4 @@
-"""Anyone's own images, in folders named after their classes or with their labels in a table."""
+"""Anyone's own pictures, in folders named after their classes or with their labels in a table."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -21,7 +21,7 @@ LABELS = (None, "folder", "good_or_defect")
 
 
 class ImageFolderDataModule(ClassificationDataModule):
-    """Images in class folders, divided by the folders above them or by a fixed rule.
+    """Pictures in class folders, divided by the folders above them or by a fixed rule.
 
     ``root/{train,val,test}/<class>/``, ``root/<class>/{train,val,test}/`` or ``root/<class>/``;
     a split's folder may have any usual name, see
@@ -31,7 +31,7 @@ class ImageFolderDataModule(ClassificationDataModule):
     Label ids are those of train's sorted class folders, numbers in their order, in every split.
 
     Or a table of paths and labels, see :mod:`clipbench.loading.readers.label_tables`; or webdataset
-    shards with a label to each image, see :mod:`clipbench.loading.readers.webdataset`.
+    shards with a label to each picture, see :mod:`clipbench.loading.readers.webdataset`.
 
     Args:
         root: the folder, the table, or a pattern of shards such as ``train-{000..099}.tar``.
@@ -75,7 +75,7 @@ class ImageFolderDataModule(ClassificationDataModule):
     def read_splits(self) -> dict[str, Split]:
         """The splits that have folders, then those carved from train."""
         if not self.given:
-            raise UserError("dataset.root is not set; name your folder: dataset.root=/my/images")
+            raise UserError("dataset.root is not set; name your folder: dataset.root=/my/pictures")
         if webdataset.meant(self.root):
             self.classes, splits, warnings = webdataset.labelled(self.root)
             self.warnings += warnings
@@ -85,7 +85,7 @@ class ImageFolderDataModule(ClassificationDataModule):
             return self._of(layout, Finder(self.root.parent).find)
         if not self.root.is_dir():
             raise UserError(
-                f"dataset.root={printable(self.root)} is not a folder; set it to your images'"
+                f"dataset.root={printable(self.root)} is not a folder; set it to your pictures'"
             )
         return self._of(self._walked(), self.root.joinpath)
 
@@ -96,7 +96,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         if others := sorted([*layout.left_out, *tree.others]):
             shown = ", ".join(map(printable, others[:3])) + (" ..." if len(others) > 3 else "")
             layout.warnings.append(
-                f"{len(others):,} files are not images in a class folder, left out: {shown}"
+                f"{len(others):,} files are not pictures in a class folder, left out: {shown}"
             )
         if tree.copies:
             layout.warnings.append(
@@ -129,9 +129,9 @@ class ImageFolderDataModule(ClassificationDataModule):
         left = np.bincount(splits["train"].labels, minlength=len(classes))
         if few := [name for name, n in zip(classes, left, strict=True) if n == 0]:
             raise UserError(
-                f"class {few[0]} has too few images to share between train, val and test; add "
+                f"class {few[0]} has too few pictures to share between train, val and test; add "
                 "some, or make the splits train, val and test yourself",
-                [f"{name}: too few images" for name in few],
+                [f"{name}: too few pictures" for name in few],
             )
         order = ("train", "val", "test")
         return {name: splits[name] for name in (*order, *sorted(splits.keys() - set(order)))}
@@ -151,7 +151,7 @@ def _split(
     return Split(
         ids=ids,
         labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
-        images=[find(file) for file in files],
+        pictures=[find(file) for file in files],
         expected=len(ids),
         rule=rule,
     )
@@ -193,7 +193,7 @@ def _hint(name: str, known: Iterable[str], before: int) -> str:
 def _refuse_disagreement(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     trained = listed.get("train", {}).keys()
     if not trained:
-        raise UserError("dataset.root holds no class folders; put each class's images in its own")
+        raise UserError("dataset.root holds no class folders; put each class's pictures in its own")
     wrong: list[str] = []
     for split, folders in listed.items():
         for name in sorted(folders):
@@ -201,7 +201,7 @@ def _refuse_disagreement(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> N
                 hint = _hint(name, trained, len(wrong))
                 wrong.append(f"{split}/{name}: train has no class folder of that name{hint}")
             elif not folders[name]:
-                wrong.append(f"{split}/{name}: no image in this class folder")
+                wrong.append(f"{split}/{name}: no picture in this class folder")
         wrong += [f"{split}/{name}: missing, train has it" for name in sorted(trained - folders)]
     if wrong:
         raise UserError(

@@ -25,7 +25,7 @@ WNIDS: Sequence[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-c
 SHARES = Path(__file__).with_name("imagenet_shifts.yaml")
 # Model soups (Wortsman et al. 2022) hold out 2 % of train too, by a list of their own.
 VAL_FRACTION = 0.02
-TRAIN, VAL = 1_281_167, 50_000  # images, Russakovsky et al. 2015
+TRAIN, VAL = 1_281_167, 50_000  # pictures, Russakovsky et al. 2015
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Shift:
 
     Attributes:
         folders: where its class folders may be, below the folder of the shift sets.
-        n: its images as published; None where that is not what its download holds.
+        n: its pictures as published; None where that is not what its download holds.
         numbered: whether its class folders are called 0 .. 999.
-        border: pixels that frame each image.
+        border: pixels that frame each picture.
     """
 
     folders: tuple[str, ...]
@@ -50,7 +50,7 @@ SHIFTS = {
     "test_r": Shift(("imagenet-r",), 30_000),
     "test_a": Shift(("imagenet-a",), 7_500),
     "test_sketch": Shift(("sketch", "imagenet-sketch"), None),
-    # Each image has a red frame; WiSE-FT (src/datasets/objectnet.py) cuts two pixels off.
+    # Each picture has a red frame; WiSE-FT (src/datasets/objectnet.py) cuts two pixels off.
     "test_objectnet": Shift(("objectnet-1.0/images",), None, border=2),
 }
 
@@ -78,7 +78,7 @@ class ImageNetDataModule(ClassificationDataModule):
     instructions = (
         "register at image-net.org and download ILSVRC2012_img_train.tar and "
         "ILSVRC2012_img_val.tar; unpack the tar of each class into train/<wnid>/, and move the "
-        "images of val into val/<wnid>/ (soumith/imagenetloader.torch's valprep.sh, or "
+        "pictures of val into val/<wnid>/ (soumith/imagenetloader.torch's valprep.sh, or "
         "torchvision.datasets.ImageNet(root, split='val') which does both given "
         "ILSVRC2012_devkit_t12.tar.gz); set dataset.root to the folder of train/ and val/. Shift "
         "sets go beside it, or into dataset.shifts: imagenetv2-matched-frequency-format-val/ "
@@ -99,7 +99,7 @@ class ImageNetDataModule(ClassificationDataModule):
         """Train and a fiftieth of it as val, the official val as test, and what shifts there are.
 
         Raises:
-            UserError: if a class folder is absent, or train has not all of its images.
+            UserError: if a class folder is absent, or train has not all of its pictures.
         """
         self._name()
         wanted: Sequence[int] = range(1000)
@@ -109,7 +109,7 @@ class ImageNetDataModule(ClassificationDataModule):
         train = self._official("train", labels, TRAIN)
         if len(train) < train.expected:
             raise UserError(
-                f"{self.root / 'train'} holds {len(train):,} of {TRAIN:,} images; bring the rest"
+                f"{self.root / 'train'} holds {len(train):,} of {TRAIN:,} pictures; bring the rest"
             )
         train, val = carve(train, VAL_FRACTION)
         splits = {"train": train, "val": val, "test": self._official("val", labels, VAL)}
@@ -119,7 +119,7 @@ class ImageNetDataModule(ClassificationDataModule):
         for name, split in splits.items():
             if len(split) < split.expected:
                 self.warnings.append(
-                    f"{split.expected - len(split):,} of the {split.expected:,} images of {name} "
+                    f"{split.expected - len(split):,} of the {split.expected:,} pictures of {name} "
                     f"are not on disk: its results are not to be set beside the whole split"
                 )
         return splits
@@ -140,7 +140,7 @@ class ImageNetDataModule(ClassificationDataModule):
         return self._listed(home, labels, self.root, n)
 
     def _shift(self, name: str, shift: Shift, wanted: set[int]) -> Split | None:
-        """A shift set, if its folder is there and has images of the classes that are wanted."""
+        """A shift set, if its folder is there and has pictures of the classes that are wanted."""
         home = next((p for f in shift.folders if (p := self.shifts / f).is_dir()), None)
         if home is None:
             return None
@@ -157,16 +157,16 @@ class ImageNetDataModule(ClassificationDataModule):
         return split if whole else replace(split, among=tuple(sorted(same.values())))
 
     def _listed(self, home: Path, labels: Mapping[str, int], above: Path, n: int | None) -> Split:
-        """The images of class folders, in ImageFolder's order."""
+        """The pictures of class folders, in ImageFolder's order."""
         files = [
             (home / folder / name, labels[folder])
             for folder in sorted(labels)
-            for name in sorted(_images(home / folder))
+            for name in sorted(_pictures(home / folder))
         ]
         return Split(
             ids=[path.relative_to(above).as_posix() for path, _ in files],
             labels=np.array([label for _, label in files], dtype=np.int64),
-            images=[path for path, _ in files],
+            pictures=[path for path, _ in files],
             expected=len(files) if self.subset is not None else max(n or 0, len(files)),
         )
 
@@ -194,7 +194,7 @@ def merged() -> dict[int, tuple[int, ...]]:
     return {labels[0]: tuple(labels) for labels in same}
 
 
-def _images(folder: Path) -> Iterable[str]:
+def _pictures(folder: Path) -> Iterable[str]:
     if not folder.is_dir():
         return ()
     with os.scandir(folder) as entries:

@@ -15,7 +15,7 @@ from clipbench.datamodules.options import Options
 from clipbench.loading.readers import wilds
 from clipbench.loading.split import Split
 
-NO_CLASS = 99999  # the y of categories of which the release has no image
+NO_CLASS = 99999  # the y of categories of which the release has no picture
 
 
 class IWildCamDataModule(ClassificationDataModule):
@@ -56,8 +56,8 @@ class IWildCamDataModule(ClassificationDataModule):
         called = dict(zip(places.tolist(), sites, strict=True))
         self.groups = {"location": [str(called.get(i, i)) for i in range(places.max() + 1)]}
         files = [f"train/{name}" for name in rows["filename"]]  # where those of all splits are
-        images = [self.root / file for file in files]
-        whole = Split(files, labels, images, len(files), groups={"location": places})
+        pictures = [self.root / file for file in files]
+        whole = Split(files, labels, pictures, len(files), groups={"location": places})
         official = rows["split"].to_numpy()
         return {
             ours: whole.take(np.flatnonzero(official == theirs))

@@ -87,7 +87,7 @@ class TorchvisionDataModule(ClassificationDataModule):
         return Split(
             ids=[path.relative_to(self.root).as_posix() for path in paths],
             labels=np.array(labels, dtype=np.int64),
-            images=paths,
+            pictures=paths,
             expected=len(paths),
         )
 

@@ -1,4 +1,4 @@
-"""Decoded images kept on disk: made once, then only read, by every later epoch, rank and job."""
+"""Decoded pictures kept on disk: made once, then only read, by every later epoch, rank and job."""
 
 import hashlib
 import json
@@ -23,18 +23,18 @@ from torch import Tensor
 
 from clipbench.core.console import console, track
 from clipbench.loading.images.decoding import FORMATS, Source, opened
-from clipbench.transforms.preprocess import ImageInput, Whole
+from clipbench.transforms.preprocess import Picture, Whole
 
 LAYOUT = 1  # a new number where what is kept, or how, changes
 GB = 10**9
 
 
 class Kept:
-    """The images of a split by position, uint8 (3, H, W), memory-mapped.
+    """The pictures of a split by position, uint8 (3, H, W), memory-mapped.
 
     Args:
         folder: holds ``pixels`` (one after the other), ``shapes.npy`` and ``about.json``.
-        planar: whether an image lies there as (3, H, W); else as it was decoded, (H, W, 3).
+        planar: whether a picture lies there as (3, H, W); else as it was decoded, (H, W, 3).
     """
 
     def __init__(self, folder: Path, planar: bool) -> None:
@@ -47,7 +47,7 @@ class Kept:
         return {**self.__dict__, "_pixels": None}  # a pickled memory map is a copy of it all
 
     def __call__(self, index: int) -> Tensor:
-        """The image at a position; not to be changed in place."""
+        """The picture at a position; not to be changed in place."""
         if self._pixels is None:
             # Copy-on-write, which is never written: torch warns of arrays that are read-only.
             self._pixels = np.memmap(self.folder / "pixels", np.uint8, "c")
@@ -62,25 +62,25 @@ class Kept:
 def kept(
     sources: Sequence[Source],
     geometry: Whole | None,
-    look: Callable[[int], ImageInput],
+    look: Callable[[int], Picture],
     *,
     reading: dict[str, Any],
     limit_gb: float,
     folder: Path,
 ) -> Kept | None:
-    """The decoded images of a split, made now if no job made them before.
+    """The decoded pictures of a split, made now if no job made them before.
 
     Args:
         sources: the files.
-        geometry: the part of a view that is the same at every look; None keeps whole images.
-        look: position to the image that is to be kept, after ``geometry``.
+        geometry: the part of a view that is the same at every look; None keeps whole pictures.
+        look: position to the picture that is to be kept, after ``geometry``.
         reading: what else decides on the pixels, such as the decoder.
         limit_gb: the most that all that ``folder`` holds may take, in units of 10^9 bytes; at
             least as much again as is taken stays free on the disk.
         folder: of all caches, such as ``outputs/cache``.
 
     Returns:
-        None, after one line that says so, where the images take more than the limit.
+        None, after one line that says so, where the pictures take more than the limit.
     """
     about = _about(sources, geometry, reading)
     home = folder / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
@@ -92,7 +92,7 @@ def kept(
             for left in folder.glob(f"{home.name}.*.part") if locked else ():
                 shutil.rmtree(left, ignore_errors=True)  # by a job that was killed
             if refusal := _too_large(sources, geometry, limit_gb, folder):
-                console.print(f"no cache of decoded images: {refusal}", highlight=False)
+                console.print(f"no cache of decoded pictures: {refusal}", highlight=False)
                 return None
             _make(home, about, look)
     return Kept(home, planar=geometry is not None)
@@ -180,15 +180,15 @@ def _area(source: Source) -> int:
         return image.width * image.height
 
 
-def _make(home: Path, about: dict[str, Any], look: Callable[[int], ImageInput]) -> None:
+def _make(home: Path, about: dict[str, Any], look: Callable[[int], Picture]) -> None:
     """Written beside, renamed when it is whole: whatever has the name is never half made."""
     part = home.with_name(f"{home.name}.{uuid4().hex}.part")
     part.mkdir()
     try:
         shapes = []
-        images = track(_each(look, about["n"]), "decoding images", total=about["n"])
+        pictures = track(_each(look, about["n"]), "decoding pictures", total=about["n"])
         with (part / "pixels").open("wb") as file:
-            for pixels in images:
+            for pixels in pictures:
                 rows = pixels if about["geometry"] else pixels.transpose(1, 2, 0)
                 shapes.append(pixels.shape[1:])
                 file.write(np.ascontiguousarray(rows).data)
@@ -214,8 +214,8 @@ def _put(part: Path, home: Path, about: dict[str, Any]) -> None:
     shutil.rmtree(home / "spoilt", ignore_errors=True)
 
 
-def _each(look: Callable[[int], ImageInput], n: int) -> Iterator[NDArray[np.uint8]]:
-    """The images in order, decoded side by side: decoders work without the GIL."""
+def _each(look: Callable[[int], Picture], n: int) -> Iterator[NDArray[np.uint8]]:
+    """The pictures in order, decoded side by side: decoders work without the GIL."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     remaining = iter(range(n))
     with ThreadPoolExecutor(min(cores or 1, 16)) as pool:
@@ -223,9 +223,9 @@ def _each(look: Callable[[int], ImageInput], n: int) -> Iterator[NDArray[np.uint
             yield from pool.map(lambda index: _array(look(index)), block)
 
 
-def _array(image: ImageInput) -> NDArray[np.uint8]:
+def _array(picture: Picture) -> NDArray[np.uint8]:
     """uint8 (3, H, W)."""
-    if isinstance(image, Tensor):
-        pixels: NDArray[np.uint8] = image.numpy()
+    if isinstance(picture, Tensor):
+        pixels: NDArray[np.uint8] = picture.numpy()
         return pixels
-    return np.asarray(image).transpose(2, 0, 1)
+    return np.asarray(picture).transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""How images become batches: keyed shuffling, keyed augmentation, collation."""
+"""How pictures become batches: keyed shuffling, keyed augmentation, collation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,21 +14,21 @@ from clipbench.core import paths
 from clipbench.loading.cache import Kept, kept
 from clipbench.loading.samplers import Key
 from clipbench.loading.split import Split
-from clipbench.transforms.preprocess import ImageInput, View
+from clipbench.transforms.preprocess import Picture, View
 
 
 class ImageDataset(Dataset[dict[str, Any]]):
     """A split as a model sees it: rows ``{"image", "label", "index"[, "captions"]}``.
 
     Args:
-        split: its images.
+        split: its pictures.
         view: of training or of evaluation.
         seed: of what is random in the view, together with the :data:`Key`.
         decoder: ``pillow``, exact to the last bit of what the checkpoint's library makes of a
-            image, or ``torchvision``, faster and at most 1 of 255 away. Images in memory
+            picture, or ``torchvision``, faster and at most 1 of 255 away. Pictures in memory
             need no decoder: they are prepared exactly.
         value_range: see :func:`clipbench.loading.images.integrity.read`.
-        cache_gb: the most that decoded images kept on disk may take; 0 keeps none.
+        cache_gb: the most that decoded pictures kept on disk may take; 0 keeps none.
         pairs: see :class:`Epoch`.
     """
 
@@ -45,7 +45,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.split, self.view, self.seed = split, view, seed
         self.pairs = pairs
-        self.exact = decoder == "pillow" or isinstance(split.images, np.ndarray)
+        self.exact = decoder == "pillow" or isinstance(split.pictures, np.ndarray)
         self.value_range = value_range
         self.kept: Kept | None = None
         if cache_gb > 0 and split.sources:
@@ -78,11 +78,11 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return row
 
     def _image(self, index: int, key: Key) -> Tensor:
-        image = self._fixed(index) if self.kept is None else self.kept(index)
-        if self.exact and self.view.fixed is None and isinstance(image, Tensor):
-            image = to_pil_image(image)
+        picture = self._fixed(index) if self.kept is None else self.kept(index)
+        if self.exact and self.view.fixed is None and isinstance(picture, Tensor):
+            picture = to_pil_image(picture)
         if self.view.varied is None:
-            return self.view.finish(image)
+            return self.view.finish(picture)
         epoch, place, draw = key
         # The first draw is keyed as in a run that draws each image once.
         entropy = [self.seed, epoch, place, *([draw] if draw else [])]
@@ -90,28 +90,28 @@ class ImageDataset(Dataset[dict[str, Any]]):
         with torch.random.fork_rng(devices=[]):
             # not torch.manual_seed, which would reseed an accelerator's generator for good
             torch.default_generator.manual_seed(int(keyed))
-            return self.view.finish(image)
+            return self.view.finish(picture)
 
-    def _fixed(self, index: int) -> ImageInput:
-        """The image decoded, after the part of the view that is the same at every look."""
-        decoded = self.split.image if self.exact else self.split.pixels
-        image = decoded(index, self.value_range)
-        return image if self.view.fixed is None else self.view.fixed(image)
+    def _fixed(self, index: int) -> Picture:
+        """The picture decoded, after the part of the view that is the same at every look."""
+        decoded = self.split.picture if self.exact else self.split.pixels
+        picture = decoded(index, self.value_range)
+        return picture if self.view.fixed is None else self.view.fixed(picture)
 
 
 def said(captions: Sequence[str], place: int, pairs: NDArray[np.int64] | None) -> Sequence[str]:
-    """Of an image's captions those of a row: all of them, or the one of its pair."""
+    """Of a picture's captions those of a row: all of them, or the one of its pair."""
     return captions if pairs is None else [captions[pairs[place, 1]]]
 
 
 def paired(captions: Sequence[Sequence[str]]) -> NDArray[np.int64]:
-    """Every pair of an image and one of its captions, in order: (m, 2) positions."""
+    """Every pair of a picture and one of its captions, in order: (m, 2) positions."""
     rows = [(i, k) for i, own in enumerate(captions) for k in range(len(own))]
     return np.array(rows, dtype=np.int64)
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch: tensors stacked; captions as they are, since images may differ in their number."""
+    """A batch: tensors stacked; captions as they are, since pictures may differ in their number."""
     captions = [row.pop("captions") for row in rows if "captions" in row]
     batch: dict[str, Any] = default_collate(rows)
     return {**batch, "captions": captions} if captions else batch

@@ -59,7 +59,7 @@ def _digests(split: Split) -> NDArray[np.uint8]:
 
 
 def _same(first: Split, i: int, second: Split, k: int) -> bool:
-    one, other = first.images[i], second.images[k]
+    one, other = first.pictures[i], second.pictures[k]
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         return type(one) is type(other)  # of pixels the digest is of all
     return content(one) == content(other)

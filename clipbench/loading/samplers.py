@@ -19,18 +19,18 @@ class EpochPlan:
     """The rows of an epoch, and how they come in batches.
 
     Attributes:
-        images: how many train has.
-        pairs: the rows, where these are not the images: of each the image's position and which
+        pictures: how many train has.
+        pairs: the rows, where these are not the pictures: of each the picture's position and which
             of its captions, (m, 2).
         full_batches: leave out what is left over, where there is a full batch.
     """
 
-    images: int
+    pictures: int
     pairs: NDArray[np.int64] | None = None
     full_batches: bool = False
 
     def __len__(self) -> int:
-        return self.images if self.pairs is None else len(self.pairs)
+        return self.pictures if self.pairs is None else len(self.pairs)
 
     def kept(self, size: int) -> int:
         """How many rows are taken, in batches of a size."""
@@ -147,9 +147,9 @@ Counts = NDArray[np.int64]
 class UniqueSampler(KeyedSampler):
     """An order whose batches hold of each class what is its share, rounded up or down.
 
-    A class of no more images than there are batches is then at most once in each: in a
-    contrastive loss on captions of classes no pair is a false negative. One of more images is as
-    often in a batch as it must be. Which images and classes meet is drawn anew each epoch, from
+    A class of no more pictures than there are batches is then at most once in each: in a
+    contrastive loss on captions of classes no pair is a false negative. One of more pictures is as
+    often in a batch as it must be. Which pictures and classes meet is drawn anew each epoch, from
     (seed, epoch) alone; the last batch may be short.
 
     Args:
@@ -173,7 +173,7 @@ class UniqueSampler(KeyedSampler):
         left = np.bincount(self.labels)
         ends = np.cumsum(left)
         whole, rest = divmod(self.length, self.batch_size)
-        # The short batch is the last, but dealt first: a class with an image for every batch must
+        # The short batch is the last, but dealt first: a class with a picture for every batch must
         # be in it too, and then the others have a place for all that is left.
         sizes = [rest] * bool(rest) + [self.batch_size] * whole
         batches = []
@@ -186,10 +186,10 @@ class UniqueSampler(KeyedSampler):
 
 
 def _deal(left: Counts, size: int, must: NDArray[np.bool_], rng: np.random.Generator) -> Counts:
-    """How many images of each class a batch takes: its share of what is left, up or down.
+    """How many pictures of each class a batch takes: its share of what is left, up or down.
 
     Args:
-        left: images of each class not dealt yet, (C,).
+        left: pictures of each class not dealt yet, (C,).
         size: of the batch.
         must: classes that are in it before others.
         rng: draws which shares are rounded up, those just below a whole number more often.

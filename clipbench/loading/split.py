@@ -20,19 +20,19 @@ from clipbench.loading.images.integrity import Source, pixels, read
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one named split.
+    """The pictures of one named split.
 
     Attributes:
-        ids: a stable name for each image, such as its path below the dataset's root.
-        labels: class index of each image, int64 (n,); -1 throughout where there are no classes.
-        images: file of each image, or the pixels themselves, uint8 (n, H, W, 3).
-        expected: how many images the split should have; more than n where some are not on disk.
-        captions: the captions of each image, for datasets that have them.
+        ids: a stable name for each picture, such as its path below the dataset's root.
+        labels: class index of each picture, int64 (n,); -1 throughout where there are no classes.
+        pictures: file of each picture, or the pixels themselves, uint8 (n, H, W, 3).
+        expected: how many pictures the split should have; more than n where some are not on disk.
+        captions: the captions of each picture, for datasets that have them.
         rule: how the split was made, where its source does not define it.
-        groups: of what kind of group each image is which, int64 (n,), -1 for none that counts.
+        groups: of what kind of group each picture is which, int64 (n,), -1 for none that counts.
         among: the labels that a prediction chooses from, for a shift set of fewer classes; or of
             each such label the classes, itself one of them, that count as it.
-        border: pixels cut off every side of an image, which belong to its frame.
+        border: pixels cut off every side of a picture, which belong to its frame.
         unreadable: how many images were left out since they cannot be read.
         digests: of the content of each image, uint8 (n, SIZE), see
             :mod:`clipbench.loading.images.contents`; None before anybody has looked.
@@ -41,7 +41,7 @@ class Split:
 
     ids: Sequence[str]
     labels: NDArray[np.int64]
-    images: Sequence[Source] | NDArray[np.uint8]
+    pictures: Sequence[Source] | NDArray[np.uint8]
     expected: int
     captions: Sequence[Sequence[str]] | None = None
     rule: str | None = None
@@ -58,15 +58,15 @@ class Split:
     @property
     def sources(self) -> Sequence[Source]:
         """The files of the split; none where it holds the pixels themselves."""
-        return () if isinstance(self.images, np.ndarray) else self.images
+        return () if isinstance(self.pictures, np.ndarray) else self.pictures
 
-    def image(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
-        """The image at a position, decoded by Pillow, its file closed.
+    def picture(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
+        """The picture at a position, decoded by Pillow, its file closed.
 
         Raises:
             Damaged: if the file went away, or has a fault that no look before has found.
         """
-        source = self.images[index]
+        source = self.pictures[index]
         if isinstance(source, np.ndarray):
             return Image.fromarray(source)
         with _named(source):
@@ -77,12 +77,12 @@ class Split:
         return image
 
     def pixels(self, index: int, value_range: tuple[float, float] | None = None) -> Tensor:
-        """The same image as uint8 (3, H, W), from its file by the quickest decoder.
+        """The same picture as uint8 (3, H, W), from its file by the quickest decoder.
 
         Raises:
             Damaged: if the file went away, or has a fault that no look before has found.
         """
-        source = self.images[index]
+        source = self.pictures[index]
         if isinstance(source, np.ndarray):
             return torch.from_numpy(source).permute(2, 0, 1)
         with _named(source):
@@ -92,13 +92,15 @@ class Split:
         return whole
 
     def take(self, index: NDArray[np.int64]) -> "Split":
-        """The images at some positions, as a split that expects just those."""
-        images = self.images
+        """The pictures at some positions, as a split that expects just those."""
+        pictures = self.pictures
         return replace(
             self,
             ids=[self.ids[i] for i in index],
             labels=self.labels[index],
-            images=images[index] if isinstance(images, np.ndarray) else [images[i] for i in index],
+            pictures=pictures[index]
+            if isinstance(pictures, np.ndarray)
+            else [pictures[i] for i in index],
             captions=self.captions and [self.captions[i] for i in index],
             groups={kind: of[index] for kind, of in self.groups.items()},
             expected=len(index),
@@ -106,7 +108,7 @@ class Split:
         )
 
     def of_classes(self, labels: Sequence[int]) -> "Split":
-        """The images of some classes, labelled by their place in that list."""
+        """The pictures of some classes, labelled by their place in that list."""
         place = {label: i for i, label in enumerate(labels)}
         kept = self.take(np.flatnonzero(np.isin(self.labels, labels)))
         rule = f"classes {','.join(map(str, labels))} of the dataset's"
@@ -137,7 +139,7 @@ class Split:
         """Return the digest of each image that is no file, uint8 (n, SIZE)."""
         found = b"".join(
             hashlib.sha256(f"{image.shape}\n".encode() + image.tobytes()).digest()[:SIZE]
-            for image in self.images
+            for image in self.pictures
             if isinstance(image, np.ndarray)
         )
         return np.frombuffer(found, np.uint8).reshape(-1, SIZE)
@@ -216,7 +218,7 @@ def _by_label(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def few_shot(split: Split, shots: int, seed: int) -> Split:
-    """The first ``shots`` images of each class in a seeded order: more shots add to fewer.
+    """The first ``shots`` pictures of each class in a seeded order: more shots add to fewer.
 
     Raises:
         UserError: if ``shots`` is less than one.
@@ -235,7 +237,7 @@ def carve(split: Split, fraction: float, of: str = "class") -> tuple[Split, Spli
     """Divide a split in two, class by class, by the hash of each id.
 
     The rule depends on nothing but the ids: not on the order of a listing, nor on a seed. Of each
-    class the ``round(fraction * n)`` images (one at least) whose sha256 is lowest are taken.
+    class the ``round(fraction * n)`` pictures (one at least) whose sha256 is lowest are taken.
 
     Args:
         split: its labels are the groups of which each gives its share.

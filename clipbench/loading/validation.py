@@ -1,4 +1,4 @@
-"""What would spoil a run, found before its first step: absent and bad images, wrong labels."""
+"""What would spoil a run, found before its first step: absent and bad pictures, wrong labels."""
 
 import os
 from collections import Counter
@@ -21,7 +21,7 @@ TRAINING = ("train", "val")
 def present(name: str, split: Split) -> tuple[Split, list[str]]:
     """Return the images of a split that are on disk, and the warning if some are not.
 
-    An image that is not on disk is not a bad image: an evaluation split goes on with what is
+    A picture that is not on disk is not a bad picture: an evaluation split goes on with what is
     there and keeps ``expected``; training on less than everything would be another experiment.
 
     Raises:
@@ -30,9 +30,9 @@ def present(name: str, split: Split) -> tuple[Split, list[str]]:
     missing = absent(split.sources)
     if not missing:
         return split, []
-    lost = f"{len(missing):,} of the {len(split):,} images of {name} are not on disk"
+    lost = f"{len(missing):,} of the {len(split):,} pictures of {name} are not on disk"
     if name in TRAINING or len(missing) == len(split):
-        details = [f"{split.images[i]}: not there" for i in missing]
+        details = [f"{split.pictures[i]}: not there" for i in missing]
         raise UserError(f"{lost}; bring them, or set dataset.root to a whole copy", details)
     kept = np.setdiff1d(np.arange(len(split)), missing)
     warning = f"{lost}: its results are of {len(kept):,}, not to be set beside the whole split"
@@ -73,9 +73,9 @@ def seen(
 
 
 def _digests(split: Split, found: Mapping[Source, Look]) -> NDArray[np.uint8]:
-    if isinstance(split.images, np.ndarray):
+    if isinstance(split.pictures, np.ndarray):
         return split.drawn()
-    rows = b"".join(found[source].digest for source in split.images)
+    rows = b"".join(found[source].digest for source in split.pictures)
     return np.frombuffer(rows, np.uint8).reshape(-1, SIZE)
 
 
@@ -95,14 +95,14 @@ def readable(name: str, split: Split, bad: Mapping[Source, str]) -> tuple[Split,
         return split, []
     kept = [i for i, source in enumerate(split.sources) if source not in bad]
     if not kept:
-        raise UserError(f"no image of {name} can be read; replace them", details)
+        raise UserError(f"no picture of {name} can be read; replace them", details)
     count = f"{len(split) - len(kept):,} of the {len(split):,}"
-    warning = f"{count} images of {name} cannot be read and were left out, first {details[0]}"
+    warning = f"{count} pictures of {name} cannot be read and were left out, first {details[0]}"
     rest = split.take(np.array(kept))
     return replace(rest, expected=split.expected, unreadable=len(details)), [warning]
 
 
-def check_images(splits: Mapping[str, Split], bad: Mapping[Source, str]) -> None:
+def check_pictures(splits: Mapping[str, Split], bad: Mapping[Source, str]) -> None:
     """Refuse splits that hold an image that cannot be read.
 
     Args:
@@ -115,7 +115,7 @@ def check_images(splits: Mapping[str, Split], bad: Mapping[Source, str]) -> None
     sources = dict.fromkeys(source for split in splits.values() for source in split.sources)
     if wrong := [source for source in sources if source in bad]:
         raise UserError(
-            f"{len(wrong):,} of {len(sources):,} images cannot be read; replace or remove them, "
+            f"{len(wrong):,} of {len(sources):,} pictures cannot be read; replace or remove them, "
             "or leave them out with dataset.bad_images=skip",
             [f"{source}: {bad[source]}" for source in wrong],
         )
@@ -146,18 +146,18 @@ def check_names(
 
 
 def check_splits(splits: Mapping[str, Split]) -> None:
-    """Refuse splits that are empty, or that share images.
+    """Refuse splits that are empty, or that share pictures.
 
     Raises:
-        UserError: if a split is empty, or an image of train or val is also in another.
+        UserError: if a split is empty, or a picture of train or val is also in another.
     """
     for name, split in splits.items():
         if len(split) == 0:
-            raise UserError(f"the split {name} is empty; give it images")
+            raise UserError(f"the split {name} is empty; give it pictures")
     for name in TRAINING:
         for other in splits.keys() - {name}:
             if name in splits and (both := set(splits[name].ids) & set(splits[other].ids)):
-                raise UserError(f"{name} and {other} share {len(both)} images", sorted(both))
+                raise UserError(f"{name} and {other} share {len(both)} pictures", sorted(both))
 
 
 def check_labels(splits: Mapping[str, Split], classes: Sequence[str]) -> list[str]:
@@ -186,4 +186,4 @@ def check_labels(splits: Mapping[str, Split], classes: Sequence[str]) -> list[st
     what = "1 class is" if len(untrained) == 1 else f"{len(untrained)} classes are"
     has = "has" if len(untrained) == 1 else "have"
     more = " ..." if len(untrained) > 5 else ""
-    return [f"{what} evaluated but {has} no training image: {names}{more}"]
+    return [f"{what} evaluated but {has} no training picture: {names}{more}"]

@@ -111,7 +111,7 @@ def wilson(accuracy: float, n: int, level: float = 0.95) -> Interval:
     from scipy import stats  # over half a second, for what a table of means never asks
 
     found = stats.binomtest(round(accuracy * n), n).proportion_ci(level, "wilson")
-    return Interval(accuracy, float(found.low), float(found.high), "pictures", n)
+    return Interval(accuracy, float(found.low), float(found.high), "images", n)
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

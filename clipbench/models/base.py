@@ -14,7 +14,7 @@ from clipbench.transforms.preprocess import Preprocess
 
 
 class ImageTower(nn.Module, ABC):
-    """An image encoder: (B, 3, S, S) float to features (B, D).
+    """A picture encoder: (B, 3, S, S) float to features (B, D).
 
     Attributes:
         preprocess: the transform that its checkpoint was trained with.
@@ -127,7 +127,7 @@ class Classifier(nn.Module):
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C) of images (B, 3, S, S)."""
+        """Logits (B, C) of pictures (B, 3, S, S)."""
         return self.classify(self.tower(images))
 
     def groups(self) -> dict[str, list[nn.Parameter]]:

@@ -239,7 +239,9 @@ def _preprocess(told: Mapping[str, Any]) -> Preprocess:
     """open_clip's preprocessing record as ours."""
     height, width = told["size"] if isinstance(told["size"], (tuple, list)) else [told["size"]] * 2
     if height != width or told["resize_mode"] == "longest":
-        raise UserError("only square images, cropped or squashed, are supported; use another arch")
+        raise UserError(
+            "only square pictures, cropped or squashed, are supported; use another arch"
+        )
     return Preprocess(
         size=height,
         resize=height,

@@ -59,7 +59,7 @@ def find(arch: str, pretrained: str | None) -> Source:
 
 
 def pretrained_config(arch: str, tag: str) -> dict[str, Any]:
-    """open_clip's record of a tag: where its weights are, how images are prepared for them.
+    """open_clip's record of a tag: where its weights are, how pictures are prepared for them.
 
     Raises:
         UserError: if the arch has no such tag, or computes another activation than the tag's.

@@ -30,7 +30,7 @@ def by_blocks(
     Args:
         own: all parameters of the network; each is in exactly one group.
         stem: modules and single parameters before the first block.
-        blocks: in the order in which an image passes them.
+        blocks: in the order in which a picture passes them.
     """
     first = [
         p for part in stem for p in (part.parameters() if isinstance(part, nn.Module) else [part])

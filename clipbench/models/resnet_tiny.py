@@ -1,4 +1,4 @@
-"""The embedded ResNet: timm's, one basic block a stage and narrow, for images of 64 pixels."""
+"""The embedded ResNet: timm's, one basic block a stage and narrow, for pictures of 64 pixels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from clipbench.transforms.preprocess import Preprocess
 
 
 class ResNetTiny(Timm):
-    """A timm ResNet that takes its images whole; see :class:`Timm` for the arguments.
+    """A timm ResNet that takes its pictures whole; see :class:`Timm` for the arguments.
 
     timm's ResNets resize to more than they crop. At 64 pixels that would blur fills whose pattern
     repeats every seven, so here the pixels arrive as they were drawn.

@@ -1,4 +1,4 @@
-"""What a model with two towers offers besides images: texts, a logit scale, a head made of text.
+"""What a model with two towers offers besides pictures: texts, a logit scale, a head made of text.
 
 Also the cure of a trap that makes frozen attention four times as slow on CPUs in bf16.
 """

@@ -1,6 +1,6 @@
 """Averages of weights: between a start and where training led, and over several runs.
 
-Pure functions on state dicts, but for what has to look at images: a Fisher information, and
+Pure functions on state dicts, but for what has to look at pictures: a Fisher information, and
 BatchNorm's statistics.
 """
 

@@ -1,1 +1,1 @@
-"""From runs to an answer: which model, how sure, at what cost, as one page."""
+"""From records to people: tables, figures, pages, TensorBoard and the doctor."""

@@ -1,4 +1,4 @@
-"""Pictures small: squares of one size, and sheets of them with a line below each."""
+"""Contact sheets: square thumbnails of one size, each with a line of text."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,42 +8,42 @@ from PIL import Image
 from clipbench.reporting.tables.figures import save
 
 COLUMNS = 5
-SIDE = 192  # of a picture on a sheet, in pixels
-LINE = 26  # letters of a file's name that fit below it
+SIDE = 192  # pixels of an image on a sheet
+LINE = 26  # letters of a file's name that fit below an image
 
 
-def square(picture: Image.Image, side: int) -> Image.Image:
-    """The middle of a picture, ``side`` pixels wide and high, in RGB."""
-    edge = min(picture.size)
-    left, top = (picture.width - edge) // 2, (picture.height - edge) // 2
-    middle = picture.convert("RGB").crop((left, top, left + edge, top + edge))
-    return middle.resize((side, side), Image.Resampling.LANCZOS)
+def square(image: Image.Image, side: int) -> Image.Image:
+    """Return the centre of an image, ``side`` pixels wide and high, in RGB."""
+    edge = min(image.size)
+    left, top = (image.width - edge) // 2, (image.height - edge) // 2
+    centre = image.convert("RGB").crop((left, top, left + edge, top + edge))
+    return centre.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def contact_sheet(
-    path: Path, title: str, pictures: Sequence[Image.Image], lines: Sequence[tuple[str, str]]
+    path: Path, title: str, images: Sequence[Image.Image], lines: Sequence[tuple[str, str]]
 ) -> None:
-    """Write a PNG of pictures in rows of five.
+    """Write a PNG of images in rows of five.
 
     Args:
         path: of the PNG.
-        title: above all of them, shown to the letter.
-        pictures: best first.
-        lines: what stands above and below each.
+        title: above all images, shown to the letter.
+        images: best first.
+        lines: the text above and below each image.
     """
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = -(-len(pictures) // COLUMNS)
+    rows = -(-len(images) // COLUMNS)
     size = (1.9 * COLUMNS, 2.25 * rows + 0.5)
     figure, grid = plt.subplots(rows, COLUMNS, figsize=size, layout="constrained", squeeze=False)
     figure.suptitle(title, parse_math=False, wrap=True)
     for axes in grid.flat:
         axes.axis("off")
-    for axes, picture, (above, below) in zip(grid.flat, pictures, lines, strict=False):
-        axes.imshow(square(picture, SIDE))
+    for axes, image, (above, below) in zip(grid.flat, images, lines, strict=False):
+        axes.imshow(square(image, SIDE))
         axes.set_title(above, fontsize=9, parse_math=False)
         short = below if len(below) <= LINE else "..." + below[3 - LINE :]
         axes.text(

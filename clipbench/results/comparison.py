@@ -105,7 +105,7 @@ def over_pictures(
     score = _scorer(labels, [rows["prediction"].to_numpy()], metric)
     found = _bootstrap(lambda index: score(index)[0], labels, level, resamples)
     low, high = found.confidence_interval
-    return Interval(float(score(np.arange(n))[0, 0]), float(low), float(high), "pictures", n)
+    return Interval(float(score(np.arange(n))[0, 0]), float(low), float(high), "images", n)
 
 
 def _known(metric: str) -> None:

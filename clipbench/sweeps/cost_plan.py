@@ -94,8 +94,8 @@ def trained_on(dataset: str, config: dict[str, Any]) -> int | None:
     scheme = own.get("scheme")
     if about.of(config["strategy"]).every_pair:
         return published.captions(dataset, "train", scheme)
-    train = published.pictures(dataset, "train", scheme)
-    return train or published.pictures(dataset, "train+val", scheme)
+    train = published.images(dataset, "train", scheme)
+    return train or published.images(dataset, "train+val", scheme)
 
 
 def measured(runs: pd.DataFrame, model: str, strategy: str, depth: str) -> pd.DataFrame:
@@ -110,7 +110,7 @@ def seconds(job: Job | None, own: pd.DataFrame) -> float | None:
     """Return the seconds of training at the quickest pace measured, None if none was."""
     if job is None or own.empty or own["cost/images_per_second"].isna().all():
         return None
-    return float(job.pictures * job.epochs / own["cost/images_per_second"].max())
+    return float(job.images * job.epochs / own["cost/images_per_second"].max())
 
 
 def giga(size: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Mixup and cutmix: batches whose images, and labels, are mixtures of two."""
+"""Mixup and cutmix: batches whose pictures, and labels, are mixtures of two."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ Batch = dict[str, Any]
 
 
 class MixUp:
-    """Each image of a batch mixed with the one before it, by torchvision's own transforms.
+    """Each picture of a batch mixed with the one before it, by torchvision's own transforms.
 
     A batch has one share for all: ``share * x[i] + (1 - share) * x[i - 1]`` (Zhang et al. 2018), or
-    a rectangle of the other's that covers ``1 - share`` of the image (Yun et al. 2019). Labels
+    a rectangle of the other's that covers ``1 - share`` of the picture (Yun et al. 2019). Labels
     become shares of the classes.
 
     Args:

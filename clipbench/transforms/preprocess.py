@@ -1,4 +1,4 @@
-"""Images in, tensors out: the transforms of a checkpoint's own preprocessing."""
+"""Pictures in, tensors out: the transforms of a checkpoint's own preprocessing."""
 
 import json
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from clipbench.transforms import resize
 from clipbench.transforms.augment import Augment
 from clipbench.transforms.randaugment import Erasing, RandAugment
 
-ImageInput = Image.Image | Tensor  # PIL, or uint8 (3, H, W)
-Transform = Callable[[ImageInput], Tensor]
+Picture = Image.Image | Tensor  # PIL, or uint8 (3, H, W)
+Transform = Callable[[Picture], Tensor]
 
 # What dataset.resize_mode says -> open_clip's names, which weight files hold.
 MODES = {"crop": "shortest", "squash": "squash", "pad": "longest"}
@@ -25,7 +25,7 @@ MODES = {"crop": "shortest", "squash": "squash", "pad": "longest"}
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What a checkpoint expects of its images; it travels with the weights.
+    """What a checkpoint expects of its pictures; it travels with the weights.
 
     Attributes:
         size: side of the square that the model sees, in pixels.
@@ -34,7 +34,7 @@ class Preprocess:
         std: per channel, of values in [0, 1].
         interpolation: ``bicubic`` or ``bilinear``, antialiased.
         resize_mode: ``shortest`` keeps the aspect ratio and crops, ``squash`` keeps the whole
-            image and bends it (SigLIP, CLIPA), ``longest`` keeps both and pads with black.
+            picture and bends it (SigLIP, CLIPA), ``longest`` keeps both and pads with black.
     """
 
     size: int
@@ -53,7 +53,7 @@ class Preprocess:
     def with_mode(self, mode: str | None) -> "Preprocess":
         """The same with ``dataset.resize_mode``; None, or the checkpoint's own: as it is.
 
-        Squash and pad keep the whole image, so nothing is cut off after the resize, as in
+        Squash and pad keep the whole picture, so nothing is cut off after the resize, as in
         ``open_clip.image_transform(resize_mode=...)``.
 
         Raises:
@@ -83,33 +83,33 @@ class Preprocess:
             raise UserError(f"a weight file's preprocessing is not ours ({unknown})") from None
 
 
-def _rgb(image: ImageInput) -> ImageInput:
+def _rgb(picture: Picture) -> Picture:
     # As open_clip and torchvision's own folder loader do it: grey is repeated, CMYK and palettes
     # are translated, alpha is dropped. Before the resize: Pillow resizes palettes by nearest pixel.
-    if isinstance(image, Tensor) or image.mode == "RGB":
-        return image
-    return image.convert("RGB")
+    if isinstance(picture, Tensor) or picture.mode == "RGB":
+        return picture
+    return picture.convert("RGB")
 
 
-def _bytes(image: ImageInput) -> Tensor:
-    pixels: Tensor = image if isinstance(image, Tensor) else F.pil_to_tensor(image)
+def _bytes(picture: Picture) -> Tensor:
+    pixels: Tensor = picture if isinstance(picture, Tensor) else F.pil_to_tensor(picture)
     return pixels.contiguous()
 
 
 def _resize(
-    image: ImageInput, size: tuple[int, int], interpolation: str, window: tuple[int, int, int, int]
-) -> ImageInput:
-    """A window (top, left, height, width) of the image resized, antialiased."""
-    if isinstance(image, Tensor):
-        return resize.resize(image, size, interpolation, window)
+    picture: Picture, size: tuple[int, int], interpolation: str, window: tuple[int, int, int, int]
+) -> Picture:
+    """A window (top, left, height, width) of the picture resized, antialiased."""
+    if isinstance(picture, Tensor):
+        return resize.resize(picture, size, interpolation, window)
     mode = InterpolationMode(interpolation)
-    resized: Image.Image = F.resize(image, list(size), mode, antialias=True)
+    resized: Image.Image = F.resize(picture, list(size), mode, antialias=True)
     return resized if window == (0, 0, *size) else F.crop(resized, *window)
 
 
 @dataclass(frozen=True)
 class Whole:
-    """The image as evaluation sees it, the same at every look: uint8 (3, S, S).
+    """The picture as evaluation sees it, the same at every look: uint8 (3, S, S).
 
     From a PIL image it is to the last bit what open_clip, torchvision and timm make of it; from
     the pixels, uint8 (3, H, W), at most 1 of 255 away.
@@ -120,13 +120,13 @@ class Whole:
     interpolation: str
     resize_mode: str
 
-    def __call__(self, image: ImageInput) -> Tensor:
+    def __call__(self, picture: Picture) -> Tensor:
         """Resize to the mode's size, then cut out the centre, padded where that is too small."""
-        image = _rgb(image)
-        height, width = self._resized(*F.get_size(image))
+        picture = _rgb(picture)
+        height, width = self._resized(*F.get_size(picture))
         rows, columns = min(height, self.size), min(width, self.size)
         window = (round((height - rows) / 2), round((width - columns) / 2), rows, columns)
-        seen = _resize(image, (height, width), self.interpolation, window)
+        seen = _resize(picture, (height, width), self.interpolation, window)
         return _bytes(F.center_crop(seen, [self.size, self.size]))
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
@@ -140,15 +140,15 @@ class Whole:
 
 
 class Varied:
-    """The random part of a training image before normalisation, drawn from torch's generator.
+    """The random part of a training picture before normalisation, drawn from torch's generator.
 
-    open_clip and WiSE-FT crop a rectangle of any mode's image in training, so that a model to be
-    evaluated on squashed or padded images never trains on one. Here the crop is cut from the
-    square that the mode makes of the whole image, at its full resolution and resized once:
-    padded images are padded first; squashed ones are cropped by a ratio bent likewise.
+    open_clip and WiSE-FT crop a rectangle of any mode's picture in training, so that a model to be
+    evaluated on squashed or padded pictures never trains on one. Here the crop is cut from the
+    square that the mode makes of the whole picture, at its full resolution and resized once:
+    padded pictures are padded first; squashed ones are cropped by a ratio bent likewise.
 
     Args:
-        told: how the checkpoint prepares images.
+        told: how the checkpoint prepares pictures.
         augment: what is done to them.
     """
 
@@ -160,29 +160,29 @@ class Varied:
             *([ColorJitter(strength, strength, strength)] if strength else []),
         ]
 
-    def __call__(self, image: ImageInput) -> Tensor:
-        """The image, or what :class:`Whole` made of it, to uint8 (3, S, S)."""
-        pixels = _bytes(image if self.augment.scale is None else self._crop(_rgb(image)))
+    def __call__(self, picture: Picture) -> Tensor:
+        """The picture, or what :class:`Whole` made of it, to uint8 (3, S, S)."""
+        pixels = _bytes(picture if self.augment.scale is None else self._crop(_rgb(picture)))
         if self.augment.hflip and torch.rand(1) < self.augment.hflip:
             pixels = pixels.flip(-1)
         for change in self._changes:
             pixels = change(pixels)
         return pixels
 
-    def _crop(self, image: ImageInput) -> ImageInput:
-        height, width = F.get_size(image)
+    def _crop(self, picture: Picture) -> Picture:
+        height, width = F.get_size(picture)
         shape = width / height if self.told.resize_mode == "squash" else 1.0
         if self.told.resize_mode == "longest":
             side = max(height, width)
-            image = F.center_crop(image, [side, side])
+            picture = F.center_crop(picture, [side, side])
         ratio = [side * shape for side in self.augment.ratio]
-        box = RandomResizedCrop.get_params(image, self.augment.scale, ratio)
+        box = RandomResizedCrop.get_params(picture, self.augment.scale, ratio)
         size = (self.told.size, self.told.size)
-        return _resize(F.crop(image, *box), size, self.told.interpolation, (0, 0, *size))
+        return _resize(F.crop(picture, *box), size, self.told.interpolation, (0, 0, *size))
 
 
 class View:
-    """How an image becomes what a model sees.
+    """How a picture becomes what a model sees.
 
     Args:
         preprocess: of the checkpoint.
@@ -190,7 +190,7 @@ class View:
 
     Attributes:
         fixed: the part that is the same at every look, which a cache may hold; None where the
-            image itself is all there is.
+            picture itself is all there is.
         varied: the random part; None where there is none.
     """
 
@@ -205,12 +205,12 @@ class View:
         self._mean = torch.tensor(told.mean).view(3, 1, 1)
         self._std = torch.tensor(told.std).view(3, 1, 1)
 
-    def __call__(self, image: ImageInput) -> Tensor:
-        """Image to float32 (3, S, S)."""
-        return self.finish(image if self.fixed is None else self.fixed(image))
+    def __call__(self, picture: Picture) -> Tensor:
+        """Picture to float32 (3, S, S)."""
+        return self.finish(picture if self.fixed is None else self.fixed(picture))
 
-    def finish(self, held: ImageInput) -> Tensor:
-        """From what :attr:`fixed` made, or the image itself, to normalised float32 (3, S, S)."""
+    def finish(self, held: Picture) -> Tensor:
+        """From what :attr:`fixed` made, or the picture itself, to normalised float32 (3, S, S)."""
         pixels = _bytes(held) if self.varied is None else self.varied(held)
         # Divided, not multiplied by 1/255 as v2.ToDtype does it: the last bit differs from what
         # open_clip, timm and torchvision's own weights are given.
@@ -219,10 +219,10 @@ class View:
 
 
 def eval_transform(preprocess: Preprocess) -> View:
-    """Resize, crop the centre, normalise: image to float32 (3, S, S)."""
+    """Resize, crop the centre, normalise: picture to float32 (3, S, S)."""
     return View(preprocess)
 
 
 def train_transform(preprocess: Preprocess, augment: Augment) -> View:
-    """The training image: the eval transform, or a random one in its place."""
+    """The training picture: the eval transform, or a random one in its place."""
     return View(preprocess, augment)

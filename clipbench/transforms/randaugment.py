@@ -20,7 +20,7 @@ Change = Callable[[Tensor], Tensor]
 def _drawn_from_torch() -> Iterator[None]:
     """For once the generators of Python and NumPy, from which timm draws, follow torch's.
 
-    So all that is random in an image is a function of the state of one generator, which
+    So all that is random in a picture is a function of the state of one generator, which
     :mod:`clipbench.loading.dataset` sets by (seed, epoch, position).
     """
     seed = int(torch.randint(2**32, (1,)))
@@ -34,12 +34,12 @@ def _drawn_from_torch() -> Iterator[None]:
         np.random.set_state(numpys)  # noqa: NPY002
 
 
-def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+def _posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
     """As timm, but with 1 bit left: at magnitude 10 it asks for none.
 
-    That was a black image once, and is an error since Pillow 13.
+    That was a black picture once, and is an error since Pillow 13.
     """
-    return image if bits >= 8 else ImageOps.posterize(image, max(1, bits))
+    return picture if bits >= 8 else ImageOps.posterize(picture, max(1, bits))
 
 
 # timm is imported where it is used: it takes a second, which most runs need not wait.
@@ -50,7 +50,7 @@ class RandAugment:
 
     Args:
         name: as timm writes it, such as ``rand-m9-mstd0.5-inc1``.
-        mean: of the checkpoint's images, which fills what a rotation leaves empty.
+        mean: of the checkpoint's pictures, which fills what a rotation leaves empty.
         interpolation: ``bicubic`` or ``bilinear``.
 
     Raises:
@@ -84,7 +84,7 @@ class RandAugment:
 class Erasing:
     """With some probability a rectangle becomes noise of variance 1 (timm's mode ``pixel``).
 
-    It covers 2 to 33 % of the image, which is normalised, float (3, H, W).
+    It covers 2 to 33 % of the picture, which is normalised, float (3, H, W).
 
     Args:
         probability: of it.
@@ -96,8 +96,8 @@ class Erasing:
         erasing: Any = RandomErasing
         self._erase = erasing(probability, mode="pixel", device="cpu")
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """The image, changed in place."""
+    def __call__(self, picture: Tensor) -> Tensor:
+        """The picture, changed in place."""
         with _drawn_from_torch():
-            changed: Tensor = self._erase(image)
+            changed: Tensor = self._erase(picture)
         return changed

@@ -56,7 +56,7 @@ def folder(above, table, names=None):
 
 
 def official_categories():
-    """As the release's: its own names, and rows for categories without an image."""
+    """As the release's: its own names, and rows for categories without a picture."""
     spare = {"y": [99999] * 2, "category_id": [245, 256], "name": ["penelope sp", "camelus"]}
     own = {"y": range(182), "category_id": range(182), "name": SHIPPED["scientific"]}
     return pd.concat([pd.DataFrame(own), pd.DataFrame(spare)])
@@ -85,7 +85,7 @@ def test_splits_are_row_for_row_those_of_wilds(both):
         own = theirs["splits"][wilds.SPLITS[name]]
         assert len(split) == split.expected > 20
         assert list(split.ids) == own["files"]
-        assert [path.relative_to(data.root).as_posix() for path in split.images] == own["files"]
+        assert [path.relative_to(data.root).as_posix() for path in split.pictures] == own["files"]
         assert split.labels.tolist() == own["labels"]
         assert split.groups["location"].tolist() == own["groups"]["location"]
     assert data.groups["location"] == [str(i * 10 + 3) for i in range(12)]
@@ -184,7 +184,7 @@ def test_no_folder_says_how_to_get_it(tmp_path):
 
 
 def few(above):
-    """A dozen images of the shipped classes, the first and the last among them."""
+    """A dozen pictures of the shipped classes, the first and the last among them."""
     split = [*["train"] * 4, *(name for name in THEIRS[1:] for _ in range(2))]
     table = pd.DataFrame(
         {
@@ -234,7 +234,7 @@ def test_real_camera_traps(outputs):
     assert data.classes[2] == "leopard cat"
     assert data.groups["location"] == ["StationC", "StationA", "StationB"]
     assert data.warnings == [
-        "2 classes are evaluated but have no training image: southern pig-tailed macaque, "
+        "2 classes are evaluated but have no training picture: southern pig-tailed macaque, "
         "unidentified"
     ]
     for model in ("clip_tiny", "resnet_tiny"):

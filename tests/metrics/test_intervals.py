@@ -24,7 +24,7 @@ def test_wilson_is_newcombes_and_statsmodels(r, n, low, high):
     assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
     expected = proportion_confint(r, n, method="wilson")
     assert (found.low, found.high) == pytest.approx(expected, abs=1e-12)
-    assert (found.over, found.n) == ("pictures", n)
+    assert (found.over, found.n) == ("images", n)
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95])
@@ -46,7 +46,7 @@ def test_where_no_seed_tells_the_images_do(values):
     assert (found.low, found.high, found.over) == (
         pytest.approx(low),
         pytest.approx(high),
-        "pictures",
+        "images",
     )
 
 

@@ -115,7 +115,7 @@ def test_preprocessing_survives_a_weight_file_as_text():
     assert (preprocess.at(160).size, preprocess.at(160).resize) == (160, 182)
 
 
-def test_training_images_are_crops_of_the_asked_size():
+def test_training_pictures_are_crops_of_the_asked_size():
     preprocess = Preprocess(size=48, resize=56, mean=(0.5,) * 3, std=(0.5,) * 3)
     image = Image.effect_noise((120, 100), 64).convert("RGB")
     plain = train_transform(preprocess, Augment())(image)
@@ -160,7 +160,7 @@ def test_a_strip_that_pads_to_less_than_a_pixel_keeps_one():
     assert (fixed.amax((0, 2)) > 0).sum() == 1
 
 
-def test_squash_and_pad_keep_the_whole_image_of_a_checkpoint_that_crops_after_its_resize():
+def test_squash_and_pad_keep_the_whole_picture_of_a_checkpoint_that_crops_after_its_resize():
     own = replace(PLAIN, size=224, resize=256)
     assert own.with_mode(None) == own.with_mode("crop") == own
     for mode in ("squash", "pad"):
@@ -200,7 +200,7 @@ def test_real_photos_decoded_the_quick_way_are_within_1_of_255(photo_paths, view
     assert within_1_of_255((fixed(integrity.read(p)), fixed(integrity.pixels(p))) for p in photos)
 
 
-def test_what_is_held_between_gives_the_same_image(samples):
+def test_what_is_held_between_gives_the_same_picture(samples):
     for view in VIEWS.values():
         for photo in samples[:3]:
             assert torch.equal(view.finish(view.fixed(photo)), view(photo))
@@ -235,7 +235,7 @@ def test_the_random_crop_is_torchvisions_own(samples):
 
 
 def ramps(width, height):
-    """Red says how far right, green how far down, blue that it is an image and no padding."""
+    """Red says how far right, green how far down, blue that it is a picture and no padding."""
     x = torch.linspace(0, 255, width).expand(height, width)
     y = torch.linspace(0, 255, height).view(-1, 1).expand(height, width)
     return torch.stack([x, y, torch.full_like(x, 255)]).round().to(torch.uint8)
@@ -244,17 +244,17 @@ def ramps(width, height):
 @pytest.mark.parametrize("mode", ["squash", "pad"])
 def test_under_squash_and_pad_the_crop_is_of_the_whole_square(mode):
     preprocess = replace(PLAIN, size=64, resize=64, interpolation="bilinear").with_mode(mode)
-    image = ramps(400, 100)
+    picture = ramps(400, 100)
     whole = train_transform(preprocess, Augment(scale=(1.0, 1.0), ratio=(1.0, 1.0)))
-    apart = (whole.varied(image).int() - eval_transform(preprocess).fixed(image).int()).abs()
-    # where padding comes before the resize, not after it, the image's edge is blended with it
+    apart = (whole.varied(picture).int() - eval_transform(preprocess).fixed(picture).int()).abs()
+    # where padding comes before the resize, not after it, the picture's edge is blended with it
     inner = apart[:, 26:38] if mode == "pad" else apart
     assert inner.max() <= 4
     crop = train_transform(preprocess, Augment(scale=(0.4, 0.6), ratio=(0.8, 1.25)))
     seen = []
     for seed in range(30):
         torch.manual_seed(seed)
-        pixels = crop.varied(image).float()
+        pixels = crop.varied(picture).float()
         inside = pixels[2] == 255
         across, down = (np.ptp(pixels[k][inside].numpy()) / 255 for k in (0, 1))
         seen.append((across, down, bool((pixels[2] == 0).any())))
@@ -351,9 +351,9 @@ def test_each_look_is_a_function_of_seed_epoch_and_position(samples, augment):
         # what other libraries have drawn before is nothing to it
         random.seed(workers + 50)
         np.random.seed(workers + 50)  # noqa: NPY002
-        images = ImageDataset(split, train_transform(told, augment), seed)
+        pictures = ImageDataset(split, train_transform(told, augment), seed)
         sampler = KeyedSampler(16, seed=1)
-        loader = DataLoader(images, batch_size=5, sampler=sampler, num_workers=workers)
+        loader = DataLoader(pictures, batch_size=5, sampler=sampler, num_workers=workers)
         seen = []
         for epoch in (0, 1):
             sampler.set_epoch(epoch)

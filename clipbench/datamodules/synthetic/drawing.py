@@ -1,6 +1,6 @@
 """Shapes and fills as signed distances: a scene in, two antialiased fields out.
 
-Everything is a function of the pixel grid, so an image needs no supersampling and no image
+Everything is a function of the pixel grid, so a picture needs no supersampling and no image
 library. The distance formulas follow https://iquilezles.org/articles/distfunctions2d/ (exact or
 nearly so where it shows: at the edge). How the fields become colours is in ``styles.py``.
 """
@@ -37,7 +37,7 @@ FILLS = ("plain", "striped", "barred", "dotted", "checkered", "wavy", "shaded", 
 
 @dataclass(frozen=True)
 class Scene:
-    """One thing in one image; the image is a function of this alone.
+    """One thing in one picture; the picture is a function of this alone.
 
     Attributes:
         shape: a key of SHAPES.

@@ -1,8 +1,8 @@
 """A production line seen by a fixed camera: one biscuit at a time, and small things wrong with it.
 
-Belt, rails, light and pose hardly change from image to image; what tells a good biscuit from
+Belt, rails, light and pose hardly change from picture to picture; what tells a good biscuit from
 a bad one is a few pixels. That is the very static world in which a pretrained model's knowledge of
-many kinds of image may be of little use.
+many kinds of picture may be of little use.
 """
 
 # numpy's ufuncs are typed as returning Any.
@@ -127,7 +127,7 @@ DEFECTS = ("flawless", *BEFORE, *AFTER)
 
 
 def _belt() -> Field:
-    """Steel rails and a ribbed belt: the same in every image."""
+    """Steel rails and a ribbed belt: the same in every picture."""
     ribs = np.float32(0.035) * np.sin(GRID_X * np.float32(2 * np.pi / 6.4))
     belt = np.asarray((0.25, 0.29, 0.34), dtype=np.float32).reshape(3, 1, 1) + ribs
     steel = np.asarray((0.66, 0.69, 0.73), dtype=np.float32).reshape(3, 1, 1)
@@ -168,7 +168,7 @@ def _bake(canvas: _Canvas, u: Field, v: Field) -> None:
 
 
 def photograph(biscuit: Biscuit) -> NDArray[np.uint8]:
-    """The camera's image of a biscuit.
+    """The camera's picture of a biscuit.
 
     Returns:
         Pixels, uint8 (SIDE, SIDE, 3).

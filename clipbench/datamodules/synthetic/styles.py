@@ -148,7 +148,7 @@ STYLES: dict[str, Painter] = {
 
 
 def draw(scene: Scene) -> NDArray[np.uint8]:
-    """The image of a scene.
+    """The picture of a scene.
 
     Returns:
         Pixels, uint8 (SIDE, SIDE, 3).
@@ -165,5 +165,5 @@ def draw(scene: Scene) -> NDArray[np.uint8]:
 
 
 def draw_all(scenes: Sequence[Scene]) -> NDArray[np.uint8]:
-    """The images of many scenes, uint8 (N, SIDE, SIDE, 3), in order."""
+    """The pictures of many scenes, uint8 (N, SIDE, SIDE, 3), in order."""
     return np.stack([draw(scene) for scene in scenes])

@@ -55,13 +55,13 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Member:
-    """An image inside an uncompressed tar file.
+    """A picture inside an uncompressed tar file.
 
     Attributes:
         path: the tar file.
-        offset: where the image's bytes begin in it.
+        offset: where the picture's bytes begin in it.
         size: how many bytes they are.
-        name: the image's name in it.
+        name: the picture's name in it.
     """
 
     path: Path
@@ -78,7 +78,7 @@ Source = Path | Member
 
 @contextmanager
 def opened(source: Source, buffering: int = -1) -> Iterator[IO[bytes]]:
-    """The bytes of an image as a file to read and seek in."""
+    """The bytes of a picture as a file to read and seek in."""
     if isinstance(source, Path):
         with open(source, "rb", buffering) as file:  # noqa: PTH123, three times as quick
             yield file
@@ -88,10 +88,10 @@ def opened(source: Source, buffering: int = -1) -> Iterator[IO[bytes]]:
 
 
 def content(source: Source) -> bytes:
-    """The bytes of an image.
+    """The bytes of a picture.
 
     Raises:
-        OSError: if the file cannot be read, or the tar file ends within the image.
+        OSError: if the file cannot be read, or the tar file ends within the picture.
     """
     if isinstance(source, Path):
         return source.read_bytes()
@@ -104,7 +104,7 @@ def content(source: Source) -> bytes:
 
 
 def read(source: Source, value_range: Range | None = None) -> Image.Image:
-    """An image as a person sees it, RGB.
+    """A picture as a person sees it, RGB.
 
     Turned as its EXIF says; transparent pixels on white; CMYK, YCCK, LAB and palettes translated by
     Pillow; 16 bits scaled to 8; of an animation the first frame. Colour profiles are not applied,
@@ -165,7 +165,7 @@ def jpegs_within(image: Image.Image, found: bytes) -> Iterator[bytes]:
 
 
 def unfit(image: Image.Image, value_range: Range | None = None) -> str | None:
-    """Why an image is refused by its header, before any memory is taken for its pixels."""
+    """Why a picture is refused by its header, before any memory is taken for its pixels."""
     short, long = sorted(image.size)
     if short * long > MAX_PIXELS:
         return f"{image.width} x {image.height} is over {MAX_PIXELS:,} pixels; make it smaller"

@@ -1,6 +1,6 @@
-"""Which files are images that can be trained on, found out before training, not amid it.
+"""Which files are pictures that can be trained on, found out before training, not amid it.
 
-An image is bad if a decoder refuses it, libjpeg warns of it, or its end is missing. What no
+A picture is bad if a decoder refuses it, libjpeg warns of it, or its end is missing. What no
 decoder can tell, such as bits flipped within the pixels of a BMP or in a JPEG's coded data that
 still decode, is not found by the look of :mod:`clipbench.loading.images.contents` nor by
 the one below: only a stored hash tells, see :func:`survey`.
@@ -26,7 +26,6 @@ from PIL import Image, UnidentifiedImageError
 
 from clipbench.core import files
 from clipbench.core.console import track
-from clipbench.loading.images.decoder_warnings import captured_warnings
 from clipbench.loading.images.decoding import (
     EXTENSIONS,
     FORMATS,
@@ -43,6 +42,7 @@ from clipbench.loading.images.decoding import (
     read,
     unfit,
 )
+from clipbench.loading.images.murmurs import heard
 from clipbench.loading.images.truncation import missing_end
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def reason(look: Callable[[], str | None]) -> str | None:
         return look()
     except UnidentifiedImageError:
         return (
-            f"not an image ({', '.join(FORMATS)}), or its header is damaged; save it as one of "
+            f"not a picture ({', '.join(FORMATS)}), or its header is damaged; save it as one of "
             "these, or replace it"
         )
     except Image.DecompressionBombError:
@@ -153,7 +153,7 @@ def blocks(sources: Sequence[Source]) -> Iterator[list[Source]]:
     """Yield each source once, in blocks, since a future each for a million is too many."""
     files: Iterable[Source] = dict.fromkeys(sources)
     if len(sources) > LONG_WORK:
-        files = track(files, f"checking {len(sources):,} images", total=len(sources))
+        files = track(files, f"checking {len(sources):,} pictures", total=len(sources))
     remaining = iter(files)
     while block := list(islice(remaining, BLOCK)):
         yield block
@@ -187,7 +187,7 @@ def survey(
     Pillow hides libjpeg's, torchvision lets it through: it is read there while the files are
     decoded. On 1,500 mutants this agrees with simplejpeg's strict mode to the file.
 
-    Flipped bits that decode to other pixels with no complaint cannot be told from an image by any
+    Flipped bits that decode to other pixels with no complaint cannot be told from a picture by any
     decoder: such a file counts as good here. Its sha256 is what tells, if the file was surveyed
     before it was damaged: ``changed`` then says so.
 
@@ -201,7 +201,7 @@ def survey(
 
     Returns:
         A row a source, in the order given: path, size, mtime_ns, sha256 of the bytes, width and
-        height as seen, Pillow's mode, reason (None where the image is good), and changed: whether
+        height as seen, Pillow's mode, reason (None where the picture is good), and changed: whether
         the manifest had other bytes under this path before.
 
     Raises:
@@ -236,7 +236,7 @@ def _surveyed(
     def looks(part: Sequence[Source]) -> list[Row]:
         return [look(source) for source in part]
 
-    with captured_warnings() as lines:
+    with heard() as lines:
         # A few at a time: handing over each by itself takes as long as a file that is known.
         parts = [block[i : i + 16] for i in range(0, len(block), 16)]
         rows = [row for part in threads.map(looks, parts) for row in part]
@@ -291,7 +291,7 @@ def _full_look(
 
 
 def _decoded_size(image: Image.Image, found: bytes, value_range: Range | None) -> tuple[int, int]:
-    """Decode an image in full, by the decoder that training uses and that complains aloud."""
+    """Decode a picture in full, by the decoder that training uses and that complains aloud."""
     if image.format in ("JPEG", "MPO"):
         with suppress(RuntimeError):  # Pillow has the last word
             height, width = jpeg_pixels(found).shape[1:]

@@ -1,4 +1,4 @@
-"""Whether the end of an image's file is there, which decoders may pass over in silence."""
+"""Whether the end of a picture's file is there, which decoders may pass over in silence."""
 
 import re
 from typing import IO, Any

@@ -1,6 +1,6 @@
-"""The files in which captions of well-known images are published, read as they stand.
+"""The files in which captions of well-known pictures are published, read as they stand.
 
-Each reader gives the captions of each image's file name, in the file's order. A caption is kept
+Each reader gives the captions of each picture's file name, in the file's order. A caption is kept
 to the letter, blanks at its end included; only line ends are taken off.
 """
 
@@ -65,16 +65,16 @@ def karpathy(path: Path) -> dict[str, Captions]:
     """Karpathy's ``dataset_*.json``, by split; its restval is added to train.
 
     Raises:
-        UserError: if it is of another form, or an image stands twice.
+        UserError: if it is of another form, or a picture stands twice.
     """
     splits: dict[str, Captions] = {"train": {}, "val": {}, "test": {}}
     wrong = []
     try:
-        for image in load(path, "Karpathy json")["images"]:
-            name, texts = image["filename"], [text["raw"] for text in image["sentences"]]
+        for picture in load(path, "Karpathy json")["images"]:
+            name, texts = picture["filename"], [text["raw"] for text in picture["sentences"]]
             if any(name in captions for captions in splits.values()):
                 wrong.append(f"{name}: stands twice")
-            splits[_KARPATHY[image["split"]]][name] = texts
+            splits[_KARPATHY[picture["split"]]][name] = texts
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not of Karpathy's form ({error!r}); fetch it again") from error
     _refuse(path, wrong + [fault for captions in splits.values() for fault in _bare(captions)])
@@ -82,14 +82,14 @@ def karpathy(path: Path) -> dict[str, Captions]:
 
 
 def coco(path: Path) -> Captions:
-    """COCO's ``captions_*.json``, images by their id as torchvision has them.
+    """COCO's ``captions_*.json``, pictures by their id as torchvision has them.
 
     Raises:
-        UserError: if it is of another form, or has captions of images that it does not list.
+        UserError: if it is of another form, or has captions of pictures that it does not list.
     """
     told = load(path, "COCO json")
     try:
-        names = {image["id"]: image["file_name"] for image in told["images"]}
+        names = {picture["id"]: picture["file_name"] for picture in told["images"]}
         captions: Captions = {names[i]: [] for i in sorted(names)}
         for annotation in told["annotations"]:
             captions[names[annotation["image_id"]]].append(annotation["caption"])
@@ -100,7 +100,7 @@ def coco(path: Path) -> Captions:
 
 
 def _bare(captions: Captions) -> list[str]:
-    """What is wrong with images that have no caption, or one that is no text."""
+    """What is wrong with pictures that have no caption, or one that is no text."""
     bare = (n for n, own in captions.items() if not own or not all(isinstance(c, str) for c in own))
     return [f"{name}: has no caption" for name in bare]
 
@@ -165,24 +165,24 @@ def _refuse(path: Path, wrong: Sequence[str]) -> None:
 
 
 def by_lists(
-    captions: Captions, lists: Mapping[str, Path], image: Callable[[str], Path]
+    captions: Captions, lists: Mapping[str, Path], picture: Callable[[str], Path]
 ) -> tuple[dict[str, Captions], list[str]]:
-    """Divide captions by files that list the images of each split.
+    """Divide captions by files that list the pictures of each split.
 
-    Some copies of the lists and of the captions have names that are no image's. A name with
-    neither captions nor an image is left out of its split; captions of a name on no list are
+    Some copies of the lists and of the captions have names that are no picture's. A name with
+    neither captions nor a picture is left out of its split; captions of a name on no list are
     left out; both are told.
 
     Args:
-        captions: of all images.
+        captions: of all pictures.
         lists: of each split the file with its names, ``.jpg`` at their end or not.
-        image: where the image of a name is.
+        picture: where the picture of a name is.
 
     Returns:
         The captions of each split in its list's order, and what was left out, as warnings.
 
     Raises:
-        UserError: if a name stands twice, or its image is there and its captions are not.
+        UserError: if a name stands twice, or its picture is there and its captions are not.
     """
     splits: dict[str, Captions] = {}
     owner: dict[str, str] = {}
@@ -195,13 +195,13 @@ def by_lists(
                 wrong.append(f"{path}:{number}: {name} is in {owner[name]} already")
             elif name in captions:
                 splits[split][name] = captions[name]
-            elif image(name).exists():
-                wrong.append(f"{path}:{number}: {name} has an image but no caption")
+            elif picture(name).exists():
+                wrong.append(f"{path}:{number}: {name} has a picture but no caption")
             else:
                 unknown.append(name)
             owner[name] = split
         if unknown:
-            warnings.append(_left_out(unknown, f"of {path.name} have no caption and no image"))
+            warnings.append(_left_out(unknown, f"of {path.name} have no caption and no picture"))
     if wrong:
         raise UserError(f"{len(wrong):,} names of the lists are wrong; fetch them again", wrong)
     if unlisted := sorted(captions.keys() - owner.keys()):
@@ -218,14 +218,14 @@ def _left_out(names: Sequence[str], why: str) -> str:
 
 def split_of(
     captions: Mapping[str, Sequence[str]],
-    image: Callable[[str], Path],
+    picture: Callable[[str], Path],
     rule: str | None = None,
 ) -> Split:
-    """A split of images with captions, their file names its ids."""
+    """A split of pictures with captions, their file names its ids."""
     return Split(
         ids=list(captions),
         labels=np.full(len(captions), -1, dtype=np.int64),
-        images=[image(name) for name in captions],
+        pictures=[picture(name) for name in captions],
         expected=len(captions),
         captions=list(captions.values()),
         rule=rule,

@@ -143,15 +143,15 @@ def _cells(text: str, delimiter: str, quoting: Any = csv.QUOTE_MINIMAL) -> Itera
 
 def _columns(path: Path, first: Sequence[str], what: str) -> tuple[list[str], bool]:
     """The names in a header; where there is none, of a path and of what is told of it."""
-    images = [Path(cell.strip()).suffix.lower() in EXTENSIONS for cell in first]
-    if not any(images):
+    pictures = [Path(cell.strip()).suffix.lower() in EXTENSIONS for cell in first]
+    if not any(pictures):
         names = [cell.strip() for cell in first]
         if twice := [name for name, n in Counter(names).items() if n > 1 and name]:
             raise UserError(f"{path} has columns of the same name {twice}; rename them")
         return names, True
     if len(first) != 2:
         raise UserError(f"{path} has no header; give it a first line with its columns' names")
-    return (["image", what] if images[0] else [what, "image"]), False
+    return (["image", what] if pictures[0] else [what, "image"]), False
 
 
 def column(

@@ -1,7 +1,7 @@
 """What a webdataset shard holds, listed once from its headers and kept for the next time.
 
 The conventions are webdataset's: members are grouped by the name up to its first dot; ``.jpg`` and
-its like hold the image, ``.cls`` the label, ``.txt`` captions, a line each, ``.json`` either.
+its like hold the picture, ``.cls`` the label, ``.txt`` captions, a line each, ``.json`` either.
 Nothing is unpacked: a member's name is a name, wherever it seems to lead.
 """
 
@@ -37,13 +37,13 @@ class Sample:
 
     Attributes:
         key: the members' name up to its first dot.
-        images: name, offset and size of each.
+        pictures: name, offset and size of each.
         label: as text, of ``.cls`` or else of the json.
         captions: of ``.txt`` or else of the json.
     """
 
     key: str
-    images: list[tuple[str, int, int]] = field(default_factory=list)
+    pictures: list[tuple[str, int, int]] = field(default_factory=list)
     label: str | None = None
     captions: list[str] = field(default_factory=list)
 
@@ -65,11 +65,11 @@ def index(shard: Path) -> tuple[list[Sample], int]:
         head = start.read(6)
     for mark, tool in _PACKED.items():
         if head.startswith(mark):
-            raise UserError(f"{shard} is compressed, so no image in it can be found; {tool} it")
+            raise UserError(f"{shard} is compressed, so no picture in it can be found; {tool} it")
     samples, others = _listed(shard)
     with suppress(OSError):  # a disk that may not be written costs time, not the run
         kept.parent.mkdir(parents=True, exist_ok=True)
-        rows = [[s.key, s.images, s.label, s.captions] for s in samples]
+        rows = [[s.key, s.pictures, s.label, s.captions] for s in samples]
         files.write_text(kept, json.dumps({"samples": rows, "others": others}))
     return samples, others
 
@@ -103,7 +103,7 @@ def _take(
     tar: tarfile.TarFile, shard: Path, member: tarfile.TarInfo, suffix: str, sample: Sample
 ) -> None:
     if f".{suffix.rpartition('.')[2]}" in EXTENSIONS:
-        sample.images.append((member.name, member.offset_data, member.size))
+        sample.pictures.append((member.name, member.offset_data, member.size))
     elif suffix in _TEXTS:
         content = tar.extractfile(member)
         if content is None or member.size > _MOST:

@@ -1,6 +1,6 @@
-"""Splits of images in webdataset's tar shards, which are read at random like files.
+"""Splits of pictures in webdataset's tar shards, which are read at random like files.
 
-So shuffling by (seed, epoch), fingerprints and the look at every image are as for files; an
+So shuffling by (seed, epoch), fingerprints and the look at every picture are as for files; an
 iterable that streams shards would have none of them.
 """
 
@@ -121,7 +121,7 @@ def read(where: Path) -> tuple[dict[str, Samples], list[str]]:
         The samples, and warnings of members that belong to none.
 
     Raises:
-        UserError: if a shard is damaged, a key stands twice, or a sample has not one image.
+        UserError: if a shard is damaged, a key stands twice, or a sample has not one picture.
     """
     splits: dict[str, Samples] = {}
     wrong, strange = [], 0
@@ -135,14 +135,14 @@ def read(where: Path) -> tuple[dict[str, Samples], list[str]]:
                 name = f"{split}/{sample.key}" if split else sample.key
                 if name in samples:
                     wrong.append(f"{shard}#{sample.key}: also in {samples[name][0].path.name}")
-                elif len(sample.images) != 1:
-                    wrong.append(f"{shard}#{sample.key}: {len(sample.images)} images, not one")
+                elif len(sample.pictures) != 1:
+                    wrong.append(f"{shard}#{sample.key}: {len(sample.pictures)} pictures, not one")
                 else:
-                    at, offset, size = sample.images[0]
+                    at, offset, size = sample.pictures[0]
                     samples[name] = (Member(shard, offset, size, at), sample)
     _refuse(wrong)
     if not any(splits.values()):
-        raise UserError(f"{where} holds no samples; name shards with images in them")
+        raise UserError(f"{where} holds no samples; name shards with pictures in them")
     told = f"{where}: {strange:,} members are no part of a sample (folders, links, hidden files)"
     return splits, [told] if strange else []
 
@@ -155,7 +155,7 @@ def _refuse(wrong: Sequence[str]) -> None:
 
 
 def labelled(where: Path) -> tuple[list[str], dict[str, Split], list[str]]:
-    """Shards as images with classes.
+    """Shards as pictures with classes.
 
     Numbers are label ids, named by a ``classnames.txt`` beside the shards if there is one; other
     labels are classes in train's sorted order.
@@ -188,7 +188,7 @@ def labelled(where: Path) -> tuple[list[str], dict[str, Split], list[str]]:
 
 
 def captioned(where: Path) -> tuple[dict[str, Split], list[str]]:
-    """Shards as images with captions.
+    """Shards as pictures with captions.
 
     Returns:
         The splits, and warnings.
@@ -210,8 +210,8 @@ def captioned(where: Path) -> tuple[dict[str, Split], list[str]]:
 def _split(
     own: Samples, labels: NDArray[np.int64], captions: Sequence[Sequence[str]] | None = None
 ) -> Split:
-    images = [member for member, _ in own.values()]
-    return Split(list(own), labels, images, expected=len(own), captions=captions)
+    pictures = [member for member, _ in own.values()]
+    return Split(list(own), labels, pictures, expected=len(own), captions=captions)
 
 
 def _named(where: Path) -> list[str]:

@@ -113,7 +113,7 @@ def _steps(config: Mapping[str, Any]) -> int | None:
     pairs = about.of(config["strategy"]).every_pair
     if name is None or epochs is None or batch is None or cut or pairs:
         return None
-    images = published.pictures(name, "train", dataset.get("scheme"))
+    images = published.images(name, "train", dataset.get("scheme"))
     return images and -(-images // batch) * int(epochs)
 
 

@@ -1,4 +1,4 @@
-"""What a sweep says to somebody who has to choose: which model, how sure, at what cost."""
+"""The answer of a sweep's runs: which model to take, how sure that is, and at what cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,24 +10,24 @@ from clipbench.metrics.significance import Difference
 from clipbench.reporting.page.candidates import Candidate, candidates, measure
 from clipbench.results import comparison, frames, identity, predictions
 
-RESAMPLES = 2_000  # of a comparison that a page shows
-# They have seen drawings only: what they do says nothing about the models they stand for.
+RESAMPLES = 2_000  # of each comparison on a page
+# Pretrained on drawings only: their results say nothing about the models they stand for.
 DRAWN = {"clip_tiny": "a small CLIP", "resnet_tiny": "a small ResNet"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the runs on one dataset say.
+    """The comparison of the candidates on one dataset.
 
     Attributes:
-        dataset: what it is called.
-        split: what was compared on: ``test``, or ``val`` where there is no test split.
-        metric: what by.
+        dataset: its name.
+        split: the split of the comparison: ``test``, or ``val`` where there is no test split.
+        metric: the metric of the comparison.
         candidates: best on val first.
-        compared: of each pair of them second minus first, p adjusted for their number; empty
+        compared: second minus first of each pair of candidates, p adjusted for their number; empty
             where no predictions of classes were saved.
-        n: pictures of the split.
-        shifts: likewise what was compared on each further split.
+        n: images of the split.
+        shifts: the same comparison on each further split.
     """
 
     dataset: str
@@ -40,11 +40,11 @@ class Answer:
 
     @property
     def leader(self) -> Candidate:
-        """The best on val: what one would take without having seen the test split."""
+        """The best candidate on val, which is chosen without the test split."""
         return self.candidates[0]
 
     def against(self, other: Candidate, shift: str | None = None) -> Difference | None:
-        """The leader minus another, on a further split if one is named; None if not compared."""
+        """Return the leader minus another candidate, on ``shift`` if given, or None."""
         compared = self.compared if shift is None else self.shifts[shift]
         names = (self.leader.name, other.name)
         if names in compared:
@@ -52,56 +52,56 @@ class Answer:
         return compared.get((names[1], names[0]))
 
     def sturdier(self, shift: str) -> Candidate | None:
-        """Who is better than the leader on a further split, the best of them.
+        """Return the best candidate that beats the leader significantly on a further split.
 
-        Significantly so, be it these trained models alone.
+        The significance may be that of these trained models alone.
         """
-        found = [
+        better = [
             c
             for c in self.candidates[1:]
             if (d := self.against(c, shift)) and (d.claimed or d.of_these_runs) and d.estimate < 0
         ]
-        return max(found, key=lambda c: c.mean(f"{shift}/{self.metric}") or 0, default=None)
+        return max(better, key=lambda c: c.mean(f"{shift}/{self.metric}") or 0, default=None)
 
     @property
     def worse(self) -> list[Candidate]:
-        """Those that the leader is significantly better than."""
+        """The candidates that the leader is significantly better than."""
         return [c for c in self.candidates[1:] if (d := self.against(c)) and _clear(d, 1)]
 
     @property
     def clear(self) -> bool:
-        """Whether the leader is significantly better than every other."""
+        """Whether the leader is significantly better than every other candidate."""
         return 0 < len(self.worse) == len(self.candidates) - 1
 
     @property
     def better(self) -> list[Candidate]:
-        """Those that are significantly better on test than the one that val chose."""
+        """The candidates that are significantly better on test than the leader."""
         return [c for c in self.candidates[1:] if (d := self.against(c)) and _clear(d, -1)]
 
     @property
     def equals(self) -> list[Candidate]:
-        """Those that no difference to the leader is shown of."""
+        """The candidates without a significant difference from the leader."""
         apart = [*self.worse, *self.better, *self.of_these_runs]
         return [c for c in self.candidates[1:] if c not in apart and self.against(c)]
 
     @property
     def of_these_runs(self) -> list[Candidate]:
-        """Those that differ from the leader as trained once, which another seed may reverse."""
+        """The candidates that differ from the leader with these seeds, which others may reverse."""
         return [c for c in self.candidates[1:] if (d := self.against(c)) and d.of_these_runs]
 
     @property
     def cheaper(self) -> Candidate | None:
-        """The fastest that is not shown to be worse, if it takes half the leader's time or less."""
+        """The fastest candidate not shown to be worse, if it is twice as fast as the leader."""
         options = [c for c in self.equals if c.seconds <= self.leader.seconds / 2]
         return min(options, key=lambda c: c.seconds, default=None)
 
     @property
     def rivals(self) -> list[Candidate]:
-        """Whom pictures and classes are compared with: the best of another model first."""
+        """The candidates to compare by class and image: the best of another model first."""
         return sorted(self.candidates[1:], key=lambda c: c.model == self.leader.model)
 
     def guessing(self) -> float:
-        """What always saying the largest class of the split would have, by the metric."""
+        """Return the metric of a classifier that always predicts the split's largest class."""
         if self.metric not in significance.METRICS:
             return 0.0
         labels = predictions.predictions(self.leader.folders[0], self.split)["label"]
@@ -121,41 +121,40 @@ def _clear(one: Difference, sign: int) -> bool:
 
 
 def answers(runs: frames.Runs) -> list[Answer]:
-    """An answer for each dataset, and for each version of its split: those do not compare.
+    """Return an answer for each dataset and each version of its split, which do not compare.
 
     Args:
-        runs: completed ones.
+        runs: completed runs.
     """
     groups: dict[tuple[str, str], list[Any]] = {}
     for folder, record in runs:
-        split = "test" if "test" in record["data"] else "val"
-        told = record["data"][split]
-        groups.setdefault((record["dataset"], identity.seen(told)), []).append((folder, record))
-    return [_answer(own) for own in groups.values()]
+        split = record["data"]["test" if "test" in record["data"] else "val"]
+        groups.setdefault((record["dataset"], identity.seen(split)), []).append((folder, record))
+    return [_answer(group) for group in groups.values()]
 
 
-def _called(record: Mapping[str, Any]) -> str:
-    """A dataset's name; of somebody's own folder, the folder's."""
+def _name(record: Mapping[str, Any]) -> str:
+    """Return the dataset's name, or that of its folder if it is the user's."""
     root = str(record["config"]["dataset"].get("root") or "")
-    own = record["dataset"] in ("imagefolder", "captions") and root
-    return Path(root).name if own else str(record["dataset"])
+    is_users = record["dataset"] in ("imagefolder", "captions") and root
+    return Path(root).name if is_users else str(record["dataset"])
 
 
 def _answer(runs: frames.Runs) -> Answer:
     first = runs[0][1]
     split = "test" if "test" in first["data"] else "val"
     metric = measure([record for _, record in runs])
-    found = candidates(runs, metric)
+    ordered = candidates(runs, metric)
     compared: dict[str, Mapping[tuple[str, str], Difference]] = {split: {}}
     names = [key.split("/")[0] for key in first["final"] if key.endswith(f"/{metric}")]
     for name in dict.fromkeys([split, *names]):
         if name in ("val", "retention") and name != split:
             continue
         compared[name] = {}
-        splits = [r["data"].get(name) for c in found for r in c.records]
+        splits = [r["data"].get(name) for c in ordered for r in c.records]
         prints = {split and identity.seen(split) for split in splits}
-        if metric in significance.METRICS and len(found) > 1 and len(prints) == 1:
-            models = {one.name: one.folders for one in found}
+        if metric in significance.METRICS and len(ordered) > 1 and len(prints) == 1:
+            models = {candidate.name: candidate.folders for candidate in ordered}
             compared[name] = comparison.compare_all(models, name, metric, RESAMPLES)
     n = int(first["data"][split]["n"])
-    return Answer(_called(first), split, metric, found, compared.pop(split), n, compared)
+    return Answer(_name(first), split, metric, ordered, compared.pop(split), n, compared)

@@ -1,4 +1,4 @@
-"""Where two models part: by class, and picture by picture, from their saved predictions."""
+"""Where two models disagree, by class and by image, from their saved predictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ import pandas as pd
 from clipbench.core import spreadsheet
 from clipbench.core.errors import UserError
 
-SHOWN = 6  # pictures of a kind
+SHOWN = 6  # images of a kind
 RULE = (
-    f"Shown are those on which the wrong one was surest, at most {SHOWN} of a kind; nothing is "
-    "chosen by eye."
+    f"Shown are the images on which the wrong model was most confident, at most {SHOWN} of each "
+    "kind. Nothing is chosen by eye."
 )
 KINDS = ("first", "second", "both")
 
 
 def predictions(run: Path, split: str) -> pd.DataFrame:
-    """What one run said of each picture of a split, by id, with the names of the classes."""
+    """Return a run's predictions on a split by image id, with the names of the classes."""
     rows = pd.read_parquet(run / "predictions.parquet", filters=[("split", "==", split)])
     names = classes(run)
     for column in ("label", "prediction"):
@@ -28,22 +28,22 @@ def predictions(run: Path, split: str) -> pd.DataFrame:
 
 
 def classes(run: Path) -> dict[int, str]:
-    """The names of a run's classes by label; as they are, NaN and null included."""
+    """Return the names of a run's classes by label, as text even if they are NaN or null."""
     table = spreadsheet.read(run / "per_class.csv", ["class"])
     return dict(zip(table["label"], table["class"], strict=True))
 
 
 def apart(first: pd.DataFrame, second: pd.DataFrame) -> bool:
-    """Whether two models differ on any picture."""
+    """Return whether two models disagree on any image."""
     return bool((first["prediction"] != second["prediction"].reindex(first.index)).any())
 
 
 def by_class(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Recall of each class by two models, the largest difference first.
+    """Return the recall of each class by two models, the largest difference first.
 
     Args:
-        first: of :func:`predictions`.
-        second: of the same pictures.
+        first: from :func:`predictions`.
+        second: likewise, of the same images.
 
     Returns:
         Columns ``name``, ``n``, ``first``, ``second`` and ``difference``.
@@ -68,20 +68,20 @@ def by_class(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Parted:
-    """Pictures that one of two models gets wrong, or both.
+class Disagreement:
+    """Images that one of two models gets wrong, or both.
 
     Attributes:
         count: how many there are.
-        ids: of those that are shown.
+        ids: the ids of those that are shown.
     """
 
     count: int
     ids: tuple[str, ...]
 
 
-def parted(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Parted]:
-    """By who is wrong, ``first``, ``second`` or ``both``: the pictures, by :data:`RULE`."""
+def by_image(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Disagreement]:
+    """Return the images by who is wrong: ``first``, ``second`` or ``both``, by :data:`RULE`."""
     second = second.loc[first.index]
     wrong = [rows["prediction"] != rows["label"] for rows in (first, second)]
     chosen = {
@@ -89,15 +89,15 @@ def parted(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Parted]:
         "second": (wrong[1] & ~wrong[0], second["probability"]),
         "both": (wrong[0] & wrong[1], (first["probability"] + second["probability"]) / 2),
     }
-    found = {}
-    for kind, (mask, sure) in chosen.items():
-        ids = sure[mask].sort_values(ascending=False, kind="stable").index
-        found[kind] = Parted(len(ids), tuple(ids[:SHOWN]))
-    return found
+    kinds = {}
+    for kind, (mask, confidence) in chosen.items():
+        ids = confidence[mask].sort_values(ascending=False, kind="stable").index
+        kinds[kind] = Disagreement(len(ids), tuple(ids[:SHOWN]))
+    return kinds
 
 
-def pictures(record: Mapping[str, Any], split: str, ids: set[str], side: int) -> dict[str, str]:
-    """Small pictures of a split as ``data:`` addresses; none where they are not on this machine."""
+def thumbnails(record: Mapping[str, Any], split: str, ids: set[str], side: int) -> dict[str, str]:
+    """Return thumbnails of a split's images, as far as they are here, as ``data:`` URLs."""
     from clipbench.core.config.instantiate import build
     from clipbench.reporting.page.retrieval_examples import thumbnail  # torch
 
@@ -105,11 +105,11 @@ def pictures(record: Mapping[str, Any], split: str, ids: set[str], side: int) ->
         rows = build(record["config"]["dataset"]).lists(record["seed"])[split]
     except UserError:
         return {}
-    found = {}
+    urls = {}
     for index, name in enumerate(rows.ids):
         if name in ids:
             try:
-                found[name] = thumbnail(rows.image(index), side)
+                urls[name] = thumbnail(rows.picture(index), side)
             except UserError:
                 continue
-    return found
+    return urls

@@ -1,4 +1,4 @@
-"""The page of a report: every part of it as plain values, put into one template that escapes."""
+"""The page of a report: plain values, rendered by one template that escapes them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from clipbench.core import files, paths
 from clipbench.core.errors import UserError
@@ -16,9 +17,9 @@ from clipbench.reporting.page.candidates import Candidate
 from clipbench.reporting.page.untried import untried
 from clipbench.results import frames, sweep_log
 
-SIDE = 128  # of a picture, in pixels
-CLASSES = 12  # that are shown
-COSTS = ("M parameters", "trained", "memory, GB", "time", "points a minute")
+SIDE = 128  # pixels of a thumbnail
+CLASSES = 12  # classes that are shown
+COSTS = ("M parameters", "trained", "memory, GB", "time", "points per minute")
 TRIED = "time of all tried"
 
 
@@ -28,15 +29,15 @@ def rendered(
     failed: Sequence[Mapping[str, Any]],
     plan: Mapping[str, Any],
 ) -> str:
-    """The whole page.
+    """Return the page of a sweep as HTML.
 
     Args:
         name: of the sweep.
-        runs: completed ones.
-        failed: jobs without a result, of the sweep's list.
+        runs: completed runs.
+        failed: jobs of the sweep without a result.
         plan: of :mod:`clipbench.compare`; empty for another sweep.
     """
-    found = answers(runs)
+    by_dataset = answers(runs)
     commits = {str((record.get("git") or {}).get("commit"))[:8] for _, record in runs}
     version = runs[0][1]["versions"].get("clipbench")
     made = f"clipbench {version} ({', '.join(sorted(commits))}), {date.today().isoformat()}; "
@@ -44,20 +45,20 @@ def rendered(
     page = jinja2.Environment(loader=loader, autoescape=True).get_template("report.html")
     return page.render(
         title=f"clipbench: {name}",
-        notice=verdict.stand_ins(plan, found),
-        parts=[part(answer) for answer in found],
-        untried=list(untried(runs, found, failed, plan)),
+        notice=verdict.stand_ins(plan, by_dataset),
+        parts=[part(answer) for answer in by_dataset],
+        untried=list(untried(runs, by_dataset, failed, plan)),
         made=f"{made}sweep {name}, {len(runs)} runs.",
         side=SIDE,
     )
 
 
 def part(answer: Answer) -> dict[str, Any]:
-    """What the template shows of one dataset."""
+    """Return the values of the template for one dataset."""
     split, metric = answer.split, answer.metric
     label = f"val/{metric} by epoch on {answer.dataset}"
     shifts = list(answer.shifts)
-    tried = [TRIED] if max(one.tried for one in answer.candidates) > 1 else []
+    tried = [TRIED] if max(c.tried for c in answer.candidates) > 1 else []
     columns, guess = ["", "val", split, "95 %", *shifts, *COSTS, *tried], answer.guessing()
     return {
         "dataset": answer.dataset,
@@ -71,42 +72,41 @@ def part(answer: Answer) -> dict[str, Any]:
         "n": answer.n,
         "split": split,
         "columns": columns,
-        "rows": [_row(answer, one, shifts, guess)[: len(columns)] for one in answer.candidates],
-        "caption": f"{metric}, in %. Val chose the first row; it is bold where it is better than "
-        "each other one. Time is that of a whole run, loading and evaluation too. Points a minute "
-        f"are those above {_guessed(guess)}.",
+        "rows": [_row(answer, c, shifts, guess)[: len(columns)] for c in answer.candidates],
+        "caption": f"{metric}, in %. Val chose the first row; it is bold if it is better than "
+        "every other row. Time is that of a whole run, with loading and evaluation. Points per "
+        f"minute are those above {_guessed(guess)}.",
         "curves": page_figures.curves(answer.candidates, metric, label),
         **_two(answer),
     }
 
 
 def _guessed(share: float) -> str:
-    return f"guessing the largest class, which has {100 * share:.1f}" if share else "nothing"
+    return f"always guessing the largest class ({100 * share:.1f})" if share else "0"
 
 
 def _chosen(answer: Answer) -> str:
-    most = max(one.tried for one in answer.candidates)
-    told = " and each setting too, of up to {} runs" if most > 1 else ""
-    return f"Val chose the epochs{told.format(most)}; {answer.split} was read once."
+    most = max(c.tried for c in answer.candidates)
+    settings = f", and each setting from up to {most} runs" if most > 1 else ""
+    return f"Val chose the epochs{settings}; {answer.split} was read once."
 
 
-def _row(answer: Answer, one: Candidate, shifts: Sequence[str], guess: float) -> list[str]:
-    found = one.interval(answer.split, answer.metric)
-    value = one.mean(f"{answer.split}/{answer.metric}")
-    interval = verdict.ends(found) if found else ""
-    rate = "" if value is None else f"{100 * (value - guess) / (one.seconds / 60):.1f}"
+def _row(answer: Answer, candidate: Candidate, shifts: Sequence[str], guess: float) -> list[str]:
+    interval = candidate.interval(answer.split, answer.metric)
+    value = candidate.mean(f"{answer.split}/{answer.metric}")
+    rate = "" if value is None else f"{100 * (value - guess) / (candidate.seconds / 60):.1f}"
     return [
-        one.name,
-        _number(one.mean(f"val/{answer.metric}")),
+        candidate.name,
+        _number(candidate.mean(f"val/{answer.metric}")),
         _number(value),
-        interval,
-        *(_number(one.mean(f"{split}/{answer.metric}")) for split in shifts),
-        f"{one.total / 1e6:.1f}",
-        f"{one.trained:,}",
-        f"{one.memory / 1e9:.1f}",
-        verdict.duration(one.seconds),
+        verdict.ends(interval) if interval else "",
+        *(_number(candidate.mean(f"{split}/{answer.metric}")) for split in shifts),
+        f"{candidate.total / 1e6:.1f}",
+        f"{candidate.trained:,}",
+        f"{candidate.memory / 1e9:.1f}",
+        verdict.duration(candidate.seconds),
         rate,
-        verdict.duration(one.tried_seconds),
+        verdict.duration(candidate.tried_seconds),
     ]
 
 
@@ -115,20 +115,18 @@ def _number(value: float | None) -> str:
 
 
 def _two(answer: Answer) -> dict[str, Any]:
-    """The leader beside its rival: class by class, picture by picture, and their calibration."""
+    """Return the leader beside its rival: by class, by image, and the calibration of both."""
     if not answer.guessing():  # of captions there are no predictions of classes
         return {}
-    pair, said = (
-        [answer.leader],
-        [disagreements.predictions(answer.leader.folders[0], answer.split)],
-    )
+    pair = [answer.leader]
+    predictions = [disagreements.predictions(answer.leader.folders[0], answer.split)]
     for rival in answer.rivals:
         rows = disagreements.predictions(rival.folders[0], answer.split)
-        if disagreements.apart(said[0], rows):  # no epoch of it may have beaten the same start
-            pair, said = [*pair, rival], [*said, rows]
+        if disagreements.apart(predictions[0], rows):  # both may have kept the same start
+            pair, predictions = [*pair, rival], [*predictions, rows]
             break
-    names = [one.name for one in pair]
-    by_name = dict(zip(names, said, strict=True))
+    names = [candidate.name for candidate in pair]
+    by_name = dict(zip(names, predictions, strict=True))
     label = f"share that is right by probability, {answer.split} of {answer.dataset}"
     shown = {
         "reliability": page_figures.reliability(by_name, label),
@@ -136,19 +134,19 @@ def _two(answer: Answer) -> dict[str, Any]:
     }
     if len(pair) == 1:
         return shown
-    table = disagreements.by_class(*said)
-    parted = disagreements.parted(*said)
-    ids = {one for kind in parted.values() for one in kind.ids}
-    pictures = disagreements.pictures(pair[0].records[0], answer.split, ids, SIDE)
-    titles = (f"{names[1]} alone is right", f"{names[0]} alone is right", "Both are wrong")
+    table = disagreements.by_class(*predictions)
+    by_image = disagreements.by_image(*predictions)
+    ids = {name for kind in by_image.values() for name in kind.ids}
+    thumbnails = disagreements.thumbnails(pair[0].records[0], answer.split, ids, SIDE)
+    titles = (f"Only {names[1]} is right", f"Only {names[0]} is right", "Both are wrong")
     kinds = [
         {
             "title": title,
-            "count": parted[kind].count,
-            "pictures": [
-                _picture(name, pictures[name], *said)
-                for name in parted[kind].ids
-                if name in pictures
+            "count": by_image[kind].count,
+            "images": [
+                _image(name, thumbnails[name], *predictions)
+                for name in by_image[kind].ids
+                if name in thumbnails
             ],
         }
         for kind, title in zip(disagreements.KINDS, titles, strict=True)
@@ -164,45 +162,41 @@ def _two(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _picture(name: str, src: str, first: Any, second: Any) -> dict[str, str]:
+def _image(name: str, src: str, first: pd.DataFrame, second: pd.DataFrame) -> dict[str, str]:
     rows = (first.loc[name], second.loc[name])
-    told = [f"{row['prediction_name']} ({row['probability']:.0%})" for row in rows]
-    label = rows[0]["label_name"]
-    about = {"src": src, "label": label, "first": told[0], "second": told[1]}
-    return {**about, "alt": f"a picture of {label}: {name}"}
+    texts = [f"{row['prediction_name']} ({row['probability']:.0%})" for row in rows]
+    label = str(rows[0]["label_name"])
+    about = {"src": src, "label": label, "first": texts[0], "second": texts[1]}
+    return {**about, "alt": f"an image of {label}: {name}"}
 
 
 def _ece(answer: Answer, pair: Sequence[Candidate]) -> str:
-    """What calibration comes to, before and after the temperature that val fits."""
-    said = []
-    for one in pair:
-        before, after = (one.mean(f"{answer.split}/{key}") for key in ("ece", "ece_scaled"))
+    """Return each model's calibration error, before and after the temperature fitted on val."""
+    errors = []
+    for candidate in pair:
+        before, after = (candidate.mean(f"{answer.split}/{key}") for key in ("ece", "ece_scaled"))
         if before is not None:
-            text = f"{one.name}: off by {100 * before:.1f} points on average"
-            said.append(
-                text
-                + (
-                    f", {100 * after:.1f} with the temperature fitted on val"
-                    if after is not None
-                    else ""
-                )
+            text = f"{candidate.name}: off by {100 * before:.1f} points on average"
+            scaled = (
+                "" if after is None else f"{100 * after:.1f} with the temperature fitted on val"
             )
-    return f"On the line, probabilities mean what they say. {'; '.join(said)}."
+            errors.append(", ".join(filter(None, (text, scaled))))
+    return f"On the line, a probability is the share that is right. {'; '.join(errors)}."
 
 
 def write(folder: Path, out: Path) -> Path:
-    """The page of a sweep.
+    """Write the page of a sweep, and return its path.
 
     Args:
         folder: of the sweep, with its ``jobs.jsonl``.
-        out: of the page.
+        out: path of the page.
 
     Raises:
-        UserError: if no job of it was completed.
+        UserError: if no job of the sweep was completed.
     """
     runs, failed = sweep_log.sweep_runs(folder)
     if not runs:
-        raise UserError(f"no job of {folder} was completed; run it again, or see what it printed")
+        raise UserError(f"no job of {folder} was completed. Run it again, or read its output.")
     page = rendered(folder.name, runs, failed, plan(folder))
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(out, page)
@@ -210,7 +204,7 @@ def write(folder: Path, out: Path) -> Path:
 
 
 def plan(folder: Path) -> Mapping[str, Any]:
-    """What :mod:`clipbench.compare` decided for a sweep; empty for one of another door."""
+    """Return what :mod:`clipbench.compare` decided for a sweep; empty for other sweeps."""
     path = folder / "plan.json"
-    found: Mapping[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return found
+    decided: Mapping[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return decided

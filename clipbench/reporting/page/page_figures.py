@@ -1,4 +1,4 @@
-"""Figures as a page holds them: SVG in the text's own colour, on whatever is behind."""
+"""The figures of a page: SVG in the colour of its text, with a transparent background."""
 
 import html
 import io
@@ -33,7 +33,7 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any, label: str) -> str:
-    """The drawing alone, named for those who do not see it."""
+    """Return the figure as an SVG element, with a label for screen readers."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
@@ -43,7 +43,7 @@ def _svg(figure: Any, label: str) -> str:
     plt.close(figure)
     drawing = text.getvalue()[text.getvalue().index("<svg") :]
     drawing = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    # Two drawings on one page must not share ids.
+    # Two figures on one page must not share ids.
     salt = f"f{zlib.crc32(label.encode()):08x}-"
     drawing = re.sub(r'(?<= id=")|(?<=href="#)|(?<=url\(#)', salt, drawing)
     drawing = re.sub(r' (?:width|height)="[\d.]+pt"', "", drawing, count=2)
@@ -61,24 +61,24 @@ def _legend(axes: Any) -> None:
 
 
 def curves(candidates: Sequence[Candidate], metric: str, label: str) -> str:
-    """Val by epoch, as the mean over seeds, epoch 0 included; what took no steps is one line."""
+    """Draw val by epoch as the mean over seeds, epoch 0 included; a run without steps is a line."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _canvas(4.2, 3.2 + 0.2 * len(candidates))
-    models = list(dict.fromkeys(one.model for one in candidates))
-    for number, one in enumerate(candidates):
-        own = [
+    models = list(dict.fromkeys(candidate.model for candidate in candidates))
+    for number, candidate in enumerate(candidates):
+        seeds = [
             pd.Series(
                 {row["epoch"]: row.get(f"val/{metric}") for row in record["curve"]}, dtype=float
             )
-            for record in one.records
+            for record in candidate.records
         ]
-        mean = pd.concat(own, axis=1).mean(axis=1).dropna()
-        line, mark = figures.MARKS[models.index(one.model) % len(figures.MARKS)]
-        # matplotlib takes a label that begins so for none.
-        look = {"color": f"C{number}", "ls": line, "label": one.name.lstrip("_")}
-        value = one.mean(f"val/{metric}")
-        if not one.records[0]["steps"]["total"] and value is not None:
+        mean = pd.concat(seeds, axis=1).mean(axis=1).dropna()
+        line, mark = figures.MARKS[models.index(candidate.model) % len(figures.MARKS)]
+        # matplotlib ignores a label that begins with an underscore.
+        look = {"color": f"C{number}", "ls": line, "label": candidate.name.lstrip("_")}
+        value = candidate.mean(f"val/{metric}")
+        if not candidate.records[0]["steps"]["total"] and value is not None:
             axes.axhline(value, lw=1.2, **look)
         else:
             axes.plot(mean, marker=mark, ms=3.5, lw=1.5, **look)
@@ -88,28 +88,28 @@ def curves(candidates: Sequence[Candidate], metric: str, label: str) -> str:
     return _svg(figure, label)
 
 
-def reliability(said: Mapping[str, pd.DataFrame], label: str) -> str:
-    """How often a model is right, by how sure it says it is.
+def reliability(predictions: Mapping[str, pd.DataFrame], label: str) -> str:
+    """Draw how often each model is right, by its probability (a reliability diagram).
 
     Args:
-        said: by the model's name its predictions, with ``probability``, ``prediction`` and
-            ``label``.
+        predictions: the predictions of each model by its name, with ``probability``,
+            ``prediction`` and ``label``.
         label: of the figure.
     """
-    figure, axes = _canvas(4.2, 3.6 + 0.2 * len(said))
+    figure, axes = _canvas(4.2, 3.6 + 0.2 * len(predictions))
     axes.plot([0, 1], [0, 1], color=_INK, lw=0.7, alpha=0.6)
-    for number, (name, rows) in enumerate(said.items()):
+    for number, (name, rows) in enumerate(predictions.items()):
         right = (rows["prediction"] == rows["label"]).to_numpy()
         place = np.minimum((rows["probability"].to_numpy() * BINS).astype(int), BINS - 1)
         n = np.bincount(place, minlength=BINS)
         kept = n > 0
-        sure = np.bincount(place, rows["probability"], BINS)[kept] / n[kept]
-        often = np.bincount(place, right, BINS)[kept] / n[kept]
+        confidence = np.bincount(place, rows["probability"], BINS)[kept] / n[kept]
+        accuracy = np.bincount(place, right, BINS)[kept] / n[kept]
         color, size = ("#2f76c0", "#c8660f")[number % 2], 8 + 120 * n[kept] / n.sum()
-        axes.plot(sure, often, lw=1, ls=figures.MARKS[number][0], color=color)
+        axes.plot(confidence, accuracy, lw=1, ls=figures.MARKS[number][0], color=color)
         look = {"marker": "os"[number % 2], "color": color, "label": name.lstrip("_")}
-        axes.scatter(sure, often, s=size, **look)
-    axes.set(xlabel="probability that it says", ylabel="share that is right")
+        axes.scatter(confidence, accuracy, s=size, **look)
+    axes.set(xlabel="predicted probability", ylabel="share that is right")
     axes.set(xlim=(0, 1.03), ylim=(0, 1.03))
     _legend(axes)
     return _svg(figure, label)

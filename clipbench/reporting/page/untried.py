@@ -1,4 +1,4 @@
-"""What a comparison leaves open: what failed, what was left out, what nobody asked for."""
+"""What a comparison did not try: failed jobs, jobs that were left out, and further options."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,12 +15,12 @@ def untried(
     failed: Sequence[Mapping[str, Any]],
     plan: Mapping[str, Any],
 ) -> Iterator[str]:
-    """Sentences, what was meant to be run first.
+    """Yield a sentence for each thing that was not tried, planned runs first.
 
     Args:
-        runs: completed ones.
-        answers: to them.
-        failed: jobs without a result, of a sweep's list.
+        runs: completed runs.
+        answers: the answers of these runs.
+        failed: jobs of the sweep without a result.
         plan: of :mod:`clipbench.compare`; empty for another sweep.
     """
     yield from plan.get("dropped", {}).values()
@@ -29,7 +29,7 @@ def untried(
     for job in failed:
         words = overrides.shell(job["overrides"])
         if plan and job["status"] == "interrupted":
-            yield f"{words}: cut short, and kept; the same command goes on with it."
+            yield f"{words}: interrupted and saved; the same command continues it."
         else:
             yield f"{words}: {job['status']}, {job['error']}"
     records = [record for _, record in runs]
@@ -44,36 +44,39 @@ def untried(
         str(r["config"]["dataset"]["_target_"]).endswith("ImageFolderDataModule") for r in texts
     ) and not any(r["config"]["dataset"].get("class_names") for r in texts):
         yield (
-            "Names of classes in plain words (dataset.class_names=FILE): they are the folders' "
-            "names now, and a CLIP reads them."
+            "Class names in plain words (dataset.class_names=FILE): they are the folders' names "
+            "now, and a CLIP reads them."
         )
     for answer in answers:
-        told = answer.leader.records[0]["data"][answer.split]
-        if told["n"] != told["expected"]:
+        split = answer.leader.records[0]["data"][answer.split]
+        if split["n"] != split["expected"]:
             yield (
-                f"{answer.split} of {answer.dataset} has {told['n']:,} of its {told['expected']:,} "
-                "pictures here."
+                f"{answer.split} of {answer.dataset} has {split['n']:,} of its "
+                f"{split['expected']:,} images here."
             )
 
 
 def _axes(trained: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What the runs with an optimiser were all alike in."""
+    """Yield a sentence for each setting that did not vary over the runs with an optimiser."""
     if not trained:
         return
 
     def most(key: str) -> int:
-        """The most values that one model and strategy was given."""
+        """Return the largest number of values that any model and strategy has of a key."""
         values: dict[tuple[str, str], set[str]] = {}
         for record in trained:
             values.setdefault((record["model"], record["strategy"]), set()).add(str(record[key]))
         return max(map(len, values.values()))
 
     if most("seed") == 1:
-        yield "Other seeds: the same training again may come out otherwise (seed=0,1,2)."
+        yield "Other seeds: the same training may end elsewhere with another one (seed=0,1,2)."
     if most("lr") == 1:
         rates = ", ".join(sorted({f"{record['lr']:g}" for record in trained}))
         yield f"Other learning rates than {rates} (lr=)."
     if most("freeze_depth") == 1 and {str(r["freeze_depth"]) for r in trained} == {"0"}:
-        yield "Part of the network frozen (freeze_depth=), the usual advice for few pictures."
+        yield "Freezing part of the network (freeze_depth=), the usual advice for few images."
     if all(record["config"]["alphas"] is None for record in trained):
-        yield "Averages of the start and the tuned weights (alphas=10), which often keep more."
+        yield (
+            "Averages of the weights before and after training (alphas=10), which often forget "
+            "less."
+        )

@@ -1,4 +1,4 @@
-"""An answer in words: plain sentences, which a page escapes."""
+"""The sentences of a page's answer, as plain text, which the page escapes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,40 +10,40 @@ from clipbench.reporting.page.candidates import Candidate
 
 REVERSIBLE = "these two trained models differ on these images, and another seed may reverse it"
 
-SAID = {
-    "acc": "of {n:,} {split} pictures right",
-    "mean_per_class": "right as the mean over classes, on {n:,} {split} pictures",
-    "macro_f1": "macro-F1, on {n:,} {split} pictures",
+SCORES = {
+    "acc": "of {n:,} {split} images right",
+    "mean_per_class": "right as the mean over classes, on {n:,} {split} images",
+    "macro_f1": "macro-F1, on {n:,} {split} images",
 }
 
 
 def percent(value: float | None) -> str:
-    """A fraction as it is read; nothing for none."""
+    """Return a fraction in percent, or an empty text for None and NaN."""
     return "" if value is None or value != value else f"{100 * value:.1f} %"
 
 
 def points(value: float) -> str:
-    """A difference of fractions, with its sign."""
-    rounded = round(100 * value, 1) + 0.0  # no minus before a nought
+    """Return a difference of fractions in points, with its sign."""
+    rounded = round(100 * value, 1) + 0.0  # no minus before zero
     return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def duration(seconds: float) -> str:
-    """A time as it is read."""
+    """Return a time in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def stand_ins(plan: Mapping[str, Any], answers: Sequence[Answer]) -> str | None:
-    """The first line of a page whose models are not those that the question is about.
+    """Return the first line of a page whose models are stand-ins, or None.
 
     Args:
         plan: of :mod:`clipbench.compare`; empty for another sweep.
         answers: of the page.
     """
-    if told := plan.get("stand_ins"):
-        return str(told)
+    if notice := plan.get("stand_ins"):
+        return str(notice)
     models = {c.model for answer in answers for c in answer.candidates}
     drawn = [f"{name} is {DRAWN[name]}" for name in sorted(models & DRAWN.keys())]
     if not drawn:
@@ -55,88 +55,93 @@ def stand_ins(plan: Mapping[str, Any], answers: Sequence[Answer]) -> str | None:
 
 
 def headline(answer: Answer) -> str:
-    """Which one to take."""
+    """Return which candidate to take."""
     if len(answer.candidates) == 1:
-        return f"On {answer.dataset} there is one: {answer.leader.name}"
+        return f"On {answer.dataset} there is only {answer.leader.name}"
     return f"On {answer.dataset}, take {answer.leader.name}"
 
 
-def score(answer: Answer, one: Candidate) -> str:
-    """How good it is, and how far that may be off."""
-    found = one.interval(answer.split, answer.metric)
-    if found is None:
+def score(answer: Answer, candidate: Candidate) -> str:
+    """Return how good a candidate is, with the interval."""
+    interval = candidate.interval(answer.split, answer.metric)
+    if interval is None:
         return "nothing was measured"
-    said = SAID.get(answer.metric, f"{answer.metric} on {{n:,}} {{split}} pictures")
-    text = f"{percent(found.estimate)} {said.format(n=answer.n, split=answer.split)}"
-    if not ends(found):
+    template = SCORES.get(answer.metric, f"{answer.metric} on {{n:,}} {{split}} images")
+    text = f"{percent(interval.estimate)} {template.format(n=answer.n, split=answer.split)}"
+    if not ends(interval):
         return text
-    over = f"over {found.n} seeds" if found.over == "seeds" else "over pictures"
-    return f"{text} (95 % interval {over}: {ends(found)})"
+    over = f"over {interval.n} seeds" if interval.over == "seeds" else "over images"
+    return f"{text} (95 % interval {over}: {ends(interval)})"
 
 
-def ends(found: Interval) -> str:
-    """Both ends of an interval in percent, to as many digits as tell them apart; or nothing."""
-    if not found.low < found.high:  # NaN too
+def ends(interval: Interval) -> str:
+    """Return both ends of an interval in percent, with digits enough to tell them apart, or ""."""
+    if not interval.low < interval.high:  # NaN too
         return ""
-    low, high = 100 * found.low, 100 * found.high
+    low, high = 100 * interval.low, 100 * interval.high
     digits = next(d for d in range(1, 17) if f"{low:.{d}f}" != f"{high:.{d}f}")
     return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def sureness(answer: Answer) -> Iterator[str]:
-    """What the paired tests say of the leader against each other."""
+    """Yield what the paired tests show of the leader and the other candidates."""
     if len(answer.candidates) == 1:
         return
     if not answer.compared:
-        yield "How sure that is was not tested: there are no predictions of classes to pair."
+        yield "This was not tested: there are no class predictions to pair."
         return
-    for found, said in (
-        (answer.worse, "Better than {}: more than luck of the draw explains."),
+    for candidates, sentence in (
+        (answer.worse, "Better than {}: more than chance explains."),
         (answer.equals, "No difference shown to {}."),
         (answer.better, "Val chose it, but on {split} {} did better."),
     ):
-        told = [f"{one.name} ({difference(answer.against(one))})" for one in found]
-        if told:
-            yield said.format("; ".join(told), split=answer.split)
-    for one in answer.of_these_runs:
+        names = [f"{c.name} ({difference(answer.against(c))})" for c in candidates]
+        if names:
+            yield sentence.format("; ".join(names), split=answer.split)
+    for rival in answer.of_these_runs:
         yield (
-            f"{answer.leader.name} and {one.name} ({difference(answer.against(one))}): "
+            f"{answer.leader.name} and {rival.name} ({difference(answer.against(rival))}): "
             f"{REVERSIBLE}."
         )
     for shift in answer.shifts:
         if (other := answer.sturdier(shift)) is not None:
-            value, own = (
-                percent(one.mean(f"{shift}/{answer.metric}")) for one in (other, answer.leader)
+            value, leaders = (
+                percent(c.mean(f"{shift}/{answer.metric}")) for c in (other, answer.leader)
             )
-            there = answer.against(other, shift)
-            caution = f"; {REVERSIBLE}" if there and there.of_these_runs else ""
+            tested = answer.against(other, shift)
+            caution = f"; {REVERSIBLE}" if tested and tested.of_these_runs else ""
             yield (
-                f"If pictures like those of {shift} matter: {other.name} has {value} there, "
-                f"{answer.leader.name} {own} ({difference(there)}){caution}."
+                f"If images like those of {shift} matter: {other.name} has {value} there, "
+                f"{answer.leader.name} {leaders} ({difference(tested)}){caution}."
             )
     if answer.split == "val":
-        yield "There is no test split: epochs were chosen on the same pictures, which flatters all."
+        yield "There is no test split: epochs were chosen on the same images, which flatters all."
 
 
-def difference(one: Difference | None) -> str:
-    """In points, with its interval and p."""
-    if one is None:
+def difference(tested: Difference | None) -> str:
+    """Return a difference in points, with its interval and p."""
+    if tested is None:
         return ""
-    p = "p < 0.001" if one.p < 0.001 else f"p = {one.p:.2g}"
-    return f"{points(one.estimate)} points, {points(one.low)} to {points(one.high)}, {p}"
+    p = "p < 0.001" if tested.p < 0.001 else f"p = {tested.p:.2g}"
+    return f"{points(tested.estimate)} points, {points(tested.low)} to {points(tested.high)}, {p}"
 
 
 def costs(answer: Answer) -> Iterator[str]:
-    """What the leader costs, and what a cheaper one would."""
-    one = answer.leader
-    before, now = one.before(answer.metric), one.mean(f"val/{answer.metric}")
-    if one.strategy != "zero_shot" and not any(r["selection"]["epoch"] for r in one.records):
-        yield f"No epoch of training was better on val than what {one.name} started from."
-    elif one.strategy != "zero_shot" and before is not None:
-        yield f"On val {one.name} has {percent(now)}; before any training it had {percent(before)}."
+    """Yield what the leader costs, and what a cheaper candidate would."""
+    leader = answer.leader
+    name, before, now = (
+        leader.name,
+        leader.before(answer.metric),
+        leader.mean(f"val/{answer.metric}"),
+    )
+    if leader.strategy != "zero_shot" and not any(r["selection"]["epoch"] for r in leader.records):
+        yield f"No epoch of training was better on val than what {name} started from."
+    elif leader.strategy != "zero_shot" and before is not None:
+        yield f"On val {name} has {percent(now)}; before any training it had {percent(before)}."
     yield (
-        f"{one.name} took {duration(one.seconds)}, {one.memory / 1e9:.1f} GB of memory at most; "
-        f"it has {one.total / 1e6:.1f} M parameters, of which {one.trained:,} were trained."
+        f"{name} took {duration(leader.seconds)} and at most {leader.memory / 1e9:.1f} GB of "
+        f"memory; it has {leader.total / 1e6:.1f} M parameters, of which {leader.trained:,} were "
+        "trained."
     )
     if (other := answer.cheaper) is not None:
         value = percent(other.mean(f"{answer.split}/{answer.metric}"))
@@ -144,7 +149,6 @@ def costs(answer: Answer) -> Iterator[str]:
             f"If time matters: {other.name} has {value} after {duration(other.seconds)}, and is "
             "not shown to be worse."
         )
-    zero = [c for c in answer.candidates if c.strategy == "zero_shot" and c != one]
-    for other in zero:
+    for other in (c for c in answer.candidates if c.strategy == "zero_shot" and c != leader):
         value = percent(other.mean(f"{answer.split}/{answer.metric}"))
         yield f"{other.name}, which needs no training and no labels, has {value}."

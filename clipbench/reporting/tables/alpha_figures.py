@@ -1,4 +1,4 @@
-"""WiSE-FT's line from the start of a run to its end: of one run, and as a mean over seeds."""
+"""WiSE-FT's line from the weights before training to those after: one run, or a mean over seeds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ Rows = Sequence[Mapping[str, float]]
 
 
 def alpha_curve(record: Mapping[str, Any], path: Path) -> None:
-    """The line of one run.
+    """Draw the line of one run.
 
     Args:
         record: with ``alpha_curve``.
@@ -24,14 +24,14 @@ def alpha_curve(record: Mapping[str, Any], path: Path) -> None:
 
 
 def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
-    """The mean line of the runs that differ by their seed alone, with 95 % intervals.
+    """Draw the mean line of the runs that differ only by seed, with 95 % intervals.
 
     Args:
-        frame: of :func:`clipbench.results.frames.frame`.
+        frame: from :func:`clipbench.results.frames.frame`.
         stem: of the files.
 
     Returns:
-        The files written, ``<stem>_by_alpha.png``, or one for each value of what else varies.
+        The files written: ``<stem>_by_alpha.png``, or one for each value of the other axes.
     """
     names = [str(c) for c in frame if "@alpha=" in str(c)]
     chosen = frame.get("selection/alpha", pd.Series(dtype=float))
@@ -57,10 +57,10 @@ def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
 
 
 def _draw(rows: Rows, metric: str, chosen: float, path: Path, title: str | None = None) -> None:
-    """Shift splits against test, and all against alpha.
+    """Draw the shift splits against test, and every split against alpha.
 
-    The first panel is WiSE-FT's picture (Wortsman et al. 2022, figure 1); it is left out of a
-    dataset without shift splits.
+    The first panel is that of WiSE-FT's figure 1 (Wortsman et al. 2022). A dataset without shift
+    splits has only the second.
     """
     import matplotlib as mpl
 
@@ -93,12 +93,12 @@ def _draw(rows: Rows, metric: str, chosen: float, path: Path, title: str | None 
 
 def _shift(panel: Any, rows: Rows, metric: str, shifts: Sequence[str], chosen: float) -> None:
     nearest = min((row["alpha"] for row in rows), key=lambda alpha: abs(alpha - chosen))
-    told = (rows[0]["alpha"], nearest, rows[-1]["alpha"])
+    labelled = (rows[0]["alpha"], nearest, rows[-1]["alpha"])
     for (look, mark), name in zip(figures.MARKS * len(shifts), shifts, strict=False):
         points = [(row[f"test/{metric}"], row[name]) for row in rows]
         panel.plot(*zip(*points, strict=True), ls=look, marker=mark, label=name)
         for row, point in zip(rows, points, strict=True):
-            if row["alpha"] in told:
+            if row["alpha"] in labelled:
                 style = {"xytext": (4, 5), "textcoords": "offset points", "fontsize": 8}
                 panel.annotate(f"{row['alpha']:g}", point, **style)
     panel.set(xlabel=f"test/{metric}", ylabel=f"shift/{metric}")

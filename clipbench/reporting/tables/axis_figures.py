@@ -1,4 +1,4 @@
-"""What a sweep varied: accuracy against it, and beside it what each value cost."""
+"""Figures of a sweep by axis: accuracy against its values, beside what each value costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ import pandas as pd
 from clipbench.reporting.tables import figures
 from clipbench.results import frames
 
-# Of the runs of a mean the fastest is shown: other work on the machine only adds.
+# The cost of a mean is that of its fastest run: other work on the machine only adds to it.
 COSTS = {
-    "training, ms a picture": ("cost/images_per_second", lambda pace: 1000 / pace.max()),
+    "training, ms per image": ("cost/images_per_second", lambda pace: 1000 / pace.max()),
     "whole run, s": ("cost/seconds", lambda seconds: seconds.min()),
     "peak memory, GB": ("cost/peak_memory_bytes", lambda size: size.max() / 1e9),
     "trained parameters, M": ("cost/trainable", lambda count: count.max() / 1e6),
@@ -21,12 +21,12 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Axis:
-    """What is drawn against.
+    """The horizontal axis of a figure.
 
     Attributes:
         name: its column.
-        ticks: each value and where it stands.
-        words: the values are no numbers, and no line joins them.
+        ticks: the position of each value.
+        words: the values are not numbers, and no line joins them.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Axis:
 
     @classmethod
     def of(cls, values: pd.Series) -> "Axis":
-        """Numbers stand where they are, ``all`` one step after the last, words in a row."""
+        """Place numbers to scale, ``all`` one step after the last number, and words in a row."""
         name = str(values.name)
         texts = [frames.cell(v) for v in frames.ordered(values.to_frame(), [name])[name].unique()]
         numbers = {t: float(t) for t in texts if t.replace(".", "").replace("e-", "").isdigit()}
@@ -46,20 +46,20 @@ class Axis:
 
     @property
     def doubles(self) -> bool:
-        """Whether it is read on a logarithmic scale, as a learning rate is."""
+        """Whether the scale is logarithmic, as for a learning rate."""
         low, high = min(self.ticks.values()), max(self.ticks.values())
         return not self.words and low > 0 and high / low >= 8
 
 
 def by_axis(frame: pd.DataFrame, stem: Path) -> list[Path]:
-    """For each axis of three values or more, the test metrics against it, and the costs.
+    """Draw the test metrics and the costs against each axis with three values or more.
 
-    A point is the mean over seeds, with its 95 % interval; of its costs the least. What else
-    the sweep varied are lines of their own; shift splits and what is remembered are dashed. Where
-    a model has one line and one start, its epoch 0 is a thin one across.
+    A point is the mean over seeds with its 95 % interval, and the lowest cost. Each value of the
+    other axes is a line; shift splits and retention are dashed. Epoch 0 of a model with one line
+    and one start is a thin horizontal line.
 
     Args:
-        frame: of :func:`clipbench.results.frames.frame`.
+        frame: from :func:`clipbench.results.frames.frame`.
         stem: of the files.
 
     Returns:
@@ -84,7 +84,7 @@ def _draw(frame: pd.DataFrame, axis: Axis, path: Path) -> None:
     metrics = [f"{split}/{metric}" for split in splits if split != "val"]
     metrics.sort(key=lambda c: not c.startswith("test/"))
     costs = [label for label, (column, _) in COSTS.items() if frame[column].notna().any()]
-    placed = [*costs, ".", ".", ".", "."]  # no probe has a pace: its panel would be empty
+    placed = [*costs, ".", ".", ".", "."]  # a probe has no pace: its panel would be empty
     figure, panels = plt.subplot_mosaic(
         [["main", *placed[:2]], ["main", *placed[2:4]]],
         figsize=(12, 4.6),
@@ -99,7 +99,7 @@ def _draw(frame: pd.DataFrame, axis: Axis, path: Path) -> None:
         peers = [i for i, model in enumerate(models) if model == models[number]]
         share = (peers.index(number) + 1) / (len(peers) + 1)
         color = figures.hue(sorted(set(models)).index(models[number]), share)
-        name = ", ".join(_said(part, other) for other in others) or str(models[number])
+        name = ", ".join(_label(part, other) for other in others) or str(models[number])
         _metrics(panels["main"], part, axis, metrics, color, name)
         _costs(panels, part, axis, color)
         if len(peers) == 1 and part["epoch0"].nunique() == 1:
@@ -110,7 +110,7 @@ def _draw(frame: pd.DataFrame, axis: Axis, path: Path) -> None:
     figures.save(figure, path)
 
 
-def _said(part: pd.DataFrame, axis: str) -> str:
+def _label(part: pd.DataFrame, axis: str) -> str:
     value = frames.cell(part[axis].iloc[0])
     named = axis in ("model", "dataset", "strategy")
     return figures.plain(value if named else f"{axis.split('.')[-1]}={value}")
@@ -159,7 +159,7 @@ def _dress(panels: dict[str, Any], axis: Axis, metric: str) -> None:
             panel.set_ylim(0, 1.1 * panel.dataLim.ymax or None)
             panel.tick_params(labelsize=7, labelbottom=name in [*panels][-2:])
             panel.locator_params(axis="y", nbins=4)
-    said = "pictures a class" if axis.name == "shots" else axis.name
-    panels["main"].set(xlabel=said, ylabel=metric)
+    label = "images per class" if axis.name == "shots" else axis.name
+    panels["main"].set(xlabel=label, ylabel=metric)
     low, high = panels["main"].get_ylim()
     panels["main"].set_ylim(max(0, low), min(1.0, high))

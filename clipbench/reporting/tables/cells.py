@@ -1,4 +1,4 @@
-"""A cell of a table: which runs it is of, how sure their number is, and the published one."""
+"""A cell of a table: its runs, their number with its uncertainty, and the published number."""
 
 import math
 from collections.abc import Mapping
@@ -14,22 +14,22 @@ from clipbench.reporting.tables.published import Published
 from clipbench.results import frames
 from clipbench.results.evidence import Counts, Evidence, Where
 
-# Of runs that differ by their seed alone: other work on the machine only adds.
+# How runs that differ only by seed are reduced: other work on the machine only adds to a cost.
 _COSTS = {"cost/seconds": "min", "cost/images_per_second": "max"}
 
 
 @dataclass(frozen=True)
 class Split:
-    """The pictures that a number is of.
+    """The split on which a number was measured.
 
     Attributes:
         name: ``test``, ``val``, ...
         dataset: the option typed.
-        n: pictures there were.
-        expected: pictures that the split's list has.
-        sha256: its fingerprint.
+        n: images on disk.
+        expected: images in the split's list.
+        sha256: fingerprint of ids and labels.
         scheme: which of the dataset's split schemes.
-        content: what its images held; None of a run of before that was recorded.
+        content: fingerprint of the images; None for runs made before it was recorded.
     """
 
     name: str
@@ -45,46 +45,46 @@ class Split:
         return f"{self.name} {frames.shown(self.sha256, self.content)} n={self.n}{whole}"
 
     def may_be(self, other: "Split") -> bool:
-        """Return whether it is another's images and labels, as far as one can tell."""
-        known = self.content is None or other.content is None or self.content == other.content
-        told = [(s.name, s.n, s.expected, s.sha256) for s in (self, other)]
-        return known and told[0] == told[1]
+        """Return whether two splits have the same images and labels, as far as is known."""
+        same_images = self.content in (None, other.content) or other.content is None
+        first, second = ((s.name, s.n, s.expected, s.sha256) for s in (self, other))
+        return same_images and first == second
 
     def unlike(self, published: str | None) -> str | None:
-        """Why a published number is not of these pictures; None if it is, as far as one can tell.
+        """Return why a published number is not of these images; None if it is, as far as is known.
 
         Args:
-            published: the name of the split that the published number is of, among ours.
+            published: our name of the split that the published number is of.
         """
         if published is None:
             return "the published split is not known"
         if published != self.name:
             return f"published is {published}, measured is {self.name}"
         if self.n != self.expected:
-            return f"measured on {self.n:,} of {self.expected:,} pictures"
-        official = references.pictures(self.dataset, self.name, self.scheme)
+            return f"measured on {self.n:,} of {self.expected:,} images"
+        official = references.images(self.dataset, self.name, self.scheme)
         if official != self.n:
-            known = "is not known" if official is None else f"has {official:,} pictures"
-            return f"measured on {self.n:,} pictures, the published split {known}"
+            known = "is not known" if official is None else f"has {official:,} images"
+            return f"measured on {self.n:,} images, the published split {known}"
         return None
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What runs that differ by their seed alone came to.
+    """The result of runs that differ only by seed.
 
     Attributes:
-        interval: their mean, or one run's number, with what is known of its uncertainty.
+        interval: their mean, or one run's number, with its interval if one is known.
         by_seed: the number of each run.
-        split: what it was measured on; None for a cost.
-        folders: of the runs; empty for frozen ones.
-        tried: settings among which the best on val was taken.
+        split: the split it was measured on; None for a cost.
+        folders: the folders of the runs; empty for frozen ones.
+        tried: how many settings the best on val was chosen from.
         share: whether the number is a fraction.
         column: of the runs' frame: ``test/acc``, ``curve/5``, ``test/acc@alpha=0.5``.
-        metric: what that is: of ``curve/5`` the metric that the runs were selected by.
-        varies: whether another seed would have come to other weights.
+        metric: the metric of the column; for ``curve/5`` the one that selected the epoch.
+        varies: whether another seed would give other weights.
         keys: of the runs, in the order of ``by_seed``.
-        counts: what is kept of pairs of frozen runs, see
+        counts: of pairs of frozen runs, see
             :attr:`clipbench.results.evidence.Evidence.counts`.
     """
 
@@ -103,13 +103,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Cell:
-    """What was measured and what was published, in percent where it is a share.
+    """A measured and a published number, in percent if they are shares.
 
     Attributes:
-        measured: None where nobody ran it.
-        published: None where there is no such number.
-        split_is: the split of ours that the published number is of; None if that is not known.
-        stand_in: no difference from a published number is taken.
+        measured: None if nobody ran it.
+        published: None if there is no such number.
+        split_is: our split that the published number is of; None if that is not known.
+        stand_in: whether no difference from a published number may be computed.
     """
 
     measured: Measured | None
@@ -118,7 +118,7 @@ class Cell:
     stand_in: bool
 
     def why_none(self) -> str | None:
-        """Why there is no difference between the two; None where there is, or one is missing."""
+        """Return why there is no difference of the two; None if there is, or one is missing."""
         if self.measured is None or self.published is None or self.published.number is None:
             return None
         if self.stand_in:
@@ -127,26 +127,26 @@ class Cell:
         return split.unlike(self.split_is) if split else "a cost"
 
     def difference(self) -> Interval | None:
-        """Measured less published, a published number being taken as it is printed."""
+        """Return measured minus published, taking the published number as it is printed."""
         if self.measured is None or self.published is None or self.why_none():
             return None
-        if (other := self.published.number) is None:
+        if (printed := self.published.number) is None:
             return None
-        one = self.measured.interval
-        estimate, low, high = (100 * end - other for end in (one.estimate, one.low, one.high))
-        return Interval(estimate, low, high, one.over, one.n)
+        ours = self.measured.interval
+        estimate, low, high = (100 * x - printed for x in (ours.estimate, ours.low, ours.high))
+        return Interval(estimate, low, high, ours.over, ours.n)
 
 
 def measure(evidence: Evidence, where: Where, metric: str) -> Measured | None:
-    """The number of a selection of runs; where several settings match, of the best one on val.
+    """Return the number of a selection of runs; of several settings, that of the best on val.
 
     Args:
-        evidence: the runs there are.
+        evidence: the available runs.
         where: which of them.
         metric: a column: ``test/acc``, ``curve/5``, ``cost/seconds``.
 
     Raises:
-        UserError: if runs of one setting have one seed, or were measured on different pictures.
+        UserError: if runs of one setting share a seed, or were measured on different images.
     """
     rows = evidence.select(where)
     if metric not in rows or rows[metric].isna().all():
@@ -156,7 +156,7 @@ def measure(evidence: Evidence, where: Where, metric: str) -> Measured | None:
     best = groups[0] if len(groups) == 1 else max(groups, key=_on_val)
     if best["seed"].duplicated().any():
         keys = ", ".join(best["key"])
-        raise UserError(f"runs {keys} have one seed and differ in what no column says; name a key")
+        raise UserError(f"runs {keys} share a seed and differ in no column. Name a key.")
     values = best[metric].astype(float)
     by_seed = dict(zip(best["seed"].astype(int), values, strict=True))
     folders = tuple(Path(f) for f in best.get("folder", pd.Series(dtype=str)).dropna())
@@ -203,11 +203,11 @@ def _split(rows: pd.DataFrame, metric: str) -> Split:
     name = named.split("/")[0]
     stem = f"data/{name}" if f"data/{name}/sha256" in rows else "data"
     if stem == "data" and name != "test":
-        raise UserError(f"{metric}: the pictures of {name} are not known; run make freeze again")
+        raise UserError(f"{metric}: the images of {name} are not known. Run make freeze again.")
     contents = frames.contents(rows, stem)
     if rows[f"{stem}/sha256"].nunique() > 1 or len(set(contents)) > 1:
         keys = ", ".join(rows["key"])
-        raise UserError(f"runs {keys} differ by more than their seed: by the pictures of {name}")
+        raise UserError(f"runs {keys} differ by more than their seed: by the images of {name}")
     first = rows.iloc[0]
     scheme = first.get("data/scheme")
     return Split(

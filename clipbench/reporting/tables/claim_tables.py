@@ -1,4 +1,4 @@
-"""The table of every experiment's claim: each statement, its test, and whether it is shown."""
+"""The table of all claims: each statement, its test, and whether it is shown."""
 
 import math
 from pathlib import Path
@@ -17,10 +17,10 @@ def write(evidence: Evidence) -> tuple[list[Path], list[list[str]]]:
     """Write ``claims.md``, ``.tex`` and ``.csv``.
 
     Args:
-        evidence: the runs there are.
+        evidence: the available runs.
 
     Returns:
-        The files, and the rows as they are read; neither where nothing was run.
+        The files and the rows of text; both are empty if nothing was run.
     """
     rows, numbers = [], []
     for claim in claims.every(evidence):

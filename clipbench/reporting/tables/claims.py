@@ -6,9 +6,9 @@
       - {metric: test/acc, better: {model: resnet_tiny}, worse: {model: clip_tiny}}
       - {metric: test/acc, as_good: {freeze_depth: 3}, as: {freeze_depth: 0}, within: 0.03}
 
-A side says which runs, by values of their columns, and may have a ``metric`` of its own. The first
-statement is shown where ``better`` is, p < 0.05 by Holm's rule over the statements of the claim;
-the second where the 95 % interval leaves no room for a loss of more than ``within``.
+A side selects runs by values of their columns, and may have its own ``metric``. The first statement
+is shown if ``better`` is better, p < 0.05 by Holm's rule over the statements of the claim; the
+second if the 95 % interval excludes a loss of more than ``within``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,12 @@ FORMS = ({"metric", "better", "worse"}, {"metric", "as_good", "as", "within"})
 
 @dataclass(frozen=True)
 class Statement:
-    """That runs are better than others, or nearly as good.
+    """A statement that some runs are better than others, or nearly as good.
 
     Attributes:
-        better: columns and values of the runs it is made for, and their ``metric``.
-        worse: likewise of the others.
-        within: how much they may lose; None where they have to be better.
+        better: columns and values of the runs, and their ``metric``.
+        worse: likewise of the runs they are compared with.
+        within: how much they may lose; None if they have to be better.
     """
 
     better: Mapping[str, Any]
@@ -52,13 +52,13 @@ class Statement:
 
 @dataclass(frozen=True)
 class Finding:
-    """A statement and what the rows say of it.
+    """A statement with its test.
 
     Attributes:
         statement: what is claimed.
-        difference: of its runs less the others, p adjusted over the statements of the claim; None
-            where some were not run.
-        shown: whether it is.
+        difference: ``better`` minus ``worse``, p adjusted over the statements of the claim; None
+            if some of the runs are missing.
+        shown: whether the statement is shown.
     """
 
     statement: Statement
@@ -68,11 +68,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """What an experiment claims, judged.
+    """The claim of an experiment with its tests.
 
     Attributes:
         experiment: its name.
-        findings: a statement each.
+        findings: one per statement.
     """
 
     experiment: str
@@ -80,21 +80,21 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """``held`` where every statement is shown, else ``not shown``."""
+        """``held`` if every statement is shown, else ``not shown``."""
         return "held" if all(one.shown for one in self.findings) else "not shown"
 
 
 def statements(path: Path) -> list[Statement]:
-    """Return what an experiment's file claims; nothing where it has no ``claim``.
+    """Return the statements of an experiment's file; none if it has no ``claim``.
 
     Raises:
-        UserError: for a statement of no known form.
+        UserError: if a statement has an unknown form.
     """
     found = []
     for entry in OmegaConf.to_container(OmegaConf.load(path)).get("claim") or []:  # type: ignore[union-attr]
         if set(entry) not in FORMS:
             known = " or ".join(", ".join(sorted(form)) for form in FORMS)
-            raise UserError(f"{path.name}: claim={entry} is no statement. Give {known}.")
+            raise UserError(f"{path.name}: claim={entry} is not a statement. Give {known}.")
         sides = [entry[key] for key in ("better", "worse", "as_good", "as") if key in entry]
         better, worse = ({"metric": entry["metric"], **side} for side in sides)
         found.append(Statement(better, worse, entry.get("within")))
@@ -102,10 +102,10 @@ def statements(path: Path) -> list[Statement]:
 
 
 def sides(evidence: Evidence, name: str, one: Statement) -> tuple[Measured, Measured] | None:
-    """Return what both sides of a statement came to; None where one was not run.
+    """Return the results of both sides of a statement, or None if one was not run.
 
     Raises:
-        UserError: if a side names too little, or they were measured on different images.
+        UserError: if a side is ambiguous, or the two were measured on different images.
     """
     found = []
     for side in (one.better, one.worse):
@@ -122,20 +122,19 @@ def sides(evidence: Evidence, name: str, one: Statement) -> tuple[Measured, Meas
 
 
 def judged(evidence: Evidence, path: Path) -> Claim:
-    """Return what an experiment's file claims with what its rows say.
+    """Return the claim of an experiment's file with its tests.
 
     Args:
-        evidence: the runs there are, this experiment's among them.
+        evidence: the available runs, this experiment's among them.
         path: of its YAML.
     """
-    told = statements(path)
-    found: dict[int, Difference] = {}
-    for number, one in enumerate(told):
-        if pair := sides(evidence, path.stem, one):
-            found[number] = significance.compare(pair[1], pair[0])
-    alone = {n: d for n, d in found.items() if told[n].within is None}
-    found |= significance.adjusted(alone)
-    findings = [Finding(one, found.get(n), _shown(one, found.get(n))) for n, one in enumerate(told)]
+    claimed = statements(path)
+    tests: dict[int, Difference] = {}
+    for n, statement in enumerate(claimed):
+        if pair := sides(evidence, path.stem, statement):
+            tests[n] = significance.compare(pair[1], pair[0])
+    tests |= significance.adjusted({n: d for n, d in tests.items() if claimed[n].within is None})
+    findings = [Finding(s, tests.get(n), _shown(s, tests.get(n))) for n, s in enumerate(claimed)]
     return Claim(path.stem, findings)
 
 
@@ -157,7 +156,7 @@ def _shown(one: Statement, found: Difference | None) -> bool:
 
 
 def _words(side: Mapping[str, Any], one: Statement) -> str:
-    """A side as it is read: its values, and the metric where it is not the other side's."""
+    """Return the text of a side: its values, and the metric if it differs from the other side's."""
     values = " ".join(f"{key}={value}" for key, value in side.items() if key != "metric")
     first = side is one.better or one.better["metric"] != one.worse["metric"]
     return f"{side['metric']} of {values or 'the runs'}" if first else values or "the runs"

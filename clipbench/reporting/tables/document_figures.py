@@ -1,4 +1,4 @@
-"""The figure of a table, from its cells: what is drawn is what stands in it."""
+"""The figure of a document's table, drawn from its cells."""
 
 import math
 import textwrap
@@ -15,13 +15,13 @@ from clipbench.reporting.tables.layouts import STAND_IN, Layout, numbers
 from clipbench.results import frames
 from clipbench.results.evidence import Evidence
 
-# Okabe and Ito's palette, told apart by the colour-blind; lines differ by style and mark as well.
+# Okabe and Ito's palette, safe for colour blindness; lines also differ by style and marker.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 Spec = Mapping[str, Any]
 
 
 def draw(layout: Layout, evidence: Evidence, path: Path) -> bool:
-    """Draw what the YAML's ``figure`` asks for.
+    """Draw the ``figure`` of the table's YAML.
 
     Args:
         layout: the table.
@@ -29,7 +29,7 @@ def draw(layout: Layout, evidence: Evidence, path: Path) -> bool:
         path: of the figure.
 
     Returns:
-        False where it asks for none, or there is nothing to draw.
+        Whether there is a figure and something to draw.
     """
     if not (spec := layout.spec.get("figure")):
         return False
@@ -57,12 +57,12 @@ def _title(layout: Layout, spec: Spec) -> str:
     rows = [layout.rows[i] for i in _chosen(layout, spec)]
     own = [cell for row in layout.grid for cell in row if isinstance(cell, Cell)]
     if all(STAND_IN in row for row in rows):
-        return f"{layout.spec['title']}: stand-ins, drawn pictures"
+        return f"{layout.spec['title']}: stand-ins, drawn images"
     return f"{layout.spec['title']}{'' if any(c.measured for c in own) else ': as published'}"
 
 
 def _value(cell: Cell | str) -> tuple[float, float, float] | None:
-    """In percent, if it is a share, with the lengths of the interval below and above."""
+    """Return the number, a share in percent, with the interval's lengths below and above."""
     found = numbers(cell)
     if found is None:
         return None
@@ -76,7 +76,7 @@ def _value(cell: Cell | str) -> tuple[float, float, float] | None:
 
 
 def _chosen(layout: Layout, spec: Spec) -> list[int]:
-    """The rows that are asked for and, in bars, have something to show."""
+    """Return the rows of the figure; those of bars and curves need a number."""
     rows = [i for i, name in enumerate(layout.rows) if spec.get("rows", "") in name]
     if spec["kind"] not in ("bars", "curves"):
         return rows
@@ -113,7 +113,7 @@ def _told(panel: Any, drawn: bool) -> bool:
 
 
 def _within(panel: Any, column: Sequence[Cell | str], axis: str) -> None:
-    """No share is outside of 0 to 100 %, though Student's interval may be."""
+    """Limit an axis to 0 to 100 % for shares, whose Student's interval may exceed that."""
     own = [c.measured for c in column if isinstance(c, Cell) and c.measured]
     if all(one.share for one in own):
         low, high = getattr(panel, f"get_{axis}lim")()

@@ -1,4 +1,4 @@
-"""A layout as it is read: which cells stand in bold, what a difference is not taken of, and why."""
+"""A document's table as text: bold cells, differences, and why a difference is missing."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,8 +16,8 @@ from clipbench.reporting.tables.layouts import Layout
 from clipbench.reporting.tables.significance import Best
 
 GPU = "GPU-hours to run it"
-Bold = Mapping[int, str]  # places of rows, and the tests that say so
-Column = tuple[str, list[str]]  # as it is printed
+Bold = Mapping[int, str]  # the tests of each bold row, by its place
+Column = tuple[str, list[str]]  # title and texts
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Document:
         header: names of its columns.
         rows: texts.
         notes: sentences under it.
-        frame: a row a cell, in numbers.
+        frame: its numbers, one row per cell.
     """
 
     title: str
@@ -38,14 +38,14 @@ class Document:
     frame: pd.DataFrame
 
     def markdown(self, figure: str | None) -> str:
-        """With its title, its notes and its figure."""
+        """Return the table in Markdown with its title, notes and figure."""
         notes = "".join(f"- {typeset.markdown(note)}\n" for note in self.notes)
-        picture = f"\n![{typeset.markdown(self.title)}]({figure})\n" if figure else ""
+        image = f"\n![{typeset.markdown(self.title)}]({figure})\n" if figure else ""
         table = typeset.as_markdown(self.header, self.rows)
-        return f"**{typeset.markdown(self.title)}**\n\n{table}\n{notes}{picture}"
+        return f"**{typeset.markdown(self.title)}**\n\n{table}\n{notes}{image}"
 
     def latex(self) -> str:
-        """A table environment with its caption and its notes."""
+        """Return a LaTeX table environment with its caption and notes."""
         notes = "".join(f"{typeset.latex(note)}\\par\n" for note in self.notes)
         head = f"\\begin{{table}}\n\\caption{{{typeset.latex(self.title)}}}\n\\centering\n"
         body = typeset.as_latex(self.header, self.rows)
@@ -53,10 +53,10 @@ class Document:
 
 
 def document(layout: Layout) -> Document:
-    """Its texts and its numbers.
+    """Return the texts and the numbers of a layout.
 
     Raises:
-        UserError: if a column would set numbers of different pictures below one another.
+        UserError: if a column has numbers of different images.
     """
     for place, name in enumerate(layout.columns):
         _one_split(layout, place, name)
@@ -87,27 +87,27 @@ def _one_split(layout: Layout, place: int, name: str) -> None:
             seen.setdefault(split.dataset, {}).setdefault(split, []).append(row)
     for dataset, splits in seen.items():
         if not all(one.may_be(other) for one, other in combinations(splits, 2)):
-            told = "; ".join(f"{split} in {', '.join(rows)}" for split, rows in splits.items())
+            listed = "; ".join(f"{split} in {', '.join(rows)}" for split, rows in splits.items())
             raise UserError(
-                f"table {layout.name}, column {name}: rows were measured on different pictures of "
-                f"{dataset} ({told}); run them on one split, or give results=frozen or =outputs"
+                f"table {layout.name}, column {name}: rows were measured on different images of "
+                f"{dataset} ({listed}). Run them on one split, or give results=frozen or =outputs."
             )
 
 
 def _best(layout: Layout, place: int) -> dict[int, Best]:
-    """Of each block of rows that were measured on one split, the best one and its place."""
+    """Return the best row of each block of rows measured on one split, by its place."""
     blocks: dict[str, list[tuple[int, Measured]]] = {}
     for number, cell in enumerate(layout.column(place)):
         if isinstance(cell, Cell) and cell.measured and (split := cell.measured.split):
             blocks.setdefault(split.sha256, []).append((number, cell.measured))
-    found: dict[int, Best] = {}
+    by_place: dict[int, Best] = {}
     for block in blocks.values():
-        if len({own.split.content for _, own in block if own.split}) > 1:
-            continue  # of some it is not known whether they saw the images of the others
-        one = significance.best([own for _, own in block])
-        if one and "metric" in layout.spec["columns"][place]:
-            found[block[one.place][0]] = one
-    return found
+        if len({cell.split.content for _, cell in block if cell.split}) > 1:
+            continue  # some were made before the images' content was recorded
+        best = significance.best([cell for _, cell in block])
+        if best and "metric" in layout.spec["columns"][place]:
+            by_place[block[best.place][0]] = best
+    return by_place
 
 
 def _printed(layout: Layout, place: int, name: str, bold: Bold) -> Iterator[Column]:
@@ -155,7 +155,7 @@ def _about(layout: Layout) -> Iterator[Column]:
         own = [cell.measured for cell in cells if isinstance(cell, Cell) and cell.measured]
         data.append("; ".join(dict.fromkeys(str(one.split) for one in own if one.split)))
         seeds.append(", ".join(dict.fromkeys(str(len(one.by_seed)) for one in own)))
-    yield "pictures", data
+    yield "images", data
     yield "seeds", seeds
     yield GPU, ["" if hours is None else f"{hours:.2g}" for hours in layout.hours]
 

@@ -1,4 +1,4 @@
-"""Figures from run records: curves over each other."""
+"""Figures of runs: their curves over each other, and what all figures share."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import pandas as pd
 from clipbench.results import frames
 
 _MAPS = ("Blues", "Oranges", "Greens", "Purples", "Reds", "Greys")
-MOST = 30  # lines, or thin lines of one colour, that an eye can tell apart
+MOST = 30  # lines, or thin lines of one colour, that a reader can tell apart
 MARKS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "v"))
 
 
@@ -27,29 +27,29 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure and let go of it."""
+    """Write a figure as PNG and close it."""
     import matplotlib.pyplot as plt
 
     figure.set_dpi(130)
-    # savefig draws twice, a third slower; and a tenth more bytes take two thirds of the time
+    # savefig would draw twice; level 3 is a third faster for a tenth more bytes.
     figure.canvas.print_png(path, pil_kwargs={"compress_level": 3})
     plt.close(figure)
 
 
 def hue(model: int, share: float) -> Any:
-    """A colour: each model has its own, ``share`` makes it lighter (0) or darker (1)."""
+    """Return the colour of a model, lighter (``share`` 0) or darker (1)."""
     import matplotlib as mpl
 
     return mpl.colormaps[_MAPS[model % len(_MAPS)]](0.45 + 0.5 * share)
 
 
 def plain(text: str) -> str:
-    """Return text that matplotlib draws as it is: what is between two dollars would be maths."""
+    """Escape dollar signs, between which matplotlib would read maths."""
     return text.replace("$", r"\$")
 
 
 def label(row: Mapping[str, Any], varying: Sequence[str]) -> str:
-    """A readable name for a run: its model and what else varies in its sweep."""
+    """Return a readable name for a run: its model and what else varies in its sweep."""
     rest = [
         f"{axis}={value}"
         for axis in varying
@@ -59,16 +59,16 @@ def label(row: Mapping[str, Any], varying: Sequence[str]) -> str:
 
 
 def curves(runs: frames.Runs | pd.DataFrame, path: Path) -> bool:
-    """The validation metric against the epoch, epoch 0 included, of all runs over each other.
+    """Draw the validation metric of all runs against the epoch, epoch 0 included.
 
-    Runs that differ by their seed alone have one colour: thin lines, and their mean.
+    Runs that differ only by seed have one colour: thin lines, and their mean.
 
     Args:
         runs: folders with records, or the frame of them.
         path: of the figure.
 
     Returns:
-        False where there is nothing to draw, as before there were curves in frozen rows.
+        Whether there was anything to draw; old frozen rows have no curves.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -103,7 +103,7 @@ def curves(runs: frames.Runs | pd.DataFrame, path: Path) -> bool:
     told = {"fontsize": 7, "title_fontsize": 7, "loc": "center left", "frameon": False}
     title = f"the best {MOST}; {left_out} are left out" if left_out else None
     legend = axes.legend(bbox_to_anchor=(1.0, 0.5), title=title, **told)
-    # By hand what layout="constrained" measures all texts four times for, at a fourth of the time.
+    # layout="constrained" would do the same, but measures all texts four times.
     wide = legend.get_window_extent().width / figure.bbox.width
     figure.subplots_adjust(left=0.075, right=max(0.3, 0.99 - wide), bottom=0.1, top=0.98)
     save(figure, path)

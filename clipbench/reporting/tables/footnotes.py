@@ -1,4 +1,4 @@
-"""The sentences under a table that follow from what stands in it."""
+"""The notes under a table that follow from its cells."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,11 +18,11 @@ CUT = "[ ]: Student's, where it ends at 0 or at 100."
 
 
 def of(layout: Layout, best: Mapping[int, Mapping[int, Best]]) -> Iterator[str]:
-    """What the signs mean, why there is no difference, and whose the published numbers are.
+    """Yield what the signs mean, why a difference is missing, and the sources.
 
     Args:
         layout: the table.
-        best: of each column the best row of each split, by its place.
+        best: the best row of each split by its place, for each column.
     """
     cells = [cell for row in layout.grid for cell in row if isinstance(cell, Cell)]
     own = [cell.measured for cell in cells if cell.measured]
@@ -30,28 +30,31 @@ def of(layout: Layout, best: Mapping[int, Mapping[int, Best]]) -> Iterator[str]:
     if any(one.share for one in own) or any(cell.published for cell in cells):
         yield "In percent."
     yield from (SEEDS for over in ["seeds"] if over in {one.over for one in shares})
-    yield from (WILSON for over in ["pictures"] if over in {one.over for one in shares})
+    yield from (WILSON for over in ["images"] if over in {one.over for one in shares})
     yield from (CUT for one in shares[:1] if any(_cut(one) for one in shares))
     claimed = [one for found in best.values() for one in found.values() if one.claimed]
     if tests := sorted({test for one in claimed for test in one.tests}):
         yield f"Bold: better than every other row, p < 0.05 by Holm's rule ({', '.join(tests)})."
     yield from _of_these_runs(layout, best)
     if (tried := max((one.tried for one in own), default=1)) > 1:
-        yield f"Where several settings were run, the best on val: up to {tried} of them."
+        yield f"If several settings were run, the best on val is shown: up to {tried} settings."
     if any("(stand-in)" in row for row in layout.rows):
-        yield "A stand-in is a tiny model or a drawn world: no difference from a published number."
+        yield (
+            "A stand-in is a tiny model or a drawn dataset, and is not compared with published "
+            "numbers."
+        )
     yield from _unknown(layout)
     yield from _apart(layout)
     yield from _correlations(layout)
     if any(layout.hours):
-        yield f"GPU-hours: of one run each, by operations, of {costs.BASIS}."
+        yield f"GPU-hours: for one run each, by operations, on {costs.BASIS}."
         if len({*layout.hours}) > 1 and "alpha" in layout.spec["rows"][0]:
-            yield "One run fills the rows of all alphas; its hours are those of the first."
+            yield "One run fills the rows of all alphas; the first row has its hours."
     told = dict.fromkeys((c.published.source, c.published.citation) for c in cells if c.published)
     for source, citation in told:
         yield f"Published by {source}: {citation}."
     if any(cell.published and not cell.published.firsthand for cell in cells):
-        yield f"{MARK}: read where another work quotes it."
+        yield f"{MARK}: as quoted by another work."
 
 
 def _cut(one: Interval) -> bool:
@@ -60,7 +63,7 @@ def _cut(one: Interval) -> bool:
 
 
 def _of_these_runs(layout: Layout, best: Mapping[int, Mapping[int, Best]]) -> Iterator[str]:
-    """What is not bold for want of seeds."""
+    """Yield the rows that are not bold because too few seeds were run."""
     for place, found in best.items():
         for row, one in found.items():
             if one.of_these_runs:
@@ -72,7 +75,7 @@ def _of_these_runs(layout: Layout, best: Mapping[int, Mapping[int, Best]]) -> It
 
 
 def _unknown(layout: Layout) -> Iterator[str]:
-    """Name the rows whose images are those of the others by their names and labels alone."""
+    """Name the rows whose images are known by their names and labels only."""
     splits = [
         (row, cell.measured.split)
         for row, cells in zip(layout.rows, layout.grid, strict=True)
@@ -83,13 +86,13 @@ def _unknown(layout: Layout) -> Iterator[str]:
     rows = dict.fromkeys(row for row, s in splits if not s.content and s.sha256 in known)
     if rows:
         yield (
-            f"Run before the content of images was recorded: {', '.join(rows)}; by names and "
-            "labels they saw the images of the others, and no test compares them."
+            f"Run before the content of images was recorded: {', '.join(rows)}. Their images have "
+            "the names and labels of the others', and no test compares them."
         )
 
 
 def _apart(layout: Layout) -> Iterator[str]:
-    """Why there is no difference, once a reason."""
+    """Yield each reason for a missing difference, with its cells."""
     reasons: dict[str, list[str]] = {}
     for row, cells in zip(layout.rows, layout.grid, strict=True):
         for column, cell in zip(layout.columns, cells, strict=True):
@@ -100,7 +103,7 @@ def _apart(layout: Layout) -> Iterator[str]:
 
 
 def _correlations(layout: Layout) -> Iterator[str]:
-    """Spearman's rho of two columns' published numbers, and of the measured ones."""
+    """Yield Spearman's rho of two columns, for the published and for the measured numbers."""
     for first, second in layout.spec.get("correlate", []):
         pair = [layout.column(layout.columns.index(name)) for name in (first, second)]
         for kind in ("published", "measured"):

@@ -1,4 +1,4 @@
-"""What a table shows, as ``experiments/table/*.yaml`` says it: rows, columns, and their cells."""
+"""The documents' tables, as ``experiments/table/*.yaml`` describes them: rows, columns, cells."""
 
 import math
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ _KEYS = {
 }
 _KEYS |= {"notes", "figure", "correlate"}
 _ROW = {"name", "where", "published", "split_is", "given", "run", "alpha", "rival"}
-_COLUMN = {"name", "where", "published", "split_is", "metric", "given", "pictures", "gain"}
+_COLUMN = {"name", "where", "published", "split_is", "metric", "given", "images", "gain"}
 _COLUMN |= {"reaches", "divide"}
 STAND_IN = " (stand-in)"
 
@@ -45,8 +45,8 @@ class Layout:
         spec: the YAML.
         rows: their names.
         columns: their names.
-        grid: a row of cells a row: measured and published, or text.
-        hours: of a GPU that would fill each row's empty cells; None where that is not known.
+        grid: the cells of each row: measured and published, or text.
+        hours: GPU-hours that would fill each row's empty cells; None if that is not known.
     """
 
     name: str
@@ -57,36 +57,36 @@ class Layout:
     hours: list[float | None]
 
     def column(self, place: int) -> list[Cell | str]:
-        """The cells of a column, from above."""
+        """Return the cells of a column, from top to bottom."""
         return [row[place] for row in self.grid]
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The YAML of a table.
+    """Return the YAML of a table.
 
     Raises:
-        UserError: for a key that no table has.
+        UserError: for an unknown key.
     """
     spec: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     parts = [(spec, _KEYS), *((row, _ROW) for row in spec["rows"])]
     for part, known in [*parts, *((column, _COLUMN) for column in spec["columns"])]:
         if unknown := set(part) - known:
             raise UserError(
-                f"{path.name}: no key {', '.join(unknown)}; there are {', '.join(known)}"
+                f"{path.name}: no key {', '.join(unknown)}. There are {', '.join(known)}."
             )
     return dict(spec)
 
 
 def fill(name: str, spec: Mapping[str, Any], evidence: Evidence) -> Layout:
-    """Find what stands in each cell.
+    """Return a table with its cells.
 
     Args:
         name: of the table.
-        spec: of :func:`read`.
-        evidence: the runs there are.
+        spec: from :func:`read`.
+        evidence: the available runs.
 
     Raises:
-        UserError: if a selection names too little.
+        UserError: if a selection is ambiguous.
     """
     grid, hours = [], []
     counted: set[str] = set()
@@ -108,13 +108,13 @@ def _merged(spec: Any, row: Any, column: Any, key: str) -> dict[str, Any]:
 
 
 def _hours(spec: Any, row: Any, evidence: Evidence, counted: set[str]) -> float | None:
-    """Those of the runs that nobody made, each in the first row that it fills.
+    """Return the GPU-hours of a row's missing runs, without those that a row above has.
 
     Args:
         spec: of the table.
         row: of it.
-        evidence: the runs there are.
-        counted: selections of runs that rows above have; this row's are added.
+        evidence: the available runs.
+        counted: selections of runs in the rows above; this row's are added.
     """
     known = []
     for column in spec["columns"]:
@@ -126,8 +126,8 @@ def _hours(spec: Any, row: Any, evidence: Evidence, counted: set[str]) -> float 
                 continue
             counted.add(str(runs))
             known.append(costs.of_cell({**_merged(spec, row, column, "run"), **runs}))
-    found = [hours for hours in known if hours is not None]
-    return sum(found) if found else None
+    hours = [value for value in known if value is not None]
+    return sum(hours) if hours else None
 
 
 def _stands_in(where: Mapping[str, Any]) -> bool:
@@ -140,10 +140,10 @@ def _cell(
     where = _merged(spec, row, column, "where")
     if "given" in column:
         return str(row.get("given", {}).get(column["given"], ""))
-    if "pictures" in column:
-        return _pictures(where, column["pictures"])
+    if "images" in column:
+        return _images(where, column["images"])
     if "gain" in column:
-        names = [own["name"] for own in spec["columns"]]
+        names = [c["name"] for c in spec["columns"]]
         first, second = (before[names.index(name)] for name in column["gain"])
         return _gain(first, second) if isinstance(first, Cell) and isinstance(second, Cell) else ""
     if "reaches" in column:
@@ -154,27 +154,27 @@ def _cell(
     wanted = _merged(spec, row, column, "published")
     both = "published" in row and "published" in column
     split_is = row.get("split_is", column.get("split_is", spec.get("split_is")))
-    found = measure(evidence, where, metric) if where and metric else None
-    if found and "divide" in column:  # bytes as GB
-        one = found.interval
-        found = replace(found, interval=replace(one, estimate=one.estimate / column["divide"]))
+    measured = measure(evidence, where, metric) if where and metric else None
+    if measured and "divide" in column:  # bytes as GB
+        scaled = measured.interval.estimate / column["divide"]
+        measured = replace(measured, interval=replace(measured.interval, estimate=scaled))
     return Cell(
-        found,
+        measured,
         published.find(wanted) if both else None,
         None if split_is == "unknown" else split_is,
         _stands_in(where),
     )
 
 
-def _pictures(where: Mapping[str, Any], asked: str) -> str:
+def _images(where: Mapping[str, Any], split: str) -> str:
     dataset, scheme = str(where["dataset"]), where.get("scheme")
-    one = asked == "classes"
-    n = published.classes(dataset) if one else published.pictures(dataset, asked, scheme)
+    whole = split == "classes"
+    n = published.classes(dataset) if whole else published.images(dataset, split, scheme)
     return "" if n is None else f"{n:,}"
 
 
 def _gain(before: Cell, after: Cell) -> Cell:
-    """How much more the second is, in percent of the first: of one split only."""
+    """Return the gain of the second over the first in percent, if both are of one split."""
     measured = None
     if (one := before.measured) and (other := after.measured) and one.split == other.split:
         seeds = sorted(one.by_seed.keys() & other.by_seed.keys())
@@ -192,14 +192,14 @@ def _gain(before: Cell, after: Cell) -> Cell:
 
 
 def _reaches(evidence: Evidence, where: Mapping[str, Any], rival: Mapping[str, Any]) -> str:
-    """The first epoch at which a curve is where the best of another is; means over seeds."""
+    """Return the first epoch at which a mean curve reaches the best of its rival's."""
     lines = []
-    for asked in (where, rival):
-        rows = evidence.select(asked)
+    for selection in (where, rival):
+        rows = evidence.select(selection)
         if not any(str(c).startswith("curve/") for c in rows):
             return ""
         if len(frames.seedless(rows)):
-            raise UserError(f"{dict(asked)} names runs of several settings; name one")
+            raise UserError(f"{dict(selection)} selects runs of several settings. Name one.")
         lines.append(frames.curves(rows).mean())
     reached = lines[0][lines[0] >= lines[1].max()]
     own, other = (int(line.dropna().index.max()) for line in lines)
@@ -210,5 +210,5 @@ def _reaches(evidence: Evidence, where: Mapping[str, Any], rival: Mapping[str, A
 
 
 def numbers(cell: Cell | str) -> Measured | Published | None:
-    """What of a cell may be drawn: the measured number, else the published one."""
+    """Return the number of a cell to draw: the measured one, else the published one."""
     return None if isinstance(cell, str) else cell.measured or cell.published

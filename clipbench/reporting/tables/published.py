@@ -1,4 +1,4 @@
-"""What others published: their numbers, each with its source, and how large the splits are."""
+"""Published numbers, each with its source, and the published sizes of the splits."""
 
 import csv
 import functools
@@ -12,7 +12,7 @@ from clipbench.core import paths
 from clipbench.core.errors import UserError
 
 _COLUMNS = ("file", "source", "model", "pretrained", "dataset", "split", "metric", "protocol")
-MARK = "\N{DAGGER}"  # of a number that was read where another work quotes it
+MARK = "\N{DAGGER}"  # marks a number that is quoted by another work
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Published:
 
     Attributes:
         text: the number, such as ``85.7``, ``48.8 (2.5)`` or ``<5``.
-        source: whose it is.
+        source: who published it.
         citation: where it was read.
-        firsthand: whether that is its source, and no work that quotes it.
+        firsthand: whether it was read there, and not in a work that quotes it.
     """
 
     text: str
@@ -33,13 +33,13 @@ class Published:
 
     @property
     def number(self) -> float | None:
-        """In percent; None where none can be reckoned with, as with ``~30``."""
+        """The number in percent; None if the text is not exact, as with ``~30``."""
         found = re.fullmatch(r"(-?\d+(?:\.\d+)?)(?: \([\d.]+\))?", self.text)
         return float(found[1]) if found else None
 
     @property
     def shown(self) -> str:
-        """The text, marked where it is not firsthand."""
+        """The text, marked if it is not firsthand."""
         return self.text if self.firsthand else self.text + MARK
 
 
@@ -50,34 +50,35 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 @functools.cache
 def _rows(folder: Path) -> list[dict[str, str]]:
-    """All of ``published/*.csv``, with the name of the file; what was only recalled left out."""
+    """Return the rows of ``published/*.csv`` with the file's name, without unverified ones."""
     files = sorted((folder / "published").glob("*.csv"))
     found = [{**row, "file": path.stem} for path in files for row in _read(path)]
     return [row for row in found if row["verified"] in ("yes", "secondhand")]
 
 
 def find(where: Mapping[str, Any]) -> Published:
-    """The one number of a selection.
+    """Return the only number of a selection.
 
     Args:
-        where: what its row says, by column; ``file`` is the name of its CSV.
+        where: the values of its row by column; ``file`` is the name of its CSV.
 
     Raises:
-        UserError: if there is none, or several that differ: the selection names too little.
+        UserError: if there is no such number, or several that differ.
     """
-    asked = {name: str(wanted) for name, wanted in where.items()}
-    if unknown := asked.keys() - {*_COLUMNS}:
+    selection = {name: str(wanted) for name, wanted in where.items()}
+    if unknown := selection.keys() - {*_COLUMNS}:
         raise UserError(
-            f"published rows have no {', '.join(unknown)}; they have {', '.join(_COLUMNS)}"
+            f"published rows have no {', '.join(unknown)}. They have {', '.join(_COLUMNS)}."
         )
     rows = [
         row
         for row in _rows(paths.EXPERIMENTS)
-        if all(row[name] == wanted for name, wanted in asked.items())
+        if all(row[name] == wanted for name, wanted in selection.items())
     ]
     if len({row["value"] for row in rows}) != 1:
         few = f"{len(rows)} published rows that differ" if rows else "no published row"
-        raise UserError(f"{few} for {asked}; name file, model, dataset, metric, protocol, split")
+        names = "file, model, dataset, metric, protocol, split"
+        raise UserError(f"{few} for {selection}. Name {names}.")
     row = rows[0]
     return Published(row["value"], row["source"], row["citation"], row["verified"] == "yes")
 
@@ -88,8 +89,8 @@ def _splits(folder: Path, dataset: str, scheme: str) -> dict[str, dict[str, str]
     return {row["split"]: row for row in rows if row["scheme"] in ("", scheme)}
 
 
-def pictures(dataset: str, split: str, scheme: str | None = None) -> int | None:
-    """How many pictures a split has that all use; None where nobody published it.
+def images(dataset: str, split: str, scheme: str | None = None) -> int | None:
+    """Return the published number of images of a split, or None.
 
     Args:
         dataset: the option typed.
@@ -102,11 +103,11 @@ def pictures(dataset: str, split: str, scheme: str | None = None) -> int | None:
     return sum(known) if len(known) == len(parts) else None
 
 
-CAPTIONS = 5  # an image has of them in Flickr8k, Flickr30k and COCO, but for a few images of COCO
+CAPTIONS = 5  # per image in Flickr8k, Flickr30k and COCO, except for a few images of COCO
 
 
 def captions(dataset: str, split: str, scheme: str | None = None) -> int | None:
-    """Return how many captions a split has: those that were published, or five an image.
+    """Return the number of captions of a split: the published number, or five per image.
 
     Args:
         dataset: the option typed.
@@ -116,16 +117,15 @@ def captions(dataset: str, split: str, scheme: str | None = None) -> int | None:
     row = _splits(paths.EXPERIMENTS, dataset, scheme or "").get(split, {})
     if row.get("captions"):
         return int(row["captions"])
-    images = pictures(dataset, split, scheme)
-    known = dataset in ("flickr8k", "flickr30k", "coco")
-    return images * CAPTIONS if images and known else None
+    n, known = images(dataset, split, scheme), dataset in ("flickr8k", "flickr30k", "coco")
+    return n * CAPTIONS if n and known else None
 
 
 def evaluated(dataset: str, epochs: float, averages: int = 0, scheme: str | None = None) -> int:
-    """Return how many images all evaluations of a run read, as far as their number was published.
+    """Return how many images all evaluations of a run read, where their number is published.
 
-    Val before training, after each epoch and for each average; every split at the end and for
-    each average.
+    Val is read before training, after each epoch and for each average; every split is read at the
+    end and for each average.
 
     Args:
         dataset: the option typed.
@@ -135,13 +135,13 @@ def evaluated(dataset: str, epochs: float, averages: int = 0, scheme: str | None
     """
     names = _splits(paths.EXPERIMENTS, dataset, scheme or "")
     splits = [name for name in names if "+" not in name and not name.startswith("train")]
-    whole = sum(pictures(dataset, name, scheme) or 0 for name in splits)
-    val = pictures(dataset, "val", scheme) or 0
+    whole = sum(images(dataset, name, scheme) or 0 for name in splits)
+    val = images(dataset, "val", scheme) or 0
     return int(val * (epochs + averages + 1) + whole * (averages + 1))
 
 
 def classes(dataset: str) -> int | None:
-    """How many classes a dataset has, if that was published."""
+    """Return the published number of classes of a dataset, or None."""
     rows = _splits(paths.EXPERIMENTS, dataset, "")
     found = {row["classes"] for row in rows.values()} - {""}
     return int(found.pop()) if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""Which row of a column is better than every other by more than chance: the bold one."""
+"""Tests between the rows of a column; a row better than every other by more than chance is bold."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -16,20 +16,21 @@ from clipbench.results import comparison, predictions
 
 Key = TypeVar("Key")
 WELCH = "Welch's t"
-_RESAMPLES = 2000  # of the pictures: a table has many pairs
+_RESAMPLES = 2000  # of the images: a table has many pairs
 _AT_MOST = 8  # rows that are compared on saved predictions: 28 pairs
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best row of a column, and what may be said of it.
+    """The best row of a column.
 
     Attributes:
         place: of the row.
-        tests: that were run, by name.
-        claimed: it is better than every other row, by more than images and seeds explain: bold.
-        of_these_runs: it is not, but the trained models differ from all the others' on these
-            images, where too few seeds were trained to tell what others would give.
+        tests: names of the tests that were run.
+        claimed: whether it is better than every other row by more than images and seeds explain,
+            and therefore bold.
+        of_these_runs: whether it is not, but these trained models differ from all the others on
+            these images, and too few seeds were trained to say more.
     """
 
     place: int
@@ -41,13 +42,13 @@ class Best:
 def best(rows: Sequence[Measured]) -> Best | None:
     """Compare the best row with every other, p adjusted over all pairs by Holm.
 
-    Over all pairs, not only those with the best one: which is best was seen in the same numbers.
+    The adjustment is over all pairs, because the best row was chosen by the same numbers.
 
     Args:
-        rows: of one column, measured on the same pictures.
+        rows: of one column, measured on the same images.
 
     Returns:
-        None where there are not two rows.
+        The best row, or None if there are fewer than two rows.
     """
     if len(rows) < 2:
         return None
@@ -71,15 +72,15 @@ def adjusted(found: Mapping[Key, Difference]) -> dict[Key, Difference]:
 
 
 def compare(first: Measured, second: Measured, *, saved: bool = True) -> Difference:
-    """Return the second less the first, by the best evidence there is of both.
+    """Return the second minus the first, by the best available evidence.
 
-    That is their saved predictions; of runs that have none, as frozen ones, their numbers and what
-    is kept of each pair.
+    That is their saved predictions. Frozen runs have none: their numbers are compared, with the
+    counts of each pair.
 
     Args:
-        first: runs that differ by their seed alone.
-        second: likewise, measured on the same pictures.
-        saved: False to let saved predictions be.
+        first: runs that differ only by seed.
+        second: likewise, measured on the same images.
+        saved: whether to use saved predictions.
     """
     if saved and _predicted(first) and _predicted(second):
         split, metric = first.column.split("/")
@@ -91,7 +92,7 @@ def compare(first: Measured, second: Measured, *, saved: bool = True) -> Differe
 
 
 def _predicted(row: Measured) -> bool:
-    """Whether there are predictions of just this metric of all its runs."""
+    """Return whether all runs of a row have saved predictions of its metric."""
     split, _, metric = row.column.partition("/")
     name, *alpha = metric.split("@alpha", 1)
     if name not in significance.METRICS or not row.folders:
@@ -100,7 +101,7 @@ def _predicted(row: Measured) -> bool:
 
 
 def _by_numbers(first: Measured, second: Measured) -> Difference:
-    """Welch's test over seeds, with what is known of the images; p is 1 where nothing is."""
+    """Return Welch's test over seeds, with what is known of the images; p is 1 if nothing is."""
     one, other = ([*row.by_seed.values()] for row in (first, second))
     training = spread(Side(one, first.varies), Side(other, second.varies))
     estimate = float(np.mean(other) - np.mean(one))
@@ -119,9 +120,9 @@ def _by_numbers(first: Measured, second: Measured) -> Difference:
 
 
 def _pairs(first: Measured, second: Measured) -> list[tuple[int, int, int]]:
-    """What is kept of the pairs of runs: of each seed, or of every one with every other.
+    """Return the counts of each pair of runs, or nothing if any pair has none.
 
-    All of them, or none: (images, only the first is right, only the second is right).
+    A count is (images, only the first is right, only the second is right).
     """
     same = first.column == second.column and first.column.endswith("/acc")
     if not same or first.split is None or not (first.counts and first.keys and second.keys):
@@ -133,10 +134,10 @@ def _pairs(first: Measured, second: Measured) -> list[tuple[int, int, int]]:
 
 
 def paired_runs(first: Measured, second: Measured) -> list[tuple[int, int]]:
-    """Return which runs of two rows are paired, by place: of each seed, or every one with every.
+    """Return the pairs of runs of two rows, by place: by seed, or each with each.
 
     Args:
-        first: runs that differ by their seed alone.
+        first: runs that differ only by seed.
         second: likewise.
     """
     seeds = [list(row.by_seed) for row in (first, second)]
@@ -146,14 +147,14 @@ def paired_runs(first: Measured, second: Measured) -> list[tuple[int, int]]:
 
 
 def _over_pairs(pairs: Sequence[tuple[int, int, int]]) -> Part:
-    """The variance over images of the mean difference: at most the mean of the pairs' own."""
+    """Return a bound on the mean difference's variance over images: the mean of the pairs'."""
     n = pairs[0][0]
     own = [(b + c) / n - ((b - c) / n) ** 2 for _, b, c in pairs]
     return float(np.mean(own)) / n, n - 1
 
 
 def _unpaired(first: Measured, second: Measured) -> tuple[Part | None, str]:
-    """Of two shares of n images, as if each had images of its own, which is more than it is."""
+    """Return the variance of two shares of n images as if unpaired, which is an upper bound."""
     if not (share_of_images(first.metric) and first.split and second.split):
         return None, ""
     n = first.split.n

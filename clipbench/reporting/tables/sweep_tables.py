@@ -1,4 +1,4 @@
-"""A sweep's own tables and figures: a row a run, means over seeds, costs; no torch."""
+"""The tables and figures of a sweep: one row per run, means over seeds, costs; no torch."""
 
 import math
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from clipbench.results.sweep_log import sweep_runs
 
 
 def _metrics(frame: pd.DataFrame) -> list[str]:
-    """Accuracy, worst groups, recalls, what runs were selected by; val, then test, then shifts."""
+    """Return the metrics of the table: val first, then test, then shifts."""
     about = ("selection/", "cost/", "data/", "curve/", "versions/", "git/", "run/")
     names = [c for c in frame.columns if "/" in c and not c.startswith(about)]
-    if any(c.endswith("@alpha") for c in names):  # those of the best alpha; the rest is a curve
+    if any(c.endswith("@alpha") for c in names):  # only the best alpha; the rest is a curve
         names = [c for c in names if "@alpha=" not in c]
     order = {"val": 0, "test": 1}
     chosen = {metric.split("/")[1] for metric in frame["selection/metric"]}
@@ -33,22 +33,22 @@ def _metrics(frame: pd.DataFrame) -> list[str]:
     return sorted(kept, key=lambda c: (order.get(c.split("/")[0], 2), c))
 
 
-def _told(frame: pd.DataFrame) -> list[str]:
-    """The columns that say which run it is, in the order of the axes."""
-    told = list(dict.fromkeys(["model", "dataset", *frames.varying(frame)]))
-    return sorted(told, key=[*frames.AXES, *told].index)
+def _axes(frame: pd.DataFrame) -> list[str]:
+    """Return the columns that identify a run, in the order of the axes."""
+    names = list(dict.fromkeys(["model", "dataset", *frames.varying(frame)]))
+    return sorted(names, key=[*frames.AXES, *names].index)
 
 
 def result_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a run: the axes that vary, epoch 0, the chosen epoch, every metric, and the data.
+    """Return one row per run: the varying axes, epoch 0, the chosen epoch, metrics, and the data.
 
-    ``data`` is the start of the test split's fingerprint, of its images', and their number: rows
-    compare only where it is equal.
+    ``data`` is the start of the test split's fingerprints and the number of its images. Only rows
+    with equal data compare.
     """
-    told, table = _told(frame), _named(frame)
+    axes, table = _axes(frame), _named(frame)
     alpha = ["alpha"] if table.get("alpha", pd.Series()).notna().any() else []
-    columns = [*told, "epoch 0", "chosen", *alpha, *_metrics(frame), "data", "key"]
-    return frames.ordered(table, [*told, "key"])[columns]
+    columns = [*axes, "epoch 0", "chosen", *alpha, *_metrics(frame), "data", "key"]
+    return frames.ordered(table, [*axes, "key"])[columns]
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:
@@ -65,8 +65,8 @@ def _data(frame: pd.DataFrame) -> list[str]:
 
 
 def cost_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a run: parameters, time, memory. Apart from the results, which two machines share."""
-    told = _told(frame)
+    """Return one row per run: parameters, time, memory, which no two machines share."""
+    axes = _axes(frame)
     table = frame.assign(
         **{
             "parameters": frame["cost/parameters"],
@@ -78,7 +78,7 @@ def cost_table(frame: pd.DataFrame) -> pd.DataFrame:
             "device": frame["cost/device"],
         }
     )
-    return frames.ordered(table, [*told, "key"])[[*told, *_COSTS, "device", "key"]]
+    return frames.ordered(table, [*axes, "key"])[[*axes, *_COSTS, "device", "key"]]
 
 
 def _whole(numbers: pd.Series) -> pd.Series:
@@ -89,24 +89,24 @@ _COSTS = ("parameters", "trainable", "steps", "seconds", "images/s", "peak memor
 
 
 def seed_means(frame: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
-    """A row for the runs that differ by their seed alone: mean and 95 % interval.
+    """Return one row for the runs that differ only by seed: mean and 95 % interval.
 
     Args:
-        frame: of :func:`clipbench.results.frames.frame`.
-        axes: what sets runs apart, the seed left out; so do ``data``, and what no column says.
+        frame: from :func:`clipbench.results.frames.frame`.
+        axes: the columns that tell settings apart, besides ``data``, without the seed.
         columns: of metrics, as :func:`result_table` names them.
     """
-    table = frames.ordered(_named(frame), [*_told(frame), "key"])
-    found = frames.means(table, frames.settings(table, [*axes, "data"]), columns)
-    rows = found[[*axes, "n"]].rename(columns={"n": "seeds"})
+    table = frames.ordered(_named(frame), [*_axes(frame), "key"])
+    means = frames.means(table, frames.settings(table, [*axes, "data"]), columns)
+    rows = means[[*axes, "n"]].rename(columns={"n": "seeds"})
     for column in columns:
-        ends = (found[column], found[f"{column} low"], found[f"{column} high"])
-        rows[column] = [_mean(*one) for one in zip(*ends, strict=True)]
-    return rows.assign(data=found["data"])
+        ends = (means[column], means[f"{column} low"], means[f"{column} high"])
+        rows[column] = [_mean(*interval) for interval in zip(*ends, strict=True)]
+    return rows.assign(data=means["data"])
 
 
 def _mean(mean: float, low: float, high: float) -> str:
-    """As it is read: with half of its interval, or its ends where it has no middle."""
+    """Return a mean with half of its interval, or with both ends if it is not symmetric."""
     if math.isnan(mean) or math.isnan(low):
         return "" if math.isnan(mean) else f"{mean:.4f}"
     if math.isclose(mean - low, high - mean):
@@ -115,9 +115,9 @@ def _mean(mean: float, low: float, high: float) -> str:
 
 
 def least(cost: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    """A row for the runs that differ by their seed alone: the fastest pace, and the most memory.
+    """Return one row for the runs that differ only by seed: the fastest time, the most memory.
 
-    Other work on the machine only adds to the time of a run, so a mean would tell of that.
+    Other work on the machine only adds to a run's time, so the least says more than the mean.
     """
     apart = cost.assign(**{axis: cost[axis].map(frames.cell) for axis in axes})
     rules = {column: "min" if column == "seconds" else "max" for column in _COSTS}
@@ -125,7 +125,7 @@ def least(cost: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
 
 
 def as_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """The cells of a table as they are read: metrics to four digits, axes as they were typed."""
+    """Return a table as text: metrics to four digits, axes as they were typed."""
     text = frame.astype(object)
     for column in frame.columns:
         digits = ".4f" if "/" in column or column == "epoch 0" else "g"
@@ -137,7 +137,7 @@ def as_text(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def sweep(folder: Path, *, told: bool = True) -> list[Path]:
-    """Write a sweep's tables, its curves and its figures; print the table.
+    """Write a sweep's tables, curves and figures, and print the table.
 
     Args:
         folder: one of ``sweeps/`` below the outputs root.
@@ -153,10 +153,10 @@ def sweep(folder: Path, *, told: bool = True) -> list[Path]:
 
 
 def of_frame(frame: pd.DataFrame, name: str, *, told: bool = True) -> list[Path]:
-    """Write the tables of runs, print one of them, and draw them against what varies.
+    """Write the tables of runs, print one of them, and draw the figures.
 
     Args:
-        frame: of :func:`clipbench.results.frames.frame`.
+        frame: from :func:`clipbench.results.frames.frame`.
         name: of the sweep.
         told: whether to print.
 
@@ -169,7 +169,7 @@ def of_frame(frame: pd.DataFrame, name: str, *, told: bool = True) -> list[Path]
     table, cost = result_table(frame), cost_table(frame)
     tables = {"": table, "_cost": cost}
     if "seed" in table:
-        axes = [c for c in _told(frame) if c != "seed"]
+        axes = [c for c in _axes(frame) if c != "seed"]
         tables["_means"] = seed_means(frame, axes, ["epoch 0", *_metrics(frame)])
         tables["_cost_least"] = least(cost, axes)
     written = []
@@ -177,7 +177,7 @@ def of_frame(frame: pd.DataFrame, name: str, *, told: bool = True) -> list[Path]
         shown = as_text(one)
         rows, header = shown.to_numpy().tolist(), [str(c) for c in shown]
         written += typeset.write(stem.with_name(stem.name + ending), header, rows, one)
-    trained = frame[frame["strategy"] != "soup"]  # which has no lr of its own
+    trained = frame[frame["strategy"] != "soup"]  # a soup has no lr
     if told:
         _print(tables.get("_means", table), name, frame)
     return [*written, *_draw(trained.reset_index(drop=True), stem)]

@@ -1,4 +1,4 @@
-"""A table as Markdown, LaTeX and CSV, whatever stands in its cells."""
+"""Tables as Markdown, LaTeX and CSV, safe for any text in their cells."""
 
 import functools
 import re
@@ -12,7 +12,7 @@ from clipbench.core.files import write_text
 
 
 class Bold(str):
-    """A cell that stands out."""
+    """A cell in bold."""
 
 
 # pdflatex knows these under other names; OT1 fonts print < > | as other signs.
@@ -28,7 +28,7 @@ _TEX = {
 
 @functools.lru_cache(4096)
 def markdown(text: str) -> str:
-    """A cell's text as it is read, for GitHub's Markdown."""
+    """Escape a cell's text for GitHub's Markdown."""
     text = re.sub(r"[\\`*|$~]", r"\\\g<0>", " ".join(text.split()))
     text = re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)  # clip_tiny needs none
@@ -37,7 +37,7 @@ def markdown(text: str) -> str:
 
 @functools.lru_cache(4096)
 def latex(text: str) -> str:
-    """A cell's text for pdflatex; a sign that it has no glyph for is its code point."""
+    """Escape a cell's text for pdflatex; a character without a glyph becomes its code point."""
     found = []
     for sign in text:
         known = _TEX.get(sign)
@@ -47,14 +47,14 @@ def latex(text: str) -> str:
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """The CSV of a frame, its names and texts made safe for spreadsheets."""
+    """Return a frame as CSV, with names and texts made safe for spreadsheets."""
     words = frame.select_dtypes(exclude="number")
     kept = frame.assign(**{str(c): words[c].map(spreadsheet.safe) for c in words})
     return kept.rename(columns=spreadsheet.safe).to_csv(index=False)
 
 
 def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A pipe table; :class:`Bold` cells in two stars."""
+    """Return a Markdown table, with :class:`Bold` cells in bold."""
     body = [[f"**{markdown(c)}**" if isinstance(c, Bold) else markdown(c) for c in r] for r in rows]
     lines = [[markdown(name) for name in header], *body]
     widths = [max(4, *map(len, column)) for column in zip(*lines, strict=True)]
@@ -64,7 +64,7 @@ def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A tabular with booktabs' rules; :class:`Bold` cells in bold."""
+    """Return a LaTeX tabular with booktabs' rules, and :class:`Bold` cells in bold."""
     lines = [[latex(name) for name in header]]
     for row in rows:
         lines.append([rf"\textbf{{{latex(c)}}}" if isinstance(c, Bold) else latex(c) for c in row])
@@ -81,10 +81,10 @@ def write(
     """Write ``stem``.md, .tex and .csv.
 
     Args:
-        stem: the files' path without its ending; a name may have dots.
-        header: names of the columns as they are read.
-        rows: texts as they are read.
-        frame: the same in numbers, for the CSV.
+        stem: the path of the files without suffix; its name may contain dots.
+        header: names of the columns.
+        rows: texts of the cells.
+        frame: the numbers, for the CSV.
 
     Returns:
         The three files.
@@ -93,7 +93,7 @@ def write(
 
 
 def write_texts(stem: Path, of_markdown: str, of_latex: str, frame: pd.DataFrame) -> list[Path]:
-    """Likewise, of texts that are made already."""
+    """Write finished texts as ``stem``.md and .tex, and a frame as .csv; return the files."""
     texts = {".md": of_markdown, ".csv": csv(frame), ".tex": of_latex}
     for ending, text in texts.items():
         write_text(stem.with_name(stem.name + ending), text)

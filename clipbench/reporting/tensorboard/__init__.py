@@ -1,1 +1,1 @@
-"""What TensorBoard is told, written without torch."""
+"""TensorBoard: chart layout, images, HParams and event files, written without torch."""

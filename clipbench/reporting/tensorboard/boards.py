@@ -1,4 +1,4 @@
-"""What TensorBoard is told besides curves: how to lay them out, pictures, tables; no torch."""
+"""TensorBoard summaries besides curves: the chart layout, images and tables; no torch."""
 
 import io
 import re
@@ -24,21 +24,21 @@ CHARTS = {  # patterns, which TensorBoard looks for anywhere in a tag
     },
     "training": {"loss": "^train/loss$", "learning rate": "^lr-"},
     "retrieval, val": {
-        "a text finds its picture": "^val/image_recall@",
-        "a picture finds its text": "^val/text_recall@",
+        "a text finds its image": "^val/image_recall@",
+        "an image finds its text": "^val/text_recall@",
     },
 }
 
 
 def layout() -> Summary:
-    """Curves of all runs over each other, a chart a metric."""
+    """Return the layout that draws the curves of all runs over each other, one chart per metric."""
     categories = []
     for title, charts in CHARTS.items():
-        own = [
+        drawn = [
             layout_pb2.Chart(title=name, multiline=layout_pb2.MultilineChartContent(tag=[tag]))
             for name, tag in charts.items()
         ]
-        categories.append(layout_pb2.Category(title=title, chart=own))
+        categories.append(layout_pb2.Category(title=title, chart=drawn))
     content = layout_pb2.Layout(category=categories).SerializeToString()
     value = summary_pb2.Summary.Value(
         tag=custom_scalars.CONFIG_SUMMARY_TAG,
@@ -52,17 +52,17 @@ def layout() -> Summary:
     return summary_pb2.Summary(value=[value])
 
 
-def image(tag: str, picture: Image.Image) -> Summary:
-    """A picture."""
+def image(tag: str, content: Image.Image) -> Summary:
+    """Return the summary of an image."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    content.save(buffer, "PNG")
     return png(tag, buffer.getvalue())
 
 
 def png(tag: str, content: bytes) -> Summary:
-    """A picture that is a PNG already."""
-    with Image.open(io.BytesIO(content)) as picture:
-        width, height = picture.size
+    """Return the summary of an encoded PNG."""
+    with Image.open(io.BytesIO(content)) as decoded:
+        width, height = decoded.size
     shown = summary_pb2.Summary.Image(
         height=height, width=width, colorspace=3, encoded_image_string=content
     )
@@ -70,32 +70,32 @@ def png(tag: str, content: bytes) -> Summary:
 
 
 def table(tag: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Summary:
-    """A table of words, which TensorBoard reads as Markdown."""
+    """Return a table of text, which TensorBoard renders as Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     text = "\n".join(f"| {' | '.join(_plain(cell) for cell in line)} |" for line in lines)
     return text_pb(tag, text)
 
 
 def _plain(cell: object) -> str:
-    # What Markdown and HTML read; TensorBoard's Markdown has no backslash for all of it.
+    # Markdown's and HTML's special characters; TensorBoard's Markdown cannot escape all of them.
     text = re.sub(r"[&<>|*_`~!\\\[\]]", lambda sign: f"&#{ord(sign[0])};", str(cell))
     return " ".join(text.splitlines())
 
 
 def append(path: Path, summaries: Iterable[Summary], step: int = 0) -> None:
-    """Add to a file of events, which is begun if it is not there.
+    """Append summaries to an event file, and create it if it does not exist.
 
     Args:
         path: ``events.out.tfevents...``.
         summaries: what to add.
-        step: of all of them.
+        step: the step of all of them.
     """
-    begun = path.exists()
+    is_new = not path.exists()
     with path.open("ab") as file:
         writer, now = RecordWriter(file), time.time()
-        if not begun:
-            first = event_pb2.Event(wall_time=now, file_version="brain.Event:2")
-            writer.write(first.SerializeToString())
-        for one in summaries:
-            event = event_pb2.Event(wall_time=now, step=step, summary=one)
+        if is_new:
+            version = event_pb2.Event(wall_time=now, file_version="brain.Event:2")
+            writer.write(version.SerializeToString())
+        for summary in summaries:
+            event = event_pb2.Event(wall_time=now, step=step, summary=summary)
             writer.write(event.SerializeToString())

@@ -1,7 +1,7 @@
-"""TensorBoard's files of a run that goes on: as they were when its state was kept.
+"""TensorBoard's event files of a resumed run, cut back to where its checkpoint was saved.
 
-What was told after that is told again, and TensorBoard would show both; what was told before but
-not yet written would be lost with the process.
+Events after the checkpoint are logged again, and TensorBoard would show both. Events before it
+that are not on disk yet would be lost with the process.
 """
 
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 from pytorch_lightning.loggers import Logger
 
 Mark = tuple[str, int]
-_FILES = "events.out.tfevents.*"  # followed by when they were begun
+_FILES = "events.out.tfevents.*"  # followed by the time of creation
 
 
 def mark(folder: Path, loggers: Iterable[Logger]) -> Mark | None:
-    """How far they have been written: the newest and its size; None where there is none."""
+    """Flush the loggers and return the newest event file's name and size, or None."""
     for logger in loggers:
         logger.save()
     newest = max(folder.glob(_FILES), default=None)
@@ -23,7 +23,7 @@ def mark(folder: Path, loggers: Iterable[Logger]) -> Mark | None:
 
 
 def back_to(folder: Path, to: Mark | None) -> None:
-    """Take out what was written later."""
+    """Remove the events that were written after a mark."""
     newest, size = to or ("", 0)
     for path in folder.glob(_FILES):
         if path.name > newest:

@@ -1,4 +1,4 @@
-"""Small drawings for the end of a run, quick enough to be made by every one; by Pillow alone."""
+"""Confusion matrices and image grids of a run, drawn by Pillow alone, fast enough for every run."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from clipbench.reporting.contact_sheet import square
 
 NAMED = 40  # classes whose names and counts are written beside the matrix
-SIDE, COLUMNS = 112, 6  # of a picture in the grid, in pixels; and how many are side by side
+SIDE, COLUMNS = 112, 6  # pixels of an image in the grid; images in a row
 _INK, _FAINT, _LINE = (26, 26, 26), (95, 95, 95), 14
 
 
@@ -20,12 +20,12 @@ def _cut(text: str, letters: int) -> str:
 def confusion(
     counts: NDArray[np.int64], classes: Sequence[str], n: NDArray[np.int64] | None = None
 ) -> Image.Image:
-    """Draw what each class is taken for: rows are classes, darker is a larger share of the row.
+    """Draw a confusion matrix; a darker cell is a larger share of its row.
 
     Args:
         counts: (C, C), the true class by row.
         classes: their names, written where there is room.
-        n: images of each class, (C,); None where the row has all that it is taken for.
+        n: images of each class, (C,); None if each row of ``counts`` is complete.
     """
     size = len(counts)
     cell = max(2, min(28, 720 // size))
@@ -55,22 +55,22 @@ def confusion(
     return sheet
 
 
-def grid(pictures: Sequence[Image.Image], lines: Sequence[Sequence[str]]) -> Image.Image:
-    """Pictures side by side, each with lines below it.
+def grid(images: Sequence[Image.Image], lines: Sequence[Sequence[str]]) -> Image.Image:
+    """Draw images side by side, each with lines of text below it.
 
     Args:
-        pictures: in order.
-        lines: of each, as many for all.
+        images: in order.
+        lines: the text below each image, the same number of lines for all.
     """
     below = _LINE * max(map(len, lines), default=0) + 6
-    rows = -(-len(pictures) // COLUMNS)
-    width = min(len(pictures), COLUMNS) * (SIDE + 8)
+    rows = -(-len(images) // COLUMNS)
+    width = min(len(images), COLUMNS) * (SIDE + 8)
     sheet = Image.new("RGB", (width, rows * (SIDE + below)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
-    for n, (picture, own) in enumerate(zip(pictures, lines, strict=True)):
+    for n, (image, texts) in enumerate(zip(images, lines, strict=True)):
         x, y = n % COLUMNS * (SIDE + 8), n // COLUMNS * (SIDE + below)
-        sheet.paste(square(picture, SIDE), (x, y))
-        for k, line in enumerate(own):
+        sheet.paste(square(image, SIDE), (x, y))
+        for k, line in enumerate(texts):
             place = (x, y + SIDE + 2 + _LINE * k)
             draw.text(place, _cut(line, 23), _FAINT if k else _INK, font)
     return sheet

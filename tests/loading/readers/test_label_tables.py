@@ -130,7 +130,7 @@ def test_a_row_that_is_repeated_is_read_once_and_an_absent_image_is_named(home):
     data = prepared(home / "l.csv")
     assert Counter(read(data)) == Counter(ROWS)
     assert data.warnings == ["l.csv names 2 images again: each is read once"]
-    data.splits["train"].images[0].unlink()
+    data.splits["train"].pictures[0].unlink()
     with pytest.raises(UserError, match=r"1 of the .* are not on disk"):
         prepared(home / "l.csv")
 

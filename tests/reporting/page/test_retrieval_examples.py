@@ -95,14 +95,14 @@ def test_the_page_shows_ranks_answers_and_what_is_true(world, tmp_path):
         values = [format(own.metrics()[name], form) for own in ranks]
         assert f"<th>{name}</th><td>{values[0]}</td><td>{values[1]}</td>" in page
     worse = sum(map(int.__gt__, ranks[1].image.tolist(), ranks[0].image.tolist()))
-    assert f"rank better than before, {worse} worse. Of 30 pictures" in page
+    assert f"rank better than before, {worse} worse. Of 30 images" in page
 
 
 def test_a_picture_marks_its_captions(world, tmp_path):
     split, before, after, _ = world
     retrieval_examples.write(tmp_path / "page.html", split, before, after)
     page = (tmp_path / "page.html").read_text()
-    queries = page.split("<h2>A picture looks for its captions</h2>")[1]
+    queries = page.split("<h2>From an image to its captions</h2>")[1]
     for section in re.findall(r"<section>.*?</section>", queries, re.DOTALL):
         query = split.ids.index(Tags(section).tags[3][1]["alt"])
         assert all(escape(caption) in section for caption in split.captions[query])
@@ -131,6 +131,6 @@ def test_the_page_needs_nothing_else_and_runs_nothing(world, tmp_path):
 
 def test_a_split_without_captions(world, tmp_path):
     split, before, after, _ = world
-    bare = Split(split.ids, split.labels, split.images, expected=30)
+    bare = Split(split.ids, split.labels, split.pictures, expected=30)
     with pytest.raises(ValueError, match="without captions"):
         retrieval_examples.write(tmp_path / "page.html", bare, before, after)

@@ -72,7 +72,7 @@ def test_nearly_as_good_leaves_room_for_so_much_and_no_more(tmp_path):
 
 def test_a_rule_that_says_something_else_is_refused(tmp_path):
     for line in ("{metric: test/acc, better: {}}", "{metric: a, better: {}, worse: {}, within: 1}"):
-        with pytest.raises(UserError, match=r"one\.yaml: claim=.* is no statement\. Give"):
+        with pytest.raises(UserError, match=r"one\.yaml: claim=.* is not a statement\. Give"):
             claim(tmp_path, rows(a=(1.0,)), line)
     frame = rows(a=(0.9,), b=(0.5,))
     frame.loc[frame["model"] == "b", "data/sha256"] = "cd" * 32

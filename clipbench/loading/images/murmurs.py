@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def captured_warnings() -> Iterator[Callable[[], list[str]]]:
+def heard() -> Iterator[Callable[[], list[str]]]:
     """Yield a function that returns what C libraries printed since its last call.
 
     What goes to file handle 2 meanwhile is not shown.
