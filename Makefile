@@ -21,7 +21,7 @@ $(VENV)/installed: $(VENV)/ready
 
 ready: $(VENV)/ready  ## make .venv with clipbench and what it runs on
 
-install: $(VENV)/installed  ## and with what its tests need
+install: $(VENV)/installed  ## the same, with what the tests need
 
 demo: ready  ## two sweeps of clip_tiny and resnet_tiny: tables, curves, TensorBoard, a page, in minutes
 	$(PY) -m clipbench.run experiment=demo
@@ -35,7 +35,7 @@ lint: install  ## ruff: style, docstrings, annotations
 types: install  ## mypy --strict on the package
 	$(VENV)/bin/mypy
 
-unit: install  ## the tests alone
+unit: install  ## only the tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -n auto --dist loadfile
 
 test: lint types unit  ## lint, types, tests
@@ -43,13 +43,13 @@ test: lint types unit  ## lint, types, tests
 bench: install  ## what is measured against other libraries, into outputs/bench/
 	OMP_NUM_THREADS=1 $(PY) -m tests.bench
 
-faults-quick: install  ## a sweep killed ten times comes to the table of the one that never was
+faults-quick: install  ## kill a sweep ten times; its table must equal that of an undisturbed one
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.campaign 10
 
-faults: install  ## and killed a hundred times
+faults: install  ## the same with a hundred kills
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.campaign 100
 
-faults-truth: install  ## what would give a wrong number in silence is planted, and must be found
+faults-truth: install  ## plant what would silently give a wrong number; each must be found
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.truth
 
 faults-input: install  ## 2,000 folders of images as disks and people leave them: read right or refused
@@ -61,16 +61,16 @@ faults-ranks: install  ## two ranks, one of which raises, dies or hangs wherever
 faults-jobs: install  ## every way for a job to go wrong, first, in the middle and last
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/sweeps/test_session.py
 
-faults-resume: install  ## a run killed at every step and gone on with, equal to the bit
+faults-resume: install  ## kill a run at every step; resumed, it must be equal to the bit
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults.resume
 
-illnesses: install  ## run anew what the doctor is tested on, into tests/doctor/
+illnesses: install  ## run what the doctor is tested on again, into tests/doctor/
 	OMP_NUM_THREADS=1 $(PY) -m tests.doctor
 
 test-latex: install  ## every table through pdflatex (apt-get install texlive-latex-recommended)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/reporting/tables/test_latex.py
 
-test-ranks: install  ## splits of every size on two to four ranks, to the last picture as on one
+test-ranks: install  ## splits of every size on two to four ranks, to the last image as on one
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -m slow tests/training/test_evaluation.py tests/training/test_retrieval_run.py
 
 test-classes: install  ## 1,500 classes in 12 GiB of address space: trained, evaluated, reported
@@ -91,10 +91,10 @@ override export BUDGET := $(value BUDGET)
 override export SWEEP := $(value SWEEP)
 override export DATASET := $(value DATASET)
 
-compare: ready  ## your own pictures, CLIP or ResNet: make compare DATA=folder [MODELS=auto] [BUDGET=minutes]
+compare: ready  ## your own images, CLIP or ResNet: make compare DATA=folder [MODELS=auto] [BUDGET=minutes]
 	$(PY) -m clipbench.compare "data=$$DATA" "models=$${MODELS:-auto}" "budget=$${BUDGET:-30}"
 
-report: ready  ## one page that answers, of the latest sweep or SWEEP=name
+report: ready  ## one page of the latest sweep, or of SWEEP=name
 	$(PY) -m clipbench.report $${SWEEP:+"sweep=$$SWEEP"}
 
 test-browser: install  ## report, examples and dashboard in a real Chromium, into outputs/browser/
@@ -105,10 +105,10 @@ pretrain: ready  ## rebuild the weights of clip_tiny and resnet_tiny
 	$(PY) -m clipbench.pretrain clip_tiny
 	$(PY) -m clipbench.pretrain resnet_tiny
 
-tables: ready  ## every table and figure, of the runs here and of those frozen in experiments/results
+tables: ready  ## every table and figure, from the runs here and those frozen in experiments/results
 	$(PY) -m clipbench.tables
 
-freeze: ready  ## keep the rows of every experiment run here, in experiments/results/
+freeze: ready  ## save the rows of every experiment run here in experiments/results/
 	$(PY) -m clipbench.freeze
 
 data: ready  ## fetch a dataset and check it: make data DATASET=flowers102
