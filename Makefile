@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help ready install demo compare report lint types unit test test-browser test-latex test-ranks test-classes test-slurm test-ray bench faults faults-quick faults-truth faults-input faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
+.PHONY: help ready install demo compare report house lint types unit test test-browser test-latex test-ranks test-classes test-slurm test-ray bench faults faults-quick faults-truth faults-input faults-ranks faults-jobs faults-resume illnesses pretrain data tables freeze dashboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ unit: install  ## only the tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -n auto --dist loadfile
 
 test: lint types unit  ## lint, types, tests
+
+house: install  ## draw the rooms and their imports, into docs/house.svg
+	$(PY) -m tests.house
 
 bench: install  ## what is measured against other libraries, into outputs/bench/
 	OMP_NUM_THREADS=1 $(PY) -m tests.bench

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
+import networkx as nx
 import pytest
 
 from clipbench.core import paths
+from tests import house
 
 FILES = sorted((paths.ROOT / "clipbench").rglob("*.py"))
 
@@ -18,6 +21,42 @@ def test_floors():
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=paths.ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_file_at_the_top_is_a_command_and_a_folder_is_a_room():
+    rows, commands = house.floors()
+    rooms = {room for row in rows[1:] for room in row}
+    assert {path.stem for path in paths.PACKAGE.glob("*.py")} == {"__init__", *commands}
+    assert len(commands) == 14
+    folders = {path.parent.name for path in paths.PACKAGE.glob("*/__init__.py")}
+    assert folders == rooms
+    assert len(rooms) == 12
+    assert paths.ASSETS.is_dir()
+
+
+def test_each_room_says_what_it_is_for_and_imports_nothing():
+    for file in paths.PACKAGE.glob("*/__init__.py"):
+        tree = ast.parse(file.read_text())
+        text = ast.get_docstring(tree)
+        assert text, file
+        assert text.endswith("."), file
+        assert "\n" not in text, file
+        # clipbench.transforms.Augment is an address in records; it is imported when it is used.
+        assert len(tree.body) == 1 or file.parent.name == "transforms", file
+
+
+def test_no_circle_of_imports():
+    graph = grimp.build_graph("clipbench", cache_dir=None)
+    files = nx.DiGraph(
+        (module, imported)
+        for module in graph.modules - {"clipbench"}
+        for imported in graph.find_modules_directly_imported_by(module)
+    )
+    assert not [part for part in nx.strongly_connected_components(files) if len(part) > 1]
+
+
+def test_the_floor_plan_is_current():
+    assert house.FILE.read_text() == house.draw(), "run make house"
 
 
 TORCH_FREE = ["run", "tables", "dashboard", "sweeps.summary", "sweeps.launcher", "results.store"]
