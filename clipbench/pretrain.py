@@ -43,7 +43,7 @@ def zero_shot(tower: ImageTower, data: ShapesDataModule, split: str) -> dict[str
     """
     rows = data.splits[split]
     view = eval_transform(tower.preprocess)
-    pictures = torch.stack([view(rows.picture(i)) for i in range(len(rows))])
+    pictures = torch.stack([view(rows.image(i)) for i in range(len(rows))])
     tower.eval()
     parts = [tower(pictures[i : i + 256]) for i in range(0, len(pictures), 256)]
     features = F.normalize(torch.cat(parts), dim=-1)

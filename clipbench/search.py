@@ -119,7 +119,7 @@ def _answer(
         digest = hashlib.sha256(f"{text}\n{top}".encode(errors="replace")).hexdigest()[:6]
         sheet = out / f"{name}-{slug}-{digest}.png"
         lines = [(f"{k}: {s}", file) for (k, s, _), file in zip(rows, names, strict=True)]
-        contact_sheet(sheet, text, [found.split.picture(i) for i, _ in best], lines)
+        contact_sheet(sheet, text, [found.split.image(i) for i, _ in best], lines)
         print(sheet)
 
 

@@ -90,7 +90,7 @@ def photos(tmp_path):
         if label < 2:
             folder = home / data.classes[label].replace(" ", "_")
             folder.mkdir(parents=True, exist_ok=True)
-            split.picture(i).save(folder / f"{i:03}.png")
+            split.image(i).save(folder / f"{i:03}.png")
     return home
 
 

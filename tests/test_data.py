@@ -63,7 +63,7 @@ def test_only_what_a_whole_decoding_finds_is_found_too(root, tmp_path):
     start = content.index(b"\xff\xda") + 14
     content[start + 40 : start + 400] = bytes(360)
     spoilt.write_bytes(content)
-    assert look(root, tmp_path).faults.keys() == {"1 of 18 pictures cannot be read"}
+    assert look(root, tmp_path).faults.keys() == {"1 of 18 images cannot be read"}
     ((line,),) = look(root, tmp_path).faults.values()
     assert line.startswith(f"{spoilt}: ")
 
@@ -113,7 +113,7 @@ def test_the_door_checks_and_reports(root, tmp_path):
     (root / "val" / "[b]_9" / "rose_1.jpg").write_bytes(leaked)
     done = clipbench("check", "dataset=imagefolder", f"dataset.root={root}", module="data", env=env)
     assert done.returncode == 1
-    assert "fault: 1 of 18 pictures cannot be read" in done.stdout
+    assert "fault: 1 of 18 images cannot be read" in done.stdout
     assert "rose_0.jpg: empty, 0 bytes" in done.stdout
     table = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.split("\n")]
     assert [row for row in table if len(row) == 3 and row[0].isdigit()] == [
@@ -124,7 +124,7 @@ def test_the_door_checks_and_reports(root, tmp_path):
     assert report["labels"] == [[0, "[b]_9", "[b] 9"], [1, "[b]_10", "[b] 10"]]
     assert [row["split"] for row in report["rows"]] == ["train", "val", "test"]
     assert list(report["faults"]) == [
-        "1 of 18 pictures cannot be read",
+        "1 of 18 images cannot be read",
         "1 image is byte for byte in train and in val",
     ]
     assert all(len(row["content"]) == 64 for row in report["rows"])

@@ -36,7 +36,7 @@ def photos(run, tmp_path):
         folder = home / data.classes[label].replace(" ", "_")
         folder.mkdir(parents=True, exist_ok=True)
         names[f"{folder.name}/{i:03}.png"] = i
-        split.picture(i).save(folder / f"{i:03}.png")
+        split.image(i).save(folder / f"{i:03}.png")
     return home, names
 
 
@@ -182,8 +182,8 @@ def test_a_place_without_labels_is_predicted_and_said_to_have_none(of_folder, tm
         (["run=RUN", "images=IMAGES", "split=test"], "either images=PATH, or split=NAME"),
         (["run=RUN", "image=IMAGES"], "image=.* not understood; did you mean images"),
         (["run=RUN", "images="], "images= has no value"),
-        (["run=RUN", "images=EMPTY/none"], "none does not exist; name a picture"),
-        (["run=RUN", "images=EMPTY"], "no picture in .*; names must end in one of .*bmp"),
+        (["run=RUN", "images=EMPTY/none"], r"none does not exist\. Name an image"),
+        (["run=RUN", "images=EMPTY"], r"no image in .*\. Names must end in one of .*bmp"),
         (["run=RUN", "split=tset"], "no split=tset here; there are train, val, test"),
         (["run=RUN", "images=IMAGES", "out=a.xlsx"], "out=a.xlsx is no .csv"),
         (["run=RUN", "images=IMAGES", "out=none/a.csv"], "there is no folder none"),

@@ -47,7 +47,7 @@ def photos(run, tmp_path):
     (home / "below").mkdir(parents=True)
     for i in range(10):
         place = home / ("below" if i == 9 else "") / f"{i}.png"
-        data.splits["test"].picture(7 * i % len(data.splits["test"])).save(place)
+        data.splits["test"].image(7 * i % len(data.splits["test"])).save(place)
     return home
 
 

@@ -25,7 +25,7 @@ from clipbench.loading.validation import (
     seen,
 )
 
-UNEVEN = 10  # times as many pictures of the largest class as of the smallest: worth a word
+UNEVEN = 10  # times as many images of the largest class as of the smallest: worth a word
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Audit:
 
 
 def published(dataset: str, scheme: str | None = None) -> pd.DataFrame:
-    """The published counts of a dataset: columns split, n, captions, classes, source, verified.
+    """Return the published counts: columns split, n, captions, classes, source, verified.
 
     A split is one of ours, or several joined by ``+`` where only their sum is published.
 
@@ -70,7 +70,7 @@ def _compare(lists: Mapping[str, Split], known: pd.DataFrame) -> list[str]:
         parts = [lists[part] for part in name.split("+") if part in lists]
         listed = sum(map(len, parts))
         if len(parts) == name.count("+") + 1 and listed != n:
-            wrong.append(f"{name} lists {listed:,} pictures, {n:,} are published: another split")
+            wrong.append(f"{name} lists {listed:,} images, {n:,} are published: another split")
     return wrong
 
 
@@ -92,9 +92,9 @@ def audit(data: DataModule, name: str, cache: Path) -> Audit:
         missing = absent(split.sources)
         there[split_name] = split.take(np.setdiff1d(np.arange(len(split)), missing))
         if missing:
-            lost = f"{len(missing):,} of the {len(split):,} pictures of {split_name} not on disk"
+            lost = f"{len(missing):,} of the {len(split):,} images of {split_name} not on disk"
             if split_name in TRAINING or len(missing) == len(split):
-                lines = [f"{split.pictures[i]}: not there" for i in missing]
+                lines = [f"{split.images[i]}: not there" for i in missing]
                 found.faults[lost] = lines
             else:
                 found.warnings.append(f"{lost}: a result on the rest is not on {split_name}")
@@ -104,8 +104,8 @@ def audit(data: DataModule, name: str, cache: Path) -> Audit:
     sums = known[known["split"].str.contains("+", regex=False)]
     found.sums = dict(zip(sums["split"], sums["n"].astype(int), strict=True))
     if isinstance(data, ClassificationDataModule):
-        told = known["classes"][known["classes"] != ""]
-        found.classes = (len(data.classes), int(told.iloc[0]) if len(told) else None)
+        counts = known["classes"][known["classes"] != ""]
+        found.classes = (len(data.classes), int(counts.iloc[0]) if len(counts) else None)
         keys = data.keys or data.classes
         found.labels = [(k, *own) for k, own in enumerate(zip(keys, data.classes, strict=True))]
     found.warnings += [*data.warnings, *_compare(lists, known)]
@@ -177,7 +177,7 @@ def _files(
     bad = manifest[manifest["reason"].notna()]
     if len(bad):
         lines = [f"{p}: {why}" for p, why in zip(bad["path"], bad["reason"], strict=True)]
-        found.faults[f"{len(bad):,} of {len(sources):,} pictures cannot be read"] = lines
+        found.faults[f"{len(bad):,} of {len(sources):,} images cannot be read"] = lines
     if (changed := manifest[manifest["changed"].fillna(False).astype(bool)])["path"].size:
         first = changed["path"].iloc[0]
         found.warnings.append(f"{len(changed):,} files changed since the last check, first {first}")
@@ -194,7 +194,7 @@ def _files(
 
 def _hashes(split: Split, of: Mapping[str, str]) -> dict[str, str]:
     """Return the id of each image by the sha256 of all its bytes, or of what is drawn."""
-    if isinstance(split.pictures, np.ndarray):
+    if isinstance(split.images, np.ndarray):
         drawn = (digest.tobytes().hex() for digest in split.drawn())
         return dict(zip(drawn, split.ids, strict=True))
-    return {of[str(s)]: i for s, i in zip(split.pictures, split.ids, strict=True) if of.get(str(s))}
+    return {of[str(s)]: i for s, i in zip(split.images, split.ids, strict=True) if of.get(str(s))}

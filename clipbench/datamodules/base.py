@@ -21,18 +21,19 @@ from clipbench.loading.loaders import loader
 from clipbench.loading.samplers import EpochPlan, KeyedSampler, RankSampler
 from clipbench.loading.split import Split
 from clipbench.loading.validation import (
-    check_pictures,
+    check_images,
     check_splits,
     present,
     readable,
     seen,
 )
 from clipbench.transforms.augment import Augment
-from clipbench.transforms.preprocess import Preprocess, eval_transform, train_transform
+from clipbench.transforms.mixup import Batch
+from clipbench.transforms.preprocess import Preprocess, View, eval_transform, train_transform
 
 
 class DataModule(LightningDataModule, ABC):
-    """A dataset of pictures in named splits.
+    """A dataset of images in named splits.
 
     A subclass yields its splits as the official lists have them; what of that is on disk and can
     be read is found out here. It needs no model: before loaders are asked for, :meth:`attach`
@@ -81,7 +82,7 @@ class DataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def read_splits(self) -> dict[str, Split]:
-        """The splits as they should be: ``train``, ``val``, ``test`` and named shifts.
+        """Return the splits of the official lists: ``train``, ``val``, ``test``, named shifts.
 
         Raises:
             UserError: if the dataset is not there, or its lists disagree.
@@ -96,7 +97,7 @@ class DataModule(LightningDataModule, ABC):
         bring(self.files, self.root)
 
     def lists(self, seed: int) -> dict[str, Split]:
-        """The splits as they should be, after the options that choose among their rows.
+        """Return the splits of the lists, after ``subset`` and ``shots`` have chosen their rows.
 
         Args:
             seed: of the few-shot choice.
@@ -117,7 +118,7 @@ class DataModule(LightningDataModule, ABC):
             seed: of the few-shot choice.
 
         Raises:
-            UserError: if the dataset is not there, or pictures of train or val are not on disk.
+            UserError: if the dataset is not there, or images of train or val are not on disk.
         """
         self.splits, self.warnings = {}, []
         refuse_unasked(self.files, self.root)
@@ -133,7 +134,7 @@ class DataModule(LightningDataModule, ABC):
                 self.warnings += warning
 
     def _arranged(self, splits: dict[str, Split], seed: int) -> dict[str, Split]:
-        """The splits after the options that choose among their rows."""
+        """Return the splits after ``subset`` and ``shots`` have chosen their rows."""
         return splits
 
     def look(self) -> None:
@@ -149,28 +150,28 @@ class DataModule(LightningDataModule, ABC):
         self.warnings += found.warnings
 
     def check(self) -> None:
-        """Look for what would spoil the run: first the lists, then every picture.
+        """Look for what would spoil the run: first the lists, then every image.
 
         Raises:
             UserError: with the list of what is wrong.
         """
         if lacking := [name for name in ("train", "val") if name not in self.splits]:
-            raise UserError(f"there is no split named {lacking[0]}; training needs train and val")
+            raise UserError(f"there is no split named {lacking[0]}. Training needs train and val")
         check_splits(self.splits)
         self.check_images()
 
     def check_images(self) -> None:
         """Refuse images that cannot be read, as seen from outside, then as decoders find."""
         self.look()
-        check_pictures(self.splits, self.unreadable)
+        check_images(self.splits, self.unreadable)
         if self.bad_images == "stop":  # else it was done when they were left out
             self.decode()
-            check_pictures(self.splits, self.unreadable)
+            check_images(self.splits, self.unreadable)
 
     def attach(
         self, *, preprocess: Preprocess, augment: Augment, batch_size: int, seed: int
     ) -> None:
-        """Say how pictures become batches."""
+        """Set how images become batches."""
         self.preprocess = preprocess.with_mode(self.resize_mode)
         self.augment = augment
         self.batch_size, self.seed = batch_size, seed
@@ -180,21 +181,30 @@ class DataModule(LightningDataModule, ABC):
         """The splits that are read once, at the chosen epoch: all but train and val."""
         return [name for name in self.splits if name not in ("train", "val")]
 
-    @property
-    def _reading(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in ("decoder", "value_range", "cache_gb")}
+    def _images(
+        self, split: Split, view: View, pairs: NDArray[np.int64] | None = None
+    ) -> ImageDataset:
+        return ImageDataset(
+            split,
+            view,
+            self.seed,
+            decoder=self.decoder,
+            value_range=self.value_range,
+            cache_gb=self.cache_gb,
+            pairs=pairs,
+        )
 
     def arrange(self, *, every_pair: bool, full_batches: bool) -> None:
-        """Say what an epoch is: each picture, or each with each of its captions; in what batches.
+        """Set what an epoch is: each image, or each pair of an image and a caption.
 
         Raises:
-            UserError: for all captions of pictures that are drawn evenly over classes.
+            UserError: for all captions of images that are drawn evenly over classes.
         """
         self.full_batches, captions = full_batches, self.splits["train"].captions
         if every_pair and captions is not None:
             if self.balance in ("sampler", "unique"):
-                drawn = f"dataset.balance={self.balance} draws pictures, not pairs"
-                raise UserError(f"{drawn}; use strategy.captions=sampled")
+                drawn = f"dataset.balance={self.balance} draws images, not pairs"
+                raise UserError(f"{drawn}. Use strategy.captions=sampled")
             self.caption_rows = paired(captions)
 
     @property
@@ -203,31 +213,33 @@ class DataModule(LightningDataModule, ABC):
         return EpochPlan(len(self.splits["train"]), self.caption_rows, self.full_batches)
 
     def train_sampler(self) -> KeyedSampler:
-        """The order of an epoch's rows: shuffled by (seed, epoch)."""
+        """Return the sampler of an epoch's rows, shuffled by (seed, epoch)."""
         return KeyedSampler(len(self.epoch), self.seed, kept=self.epoch.kept(self.batch_size))
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Augmented, shuffled, the last batch possibly short; this rank's share of it."""
-        split = self.splits["train"]
-        view = train_transform(self.preprocess, self.augment)
-        pictures = ImageDataset(split, view, self.seed, pairs=self.caption_rows, **self._reading)
-        order = RankSampler(self.train_sampler(), self.batch_size)
-        return self._loader(pictures, order, persistent=True)
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return a loader of this rank's share of train, augmented and shuffled.
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The validation split, in order."""
+        The last batch may be short.
+        """
+        view = train_transform(self.preprocess, self.augment)
+        images = self._images(self.splits["train"], view, self.caption_rows)
+        order = RankSampler(self.train_sampler(), self.batch_size)
+        return self._loader(images, order, persistent=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the loader of the validation split, in order."""
         return self.eval_dataloader("val")
 
-    def eval_dataloader(self, name: str) -> DataLoader[dict[str, Any]]:
-        """A split as it is, every picture once; this rank's share of it."""
-        pictures = ImageDataset(self.splits[name], eval_transform(self.preprocess), **self._reading)
-        return self._loader(pictures, distributed.own(len(pictures)))
+    def eval_dataloader(self, name: str) -> DataLoader[Batch]:
+        """Return a loader of this rank's share of a split, in order, each image once."""
+        images = self._images(self.splits[name], eval_transform(self.preprocess))
+        return self._loader(images, distributed.own(len(images)))
 
     def _loader(
-        self, pictures: ImageDataset, order: Iterable[Any], persistent: bool = False
-    ) -> DataLoader[dict[str, Any]]:
+        self, images: ImageDataset, order: Iterable[Any], persistent: bool = False
+    ) -> DataLoader[Batch]:
         side, rows = self.preprocess.size, self.batch_size
-        return loader(pictures, side, order, rows, workers=self.workers, persistent=persistent)
+        return loader(images, side, order, rows, workers=self.workers, persistent=persistent)
 
     def record(self) -> dict[str, dict[str, Any]]:
         """Return what a run's record says of each split, see :meth:`Split.record`."""

@@ -22,7 +22,7 @@ ANY = ("acc", "mean_per_class", "macro_f1", "acc5", "ece")
 
 
 class ClassificationDataModule(DataModule):
-    """A dataset of labelled pictures.
+    """A dataset of labelled images.
 
     Attributes:
         classes: class names as prompts use them, in label order.
@@ -62,7 +62,7 @@ class ClassificationDataModule(DataModule):
         return splits
 
     def check(self) -> None:
-        """As every dataset, after names, prompts and labels.
+        """Check names, prompts and labels, then what every dataset checks.
 
         Raises:
             UserError: with the list of what is wrong.
@@ -73,19 +73,19 @@ class ClassificationDataModule(DataModule):
         super().check()
 
     def caption(self, prompts: Sequence[Sequence[str]]) -> None:
-        """Give each picture of train its class's prompts for captions, if it has none."""
+        """Give each image of train its class's prompts for captions, if it has none."""
         train = self.splits["train"]
         if train.captions is None:
-            said = [prompts[label] for label in train.labels.tolist()]  # shared, not copied
-            self.splits["train"] = replace(train, captions=said, prompted=True)
+            captions = [prompts[label] for label in train.labels.tolist()]  # shared, not copied
+            self.splits["train"] = replace(train, captions=captions, prompted=True)
 
     def class_weights(self) -> NDArray[np.float64] | None:
-        """For ``balance=weights``, see :func:`clipbench.loading.balance.evening`; else None."""
+        """Return the weight of each class, (C,), for ``balance=weights``; else None."""
         labels = self.splits["train"].labels
         return evening(labels, len(self.classes)) if self.balance == "weights" else None
 
     def train_sampler(self) -> KeyedSampler:
-        """Shuffled by (seed, epoch); ``balance`` may draw classes equally, or keep them apart."""
+        """Return the sampler of an epoch's rows, which ``balance`` may draw evenly over classes."""
         labels, kept = self.splits["train"].labels, self.epoch.kept(self.batch_size)
         if self.balance == "unique":
             return UniqueSampler(labels, self.seed, self.batch_size, kept)
@@ -101,7 +101,7 @@ class ClassificationDataModule(DataModule):
         return [name for name in dict.fromkeys([*self.metrics, *ANY]) if name not in few]
 
     def measure(self, name: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        """The metrics of a whole split, in its order.
+        """Return the metrics of a whole split.
 
         Args:
             name: the split's.

@@ -1,4 +1,4 @@
-"""Anyone's own pictures and captions, from a CSV, TSV or JSONL file or from webdataset shards."""
+"""Anyone's own images and captions, from a CSV, TSV or JSONL file or from webdataset shards."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ CAPTION_KEYS = (
 
 
 class CaptionsDataModule(CaptionDataModule):
-    """Pictures with captions, a row of a file for each caption.
+    """Images with captions, a row of a file for each caption.
 
     Captions are kept to the letter. A faulty row is refused, never left out.
 
@@ -34,7 +34,7 @@ class CaptionsDataModule(CaptionDataModule):
         path_key: the column of paths; None for the one whose name says so.
         caption_key: the column of captions; None for the one whose name says so.
         split_key: the column with train, val, test or test_<name>; None for ``split``, if any.
-        test_fraction: share of the pictures carved as test, where there is none.
+        test_fraction: share of the images carved as test, where there is none.
         val_fraction: share of what is left carved as val, where there is none.
         options: see :class:`clipbench.datamodules.base.Options`.
     """
@@ -52,14 +52,14 @@ class CaptionsDataModule(CaptionDataModule):
         **options: Unpack[Options],
     ) -> None:
         if file is None:
-            raise UserError("dataset.file is not set; name yours: dataset.file=/my/captions.csv")
+            raise UserError("dataset.file is not set. Name yours: dataset.file=/my/captions.csv")
         self.file = paths.expanded(file)
         super().__init__(root=root or self.file.parent, **options)
         self.column_keys = {"path": path_key, "caption": caption_key, "split": split_key}
         self.fractions = {"test": test_fraction, "val": val_fraction}
 
     def read_splits(self) -> dict[str, Split]:
-        """The splits that the file names, then those carved from train.
+        """Return the splits that the file names, and those carved from train.
 
         Raises:
             UserError: if the file cannot be read, or with ``file:line: reason`` of each faulty row.
@@ -74,11 +74,11 @@ class CaptionsDataModule(CaptionDataModule):
         if gathered.wrong:
             raise UserError(
                 f"{len(gathered.wrong):,} rows of {self.file} are faulty, first "
-                f"{gathered.wrong[0]}; mend or remove them",
+                f"{gathered.wrong[0]}. Correct or remove them",
                 gathered.wrong,
             )
         if not gathered.captions:
-            raise UserError(f"{self.file} has no rows; give it one for each caption")
+            raise UserError(f"{self.file} has no rows. Give it one for each caption")
         self.warnings += table.warnings + report(self.file.name, gathered.captions)
         return carved(gathered.splits(), self.fractions)
 
@@ -102,14 +102,14 @@ class CaptionsDataModule(CaptionDataModule):
 
 @dataclass
 class Gathered:
-    """Captions by picture, gathered from rows.
+    """Captions by image, gathered from rows.
 
     Attributes:
         file: the file's name, for what is said of it.
         root: the folder that paths begin in.
         wrong: ``file:line: reason`` of each faulty row.
-        captions: of each picture.
-        owner: the split of each picture.
+        captions: of each image.
+        owner: the split of each image.
     """
 
     file: str
@@ -119,7 +119,7 @@ class Gathered:
     owner: dict[str, str] = field(default_factory=dict)
 
     def add(self, line: int, path: Any, caption: Any, split: Any) -> None:
-        """Take in a row, or say what is wrong with it."""
+        """Add a row, or what is wrong with it to :attr:`wrong`."""
         texts = caption if isinstance(caption, list) else [caption]
         name = table_files.image_name(path, self.root)
         own = split_name(str(split)) if split != "" else "train"
@@ -133,7 +133,7 @@ class Gathered:
         if not name:
             return "no path"
         if "://" in name:
-            return f"{name} is no file; fetch it first"
+            return f"{name} is not a file; download it first"
         if not texts or any(not isinstance(text, str) or not text.strip() for text in texts):
             return f"no caption of {name}"
         if not own:
@@ -143,20 +143,20 @@ class Gathered:
         return None
 
     def splits(self) -> dict[str, Split]:
-        """The splits, pictures in the order in which they first stand."""
+        """Return the splits, images in the order in which they first occur."""
         by_split: dict[str, dict[str, list[str]]] = {}
         for name, own in self.captions.items():
             by_split.setdefault(self.owner[name], {})[name] = own
-        picture = Finder(self.root).find
-        return {name: split_of(own, picture) for name, own in by_split.items()}
+        image = Finder(self.root).find
+        return {name: split_of(own, image) for name, own in by_split.items()}
 
 
 def report(file: str, captions: Mapping[str, Sequence[str]]) -> list[str]:
-    """What is odd about captions and yet no fault.
+    """Return warnings about captions that are unusual and yet valid.
 
     Args:
         file: where they are from.
-        captions: of each picture.
+        captions: of each image.
     """
     twice = {name: len(own) - len(set(own)) for name, own in captions.items()}
     first = next((name for name, count in twice.items() if count), "")
@@ -165,19 +165,19 @@ def report(file: str, captions: Mapping[str, Sequence[str]]) -> list[str]:
     broken = sum("\n" in text for text in texts)
     homes = Counter(text for own in captions.values() for text in set(own))
     ((common, count),) = homes.most_common(1)
-    told = {
-        f"{sum(twice.values()):,} captions stand twice at their picture, first at {first}; "
+    notes = {
+        f"{sum(twice.values()):,} captions occur twice at their image, first at {first}; "
         "kept": bool(first),
-        f"pictures have {each[0]} to {each[-1]} captions": each[0] != each[-1],
+        f"images have {each[0]} to {each[-1]} captions": each[0] != each[-1],
         f"{broken:,} captions go over several lines": broken > 0,
         f"{count:,} of {len(captions):,} images have the caption {common!r}: no search tells "
         "them apart by it": count > 1 and 2 * count > len(captions),
     }
-    return [f"{file}: {what}" for what, so in told.items() if so] + too_long(texts)
+    return [f"{file}: {what}" for what, so in notes.items() if so] + too_long(texts)
 
 
 def too_long(captions: Sequence[str]) -> list[str]:
-    """The warning that captions have more tokens than a CLIP reads, or none."""
+    """Return the warning that captions have more tokens than a CLIP reads, if any have."""
     from open_clip import SimpleTokenizer  # takes seconds, and short captions need none
 
     # a token is a byte at least
@@ -194,23 +194,23 @@ def too_long(captions: Sequence[str]) -> list[str]:
 
 
 def carved(splits: Mapping[str, Split], fractions: Mapping[str, float]) -> dict[str, Split]:
-    """Splits with what is missing carved from train, picture by picture, in order.
+    """Return the splits, with those that are missing carved from train.
 
     Args:
         splits: as they are; without train nothing is carved.
         fractions: of each split that there should be the share to carve if it is missing.
 
     Raises:
-        UserError: if a fraction is out of range, or too few pictures are left to train on.
+        UserError: if a fraction is out of range, or too few images are left to train on.
     """
     whole = dict(splits)
     for name, fraction in fractions.items():
         if name not in whole and "train" in whole:
             if not 0 < fraction < 1:
-                raise UserError(f"dataset.{name}_fraction={fraction} is not between 0 and 1")
+                raise UserError(f"dataset.{name}_fraction={fraction}: not between 0 and 1. Use 0.2")
             whole["train"], whole[name] = carve(whole["train"], fraction, of="caption file")
     if "train" in whole and not len(whole["train"]):
-        raise UserError("too few pictures to share between train, val and test; add some")
+        raise UserError("too few images to share between train, val and test. Add some")
     order = ("train", "val", "test")
     named = [name for name in order if name in whole]
     return {name: whole[name] for name in (*named, *sorted(whole.keys() - set(order)))}

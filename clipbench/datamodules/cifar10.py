@@ -11,7 +11,7 @@ from clipbench.loading.split import Split
 
 
 class CIFAR10DataModule(TorchvisionDataModule):
-    """CIFAR-10: 50,000 and 10,000 pictures of 32 x 32 in ten classes (Krizhevsky 2009).
+    """CIFAR-10: 50,000 and 10,000 images of 32 x 32 in ten classes (Krizhevsky 2009).
 
     Its files are pickles; torchvision opens them only after their md5.
     """
@@ -31,11 +31,11 @@ class CIFAR10DataModule(TorchvisionDataModule):
     )
 
     def split(self, name: str, official: Any) -> Split:
-        """The pixels themselves; an id is the row in torchvision's order."""
+        """Return the pixels themselves; an id is the row in torchvision's order."""
         count = len(official.targets)
         return Split(
             ids=[f"{name}/{row:05d}" for row in range(count)],
             labels=np.array(official.targets, dtype=np.int64),
-            pictures=official.data,
+            images=official.data,
             expected=count,
         )

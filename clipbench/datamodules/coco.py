@@ -1,6 +1,6 @@
 """MS-COCO captions (Chen et al. 2015), by Karpathy's splits or the official ones.
 
-The pictures of 2014 and of 2017 are the same 123,287, otherwise divided and named: a picture's id
+The images of 2014 and of 2017 are the same 123,287, otherwise divided and named: an image's id
 here is its name of 2017, wherever it lies.
 """
 
@@ -58,7 +58,7 @@ class COCODataModule(CaptionDataModule):
     """Photos with five captions or more each.
 
     - ``karpathy``: 113,287 / 5,000 / 5,000, where train has the 30,504 of his ``restval``, too;
-    - ``official``: captions of the test pictures were never given out, so val2017 (or val2014) is
+    - ``official``: captions of the test images were never given out, so val2017 (or val2014) is
       the test split, and val is carved from train by the fixed rule;
     - ``clip_benchmark``: the files that CLIP_benchmark reads, for evaluation alone.
 
@@ -83,27 +83,27 @@ class COCODataModule(CaptionDataModule):
     ) -> None:
         super().__init__(root=root, **options)
         if year not in _ANNOTATIONS:
-            raise UserError(f"no dataset.year={year}; there are 2017 and 2014")
+            raise UserError(f"dataset.year={year}: unknown. Use one of 2017 and 2014")
         schemes: dict[str, tuple[Callable[[], dict[str, Split]], Sequence[Remote]]] = {
             "karpathy": (self._karpathy, [remote("dataset_coco.json")]),
             "official": (self._official, [_ANNOTATIONS[year]]),
             "clip_benchmark": (self._clip_benchmark, [remote("coco_test_karpathy.json")]),
         }
         if scheme not in schemes:
-            raise UserError(f"no dataset.scheme={scheme}; there are {', '.join(schemes)}")
+            raise UserError(f"dataset.scheme={scheme}: unknown. Use one of {', '.join(schemes)}")
         if not 0 < val_fraction < 1:
-            raise UserError(f"dataset.val_fraction={val_fraction} is not between 0 and 1")
+            raise UserError(f"dataset.val_fraction={val_fraction}: not between 0 and 1. Use 0.2")
         self.captions, annotated = schemes[scheme]
         self.scheme, self.year, self.val_fraction = scheme, year, val_fraction
         homes = [home.name for home in self._homes() if home.is_dir()]
-        pictures = [] if "val2014" in homes else [p for p in _PICTURES if p.makes[0] not in homes]
-        self.files = (*pictures, *annotated)
+        images = [] if "val2014" in homes else [p for p in _PICTURES if p.makes[0] not in homes]
+        self.files = (*images, *annotated)
 
     def _homes(self) -> list[Path]:
         return [home / name for home in (self.root / "images", self.root) for name in _FOLDERS]
 
     def read_splits(self) -> dict[str, Split]:
-        """The scheme's splits.
+        """Return the splits of the scheme.
 
         Raises:
             UserError: if the scheme's files are not there, or are damaged.

@@ -46,13 +46,13 @@ class ELPVDataModule(ClassificationDataModule):
         ]
 
     def read_splits(self) -> dict[str, Split]:
-        """The three carved splits."""
+        """Return the three carved splits."""
         ids, probability, kinds = self._table()
         groups = [f"{kind} {p:.2f}" for kind, p in zip(kinds, probability, strict=True)]
         cells = Split(
             ids=ids,
             labels=np.unique(groups, return_inverse=True)[1].astype(np.int64),
-            pictures=[self.root / name for name in ids],
+            images=[self.root / name for name in ids],
             expected=len(ids),
         )
         rest, test = carve(cells, 0.25, of="type and probability")
@@ -67,7 +67,7 @@ class ELPVDataModule(ClassificationDataModule):
         path = self.root / "labels.csv"  # columns of path, probability and type, by white space
         if not path.is_file():
             raise UserError(
-                f"elpv: {path} is not there; install it with: pip install 'clipbench[elpv]', or set"
+                f"elpv: {path} is not there. Install it with: pip install 'clipbench[elpv]', or set"
                 " dataset.root to the folder of labels.csv and images/"
             )
         rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
@@ -75,12 +75,12 @@ class ELPVDataModule(ClassificationDataModule):
             return [r[0] for r in rows], [float(r[1]) for r in rows], [r[2] for r in rows]
         except (IndexError, ValueError) as error:
             raise UserError(
-                f"elpv: {path} is damaged ({error}); install the package again"
+                f"elpv: {path} is damaged ({error}). Install the package again"
             ) from error
 
 
 def _installed() -> Path:
-    """The data folder of the package ``elpv-dataset``, which loads everything at once by itself."""
+    """Return the data folder of the package ``elpv-dataset``, without importing it."""
     spec = importlib.util.find_spec("elpv_dataset")
     found = spec.submodule_search_locations if spec else None
     return Path(found[0]) / "data" if found else Path("elpv_dataset")

@@ -14,7 +14,7 @@ from clipbench.loading.split import Split
 
 
 class EuroSATDataModule(TorchvisionDataModule):
-    """EuroSAT: 27,000 Sentinel-2 pictures of 64 x 64 in ten land uses (Helber et al. 2019).
+    """EuroSAT: 27,000 Sentinel-2 images of 64 x 64 in ten land uses (Helber et al. 2019).
 
     It has no official split. These are the lists of Neumann et al. (arXiv 1911.06721), 16,200 /
     5,400 / 5,400, which torchgeo ships too; CLIP's own draw of 10,000 and 5,000 is not published.
@@ -51,7 +51,7 @@ class EuroSATDataModule(TorchvisionDataModule):
     )
 
     def split(self, name: str, official: Any) -> Split:
-        """What the list of a split names, in torchvision's order, whether it is on disk or not."""
+        """Return the images that a split's list names, in torchvision's order, on disk or not."""
         path = self.root / self.home / f"eurosat-{name}.txt"
         if not check_integrity(path, self.lists_md5[name]):
             raise UserError(f"{path} is not the published list: {self._remedy()}")
@@ -60,7 +60,7 @@ class EuroSATDataModule(TorchvisionDataModule):
         return Split(
             ids=[path.relative_to(self.root).as_posix() for path in paths],
             labels=np.array([official.class_to_idx[folder] for folder, _ in files], dtype=np.int64),
-            pictures=paths,
+            images=paths,
             expected=len(paths),
             rule=f"eurosat-{name}.txt of Neumann et al. 2019",
         )

@@ -1,7 +1,6 @@
-"""A dataset seen through a frozen image tower: every picture encoded once, without augmentation."""
+"""A dataset seen through a frozen image tower: every image encoded once, without augmentation."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +12,17 @@ from clipbench.core import distributed
 from clipbench.core.console import track
 from clipbench.core.errors import UserError
 from clipbench.datamodules.base import DataModule
-from clipbench.loading.dataset import collate, said
+from clipbench.loading.dataset import collate, row_captions
 from clipbench.loading.samplers import Key, RankSampler
 from clipbench.loading.split import Split
+from clipbench.transforms.mixup import Batch
 
 
-class Features(Dataset[dict[str, Any]]):
+class Features(Dataset[Batch]):
     """Rows ``{"features", "label", "index"[, "captions"]}`` of a split's features (n, D).
 
     Args:
-        split: its pictures.
+        split: its images.
         features: in their order.
         pairs: see :class:`clipbench.loading.dataset.ImageDataset`.
     """
@@ -36,21 +36,21 @@ class Features(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.split if self.pairs is None else self.pairs)
 
-    def __getitem__(self, key: int | Key) -> dict[str, Any]:
+    def __getitem__(self, key: int | Key) -> Batch:
         place = key[1] if isinstance(key, tuple) else key
         index = place if self.pairs is None else int(self.pairs[place, 0])
-        row = {"features": self.features[index], "label": self.labels[index], "index": index}
+        row: Batch = {"features": self.features[index], "label": self.labels[index], "index": index}
         if self.split.captions is not None:
-            row["captions"] = said(self.split.captions[index], place, self.pairs)
+            row["captions"] = row_captions(self.split.captions[index], place, self.pairs)
         return row
 
 
 class FeatureLoaders:
-    """The loaders of a datamodule, with features in place of pictures.
+    """The loaders of a datamodule, with features in place of images.
 
     Args:
         data: a datamodule that has been attached.
-        encode: pictures (B, 3, S, S) to features (B, D) on the CPU.
+        encode: images (B, 3, S, S) to features (B, D) on the CPU.
     """
 
     def __init__(self, data: DataModule, encode: Callable[[Tensor], Tensor]) -> None:
@@ -58,7 +58,7 @@ class FeatureLoaders:
         self.encoded: dict[str, Features] = {}
 
     def features(self, split: str) -> Features:
-        """The features of a split, computed when first asked for."""
+        """Return the features of a split, computed on the first call."""
         if split not in self.encoded:
             loader = track(self.data.eval_dataloader(split), f"encoding {split}")
             parts = [(self.encode(batch["image"]), batch["index"]) for batch in loader]
@@ -69,18 +69,18 @@ class FeatureLoaders:
         return self.encoded[split]
 
     def tensors(self, split: str) -> tuple[Tensor, Tensor]:
-        """The features (n, D) and labels (n,) of a split, for a fit that reads them whole.
+        """Return the features (n, D) and labels (n,) of a split, for a closed-form fit.
 
         Raises:
             UserError: where classes should be drawn evenly, which a fit cannot.
         """
         if self.data.balance == "sampler":
-            raise UserError("a fitted head draws no pictures; use dataset.balance=weights")
+            raise UserError("a fitted head draws no images. Use dataset.balance=weights")
         rows = self.features(split)
         return rows.features, rows.labels
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Shuffled by (seed, epoch), as images would be; this rank's share of it."""
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return a loader of this rank's share of train, shuffled as images would be."""
         split, features = self.data.splits["train"], self.features("train").features
         return DataLoader(
             Features(split, features, self.data.caption_rows),
@@ -89,8 +89,8 @@ class FeatureLoaders:
             collate_fn=collate,
         )
 
-    def eval_dataloader(self, name: str) -> DataLoader[dict[str, Any]]:
-        """A split in order, every row once; this rank's share of it."""
+    def eval_dataloader(self, name: str) -> DataLoader[Batch]:
+        """Return a loader of this rank's share of a split, in order, each row once."""
         features = self.features(name)
         return DataLoader(
             features,

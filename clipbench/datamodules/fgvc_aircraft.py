@@ -51,7 +51,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
     ) -> None:
         super().__init__(root=root, **options)
         if level not in CLASSES:
-            raise UserError(f"no dataset.level={level}; there are {', '.join(CLASSES)}")
+            raise UserError(f"dataset.level={level}: unknown. Use one of {', '.join(CLASSES)}")
         self.level = level
         self.coarser = list(CLASSES)[list(CLASSES).index(level) + 1 :]
         self.metrics = ("mean_per_class", "acc", *(f"acc_{above}" for above in self.coarser))
@@ -61,7 +61,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
         ]
 
     def official(self, **which: Any) -> Any:
-        """Torchvision's own dataset of a split, at this level unless another is named."""
+        """Return torchvision's dataset of a split, at this level unless another is given."""
         found = super().official(**{"annotation_level": self.level, **which})
         if (count := len(found.classes)) != CLASSES[found._annotation_level]:
             raise UserError(
@@ -71,7 +71,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
         return found
 
     def read_splits(self) -> dict[str, Split]:
-        """The three official splits, row for row as torchvision's ``FGVCAircraft``.
+        """Return the three official splits, row for row as torchvision's ``FGVCAircraft``.
 
         Raises:
             UserError: if a list is absent, damaged or not of the 2013b release.
@@ -82,7 +82,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
         return super().read_splits()
 
     def _labels(self, level: str) -> dict[Path, int]:
-        """The label of every picture at a level."""
+        """Return the label of every image at a level."""
         found = (self.official(split=name, annotation_level=level) for name in self.parts)
         lists = [listed(official) for official in found]
         return {
@@ -92,7 +92,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
         }
 
     def _rolled_up(self, own: Mapping[Path, int], level: str) -> list[int]:
-        """The label that each class has at a coarser level."""
+        """Return the label that each class has at a coarser level."""
         above = self._labels(level)
         pairs = sorted({(label, above[path]) for path, label in own.items() if path in above})
         if [label for label, _ in pairs] != list(range(len(self.classes))):

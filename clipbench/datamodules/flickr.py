@@ -71,7 +71,7 @@ class FlickrDataModule(CaptionDataModule):
         self.rules: dict[str, str] = {}
         schemes = self._schemes()
         if scheme not in schemes:
-            raise UserError(f"no dataset.scheme={scheme}; there are {', '.join(schemes)}")
+            raise UserError(f"dataset.scheme={scheme}: unknown. Use one of {', '.join(schemes)}")
         self.scheme = scheme
         self.captions, wanted = schemes[scheme]
         home = self._home()
@@ -80,7 +80,7 @@ class FlickrDataModule(CaptionDataModule):
             self.files = (*(there or self.photos), *wanted)
 
     def _schemes(self) -> dict[str, Scheme]:
-        """Of each scheme what reads its captions, and the files that it reads."""
+        """Return what reads the captions of each scheme, and the files that it reads."""
         benchmark = f"{self.published_name}_test_karpathy.txt"
         return {
             "karpathy": (self._karpathy, [remote(f"dataset_{self.published_name}.json")]),
@@ -95,7 +95,7 @@ class FlickrDataModule(CaptionDataModule):
         return next((home for home in homes if home.is_dir()), None)
 
     def read_splits(self) -> dict[str, Split]:
-        """The scheme's splits, each in the order of its file.
+        """Return the splits of the scheme, each in the order of its file.
 
         Raises:
             UserError: if the scheme's files are not there, or are damaged.
@@ -163,7 +163,7 @@ class Flickr8kDataModule(FlickrDataModule):
         return {**super()._schemes(), "jina": (self._jina, files)}
 
     def _jina(self) -> dict[str, Captions]:
-        """Train is the first lines of the captions' file less test; val what is left of val.
+        """Return the notebook's train (the first caption lines less test), val and test.
 
         The notebook has no val. Kaggle's file, which it reads, keeps quotes around a caption that
         has a comma, as CLIP_benchmark's files do.
@@ -178,7 +178,7 @@ class Flickr8kDataModule(FlickrDataModule):
         val = {name: own for name, own in splits["val"].items() if name not in train}
         self.rules = {
             "train": f"the first {JINA_LINES:,} caption lines by name, less Karpathy's test",
-            "val": "Karpathy's less the pictures of train",
+            "val": "Karpathy's less the images of train",
         }
         return {"train": train, "val": val, "test": splits["test"]}
 

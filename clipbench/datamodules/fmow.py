@@ -1,4 +1,4 @@
-"""FMoW-WILDS (Christie et al. 2018, Koh et al. 2021): what a satellite picture shows."""
+"""FMoW-WILDS (Christie et al. 2018, Koh et al. 2021): what a satellite image shows."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ class FMoWDataModule(ClassificationDataModule):
     """62 uses of buildings and land; val and test until 2012, val_ood to 2015, test_ood after.
 
     The splits, regions and years of WILDS v1.1. What its table calls ``seq`` is not used; the
-    number of a picture's file is its row in the whole table.
+    number of an image's file is its row in the whole table.
 
     Args:
         root: the folder ``fmow_v1.1``.
@@ -63,7 +63,7 @@ class FMoWDataModule(ClassificationDataModule):
         self.classes, self.keys, self.templates = list(CLASSES), CLASSES, list(TEMPLATES)
 
     def read_splits(self) -> dict[str, Split]:
-        """The five splits of WILDS, in the order of its table.
+        """Return the five splits of WILDS, in the order of its table.
 
         Raises:
             UserError: if a table is not there or damaged, or has a class or time that is none.
@@ -90,9 +90,9 @@ class FMoWDataModule(ClassificationDataModule):
         splits = {}
         for name, mask in taken.items():
             files = [f"images/rgb_img_{row}.png" for row in rows.index[mask]]
-            pictures = [self.root / file for file in files]
+            images = [self.root / file for file in files]
             own = {kind: ids[mask] for kind, ids in groups.items()}
-            splits[name] = Split(files, labels[mask], pictures, len(files), groups=own)
+            splits[name] = Split(files, labels[mask], images, len(files), groups=own)
         return splits
 
     def _times(self, stamps: "pd.Series[str]") -> "pd.Series[pd.Timestamp]":
@@ -117,4 +117,4 @@ class FMoWDataModule(ClassificationDataModule):
             name = self.root / "rgb_metadata.csv"
             numbered = zip(wrong.index.tolist(), wrong, strict=True)
             lines = [f"{name}:{row + 2}: {value} {what}" for row, value in numbered]
-            raise UserError(f"{len(lines)} rows of {name} are wrong; bring it again", lines)
+            raise UserError(f"{len(lines)} rows of {name} are wrong. Download it again", lines)

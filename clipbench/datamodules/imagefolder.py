@@ -1,4 +1,4 @@
-"""Anyone's own pictures, in folders named after their classes or with their labels in a table."""
+"""Anyone's own images, in folders named after their classes or with their labels in a table."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -21,7 +21,7 @@ LABELS = (None, "folder", "good_or_defect")
 
 
 class ImageFolderDataModule(ClassificationDataModule):
-    """Pictures in class folders, divided by the folders above them or by a fixed rule.
+    """Images in class folders, divided by the folders above them or by a fixed rule.
 
     ``root/{train,val,test}/<class>/``, ``root/<class>/{train,val,test}/`` or ``root/<class>/``;
     a split's folder may have any usual name, see
@@ -31,7 +31,7 @@ class ImageFolderDataModule(ClassificationDataModule):
     Label ids are those of train's sorted class folders, numbers in their order, in every split.
 
     Or a table of paths and labels, see :mod:`clipbench.loading.readers.label_tables`; or webdataset
-    shards with a label to each picture, see :mod:`clipbench.loading.readers.webdataset`.
+    shards with a label to each image, see :mod:`clipbench.loading.readers.webdataset`.
 
     Args:
         root: the folder, the table, or a pattern of shards such as ``train-{000..099}.tar``.
@@ -73,9 +73,9 @@ class ImageFolderDataModule(ClassificationDataModule):
         self.fractions = {"test": test_fraction, "val": val_fraction}
 
     def read_splits(self) -> dict[str, Split]:
-        """The splits that have folders, then those carved from train."""
+        """Return the splits that have folders, and those carved from train."""
         if not self.given:
-            raise UserError("dataset.root is not set; name your folder: dataset.root=/my/pictures")
+            raise UserError("dataset.root is not set. Name your folder: dataset.root=/my/images")
         if webdataset.meant(self.root):
             self.classes, splits, warnings = webdataset.labelled(self.root)
             self.warnings += warnings
@@ -85,7 +85,7 @@ class ImageFolderDataModule(ClassificationDataModule):
             return self._of(layout, Finder(self.root.parent).find)
         if not self.root.is_dir():
             raise UserError(
-                f"dataset.root={printable(self.root)} is not a folder; set it to your pictures'"
+                f"dataset.root={printable(self.root)} is not a folder. Use that of your images"
             )
         return self._of(self._walked(), self.root.joinpath)
 
@@ -96,7 +96,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         if others := sorted([*layout.left_out, *tree.others]):
             shown = ", ".join(map(printable, others[:3])) + (" ..." if len(others) > 3 else "")
             layout.warnings.append(
-                f"{len(others):,} files are not pictures in a class folder, left out: {shown}"
+                f"{len(others):,} files are not images in a class folder, left out: {shown}"
             )
         if tree.copies:
             layout.warnings.append(
@@ -106,7 +106,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         return layout
 
     def _of(self, layout: Layout, find: Callable[[str], Path]) -> dict[str, Split]:
-        """The splits of a layout, whose images are found by their names."""
+        """Return the splits of a layout, whose images ``find`` resolves by name."""
         listed = layout.listed
         if self.labels_by == "good_or_defect" or (layout.rule and self.labels_by is None):
             listed = inspection.good_or_defect(listed)
@@ -124,14 +124,16 @@ class ImageFolderDataModule(ClassificationDataModule):
         for name, fraction in self.fractions.items():
             if name not in splits:
                 if not 0 < fraction < 1:
-                    raise UserError(f"dataset.{name}_fraction={fraction} is not between 0 and 1")
+                    raise UserError(
+                        f"dataset.{name}_fraction={fraction}: not between 0 and 1. Use 0.2"
+                    )
                 splits["train"], splits[name] = carve(splits["train"], fraction)
         left = np.bincount(splits["train"].labels, minlength=len(classes))
         if few := [name for name, n in zip(classes, left, strict=True) if n == 0]:
             raise UserError(
-                f"class {few[0]} has too few pictures to share between train, val and test; add "
+                f"class {few[0]} has too few images to share between train, val and test. Add "
                 "some, or make the splits train, val and test yourself",
-                [f"{name}: too few pictures" for name in few],
+                [f"{name}: too few images" for name in few],
             )
         order = ("train", "val", "test")
         return {name: splits[name] for name in (*order, *sorted(splits.keys() - set(order)))}
@@ -151,14 +153,14 @@ def _split(
     return Split(
         ids=ids,
         labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
-        pictures=[find(file) for file in files],
+        images=[find(file) for file in files],
         expected=len(ids),
         rule=rule,
     )
 
 
 def _alike(classes: Iterable[str]) -> list[str]:
-    """The warning that classes differ by case alone, or none."""
+    """Return the warning that classes differ by case alone, if any do."""
     folded: dict[str, list[str]] = {}
     for name in classes:
         folded.setdefault(name.casefold(), []).append(name)
@@ -169,14 +171,14 @@ def _alike(classes: Iterable[str]) -> list[str]:
 def _refuse_untrained(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     """Refuse labels that no image of train has."""
     if not (trained := listed.get("train", {}).keys()):
-        raise UserError("dataset.root names no image of train; give some to the split train")
+        raise UserError("dataset.root names no image of train. Give some to the split train")
     wrong: list[str] = []
     for split, own in listed.items():
         for name in sorted(own.keys() - trained):
             wrong.append(f"{split}: {name}{_hint(name, trained, len(wrong))}")
     if wrong:
         raise UserError(
-            f"{len(wrong)} labels are not in train, first {wrong[0]}; give train images of them",
+            f"{len(wrong)} labels are not in train, first {wrong[0]}. Give train images of them",
             wrong,
         )
 
@@ -193,7 +195,7 @@ def _hint(name: str, known: Iterable[str], before: int) -> str:
 def _refuse_disagreement(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     trained = listed.get("train", {}).keys()
     if not trained:
-        raise UserError("dataset.root holds no class folders; put each class's pictures in its own")
+        raise UserError("dataset.root holds no class folders. Put each class's images in its own")
     wrong: list[str] = []
     for split, folders in listed.items():
         for name in sorted(folders):
@@ -201,11 +203,11 @@ def _refuse_disagreement(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> N
                 hint = _hint(name, trained, len(wrong))
                 wrong.append(f"{split}/{name}: train has no class folder of that name{hint}")
             elif not folders[name]:
-                wrong.append(f"{split}/{name}: no picture in this class folder")
+                wrong.append(f"{split}/{name}: no image in this class folder")
         wrong += [f"{split}/{name}: missing, train has it" for name in sorted(trained - folders)]
     if wrong:
         raise UserError(
-            f"{len(wrong)} class folders are wrong, first {wrong[0]}; every split needs the same "
+            f"{len(wrong)} class folders are wrong, first {wrong[0]}. Every split needs the same "
             "class folders, none empty",
             wrong,
         )

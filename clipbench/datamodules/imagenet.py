@@ -25,7 +25,7 @@ WNIDS: Sequence[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-c
 SHARES = Path(__file__).with_name("imagenet_shifts.yaml")
 # Model soups (Wortsman et al. 2022) hold out 2 % of train too, by a list of their own.
 VAL_FRACTION = 0.02
-TRAIN, VAL = 1_281_167, 50_000  # pictures, Russakovsky et al. 2015
+TRAIN, VAL = 1_281_167, 50_000  # images, Russakovsky et al. 2015
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Shift:
 
     Attributes:
         folders: where its class folders may be, below the folder of the shift sets.
-        n: its pictures as published; None where that is not what its download holds.
+        n: its images as published; None where that is not what its download holds.
         numbered: whether its class folders are called 0 .. 999.
-        border: pixels that frame each picture.
+        border: pixels that frame each image.
     """
 
     folders: tuple[str, ...]
@@ -50,7 +50,7 @@ SHIFTS = {
     "test_r": Shift(("imagenet-r",), 30_000),
     "test_a": Shift(("imagenet-a",), 7_500),
     "test_sketch": Shift(("sketch", "imagenet-sketch"), None),
-    # Each picture has a red frame; WiSE-FT (src/datasets/objectnet.py) cuts two pixels off.
+    # Each image has a red frame; WiSE-FT (src/datasets/objectnet.py) cuts two pixels off.
     "test_objectnet": Shift(("objectnet-1.0/images",), None, border=2),
 }
 
@@ -78,7 +78,7 @@ class ImageNetDataModule(ClassificationDataModule):
     instructions = (
         "register at image-net.org and download ILSVRC2012_img_train.tar and "
         "ILSVRC2012_img_val.tar; unpack the tar of each class into train/<wnid>/, and move the "
-        "pictures of val into val/<wnid>/ (soumith/imagenetloader.torch's valprep.sh, or "
+        "images of val into val/<wnid>/ (soumith/imagenetloader.torch's valprep.sh, or "
         "torchvision.datasets.ImageNet(root, split='val') which does both given "
         "ILSVRC2012_devkit_t12.tar.gz); set dataset.root to the folder of train/ and val/. Shift "
         "sets go beside it, or into dataset.shifts: imagenetv2-matched-frequency-format-val/ "
@@ -96,10 +96,10 @@ class ImageNetDataModule(ClassificationDataModule):
         self.templates = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
 
     def read_splits(self) -> dict[str, Split]:
-        """Train and a fiftieth of it as val, the official val as test, and what shifts there are.
+        """Return train less a fiftieth, that as val, the official val as test, and the shifts.
 
         Raises:
-            UserError: if a class folder is absent, or train has not all of its pictures.
+            UserError: if a class folder is absent, or train has not all of its images.
         """
         self._name()
         wanted: Sequence[int] = range(1000)
@@ -109,7 +109,7 @@ class ImageNetDataModule(ClassificationDataModule):
         train = self._official("train", labels, TRAIN)
         if len(train) < train.expected:
             raise UserError(
-                f"{self.root / 'train'} holds {len(train):,} of {TRAIN:,} pictures; bring the rest"
+                f"{self.root / 'train'} holds {len(train):,} of {TRAIN:,} images. Download the rest"
             )
         train, val = carve(train, VAL_FRACTION)
         splits = {"train": train, "val": val, "test": self._official("val", labels, VAL)}
@@ -119,7 +119,7 @@ class ImageNetDataModule(ClassificationDataModule):
         for name, split in splits.items():
             if len(split) < split.expected:
                 self.warnings.append(
-                    f"{split.expected - len(split):,} of the {split.expected:,} pictures of {name} "
+                    f"{split.expected - len(split):,} of the {split.expected:,} images of {name} "
                     f"are not on disk: its results are not to be set beside the whole split"
                 )
         return splits
@@ -140,7 +140,7 @@ class ImageNetDataModule(ClassificationDataModule):
         return self._listed(home, labels, self.root, n)
 
     def _shift(self, name: str, shift: Shift, wanted: set[int]) -> Split | None:
-        """A shift set, if its folder is there and has pictures of the classes that are wanted."""
+        """Return a shift set, if its folder is there and has images of the wanted classes."""
         home = next((p for f in shift.folders if (p := self.shifts / f).is_dir()), None)
         if home is None:
             return None
@@ -157,44 +157,46 @@ class ImageNetDataModule(ClassificationDataModule):
         return split if whole else replace(split, among=tuple(sorted(same.values())))
 
     def _listed(self, home: Path, labels: Mapping[str, int], above: Path, n: int | None) -> Split:
-        """The pictures of class folders, in ImageFolder's order."""
+        """Return the images of class folders, in ImageFolder's order."""
         files = [
             (home / folder / name, labels[folder])
             for folder in sorted(labels)
-            for name in sorted(_pictures(home / folder))
+            for name in sorted(_images(home / folder))
         ]
         return Split(
             ids=[path.relative_to(above).as_posix() for path, _ in files],
             labels=np.array([label for _, label in files], dtype=np.int64),
-            pictures=[path for path, _ in files],
+            images=[path for path, _ in files],
             expected=len(files) if self.subset is not None else max(n or 0, len(files)),
         )
 
 
 @cache
-def _shares() -> Mapping[str, Any]:
-    """The wnids of each shift set that has fewer classes, of ObjectNet by its folders."""
+def _shares() -> Mapping[str, list[str] | dict[str, list[str]]]:
+    """Return the wnids of each shift set with fewer classes; for ObjectNet by folder."""
     listed: Any = OmegaConf.to_container(OmegaConf.load(SHARES))
-    return cast(Mapping[str, Any], listed)
+    return cast(Mapping[str, list[str] | dict[str, list[str]]], listed)
 
 
 def classes_of(name: str) -> dict[str, int]:
-    """The class folders of a shift set, and the label of each; by default all of ImageNet's."""
+    """Return the label of each class folder of a shift set; by default all of ImageNet's."""
     order = {wnid: label for label, wnid in enumerate(WNIDS)}
     folders = _shares().get(name, WNIDS)
-    if isinstance(folders, Mapping):
+    if isinstance(folders, dict):
         return {folder: order[wnids[0]] for folder, wnids in folders.items()}
     return {wnid: order[wnid] for wnid in folders}
 
 
 def merged() -> dict[int, tuple[int, ...]]:
-    """Of each label of ObjectNet the classes of ImageNet that count as it."""
+    """Return the ImageNet classes that count as each label of ObjectNet."""
     order = {wnid: label for label, wnid in enumerate(WNIDS)}
-    same = [[order[wnid] for wnid in wnids] for wnids in _shares()["test_objectnet"].values()]
+    folders = _shares()["test_objectnet"]
+    assert isinstance(folders, dict)
+    same = [[order[wnid] for wnid in wnids] for wnids in folders.values()]
     return {labels[0]: tuple(labels) for labels in same}
 
 
-def _pictures(folder: Path) -> Iterable[str]:
+def _images(folder: Path) -> Iterable[str]:
     if not folder.is_dir():
         return ()
     with os.scandir(folder) as entries:

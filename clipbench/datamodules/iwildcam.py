@@ -15,7 +15,7 @@ from clipbench.datamodules.options import Options
 from clipbench.loading.readers import wilds
 from clipbench.loading.split import Split
 
-NO_CLASS = 99999  # the y of categories of which the release has no picture
+NO_CLASS = 99999  # the y of categories of which the release has no image
 
 
 class IWildCamDataModule(ClassificationDataModule):
@@ -40,7 +40,7 @@ class IWildCamDataModule(ClassificationDataModule):
         self.templates = ["a photo of {}.", "{} in the wild."]  # WiSE-FT's
 
     def read_splits(self) -> dict[str, Split]:
-        """The five splits of WILDS, in the order of its table.
+        """Return the five splits of WILDS, in the order of its table.
 
         Raises:
             UserError: if the table is not there or damaged, or its labels have no names.
@@ -50,14 +50,14 @@ class IWildCamDataModule(ClassificationDataModule):
         labels, places = (_counted(path, rows, name) for name in ("y", "location_remapped"))
         if odd := sorted(set(rows["split"].astype(str)) - set(wilds.SPLITS.values())):
             known = ", ".join(wilds.SPLITS.values())
-            raise UserError(f"{path} has a split {odd[0]}; make each of them one of {known}")
+            raise UserError(f"{path} has a split {odd[0]}. Make each of them one of {known}")
         self._name(labels.max() + 1)
         sites = rows.get("location", rows["location_remapped"])
         called = dict(zip(places.tolist(), sites, strict=True))
         self.groups = {"location": [str(called.get(i, i)) for i in range(places.max() + 1)]}
         files = [f"train/{name}" for name in rows["filename"]]  # where those of all splits are
-        pictures = [self.root / file for file in files]
-        whole = Split(files, labels, pictures, len(files), groups={"location": places})
+        images = [self.root / file for file in files]
+        whole = Split(files, labels, images, len(files), groups={"location": places})
         official = rows["split"].to_numpy()
         return {
             ours: whole.take(np.flatnonzero(official == theirs))
@@ -71,14 +71,14 @@ class IWildCamDataModule(ClassificationDataModule):
             found = wilds.table(path, ("y", "name"))
             found = found[found["y"] != NO_CLASS].sort_values("y")
             if list(found["y"]) != list(range(count)):
-                raise UserError(f"{path} must name y = 0 to {count - 1}, each once; mend it")
+                raise UserError(f"{path} must name y = 0 to {count - 1}, each once. Fix it")
             if list(found["name"]) != list(shipped["scientific"]):
                 self.classes = found["name"].astype(str).tolist()
                 return
         if count != len(shipped):
             raise UserError(
                 f"{self.root / 'metadata.csv'} has labels to {count - 1}, not iWildCam's to "
-                f"{len(shipped) - 1}; put a categories.csv of y,name beside it"
+                f"{len(shipped) - 1}. Put a categories.csv of y,name beside it"
             )
         self.classes, self.keys = list(shipped["english"]), list(shipped["scientific"])
         self.name_variants = {"scientific": self.keys}
@@ -91,5 +91,5 @@ def _counted(path: Path, rows: pd.DataFrame, column: str) -> NDArray[np.int64]:
     wrong = ~(numbers >= 0) | (numbers % 1 != 0)
     if wrong.any():
         lines = [f"{path}:{row + 2}: {rows[column][row]}" for row in np.flatnonzero(wrong)]
-        raise UserError(f"{len(lines)} {column} of {path} are no numbers from 0; mend them", lines)
+        raise UserError(f"{len(lines)} {column} of {path} are not numbers from 0. Fix them", lines)
     return numbers.to_numpy(np.int64)

@@ -40,4 +40,4 @@ def refuse_unknown(options: Mapping[str, Any]) -> None:
     for key, known in ONE_OF.items():
         if options.get(key, known[0]) not in known:
             shown = ", ".join("null" if k is None else k for k in known)
-            raise UserError(f"no dataset.{key}={options[key]}; there are {shown}")
+            raise UserError(f"dataset.{key}={options[key]}: unknown. Use one of {shown}")

@@ -1,4 +1,4 @@
-"""The embedded procedural world: captioned pictures of shapes, drawn at start in a second.
+"""The embedded procedural world: captioned images of shapes, drawn at start in a second.
 
 ``python -m clipbench.datamodules.shapes`` draws the contact sheets of docs/data.md.
 """
@@ -48,7 +48,7 @@ class Look:
     tilt: float = 0.45
 
 
-# relief is in no pretraining picture: to the tiny CLIP it is as new as it is to a ResNet.
+# relief is in no pretraining image: to the tiny CLIP it is as new as it is to a ResNet.
 SHIFT = ("sketch", "chalk", "neon", "blueprint", "relief")
 KNOWN = ("paper", "paper", "paper", "noisy", "sketch", "chalk", "neon", "blueprint")
 # What a web photograph is to a flower album: larger, more central, and in any style.
@@ -66,7 +66,7 @@ LOOKS = {
 
 
 def imagine(look: Look, index: int, fill: str, shape: str, seed: int) -> Scene:
-    """The scene at one position of a split: a function of (seed, split, index) and the class."""
+    """Return the scene at a position, a function of (seed, split, index) and the class."""
     rng = np.random.default_rng([seed, look.stream, index])
     colour, backdrop, style = rng.integers([len(COLOURS), len(BACKDROPS), len(look.styles)])
     u = rng.uniform(size=6)
@@ -89,7 +89,7 @@ def imagine(look: Look, index: int, fill: str, shape: str, seed: int) -> Scene:
 
 
 def inspect(look: Look, index: int, defect: str, seed: int, *, evening: bool) -> Biscuit:
-    """The biscuit at one position of a split: a function of (seed, split, index) and the class."""
+    """Return the biscuit at a position, a function of (seed, split, index) and the class."""
     rng = np.random.default_rng([seed, look.stream, index])
     u = rng.uniform(size=6)
     return Biscuit(
@@ -107,16 +107,16 @@ def inspect(look: Look, index: int, defect: str, seed: int, *, evening: bool) ->
 
 @dataclass(frozen=True)
 class Imagined(Split):
-    """A split that is drawn picture by picture, when it is looked at.
+    """A split that is drawn image by image, when it is looked at.
 
     Attributes:
-        scenes: what each picture shows; those of ``pictures`` have no pixels.
+        scenes: what each image shows; those of ``images`` have no pixels.
     """
 
     scenes: Sequence[Scene] = ()
 
-    def picture(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
-        """The picture at a position, drawn anew."""
+    def image(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
+        """Draw the image at a position."""
         return Image.fromarray(draw(self.scenes[index]))
 
     def drawn(self) -> NDArray[np.uint8]:
@@ -126,26 +126,26 @@ class Imagined(Split):
         return np.frombuffer(found, np.uint8).reshape(-1, SIZE)
 
     def take(self, index: NDArray[np.int64]) -> "Imagined":
-        """The pictures at some positions, with their scenes."""
+        """Return the images at some positions, with their scenes."""
         taken = super().take(index)
         return replace(self, **vars(taken) | {"scenes": [self.scenes[i] for i in index]})
 
 
 class ShapesDataModule(ClassificationDataModule):
-    """Pictures of one thing each; a class is a fill and a shape, "striped star".
+    """Images of one thing each; a class is a fill and a shape, "striped star".
 
     Args:
         scene: ``things``; ``static``, a production line of biscuits whose classes are defects;
             or ``pretrain``, every pair of fill and shape that is *not* a class, in many styles.
         classes: the fill and the shape of each class, ``{"fill": "striped", "shape": "star"}``.
-        counts: pictures a class in each split.
-        defects: for ``static``, each class with its pictures in train; other splits in proportion.
+        counts: images a class in each split.
+        defects: for ``static``, each class with its images in train; other splits in proportion.
         world_seed: the seed of the world, which is not the seed of a run.
         root: not used; there are no files.
         options: see :class:`clipbench.datamodules.base.Options`.
 
     Attributes:
-        scenes: what each picture shows, by the picture's id.
+        scenes: what each image shows, by the image's id.
 
     Raises:
         UserError: if the scene is unknown, or a class cannot be drawn.
@@ -164,12 +164,12 @@ class ShapesDataModule(ClassificationDataModule):
     ) -> None:
         super().__init__(root=root, **options)
         if scene not in LOOKS:
-            raise UserError(f"no dataset.scene={scene}; there are {', '.join(LOOKS)}")
+            raise UserError(f"dataset.scene={scene}: unknown. Use one of {', '.join(LOOKS)}")
         everything = list(product(FILLS, SHAPES))
         held_out = [(c["fill"], c["shape"]) for c in classes]
         if wrong := [pair for pair in held_out if pair not in everything]:
             raise UserError(
-                f"dataset.classes: cannot draw a {' '.join(wrong[0])}; fills are "
+                f"dataset.classes: cannot draw a {' '.join(wrong[0])}. Fills are "
                 f"{', '.join(FILLS)}, shapes are {', '.join(SHAPES)}"
             )
         self.scene, self.counts, self.world_seed = scene, dict(counts), world_seed
@@ -191,9 +191,9 @@ class ShapesDataModule(ClassificationDataModule):
         looks = LOOKS[self.scene]
         return {name: make[self.scene](name, look) for name, look in looks.items()}
 
-    def attributes(self, picture: str) -> dict[str, str]:
-        """Shape, fill and colour of a picture, by its id; of a biscuit, its defect."""
-        scene = self.scenes[picture]
+    def attributes(self, image: str) -> dict[str, str]:
+        """Return shape, fill and colour of an image by its id; of a biscuit, its defect."""
+        scene = self.scenes[image]
         if isinstance(scene, Biscuit):
             return {"defect": scene.defect}
         return {"shape": scene.shape, "fill": scene.fill, "colour": scene.colour}
@@ -204,7 +204,7 @@ class ShapesDataModule(ClassificationDataModule):
         return [imagine(look, i, *p, seed=self.world_seed) for i, p in enumerate(pairs)], labels
 
     def _register(self, name: str, scenes: Sequence[Scene | Biscuit]) -> list[str]:
-        """Ids that carry a digest of the scene, so that the split's fingerprint covers it."""
+        """Return ids with a digest of the scene, so that the split's fingerprint covers it."""
         digests = [hashlib.sha256(scene.key().encode()).hexdigest()[:12] for scene in scenes]
         ids = [f"{name}/{i:05d}-{digest}" for i, digest in enumerate(digests)]
         self.scenes.update(zip(ids, scenes, strict=True))
@@ -239,7 +239,7 @@ def _stack(paint: Callable[..., NDArray[np.uint8]], scenes: Iterable[object]) ->
 
 
 def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]], gap: int = 4) -> Image.Image:
-    """Pictures of equal size in rows, white between them."""
+    """Return a grid of images (SIDE, SIDE, 3) in rows, white between them."""
     frame = ((gap, 0), (gap, 0), (0, 0))
     tiles = [[np.pad(tile, frame, constant_values=255) for tile in row] for row in rows]
     sheet = np.concatenate([np.concatenate(row, axis=1) for row in tiles])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Unpack, cast
+from typing import Any, ClassVar, TypedDict, Unpack, cast
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -17,7 +17,14 @@ from clipbench.loading.split import Split, carve
 
 VAL_FRACTION = 0.1  # of train, for a dataset that publishes no validation split
 NAMES = Path(__file__).with_name("clip_names.yaml")
-Parts = Mapping[str, Mapping[str, Any]]
+Parts = Mapping[str, Mapping[str, str | bool | int]]
+
+
+class ClipNames(TypedDict):
+    """CLIP's class names and templates of a dataset."""
+
+    classes: list[str] | dict[str, str]
+    templates: list[str]
 
 
 class TorchvisionDataModule(ClassificationDataModule):
@@ -51,14 +58,13 @@ class TorchvisionDataModule(ClassificationDataModule):
     def name_classes(self) -> None:
         """Set the names of its classes and its templates, or set them again before an option."""
         if self.known is not None:
-            said = _said()[self.known]
-            named = said["classes"]
-            self.keys = list(named)
-            self.classes = list(named.values()) if isinstance(named, dict) else list(named)
-            self.templates = list(said["templates"])
+            names = _clip_names()[self.known]["classes"]
+            self.keys = list(names)
+            self.classes = list(names.values()) if isinstance(names, dict) else list(names)
+            self.templates = list(_clip_names()[self.known]["templates"])
 
     def read_splits(self) -> dict[str, Split]:
-        """The official splits, row for row as torchvision has them.
+        """Return the official splits, row for row as torchvision has them.
 
         Raises:
             UserError: if a list is absent or damaged, or names other classes than the official.
@@ -72,7 +78,7 @@ class TorchvisionDataModule(ClassificationDataModule):
         return {name: splits[name] for name in ("train", "val", "test")}
 
     def official(self, **which: Any) -> Any:
-        """Torchvision's own dataset of the split that some arguments choose."""
+        """Return torchvision's dataset of the split that its arguments choose."""
         try:
             found = type(self).source(self.root, **which)
         except (RuntimeError, OSError, KeyError, ValueError, IndexError) as error:
@@ -82,12 +88,12 @@ class TorchvisionDataModule(ClassificationDataModule):
         return found
 
     def split(self, name: str, official: Any) -> Split:
-        """One of torchvision's datasets as a split."""
+        """Return a torchvision dataset as a split."""
         paths, labels = listed(official)
         return Split(
             ids=[path.relative_to(self.root).as_posix() for path in paths],
             labels=np.array(labels, dtype=np.int64),
-            pictures=paths,
+            images=paths,
             expected=len(paths),
         )
 
@@ -108,20 +114,20 @@ class TorchvisionDataModule(ClassificationDataModule):
             odd = sorted(set(ours) ^ set(theirs)) or ["their order"]
             raise UserError(
                 f"the lists in {self.root / self.home} do not have the {len(ours)} official "
-                f"classes: {odd[0]} differs; bring the original lists",
+                f"classes: {odd[0]} differs. Bring the original lists",
                 odd,
             )
 
 
 @cache
-def _said() -> dict[str, dict[str, Any]]:
-    """What CLIP calls the classes of each dataset, and its templates."""
+def _clip_names() -> dict[str, ClipNames]:
+    """Return CLIP's class names and templates of each dataset."""
     every: Any = OmegaConf.to_container(OmegaConf.load(NAMES))
-    return cast(dict[str, dict[str, Any]], every)
+    return cast(dict[str, ClipNames], every)
 
 
 def listed(official: Any) -> tuple[list[Path], list[int]]:
-    """The files and labels of one of torchvision's datasets, which agree on no name for them."""
+    """Return the files and labels of a torchvision dataset, whose attributes differ in name."""
     for name in ("_image_files", "_images"):
         if hasattr(official, name):
             return [Path(path) for path in getattr(official, name)], list(official._labels)

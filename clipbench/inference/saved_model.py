@@ -14,7 +14,7 @@ from clipbench.models import weight_files
 from clipbench.models.base import Classifier, as_head
 from clipbench.results import store
 from clipbench.strategies.base import Strategy
-from clipbench.transforms.preprocess import Picture, Preprocess, Transform, View
+from clipbench.transforms.preprocess import ImageInput, Preprocess, Transform, View
 
 
 def save(
@@ -134,7 +134,7 @@ class OpenedView(View):
         super().__init__(preprocess)
         self.value_range = value_range
 
-    def __call__(self, picture: Picture) -> Tensor:
+    def __call__(self, picture: ImageInput) -> Tensor:
         """Image to float32 (3, S, S).
 
         Raises:

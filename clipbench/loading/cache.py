@@ -1,4 +1,4 @@
-"""Decoded pictures kept on disk: made once, then only read, by every later epoch, rank and job."""
+"""Decoded images kept on disk: made once, then only read, by every later epoch, rank and job."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from uuid import uuid4
 
 import numpy as np
@@ -23,18 +23,38 @@ from torch import Tensor
 
 from clipbench.core.console import console, track
 from clipbench.loading.images.decoding import FORMATS, Source, opened
-from clipbench.transforms.preprocess import Picture, Whole
+from clipbench.transforms.preprocess import Deterministic, ImageInput
 
 LAYOUT = 1  # a new number where what is kept, or how, changes
 GB = 10**9
 
 
+class Reading(TypedDict):
+    """How images are decoded."""
+
+    exact: bool
+    value_range: list[float] | None
+    border: int
+
+
+class _About(TypedDict):
+    """All that decides on the pixels of a cache."""
+
+    layout: int
+    n: int
+    pictures: str
+    geometry: dict[str, str | int] | None
+    reading: Reading
+    versions: list[str]
+    cpu: str
+
+
 class Kept:
-    """The pictures of a split by position, uint8 (3, H, W), memory-mapped.
+    """The images of a split by position, uint8 (3, H, W), memory-mapped.
 
     Args:
         folder: holds ``pixels`` (one after the other), ``shapes.npy`` and ``about.json``.
-        planar: whether a picture lies there as (3, H, W); else as it was decoded, (H, W, 3).
+        planar: whether an image lies there as (3, H, W); else as it was decoded, (H, W, 3).
     """
 
     def __init__(self, folder: Path, planar: bool) -> None:
@@ -47,7 +67,7 @@ class Kept:
         return {**self.__dict__, "_pixels": None}  # a pickled memory map is a copy of it all
 
     def __call__(self, index: int) -> Tensor:
-        """The picture at a position; not to be changed in place."""
+        """Return the image at a position, which must not be changed in place."""
         if self._pixels is None:
             # Copy-on-write, which is never written: torch warns of arrays that are read-only.
             self._pixels = np.memmap(self.folder / "pixels", np.uint8, "c")
@@ -61,26 +81,26 @@ class Kept:
 
 def kept(
     sources: Sequence[Source],
-    geometry: Whole | None,
-    look: Callable[[int], Picture],
+    geometry: Deterministic | None,
+    look: Callable[[int], ImageInput],
     *,
-    reading: dict[str, Any],
+    reading: Reading,
     limit_gb: float,
     folder: Path,
 ) -> Kept | None:
-    """The decoded pictures of a split, made now if no job made them before.
+    """Return the decoded images of a split, decoding them unless another job has.
 
     Args:
         sources: the files.
-        geometry: the part of a view that is the same at every look; None keeps whole pictures.
-        look: position to the picture that is to be kept, after ``geometry``.
+        geometry: the part of a view that is the same at every look; None keeps whole images.
+        look: position to the image that is to be kept, after ``geometry``.
         reading: what else decides on the pixels, such as the decoder.
         limit_gb: the most that all that ``folder`` holds may take, in units of 10^9 bytes; at
             least as much again as is taken stays free on the disk.
         folder: of all caches, such as ``outputs/cache``.
 
     Returns:
-        None, after one line that says so, where the pictures take more than the limit.
+        None, after one line that says so, where the images take more than the limit.
     """
     about = _about(sources, geometry, reading)
     home = folder / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
@@ -89,19 +109,17 @@ def kept(
     folder.mkdir(parents=True, exist_ok=True)
     with alone(home) as locked:
         if not _whole(home, about):  # another job may have made it while this one waited
-            for left in folder.glob(f"{home.name}.*.part") if locked else ():
-                shutil.rmtree(left, ignore_errors=True)  # by a job that was killed
+            for part in folder.glob(f"{home.name}.*.part") if locked else ():
+                shutil.rmtree(part, ignore_errors=True)  # of a job that was killed
             if refusal := _too_large(sources, geometry, limit_gb, folder):
-                console.print(f"no cache of decoded pictures: {refusal}", highlight=False)
+                console.print(f"no cache of decoded images: {refusal}", highlight=False)
                 return None
             _make(home, about, look)
     return Kept(home, planar=geometry is not None)
 
 
-def _about(
-    sources: Sequence[Source], geometry: Whole | None, reading: dict[str, Any]
-) -> dict[str, Any]:
-    """All that decides on the pixels. The manifest: each file's path, place, size and times."""
+def _about(sources: Sequence[Source], geometry: Deterministic | None, reading: Reading) -> _About:
+    """Return all that decides on the pixels; of the files the path, place, size and times."""
     status = {path: path.stat() for path in {_file(source) for source in sources}}
     manifest = hashlib.sha256()
     for source in sources:
@@ -124,11 +142,11 @@ def _file(source: Source) -> Path:
     return source if isinstance(source, Path) else source.path
 
 
-def _whole(home: Path, about: dict[str, Any]) -> bool:
-    """Whether the cache is there, is the one asked for, and has not been touched since."""
+def _whole(home: Path, about: _About) -> bool:
+    """Return whether the cache is there, is of these files, and is unchanged since."""
     try:
-        said = json.loads((home / "about.json").read_text())
-        return bool(said == {**about, "files": _stamps(home)})
+        stored = json.loads((home / "about.json").read_text())
+        return bool(stored == {**about, "files": _stamps(home)})
     except (OSError, ValueError):
         return False
 
@@ -140,7 +158,7 @@ def _stamps(home: Path) -> dict[str, list[int]]:
 
 @contextmanager
 def alone(home: Path) -> Iterator[bool]:
-    """Let one at a time make a cache; the lock goes with its process, however that ends.
+    """Let one job at a time make a cache; the lock ends with its process, however that ends.
 
     Yields:
         False where there are no locks: then several jobs may make it, and one of them stays.
@@ -157,7 +175,7 @@ def alone(home: Path) -> Iterator[bool]:
 
 
 def _too_large(
-    sources: Sequence[Source], geometry: Whole | None, limit_gb: float, folder: Path
+    sources: Sequence[Source], geometry: Deterministic | None, limit_gb: float, folder: Path
 ) -> str | None:
     taken = sum(file.stat().st_size for file in folder.glob("*/pixels"))
     free = shutil.disk_usage(folder).free
@@ -180,15 +198,15 @@ def _area(source: Source) -> int:
         return image.width * image.height
 
 
-def _make(home: Path, about: dict[str, Any], look: Callable[[int], Picture]) -> None:
-    """Written beside, renamed when it is whole: whatever has the name is never half made."""
+def _make(home: Path, about: _About, look: Callable[[int], ImageInput]) -> None:
+    """Write a cache beside its place, and rename it when it is whole."""
     part = home.with_name(f"{home.name}.{uuid4().hex}.part")
     part.mkdir()
     try:
         shapes = []
-        pictures = track(_each(look, about["n"]), "decoding pictures", total=about["n"])
+        images = track(_each(look, about["n"]), "decoding images", total=about["n"])
         with (part / "pixels").open("wb") as file:
-            for pixels in pictures:
+            for pixels in images:
                 rows = pixels if about["geometry"] else pixels.transpose(1, 2, 0)
                 shapes.append(pixels.shape[1:])
                 file.write(np.ascontiguousarray(rows).data)
@@ -203,7 +221,7 @@ def _make(home: Path, about: dict[str, Any], look: Callable[[int], Picture]) -> 
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _put(part: Path, home: Path, about: dict[str, Any]) -> None:
+def _put(part: Path, home: Path, about: _About) -> None:
     if home.exists() and not _whole(home, about):  # torn, or foreign
         home.rename(part / "spoilt")
     try:
@@ -214,8 +232,8 @@ def _put(part: Path, home: Path, about: dict[str, Any]) -> None:
     shutil.rmtree(home / "spoilt", ignore_errors=True)
 
 
-def _each(look: Callable[[int], Picture], n: int) -> Iterator[NDArray[np.uint8]]:
-    """The pictures in order, decoded side by side: decoders work without the GIL."""
+def _each(look: Callable[[int], ImageInput], n: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images in order, decoded in threads: decoders release the GIL."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     remaining = iter(range(n))
     with ThreadPoolExecutor(min(cores or 1, 16)) as pool:
@@ -223,9 +241,9 @@ def _each(look: Callable[[int], Picture], n: int) -> Iterator[NDArray[np.uint8]]
             yield from pool.map(lambda index: _array(look(index)), block)
 
 
-def _array(picture: Picture) -> NDArray[np.uint8]:
+def _array(image: ImageInput) -> NDArray[np.uint8]:
     """uint8 (3, H, W)."""
-    if isinstance(picture, Tensor):
-        pixels: NDArray[np.uint8] = picture.numpy()
+    if isinstance(image, Tensor):
+        pixels: NDArray[np.uint8] = image.numpy()
         return pixels
-    return np.asarray(picture).transpose(2, 0, 1)
+    return np.asarray(image).transpose(2, 0, 1)

@@ -18,7 +18,7 @@ def class_names(
     given: Names | str | None,
     variants: Mapping[str, Sequence[str]],
 ) -> list[str]:
-    """The names that prompts use, in label order.
+    """Return the class names that prompts use, in label order.
 
     Args:
         keys: what a mapping names the classes by, such as their folders.
@@ -36,27 +36,27 @@ def class_names(
         return list(variants[given])
     if isinstance(given, str) and variants and not Path(given).suffix:
         raise UserError(
-            f"no dataset.class_names={given}; there are {', '.join(variants)}, or a file"
+            f"dataset.class_names={given}: unknown. Use one of {', '.join(variants)}, or a file"
         )
     names = from_file(given, "dataset.class_names") if isinstance(given, str) else given
     if isinstance(names, Mapping):
         named = {str(key): _text(name) for key, name in names.items()}
         if odd := sorted(named.keys() ^ set(keys)):
             raise UserError(
-                f"dataset.class_names and the classes differ, first {odd[0]}; name each once",
+                f"dataset.class_names and the classes differ, first {odd[0]}. Name each once",
                 [f"{key}: {'not named' if key in keys else 'no such class'}" for key in odd],
             )
         return [named[key] for key in keys]
     if len(names) != len(keys):
         raise UserError(
-            f"dataset.class_names has {len(names)} names for {len(keys)} classes; give one for "
+            f"dataset.class_names has {len(names)} names for {len(keys)} classes. Give one for "
             "each, in label order, or a mapping from class to name"
         )
     return [_text(name) for name in names]
 
 
 def templates(given: Sequence[str] | str | None, default: Sequence[str]) -> list[str]:
-    """The templates given, in a file or in a list, else the dataset's own.
+    """Return the templates from a file or a list, else the dataset's.
 
     Raises:
         UserError: if a file holds no list.
@@ -66,13 +66,13 @@ def templates(given: Sequence[str] | str | None, default: Sequence[str]) -> list
     found = from_file(given, "dataset.templates") if isinstance(given, str) else given
     if isinstance(found, Mapping):
         raise UserError(
-            f"dataset.templates={given} holds no list; give one of prompts with one {{}}"
+            f"dataset.templates={given} holds no list. Give one of prompts with one {{}}"
         )
     return [_text(template) for template in found]
 
 
 def from_file(path: str, key: str) -> Any:
-    """What a YAML or JSON file holds: a mapping or a list, its values as text.
+    """Read a YAML or JSON file: a mapping or a list, its values as text.
 
     Args:
         path: the file.
@@ -84,9 +84,9 @@ def from_file(path: str, key: str) -> Any:
     try:
         found = text_values.read(paths.expanded(path))
     except Exception as error:
-        raise UserError(f"{key}={path} cannot be read ({error}); mend it") from error
+        raise UserError(f"{key}={path} cannot be read ({error}). Fix it") from error
     if not isinstance(found, (Mapping, list)):
-        raise UserError(f"{key}={path} holds neither a mapping nor a list; give one")
+        raise UserError(f"{key}={path} holds neither a mapping nor a list. Give one")
     return found
 
 
@@ -113,7 +113,7 @@ def class_of(folder: str, names: Sequence[str]) -> str | None:
 def chosen(
     keys: Sequence[str], names: Sequence[str], subset: Sequence[str | int] | int
 ) -> list[int]:
-    """The labels of a subset of classes, in the order given.
+    """Return the labels of a subset of classes, in the order given.
 
     Args:
         keys: what classes are called in the dataset.
@@ -133,7 +133,7 @@ def chosen(
         wrong = [str(item) for item, meant in zip(subset, found, strict=True) if not meant]
     if wrong:
         raise UserError(
-            f"dataset.subset: no class {wrong[0]}; there are {', '.join(names[:5])} ..."
+            f"dataset.subset: no class {wrong[0]}. Use some of {', '.join(names[:5])} ..."
         )
     if len(set(labels)) < len(labels) or len(labels) < 2:
         raise UserError("dataset.subset needs two classes or more, each once")
@@ -141,7 +141,7 @@ def chosen(
 
 
 def _labels(keys: Sequence[str], names: Sequence[str], item: str | int) -> set[int]:
-    """The labels of the classes that an item of a subset may mean: by key, by name, by position."""
+    """Return the labels that an item of a subset may mean: by key, by name, by position."""
     found = {k for own in (keys, names) for k, name in enumerate(own) if name == str(item)}
     if isinstance(item, int) and 0 <= item < len(names):
         found.add(item)
@@ -164,7 +164,7 @@ def _refuse_ambiguous(
 
 
 def _text(name: object) -> str:
-    """A name as text; an empty one is refused with the others."""
+    """Return a name as text; the check of all names refuses an empty one."""
     if isinstance(name, bool | float):
         raise UserError(f"dataset.class_names: {name} was not read as text. Put it in quotes")
     return "" if name is None else str(name)

@@ -1,7 +1,6 @@
-"""How pictures become batches: keyed shuffling, keyed augmentation, collation."""
+"""How images become batches: keyed shuffling, keyed augmentation, collation."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,21 +13,22 @@ from clipbench.core import paths
 from clipbench.loading.cache import Kept, kept
 from clipbench.loading.samplers import Key
 from clipbench.loading.split import Split
-from clipbench.transforms.preprocess import Picture, View
+from clipbench.transforms.mixup import Batch
+from clipbench.transforms.preprocess import ImageInput, View
 
 
-class ImageDataset(Dataset[dict[str, Any]]):
+class ImageDataset(Dataset[Batch]):
     """A split as a model sees it: rows ``{"image", "label", "index"[, "captions"]}``.
 
     Args:
-        split: its pictures.
+        split: its images.
         view: of training or of evaluation.
         seed: of what is random in the view, together with the :data:`Key`.
         decoder: ``pillow``, exact to the last bit of what the checkpoint's library makes of a
-            picture, or ``torchvision``, faster and at most 1 of 255 away. Pictures in memory
+            image, or ``torchvision``, faster and at most 1 of 255 away. Images in memory
             need no decoder: they are prepared exactly.
         value_range: see :func:`clipbench.loading.images.integrity.read`.
-        cache_gb: the most that decoded pictures kept on disk may take; 0 keeps none.
+        cache_gb: the most that decoded images kept on disk may take; 0 keeps none.
         pairs: see :class:`Epoch`.
     """
 
@@ -45,13 +45,13 @@ class ImageDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.split, self.view, self.seed = split, view, seed
         self.pairs = pairs
-        self.exact = decoder == "pillow" or isinstance(split.pictures, np.ndarray)
+        self.exact = decoder == "pillow" or isinstance(split.images, np.ndarray)
         self.value_range = value_range
         self.kept: Kept | None = None
         if cache_gb > 0 and split.sources:
             self.kept = kept(
                 split.sources,
-                view.fixed,
+                view.deterministic,
                 self._fixed,
                 reading={
                     "exact": self.exact,
@@ -65,24 +65,24 @@ class ImageDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.split if self.pairs is None else self.pairs)
 
-    def __getitem__(self, key: int | Key) -> dict[str, Any]:
+    def __getitem__(self, key: int | Key) -> Batch:
         epoch, place, draw = key if isinstance(key, tuple) else (0, key, 0)
         index = place if self.pairs is None else int(self.pairs[place, 0])
-        row = {
+        row: Batch = {
             "image": self._image(index, (epoch, place, draw)),
             "label": int(self.split.labels[index]),
             "index": index,
         }
         if self.split.captions is not None:
-            row["captions"] = said(self.split.captions[index], place, self.pairs)
+            row["captions"] = row_captions(self.split.captions[index], place, self.pairs)
         return row
 
     def _image(self, index: int, key: Key) -> Tensor:
-        picture = self._fixed(index) if self.kept is None else self.kept(index)
-        if self.exact and self.view.fixed is None and isinstance(picture, Tensor):
-            picture = to_pil_image(picture)
-        if self.view.varied is None:
-            return self.view.finish(picture)
+        image = self._fixed(index) if self.kept is None else self.kept(index)
+        if self.exact and self.view.deterministic is None and isinstance(image, Tensor):
+            image = to_pil_image(image)
+        if self.view.random is None:
+            return self.view.finish(image)
         epoch, place, draw = key
         # The first draw is keyed as in a run that draws each image once.
         entropy = [self.seed, epoch, place, *([draw] if draw else [])]
@@ -90,28 +90,30 @@ class ImageDataset(Dataset[dict[str, Any]]):
         with torch.random.fork_rng(devices=[]):
             # not torch.manual_seed, which would reseed an accelerator's generator for good
             torch.default_generator.manual_seed(int(keyed))
-            return self.view.finish(picture)
+            return self.view.finish(image)
 
-    def _fixed(self, index: int) -> Picture:
-        """The picture decoded, after the part of the view that is the same at every look."""
-        decoded = self.split.picture if self.exact else self.split.pixels
-        picture = decoded(index, self.value_range)
-        return picture if self.view.fixed is None else self.view.fixed(picture)
+    def _fixed(self, index: int) -> ImageInput:
+        """Return the image decoded, after the deterministic part of the view."""
+        decoded = self.split.image if self.exact else self.split.pixels
+        image = decoded(index, self.value_range)
+        return image if self.view.deterministic is None else self.view.deterministic(image)
 
 
-def said(captions: Sequence[str], place: int, pairs: NDArray[np.int64] | None) -> Sequence[str]:
-    """Of a picture's captions those of a row: all of them, or the one of its pair."""
+def row_captions(
+    captions: Sequence[str], place: int, pairs: NDArray[np.int64] | None
+) -> Sequence[str]:
+    """Return the captions of a row: all of its image, or the caption of its pair."""
     return captions if pairs is None else [captions[pairs[place, 1]]]
 
 
 def paired(captions: Sequence[Sequence[str]]) -> NDArray[np.int64]:
-    """Every pair of a picture and one of its captions, in order: (m, 2) positions."""
-    rows = [(i, k) for i, own in enumerate(captions) for k in range(len(own))]
+    """Return every pair of an image and one of its captions, in order: (m, 2) positions."""
+    rows = [(i, k) for i, texts in enumerate(captions) for k in range(len(texts))]
     return np.array(rows, dtype=np.int64)
 
 
-def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch: tensors stacked; captions as they are, since pictures may differ in their number."""
+def collate(rows: list[Batch]) -> Batch:
+    """Return a batch of rows: tensors stacked, captions as lists, which may differ in length."""
     captions = [row.pop("captions") for row in rows if "captions" in row]
-    batch: dict[str, Any] = default_collate(rows)
+    batch: Batch = default_collate(rows)
     return {**batch, "captions": captions} if captions else batch

@@ -59,18 +59,18 @@ def _digests(split: Split) -> NDArray[np.uint8]:
 
 
 def _same(first: Split, i: int, second: Split, k: int) -> bool:
-    one, other = first.pictures[i], second.pictures[k]
+    one, other = first.images[i], second.images[k]
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         return type(one) is type(other)  # of pixels the digest is of all
     return content(one) == content(other)
 
 
-def check(splits: Mapping[str, Split], asked: str) -> list[str]:
+def check(splits: Mapping[str, Split], allowed: str) -> list[str]:
     """Refuse splits that share images, byte for byte.
 
     Args:
         splits: as for :func:`leaks`.
-        asked: the root key ``leaks``: ``stop``, or ``allow`` to go on.
+        allowed: the root key ``leaks``: ``stop``, or ``allow`` to go on.
 
     Returns:
         What is to be kept in the record where they do and that is allowed.
@@ -78,19 +78,19 @@ def check(splits: Mapping[str, Split], asked: str) -> list[str]:
     Raises:
         UserError: with the ids of each pair; for another value.
     """
-    if asked not in ALLOWED:
-        raise UserError(f"leaks={asked}: is not one of {', '.join(ALLOWED)}. Use one of them.")
-    said, details = list[str](), list[str]()
+    if allowed not in ALLOWED:
+        raise UserError(f"leaks={allowed}: is not one of {', '.join(ALLOWED)}. Use one of them.")
+    messages, details = list[str](), list[str]()
     for (name, other), shared in leaks(splits).items():
         details += [f"{name}: {one} = {other}: {two}" for one, two in shared]
         count = len({two for _, two in shared})
         images = "1 image of" if count == 1 else f"{count:,} images of"
         is_in = "is" if count == 1 else "are"
-        said.append(f"{images} {other} {is_in} byte for byte in {name} too")
-    if said and asked == "stop":
+        messages.append(f"{images} {other} {is_in} byte for byte in {name} too")
+    if messages and allowed == "stop":
         raise UserError(
-            f"{'; '.join(said)}, first {details[0]}. Remove one of each pair, or go on with "
+            f"{'; '.join(messages)}, first {details[0]}. Remove one of each pair, or go on with "
             "leaks=allow, which is kept in the record.",
             details,
         )
-    return [f"leaks=allow: {text}" for text in said]
+    return [f"leaks=allow: {text}" for text in messages]

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from clipbench.core import distributed
 from clipbench.core.errors import UserError
 from clipbench.loading.dataset import ImageDataset, collate
+from clipbench.transforms.mixup import Batch
 
 SHARED = Path("/dev/shm")  # where Linux keeps what processes share
 AHEAD = 2  # batches that each worker of a DataLoader makes in advance
@@ -23,7 +24,7 @@ def loader(
     *,
     workers: int,
     persistent: bool = False,
-) -> DataLoader[dict[str, Any]]:
+) -> DataLoader[Batch]:
     """Return a loader of this rank's batches.
 
     Args:

@@ -13,13 +13,13 @@ USES = ("ensemble", "one", "sampled")
 
 
 def fill(template: str, name: str) -> str:
-    """A template with the class name for ``{}``, or with the name and its article for ``{a}``.
+    """Return a template filled with the class name (``{}``) or with its article too (``{a}``).
 
     With its article a name is said in words, as WiSE-FT does: underscores become spaces.
     """
     article = "an" if name[:1].lower() in tuple("aeiou") else "a"
-    said = name.replace("_", " ")
-    return template.replace("{a}", f"{article} {said}").replace("{}", name)
+    words = name.replace("_", " ")
+    return template.replace("{a}", f"{article} {words}").replace("{}", name)
 
 
 class Prompts:
@@ -46,7 +46,7 @@ class Prompts:
         use: str = "ensemble",
     ) -> None:
         if use not in USES:
-            raise UserError(f"no prompts.use={use}; there are {', '.join(USES)}")
+            raise UserError(f"prompts.use={use}: unknown. Use one of {', '.join(USES)}")
         if templates == "openai":
             from open_clip import OPENAI_IMAGENET_TEMPLATES
 
@@ -58,11 +58,11 @@ class Prompts:
     def of(
         self, classes: Sequence[str], templates: Sequence[str], keys: Sequence[str] | None = None
     ) -> list[list[str]]:
-        """The prompts of each class, at least one.
+        """Return the prompts of each class, at least one.
 
         Args:
             classes: their names.
-            templates: the dataset's own.
+            templates: the dataset's.
             keys: what the dataset calls its classes, where that is something else.
 
         Raises:
@@ -71,26 +71,26 @@ class Prompts:
         if self.file is not None:
             prompts = self._from_bank(classes, keys or classes)
         else:
-            own = list(self.templates or templates)
-            prompts = [[fill(template, name) for template in own] for name in classes]
-        return [said[:1] for said in prompts] if self.use == "one" else prompts
+            used = list(self.templates or templates)
+            prompts = [[fill(template, name) for template in used] for name in classes]
+        return [texts[:1] for texts in prompts] if self.use == "one" else prompts
 
     def _from_bank(self, classes: Sequence[str], keys: Sequence[str]) -> list[list[str]]:
         bank = read_bank(paths.expanded(str(self.file)))
         prompts = [
             bank.get(name) or bank.get(key) or [] for name, key in zip(classes, keys, strict=True)
         ]
-        if silent := [name for name, said in zip(classes, prompts, strict=True) if not said]:
+        if silent := [name for name, texts in zip(classes, prompts, strict=True) if not texts]:
             raise UserError(
                 f"prompts.file={self.file} has no caption of {len(silent)} classes, first "
-                f"{silent[0]}; add them",
+                f"{silent[0]}. Add them",
                 [f"{name}: no caption" for name in silent],
             )
         return prompts
 
 
 def read_bank(path: Path) -> Mapping[str, list[str]]:
-    """The captions of each class in a file; empty ones are left out.
+    """Read the captions of each class from a file; empty ones are left out.
 
     Raises:
         UserError: if it cannot be read, or is neither a mapping nor a table of class and caption.
@@ -102,8 +102,8 @@ def read_bank(path: Path) -> Mapping[str, list[str]]:
         else:
             found = text_values.read(path)
     except Exception as error:
-        raise UserError(f"prompts.file={path} cannot be read ({error}); mend it") from error
+        raise UserError(f"prompts.file={path} cannot be read ({error}). Fix it") from error
     if not isinstance(found, Mapping):
-        raise UserError(f"prompts.file={path} is no mapping from class to captions; make it one")
+        raise UserError(f"prompts.file={path} is not a mapping from class to captions. Make it one")
     listed = {str(k): [v] if isinstance(v, str) else list(v or ()) for k, v in found.items()}
     return {k: [str(text) for text in v if str(text).strip()] for k, v in listed.items()}

@@ -19,30 +19,30 @@ class EpochPlan:
     """The rows of an epoch, and how they come in batches.
 
     Attributes:
-        pictures: how many train has.
-        pairs: the rows, where these are not the pictures: of each the picture's position and which
+        images: how many train has.
+        pairs: the rows, where these are not the images: of each the image's position and which
             of its captions, (m, 2).
         full_batches: leave out what is left over, where there is a full batch.
     """
 
-    pictures: int
+    images: int
     pairs: NDArray[np.int64] | None = None
     full_batches: bool = False
 
     def __len__(self) -> int:
-        return self.pictures if self.pairs is None else len(self.pairs)
+        return self.images if self.pairs is None else len(self.pairs)
 
     def kept(self, size: int) -> int:
-        """How many rows are taken, in batches of a size."""
+        """Return how many rows are used, in batches of a size."""
         whole = len(self) // size * size
         return whole if self.full_batches and whole else len(self)
 
     def batches(self, size: int) -> int:
-        """How many batches of a size there are."""
+        """Return how many batches of a size there are."""
         return -(-self.kept(size) // size)
 
     def fewest(self, size: int, devices: int = 1, micro: int | None = None) -> int:
-        """The least rows that a device takes at once.
+        """Return the smallest number of rows that a device takes at once.
 
         Args:
             size: rows of a global batch.
@@ -80,7 +80,7 @@ class KeyedSampler(Sampler[Key]):
         self.share = None if weights is None else weights / weights.sum()
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch, though after a loader may have asked."""
+        """Set the epoch; the Trainer calls this before each, though workers may have begun it."""
         if epoch != self.epoch:
             self.epoch, self.first = epoch, 0
 
@@ -92,7 +92,7 @@ class KeyedSampler(Sampler[Key]):
         return self.kept
 
     def order(self) -> NDArray[np.int64]:
-        """The positions of an epoch from its first row on, drawn anew for each."""
+        """Return the positions of an epoch, drawn anew for each."""
         rng = np.random.default_rng([self.seed, self.epoch])
         if self.share is None:
             return rng.permutation(self.length)
@@ -123,11 +123,11 @@ class RankSampler(Sampler[Key]):
         self.order, self.batch_size = order, batch_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch."""
+        """Set the epoch, as the Trainer does before each."""
         self.order.set_epoch(epoch)
 
     def begin(self, epoch: int, row: int) -> None:
-        """As the whole order does, by its rows."""
+        """Go on in the midst of an epoch, by the rows of the whole order."""
         self.order.begin(epoch, row)
 
     def __len__(self) -> int:
@@ -147,9 +147,9 @@ Counts = NDArray[np.int64]
 class UniqueSampler(KeyedSampler):
     """An order whose batches hold of each class what is its share, rounded up or down.
 
-    A class of no more pictures than there are batches is then at most once in each: in a
-    contrastive loss on captions of classes no pair is a false negative. One of more pictures is as
-    often in a batch as it must be. Which pictures and classes meet is drawn anew each epoch, from
+    A class of no more images than there are batches is then at most once in each: in a
+    contrastive loss on captions of classes no pair is a false negative. One of more images is as
+    often in a batch as it must be. Which images and classes meet is drawn anew each epoch, from
     (seed, epoch) alone; the last batch may be short.
 
     Args:
@@ -166,14 +166,14 @@ class UniqueSampler(KeyedSampler):
         self.labels, self.batch_size = labels, batch_size
 
     def order(self) -> Counts:
-        """The positions of an epoch, batch after batch."""
+        """Return the positions of an epoch, batch after batch."""
         rng = np.random.default_rng([self.seed, self.epoch])
         shuffled = rng.permutation(self.length)
         sorted_by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
         left = np.bincount(self.labels)
         ends = np.cumsum(left)
         whole, rest = divmod(self.length, self.batch_size)
-        # The short batch is the last, but dealt first: a class with a picture for every batch must
+        # The short batch is the last, but dealt first: a class with an image for every batch must
         # be in it too, and then the others have a place for all that is left.
         sizes = [rest] * bool(rest) + [self.batch_size] * whole
         batches = []
@@ -186,10 +186,10 @@ class UniqueSampler(KeyedSampler):
 
 
 def _deal(left: Counts, size: int, must: NDArray[np.bool_], rng: np.random.Generator) -> Counts:
-    """How many pictures of each class a batch takes: its share of what is left, up or down.
+    """Return how many images of each class a batch takes: its share, rounded up or down.
 
     Args:
-        left: pictures of each class not dealt yet, (C,).
+        left: images of each class not dealt yet, (C,).
         size: of the batch.
         must: classes that are in it before others.
         rng: draws which shares are rounded up, those just below a whole number more often.

@@ -20,19 +20,19 @@ from clipbench.loading.images.integrity import Source, pixels, read
 
 @dataclass(frozen=True)
 class Split:
-    """The pictures of one named split.
+    """The images of one named split.
 
     Attributes:
-        ids: a stable name for each picture, such as its path below the dataset's root.
-        labels: class index of each picture, int64 (n,); -1 throughout where there are no classes.
-        pictures: file of each picture, or the pixels themselves, uint8 (n, H, W, 3).
-        expected: how many pictures the split should have; more than n where some are not on disk.
-        captions: the captions of each picture, for datasets that have them.
+        ids: a stable name for each image, such as its path below the dataset's root.
+        labels: class index of each image, int64 (n,); -1 throughout where there are no classes.
+        images: file of each image, or the pixels themselves, uint8 (n, H, W, 3).
+        expected: how many images the split should have; more than n where some are not on disk.
+        captions: the captions of each image, for datasets that have them.
         rule: how the split was made, where its source does not define it.
-        groups: of what kind of group each picture is which, int64 (n,), -1 for none that counts.
+        groups: of what kind of group each image is which, int64 (n,), -1 for none that counts.
         among: the labels that a prediction chooses from, for a shift set of fewer classes; or of
             each such label the classes, itself one of them, that count as it.
-        border: pixels cut off every side of a picture, which belong to its frame.
+        border: pixels cut off every side of an image, which belong to its frame.
         unreadable: how many images were left out since they cannot be read.
         digests: of the content of each image, uint8 (n, SIZE), see
             :mod:`clipbench.loading.images.contents`; None before anybody has looked.
@@ -41,7 +41,7 @@ class Split:
 
     ids: Sequence[str]
     labels: NDArray[np.int64]
-    pictures: Sequence[Source] | NDArray[np.uint8]
+    images: Sequence[Source] | NDArray[np.uint8]
     expected: int
     captions: Sequence[Sequence[str]] | None = None
     rule: str | None = None
@@ -58,15 +58,15 @@ class Split:
     @property
     def sources(self) -> Sequence[Source]:
         """The files of the split; none where it holds the pixels themselves."""
-        return () if isinstance(self.pictures, np.ndarray) else self.pictures
+        return () if isinstance(self.images, np.ndarray) else self.images
 
-    def picture(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
-        """The picture at a position, decoded by Pillow, its file closed.
+    def image(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
+        """Return the image at a position, decoded by Pillow, its file closed.
 
         Raises:
             Damaged: if the file went away, or has a fault that no look before has found.
         """
-        source = self.pictures[index]
+        source = self.images[index]
         if isinstance(source, np.ndarray):
             return Image.fromarray(source)
         with _named(source):
@@ -77,12 +77,12 @@ class Split:
         return image
 
     def pixels(self, index: int, value_range: tuple[float, float] | None = None) -> Tensor:
-        """The same picture as uint8 (3, H, W), from its file by the quickest decoder.
+        """Return the image at a position as uint8 (3, H, W), by the fastest decoder.
 
         Raises:
             Damaged: if the file went away, or has a fault that no look before has found.
         """
-        source = self.pictures[index]
+        source = self.images[index]
         if isinstance(source, np.ndarray):
             return torch.from_numpy(source).permute(2, 0, 1)
         with _named(source):
@@ -92,15 +92,13 @@ class Split:
         return whole
 
     def take(self, index: NDArray[np.int64]) -> "Split":
-        """The pictures at some positions, as a split that expects just those."""
-        pictures = self.pictures
+        """Return the images at some positions, as a split that expects just those."""
+        images = self.images
         return replace(
             self,
             ids=[self.ids[i] for i in index],
             labels=self.labels[index],
-            pictures=pictures[index]
-            if isinstance(pictures, np.ndarray)
-            else [pictures[i] for i in index],
+            images=images[index] if isinstance(images, np.ndarray) else [images[i] for i in index],
             captions=self.captions and [self.captions[i] for i in index],
             groups={kind: of[index] for kind, of in self.groups.items()},
             expected=len(index),
@@ -108,7 +106,7 @@ class Split:
         )
 
     def of_classes(self, labels: Sequence[int]) -> "Split":
-        """The pictures of some classes, labelled by their place in that list."""
+        """Return the images of some classes, labelled by their place in that list."""
         place = {label: i for i, label in enumerate(labels)}
         kept = self.take(np.flatnonzero(np.isin(self.labels, labels)))
         rule = f"classes {','.join(map(str, labels))} of the dataset's"
@@ -120,7 +118,7 @@ class Split:
         )
 
     def fingerprint(self) -> str:
-        """Sha256 over the sorted rows: two results compare only if these are equal.
+        """Return the sha256 over the sorted rows: results compare only where it is equal.
 
         A row is (id, label), or (id, caption) for each caption where there are no classes.
         """
@@ -139,7 +137,7 @@ class Split:
         """Return the digest of each image that is no file, uint8 (n, SIZE)."""
         found = b"".join(
             hashlib.sha256(f"{image.shape}\n".encode() + image.tobytes()).digest()[:SIZE]
-            for image in self.pictures
+            for image in self.images
             if isinstance(image, np.ndarray)
         )
         return np.frombuffer(found, np.uint8).reshape(-1, SIZE)
@@ -182,7 +180,7 @@ class Split:
 
 @contextmanager
 def _named(source: Source) -> Iterator[None]:
-    """Whatever a decoder raises (OSError, SyntaxError, struct.error), said of its file."""
+    """Raise whatever a decoder raises (OSError, SyntaxError, struct.error) with the file named."""
     try:
         yield
     except Exception as error:
@@ -196,7 +194,7 @@ def _named(source: Source) -> Iterator[None]:
 def _placed(
     among: tuple[int, ...] | Mapping[int, tuple[int, ...]] | None, place: Mapping[int, int]
 ) -> tuple[int, ...] | Mapping[int, tuple[int, ...]] | None:
-    """The labels that a prediction chooses from, each by its place in a subset of the classes."""
+    """Return the labels that a prediction chooses from, by their place in a subset of classes."""
     if isinstance(among, Mapping):
         return {
             place[label]: tuple(place[k] for k in same if k in place)
@@ -207,7 +205,7 @@ def _placed(
 
 
 def _chain(rule: str, earlier: str | None) -> str:
-    """A rule, after the one that made the split it is applied to."""
+    """Return a rule, after the rule that made the split it is applied to."""
     return f"{earlier}; then {rule}" if earlier else rule
 
 
@@ -218,15 +216,13 @@ def _by_label(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def few_shot(split: Split, shots: int, seed: int) -> Split:
-    """The first ``shots`` pictures of each class in a seeded order: more shots add to fewer.
+    """Return the first ``shots`` images of each class in a seeded order: more add to fewer.
 
     Raises:
         UserError: if ``shots`` is less than one.
     """
     if shots < 1:
-        raise UserError(
-            f"dataset.shots={shots} leaves nothing to train on; give 1 or more, or null"
-        )
+        raise UserError(f"dataset.shots={shots}: nothing to train on. Use 1 or more, or null")
     order = np.random.default_rng([seed, 0x5407]).permutation(len(split))
     kept = [order[members][:shots] for members in _by_label(split.labels[order])]
     few = split.take(np.sort(np.concatenate(kept)))
@@ -237,7 +233,7 @@ def carve(split: Split, fraction: float, of: str = "class") -> tuple[Split, Spli
     """Divide a split in two, class by class, by the hash of each id.
 
     The rule depends on nothing but the ids: not on the order of a listing, nor on a seed. Of each
-    class the ``round(fraction * n)`` pictures (one at least) whose sha256 is lowest are taken.
+    class the ``round(fraction * n)`` images (one at least) whose sha256 is lowest are taken.
 
     Args:
         split: its labels are the groups of which each gives its share.

@@ -1,4 +1,4 @@
-"""What would spoil a run, found before its first step: absent and bad pictures, wrong labels."""
+"""What would spoil a run, found before its first step: absent and bad images, wrong labels."""
 
 import os
 from collections import Counter
@@ -21,7 +21,7 @@ TRAINING = ("train", "val")
 def present(name: str, split: Split) -> tuple[Split, list[str]]:
     """Return the images of a split that are on disk, and the warning if some are not.
 
-    A picture that is not on disk is not a bad picture: an evaluation split goes on with what is
+    An image that is not on disk is not a bad image: an evaluation split goes on with what is
     there and keeps ``expected``; training on less than everything would be another experiment.
 
     Raises:
@@ -30,17 +30,17 @@ def present(name: str, split: Split) -> tuple[Split, list[str]]:
     missing = absent(split.sources)
     if not missing:
         return split, []
-    lost = f"{len(missing):,} of the {len(split):,} pictures of {name} are not on disk"
+    lost = f"{len(missing):,} of the {len(split):,} images of {name} are not on disk"
     if name in TRAINING or len(missing) == len(split):
-        details = [f"{split.pictures[i]}: not there" for i in missing]
-        raise UserError(f"{lost}; bring them, or set dataset.root to a whole copy", details)
+        details = [f"{split.images[i]}: not there" for i in missing]
+        raise UserError(f"{lost}. Bring them, or set dataset.root to a whole copy", details)
     kept = np.setdiff1d(np.arange(len(split)), missing)
     warning = f"{lost}: its results are of {len(kept):,}, not to be set beside the whole split"
     return replace(split.take(kept), expected=split.expected), [warning]
 
 
 def absent(sources: Sequence[Source]) -> list[int]:
-    """The positions of those whose file is not on disk."""
+    """Return the positions of the images whose file is not on disk."""
     # One listing a folder: asking for each of a million files takes minutes on a network disk.
     files = [source if isinstance(source, Path) else source.path for source in sources]
     folders = {path.parent for path in files}
@@ -73,9 +73,9 @@ def seen(
 
 
 def _digests(split: Split, found: Mapping[Source, Look]) -> NDArray[np.uint8]:
-    if isinstance(split.pictures, np.ndarray):
+    if isinstance(split.images, np.ndarray):
         return split.drawn()
-    rows = b"".join(found[source].digest for source in split.pictures)
+    rows = b"".join(found[source].digest for source in split.images)
     return np.frombuffer(rows, np.uint8).reshape(-1, SIZE)
 
 
@@ -95,14 +95,14 @@ def readable(name: str, split: Split, bad: Mapping[Source, str]) -> tuple[Split,
         return split, []
     kept = [i for i, source in enumerate(split.sources) if source not in bad]
     if not kept:
-        raise UserError(f"no picture of {name} can be read; replace them", details)
+        raise UserError(f"no image of {name} can be read. Replace them", details)
     count = f"{len(split) - len(kept):,} of the {len(split):,}"
-    warning = f"{count} pictures of {name} cannot be read and were left out, first {details[0]}"
+    warning = f"{count} images of {name} cannot be read and were left out, first {details[0]}"
     rest = split.take(np.array(kept))
     return replace(rest, expected=split.expected, unreadable=len(details)), [warning]
 
 
-def check_pictures(splits: Mapping[str, Split], bad: Mapping[Source, str]) -> None:
+def check_images(splits: Mapping[str, Split], bad: Mapping[Source, str]) -> None:
     """Refuse splits that hold an image that cannot be read.
 
     Args:
@@ -115,7 +115,7 @@ def check_pictures(splits: Mapping[str, Split], bad: Mapping[Source, str]) -> No
     sources = dict.fromkeys(source for split in splits.values() for source in split.sources)
     if wrong := [source for source in sources if source in bad]:
         raise UserError(
-            f"{len(wrong):,} of {len(sources):,} pictures cannot be read; replace or remove them, "
+            f"{len(wrong):,} of {len(sources):,} images cannot be read. Replace or remove them, "
             "or leave them out with dataset.bad_images=skip",
             [f"{source}: {bad[source]}" for source in wrong],
         )
@@ -129,35 +129,35 @@ def check_names(
     Args:
         classes: their names.
         templates: with one place for the name.
-        homonyms: names that may stand twice, since they do so in the dataset's own list.
+        homonyms: names that may occur twice, as they do in the dataset's list.
 
     Raises:
         UserError: if a name is empty or occurs twice, or a template does not have exactly one place
             for it.
     """
     if len(classes) < 2:
-        raise UserError(f"{len(classes)} class is nothing to tell apart; two at least are needed")
+        raise UserError(f"{len(classes)} class is nothing to tell apart. Two at least are needed")
     counts = Counter(classes)
     if twice := [c for c in counts if (counts[c] > 1 and c not in homonyms) or not c.strip()]:
-        raise UserError(f"class names stand twice or are empty: {twice}; give each its own name")
+        raise UserError(f"class names occur twice or are empty: {twice}. Give each its own name")
     if not templates or (wrong := [t for t in templates if t.count("{}") + t.count("{a}") != 1]):
         what = f"{wrong} do not have" if templates else "there are none; one must have"
         raise UserError(f"templates: {what} exactly one {{}} (or {{a}}) for the class name")
 
 
 def check_splits(splits: Mapping[str, Split]) -> None:
-    """Refuse splits that are empty, or that share pictures.
+    """Refuse splits that are empty, or that share images.
 
     Raises:
-        UserError: if a split is empty, or a picture of train or val is also in another.
+        UserError: if a split is empty, or an image of train or val is also in another.
     """
     for name, split in splits.items():
         if len(split) == 0:
-            raise UserError(f"the split {name} is empty; give it pictures")
+            raise UserError(f"the split {name} is empty. Give it images")
     for name in TRAINING:
         for other in splits.keys() - {name}:
             if name in splits and (both := set(splits[name].ids) & set(splits[other].ids)):
-                raise UserError(f"{name} and {other} share {len(both)} pictures", sorted(both))
+                raise UserError(f"{name} and {other} share {len(both)} images", sorted(both))
 
 
 def check_labels(splits: Mapping[str, Split], classes: Sequence[str]) -> list[str]:
@@ -173,7 +173,7 @@ def check_labels(splits: Mapping[str, Split], classes: Sequence[str]) -> list[st
         wrong = np.flatnonzero((split.labels < 0) | (split.labels >= len(classes)))
         if len(wrong):
             raise UserError(
-                f"{len(wrong)} labels of {name} are outside 0..{len(classes) - 1}; mend the labels",
+                f"{len(wrong)} labels of {name} are outside 0..{len(classes) - 1}. Fix the labels",
                 [f"{split.ids[i]}: label {split.labels[i]}" for i in wrong.tolist()],
             )
     if "train" not in splits:
@@ -186,4 +186,4 @@ def check_labels(splits: Mapping[str, Split], classes: Sequence[str]) -> list[st
     what = "1 class is" if len(untrained) == 1 else f"{len(untrained)} classes are"
     has = "has" if len(untrained) == 1 else "have"
     more = " ..." if len(untrained) > 5 else ""
-    return [f"{what} evaluated but {has} no training picture: {names}{more}"]
+    return [f"{what} evaluated but {has} no training image: {names}{more}"]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,16 @@ from clipbench.models.pooling import small_head
 from clipbench.transforms.preprocess import Preprocess
 
 
+class ParameterCounts(TypedDict):
+    """Numbers of parameters, as a run's record has them."""
+
+    total: int
+    trainable: int
+    groups: dict[str, dict[str, int]]
+
+
 class ImageTower(nn.Module, ABC):
-    """A picture encoder: (B, 3, S, S) float to features (B, D).
+    """Encode images (B, 3, S, S) as features (B, D).
 
     Attributes:
         preprocess: the transform that its checkpoint was trained with.
@@ -38,11 +46,11 @@ class ImageTower(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Features, not normalised, of shape (B, D)."""
+        """Return features (B, D), not normalised."""
 
     @abstractmethod
     def layers(self) -> list[list[nn.Parameter]]:
-        """All parameters of the image tower in L + 2 groups, input to output.
+        """Return all parameters of the image tower in L + 2 groups, from input to output.
 
         The stem or embeddings; one group for each of the L blocks; what follows the last block
         (final norm, projection), which may be empty. Freezing depth and layer-wise learning rates
@@ -50,35 +58,35 @@ class ImageTower(nn.Module, ABC):
         """
 
     def text_layers(self) -> list[list[nn.Parameter]]:
-        """The same of the text tower: embeddings, blocks, the rest; none where there is no text."""
+        """Return the text tower's parameters likewise; none where there is no text tower."""
         return []
 
     def scales(self) -> list[nn.Parameter]:
-        """What scales the cosines of two towers, or moves them; none where there is no text."""
+        """Return the logit scale and bias of two towers; none where there is no text tower."""
         return []
 
     def penultimate(self) -> None:
-        """From now on, give the features that a last projection would read, if there is one."""
+        """Switch to the features that a last projection would read, if there is one."""
         return
 
     @abstractmethod
     def native(self, head: nn.Linear) -> nn.Module:
-        """The model as its own library builds it, with the head where it has a place for one."""
+        """Return the model as its library builds it, with the head where that has a place."""
 
     def native_state_dict(self, head: nn.Linear) -> dict[str, Tensor]:
-        """Weights under the names of the library that the model comes from, to be loaded there."""
+        """Return the weights under the names of the library that the model comes from."""
         return self.native(head).state_dict()
 
     def metadata(self) -> dict[str, str]:
-        """What a weight file should say of itself, for it to be read aright: all text."""
+        """Return the metadata of a weight file, which loading it needs: all text."""
         return {"arch": self.arch, "preprocess": self.preprocess.to_json()}
 
     def tokenizer(self) -> Any:
-        """What turns texts into tokens; None for a tower that has no text side."""
+        """Return the tokenizer, or None for a tower without a text tower."""
         return None
 
     def zero_shot_head(self, prompts: Sequence[Sequence[str]]) -> nn.Linear | None:
-        """A head made of text, for towers that have a text side; None for those that have not."""
+        """Return a head made of text, or None for a tower without a text tower."""
         return None
 
     def set_grad_checkpointing(self) -> None:
@@ -93,7 +101,7 @@ class ImageTower(nn.Module, ABC):
         # The attribute is what their set_grad_checkpointing() sets, where it does anything.
         if not any(hasattr(part, "grad_checkpointing") for part in self.trained().modules()):
             raise UserError(
-                f"{self.arch} has no gradient checkpointing; use micro_batch=... instead"
+                f"{self.arch} has no gradient checkpointing. Use micro_batch=... instead."
             )
         part: Any
         for part in self.modules():
@@ -101,7 +109,7 @@ class ImageTower(nn.Module, ABC):
                 part.grad_checkpointing = True
 
     def trained(self) -> nn.Module:
-        """The part that the head reads and that training may change (for CLIP: no text tower)."""
+        """Return the part that the head reads and training may change (CLIP: no text tower)."""
         return self
 
 
@@ -120,18 +128,18 @@ class Classifier(nn.Module):
         self.tower, self.head, self.meaningful = tower, head, meaningful
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits (B, C) of features (B, D)."""
+        """Return the logits (B, C) of features (B, D)."""
         logits: Tensor = self.head(
             F.normalize(features, dim=-1) if self.tower.normalized else features
         )
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C) of pictures (B, 3, S, S)."""
+        """Return the logits (B, C) of images (B, 3, S, S)."""
         return self.classify(self.tower(images))
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """All that may train, by layer: the image tower's, the text tower's, the rest, the head."""
+        """Return all that may train by layer: of the image tower, the text tower, the head."""
         named = dict(zip(layer_names(self.tower.layers()), self.tower.layers(), strict=True))
         text = self.tower.text_layers()
         named |= {f"text {n}": p for n, p in zip(layer_names(text), text, strict=True)}
@@ -139,8 +147,8 @@ class Classifier(nn.Module):
             named["logit scale"] = scales
         return {**named, "head": list(self.head.parameters())}
 
-    def counts(self) -> dict[str, Any]:
-        """Counts of all parameters, of those that train, and of both in each of the groups."""
+    def counts(self) -> ParameterCounts:
+        """Count all parameters and the trainable ones, in total and in each group."""
         everything = set(self.parameters())
         return {
             "total": sum(p.numel() for p in everything),
@@ -174,13 +182,13 @@ def encoder(tower: ImageTower, device: torch.device) -> Callable[[Tensor], Tenso
 
 
 def layer_names(layers: Sequence[Sequence[nn.Parameter]]) -> list[str]:
-    """Names for the groups of ``ImageTower.layers()``, in the record and in messages."""
+    """Return names for the groups of ``ImageTower.layers()``, for records and messages."""
     blocks = [f"block {i}" for i in range(1, len(layers) - 1)]
     return ["stem", *blocks, "tail"] if layers else []
 
 
 def random_head(tower: ImageTower, classes: int) -> nn.Linear:
-    """A new head with torch's own initialisation (the source blog's ``fc = Linear(2048, C)``).
+    """Return a new head with torch's initialisation (the source blog's ``Linear(2048, C)``).
 
     FT-CLIP's has one of its own: :func:`clipbench.models.pooling.small_head`.
     """
@@ -188,31 +196,26 @@ def random_head(tower: ImageTower, classes: int) -> nn.Linear:
     return make(tower.feature_dim, classes)
 
 
-def parameter_count(module: nn.Module) -> int:
-    """Number of parameters, tied ones once."""
-    return sum(p.numel() for p in set(module.parameters()))
-
-
 def freeze_statistics(module: nn.Module, *, everywhere: bool = False) -> None:
-    """Put what is frozen into eval mode, and every BatchNorm too if asked.
+    """Put what is frozen into eval mode, and with ``everywhere`` every BatchNorm too.
 
     A frozen block whose running statistics go on moving, or that drops some of its paths, is not
     frozen; called after each ``train()``, which puts them back.
     """
     for part in module.modules():
-        own = [p.requires_grad for p in part.parameters()]
+        trains = [p.requires_grad for p in part.parameters()]
         normalises = isinstance(part, nn.modules.batchnorm._BatchNorm)
-        if (own and not any(own)) or (everywhere and normalises):
+        if (trains and not any(trains)) or (everywhere and normalises):
             part.eval()
 
 
 def as_head(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """A linear layer holding given weights (C, D), with zero bias unless one is given."""
+    """Return a linear layer of given weights (C, D), with zero bias unless one is given."""
     # torch warns of a layer without rows, which is the head of a dataset without classes.
     rows = max(1, len(weight))
     head = nn.Linear(weight.shape[1], rows, dtype=weight.dtype, device=weight.device)
     head.out_features = len(weight)
     head.weight = nn.Parameter(weight.detach().clone())
-    own = weight.new_zeros(len(weight)) if bias is None else bias.detach().clone()
-    head.bias = nn.Parameter(own)
+    zeros = weight.new_zeros(len(weight))
+    head.bias = nn.Parameter(zeros if bias is None else bias.detach().clone())
     return head

@@ -74,15 +74,15 @@ class CLIP(TwoTowers):
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name.startswith("visual."))
         fold_attention(self.model)
-        config: dict[str, Any] = open_clip.get_model_config(source.name)
+        config: clip_weights.ModelConfig = open_clip.get_model_config(source.name)
         self.feature_dim = int(config["embed_dim"])
         self.activation = clip_weights.activation(config)
         self.preprocess = _preprocess(self.model.visual.preprocess_cfg)
         if pool not in (None, "mean"):
-            raise UserError(f"no model.pool={pool}; use mean, or null for the checkpoint's own")
+            raise UserError(f"model.pool={pool}: unknown. Use mean, or null for the checkpoint's.")
         about = {} if source.file is None else weight_files.metadata(source.file)
         if about.get("pool", pool) != pool:
-            raise UserError(f"{source.file} was trained with model.pool=mean; add that")
+            raise UserError(f"{source.file} was trained with model.pool=mean. Add that.")
         if "pool" in about:  # of this kind already
             self._pool()
         if source.file is not None:
@@ -116,15 +116,15 @@ class CLIP(TwoTowers):
             _resize_attention_pool(state, self.model.visual)
             resize_text_pos_embed(state, self.model)
         for name in ("logit_scale", "logit_bias"):  # a scalar here, one number there
-            own = getattr(self.model, name, None)
-            if own is not None and name in state and state[name].numel() == own.numel():
-                state[name] = state[name].reshape(own.shape)
+            scale = getattr(self.model, name, None)
+            if scale is not None and name in state and state[name].numel() == scale.numel():
+                state[name] = state[name].reshape(scale.shape)
         weight_files.load_into(
             self.model, state, source=str(file), target=self.arch, guess=clip_weights.looks_like
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Image features, not normalised, of shape (B, D)."""
+        """Return image features (B, D), not normalised."""
         features: Tensor
         if self.mean_pooled:
             features = self.model.visual(images)
@@ -135,7 +135,7 @@ class CLIP(TwoTowers):
         return features
 
     def penultimate(self) -> None:
-        """From now on, features before the projection; an attention pool is a ResNet's pooling."""
+        """Switch to features before the projection; an attention pool is a ResNet's pooling."""
         visual = self.model.visual
         self._projects, self.normalized = False, False
         if hasattr(visual, "trunk") and not hasattr(visual.head, "pool"):
@@ -145,12 +145,12 @@ class CLIP(TwoTowers):
             self.feature_dim = int(visual.proj.shape[0])
 
     def trained(self) -> nn.Module:
-        """The image tower alone."""
+        """Return the image tower alone."""
         visual: nn.Module = self.model.visual
         return visual
 
     def layers(self) -> list[list[nn.Parameter]]:
-        """Embeddings or stem, each block, then final norm and projection (or attention pool)."""
+        """Return embeddings or stem, each block, then final norm and projection (or pool)."""
         visual = self.model.visual
         if hasattr(visual, "trunk"):  # one of timm's networks; its adapter's head ends the tail
             *groups, tail = layers.by_timm(visual.trunk)
@@ -164,50 +164,51 @@ class CLIP(TwoTowers):
         return layers.by_blocks(visual.parameters(), stem, blocks)
 
     def text_layers(self) -> list[list[nn.Parameter]]:
-        """Embeddings, each block, then final norm and projection; of a hub's tower all at once."""
+        """Return embeddings, each block, then norm and projection; a hub's tower as one group."""
         if self.mean_pooled:
             return []
         text = getattr(self.model, "text", self.model)
         named = text.named_parameters()
-        own = [p for n, p in named if not n.startswith(("visual.", "text_decoder.", "logit_"))]
-        return layers.of_text(text, own)
+        others = ("visual.", "text_decoder.", "logit_")
+        return layers.of_text(text, [p for n, p in named if not n.startswith(others)])
 
     def metadata(self) -> dict[str, str]:
-        """With the activation and the pooling, which tensors do not show."""
+        """Add the activation and the pooling, which tensors do not show."""
         pool = {"pool": "mean"} if self.mean_pooled else {}
         return {**super().metadata(), "activation": self.activation, **pool}
 
     def native(self, head: nn.Linear) -> nn.Module:
-        """Both towers and the logit scale; of a mean-pooled tower itself and its head."""
+        """Return both towers and the logit scale; of a mean-pooled tower itself and its head."""
         if self.mean_pooled:
             return nn.Sequential(OrderedDict(visual=self.model.visual, head=head))
         return super().native(head)
 
     def zero_shot_head(self, prompts: Sequence[Sequence[str]]) -> nn.Linear | None:
-        """As of any two towers; None for a mean-pooled one, whose space no text shares."""
+        """Return the head of two towers; None if mean-pooled: no text shares that space."""
         return None if self.mean_pooled else super().zero_shot_head(prompts)
 
     def tokenizer(self) -> Any:
-        """open_clip's tokenizer for this architecture: list of B texts to (B, length) integers.
+        """Return open_clip's tokenizer: a list of B texts to (B, length) integers.
 
         None for a mean-pooled tower, which has no text beside it.
         """
         if self.mean_pooled:
             return None
-        config: Mapping[str, Any] = open_clip.get_model_config(self.open_clip_name) or {}
+        config: clip_weights.ModelConfig = open_clip.get_model_config(self.open_clip_name)
         options = config.get("text_cfg", {}).get("tokenizer_kwargs", {})
-        # A path in a config of this package is relative to its assets, not to where one stands.
-        own = paths.ASSETS / options["bpe_path"] if "bpe_path" in options else None
+        # A path in a config of this package is relative to its assets, not to the working folder.
+        options = {k: str(paths.ASSETS / v) for k, v in options.items() if k == "bpe_path"}
         try:
-            return open_clip.get_tokenizer(
-                self.open_clip_name, **({"bpe_path": str(own)} if own else {})
-            )
+            return open_clip.get_tokenizer(self.open_clip_name, **options)
         except Exception as failure:  # a tokenizer of the hub's, and any of its errors
-            raise UserError(f"no tokenizer for {self.arch} ({failure}); it needs the hub") from None
+            raise UserError(
+                f"model.arch={self.arch}: its tokenizer cannot be fetched ({failure}). "
+                "Connect to the hub, or use another arch."
+            ) from None
 
 
 def _before_projection(visual: Any, images: Tensor) -> Tensor:
-    """Pooled features of an open_clip image tower, as its projection reads them."""
+    """Return the pooled features of an open_clip image tower, as its projection reads them."""
     features: Tensor
     if hasattr(visual, "trunk"):
         features = visual.trunk.forward_head(visual.trunk.forward_features(images), pre_logits=True)
@@ -235,26 +236,29 @@ def _resize_attention_pool(state: dict[str, Tensor], visual: Any) -> None:
         state[key] = positions["visual.positional_embedding"]
 
 
-def _preprocess(told: Mapping[str, Any]) -> Preprocess:
-    """open_clip's preprocessing record as ours."""
-    height, width = told["size"] if isinstance(told["size"], (tuple, list)) else [told["size"]] * 2
-    if height != width or told["resize_mode"] == "longest":
+def _preprocess(config: clip_weights.PreprocessConfig) -> Preprocess:
+    """Convert open_clip's preprocessing config."""
+    size = config["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width or config["resize_mode"] == "longest":
         raise UserError(
-            "only square pictures, cropped or squashed, are supported; use another arch"
+            "model.arch: only square images, cropped or squashed, are supported. Use another."
         )
+    mean: Any = tuple(config["mean"])
+    std: Any = tuple(config["std"])
     return Preprocess(
         size=height,
         resize=height,
-        mean=tuple(told["mean"]),
-        std=tuple(told["std"]),
-        interpolation="bilinear" if told["interpolation"] == "bilinear" else "bicubic",
-        resize_mode=told["resize_mode"],
+        mean=mean,
+        std=std,
+        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+        resize_mode=config["resize_mode"],
     )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep open_clip from warning of random weights, which is what is asked of it here."""
+    """Keep open_clip from warning of random weights, which are intended here."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

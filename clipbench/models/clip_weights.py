@@ -1,14 +1,14 @@
 """Which weights an open_clip architecture may be given, and where they are.
 
 The same tensors fit a GELU and a QuickGELU network; under the wrong one they run, and lose several
-points without a word (open_clip #771, #915). So the two must agree before anything is loaded.
+points in silence (open_clip #771, #915). So the two must agree before anything is loaded.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import open_clip
 from torch import Tensor
@@ -18,6 +18,48 @@ from clipbench.models import hub, weight_files
 
 _QUICK = "-quickgelu"
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+class PreprocessConfig(TypedDict, total=False):
+    """How open_clip prepares images, as far as a config states it."""
+
+    size: int | tuple[int, int]
+    mean: Sequence[float]
+    std: Sequence[float]
+    interpolation: str
+    resize_mode: str
+
+
+class PretrainedConfig(PreprocessConfig, total=False):
+    """open_clip's entry of a pretrained tag."""
+
+    hf_hub: str
+    url: str
+    quick_gelu: bool
+
+
+class VisionConfig(TypedDict, total=False):
+    """The image tower of a model config."""
+
+    width: int
+    patch_size: int
+    layers: int
+
+
+class TextConfig(TypedDict, total=False):
+    """The text tower of a model config."""
+
+    width: int
+    tokenizer_kwargs: dict[str, str]
+
+
+class ModelConfig(TypedDict, total=False):
+    """open_clip's description of an architecture, as far as it is read here."""
+
+    embed_dim: int
+    quick_gelu: bool
+    vision_cfg: VisionConfig
+    text_cfg: TextConfig
 
 
 @dataclass(frozen=True)
@@ -32,22 +74,22 @@ class Source:
     """
 
     name: str
-    preprocess: dict[str, Any] = field(default_factory=dict)
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     file: Path | None = None
     warnings: tuple[str, ...] = ()
 
 
-def activation(config: Mapping[str, Any]) -> str:
-    """``quickgelu`` or ``gelu``, of an open_clip model config or pretrained config."""
+def activation(config: ModelConfig | PretrainedConfig) -> str:
+    """Return ``quickgelu`` or ``gelu``, of an open_clip model config or pretrained config."""
     return "quickgelu" if config.get("quick_gelu") else "gelu"
 
 
 def find(arch: str, pretrained: str | None) -> Source:
-    """Resolve what a config says, and fetch what it takes.
+    """Resolve an architecture and its weights, fetching these if needed.
 
     Raises:
-        UserError: for an unknown name, an activation that disagrees, or weights that are not to be
-            had.
+        UserError: for an unknown name, an activation that disagrees, or weights that cannot be
+            fetched.
     """
     if pretrained is not None and pretrained.startswith(hub.HUB):
         return _from_hub(arch, pretrained)
@@ -58,82 +100,84 @@ def find(arch: str, pretrained: str | None) -> Source:
     return _from_tag(arch, pretrained) if file is None else _from_file(arch, file, config)
 
 
-def pretrained_config(arch: str, tag: str) -> dict[str, Any]:
-    """open_clip's record of a tag: where its weights are, how pictures are prepared for them.
+def pretrained_config(arch: str, tag: str) -> PretrainedConfig:
+    """Return open_clip's entry of a tag: where its weights are, how it prepares images.
 
     Raises:
         UserError: if the arch has no such tag, or computes another activation than the tag's.
     """
-    told: dict[str, Any] = open_clip.get_pretrained_cfg(arch, tag)
+    config: PretrainedConfig = open_clip.get_pretrained_cfg(arch, tag)
     # Native QuickGELU archs list only the tags that were trained so; the others are their twin's.
     twin = arch.removesuffix(_QUICK) if arch.endswith(_QUICK) else arch + _QUICK
-    told = told or open_clip.get_pretrained_cfg(twin, tag)
-    if not told:
+    config = config or open_clip.get_pretrained_cfg(twin, tag)
+    if not config:
         tags = open_clip.list_pretrained_tags_by_model(arch)
         near = difflib.get_close_matches(tag, tags, 3, 0.4) or tags[:5]
         raise UserError(
-            f"model.pretrained={tag} is neither a file nor a tag of {arch}; near it: "
-            f"{', '.join(near) or 'nothing'}"
+            f"model.pretrained={tag}: neither a file nor a tag of {arch}. Similar tags: "
+            f"{', '.join(near) or 'none'}."
         )
     # Without a twin, the arch is the only one that the tag can have been made with.
-    if activation(told) != activation(_known(arch)) and twin in open_clip.list_models():
+    if activation(config) != activation(_known(arch)) and twin in open_clip.list_models():
         raise UserError(
-            f"{tag} was trained with {activation(told)}, and {arch} computes the other; "
-            f"use model.arch={twin}"
+            f"model.pretrained={tag}: trained with {activation(config)} and {arch} computes the "
+            f"other. Use model.arch={twin}"
         )
-    return told
+    return config
 
 
 def looks_like(state: Mapping[str, Tensor]) -> str | None:
-    """The open_clip architectures whose towers have the sizes of these tensors."""
+    """Return the open_clip architectures whose towers have the sizes of these tensors."""
     needed = {"visual.conv1.weight", "visual.proj", "token_embedding.weight", "text_projection"}
     if not needed <= state.keys():
         return None
     conv, text = state["visual.conv1.weight"], state["token_embedding.weight"]
     blocks = {k.split(".")[3] for k in state if k.startswith("visual.transformer.resblocks.")}
     sizes = {"width": conv.shape[0], "patch_size": conv.shape[-1], "layers": len(blocks)}
-    found = []
+    names = []
     for name in open_clip.list_models():
-        config: dict[str, Any] = open_clip.get_model_config(name) or {}
+        config: ModelConfig = open_clip.get_model_config(name)
         vision, words = config["vision_cfg"], config["text_cfg"]
         same = sizes.items() <= vision.items() and words.get("width") == text.shape[1]
         if same and config["embed_dim"] == state["text_projection"].shape[-1]:
-            found.append(name)
-    return " or ".join(found[:3]) or None
+            names.append(name)
+    return " or ".join(names[:3]) or None
 
 
-def _known(arch: str) -> dict[str, Any]:
-    config: dict[str, Any] | None = None
+def _known(arch: str) -> ModelConfig:
+    config: ModelConfig | None = None
     if ":" not in arch:
         config = open_clip.get_model_config(arch)
     if config is None:
         near = difflib.get_close_matches(arch, open_clip.list_models(), 3)
-        raise UserError(f"open_clip knows no arch {arch}; near it: {', '.join(near) or 'nothing'}")
+        raise UserError(
+            f"model.arch={arch}: unknown to open_clip. Similar names: {', '.join(near) or 'none'}."
+        )
     return config
 
 
 def _from_tag(arch: str, tag: str) -> Source:
-    told = pretrained_config(arch, tag)
-    repo, _, filename = told["hf_hub"].rpartition("/")
+    config = pretrained_config(arch, tag)
+    repo, _, filename = config["hf_hub"].rpartition("/")
     if not repo:
-        return Source(arch, told, hub.from_url(told["url"]))
+        return Source(arch, config, hub.from_url(config["url"]))
     names = [filename] if filename else _FILES
-    return Source(arch, told, hub.from_hub(repo, names))
+    return Source(arch, config, hub.from_hub(repo, names))
 
 
-def _from_file(arch: str, file: Path, config: Mapping[str, Any]) -> Source:
+def _from_file(arch: str, file: Path, config: ModelConfig) -> Source:
     about = weight_files.metadata(file)
-    told = about.get("activation")
-    if told is None:
-        silent = (
+    trained_with = about.get("activation")
+    if trained_with is None:
+        warning = (
             f"{file} does not say which activation it was trained with; {arch} computes "
             f"{activation(config)}, and the other would cost several points"
         )
-        return Source(arch, file=file, warnings=(silent,))
-    if told != activation(config):
+        return Source(arch, file=file, warnings=(warning,))
+    if trained_with != activation(config):
         raise UserError(
-            f"{file} was trained with {told} and {arch} computes {activation(config)}; "
-            f"use model.arch={about.get('arch', 'the one it was saved from')}"
+            f"model.pretrained={file}: trained with {trained_with} and {arch} computes "
+            f"{activation(config)}. Use model.arch={about.get('arch', 'the arch it is of')}"
         )
     return Source(arch, file=file)
 
@@ -141,18 +185,19 @@ def _from_file(arch: str, file: Path, config: Mapping[str, Any]) -> Source:
 def _from_hub(arch: str, pretrained: str) -> Source:
     repo = pretrained.removeprefix(hub.HUB)
     path = hub.from_hub(repo, ["open_clip_config.json"])
-    told = hub.description(path, "model_cfg")
-    config, preprocess = told["model_cfg"], told.get("preprocess_cfg", {})
+    described = hub.description(path, "model_cfg")
+    config, preprocess = described["model_cfg"], described.get("preprocess_cfg", {})
     if arch == pretrained:  # an architecture that only this repository knows
         return Source(f"local-dir:{path.parent}", preprocess, hub.from_hub(repo, _FILES))
     if not _same(_known(arch), config):
         equal = [n for n in open_clip.list_models() if _same(open_clip.get_model_config(n), config)]
         raise UserError(
-            f"{pretrained} is no {arch}; use model.arch={equal[0] if equal else pretrained}"
+            f"model.pretrained={pretrained}: not of {arch}. "
+            f"Use model.arch={equal[0] if equal else pretrained}"
         )
     return Source(arch, preprocess, hub.from_hub(repo, _FILES))
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _same(a: ModelConfig, b: ModelConfig) -> bool:
     parts = ("embed_dim", "vision_cfg", "text_cfg")
-    return activation(one) == activation(other) and all(one.get(p) == other.get(p) for p in parts)
+    return activation(a) == activation(b) and all(a.get(part) == b.get(part) for part in parts)

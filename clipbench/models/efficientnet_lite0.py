@@ -43,7 +43,7 @@ _ENDS = {
 
 
 def names() -> dict[str, str]:
-    """The package's name of each tensor, and timm's."""
+    """Return timm's name of each tensor by the package's."""
     return dict(_names())
 
 
@@ -71,7 +71,7 @@ class EfficientNetLite0(Timm):
     extra = "efficientnet_lite0"
 
     def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The package's tensors under timm's names; others as they are."""
+        """Return the package's tensors under timm's names, and others unchanged."""
         if "_conv_stem.weight" not in state:
             return state
         ours = names()

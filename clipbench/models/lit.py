@@ -1,4 +1,4 @@
-"""LiT: any image tower as it is, and a text tower of our own beside it (Zhai et al. 2022).
+"""LiT: a pretrained image tower, and a new text tower beside it (Zhai et al. 2022).
 
 As in the paper's own code (big_vision, configs/proj/image_text/lit_coco.py) the image tower gets
 no projection, the text tower is projected to the image features' width, and cosines are multiplied
@@ -26,7 +26,7 @@ from clipbench.transforms.preprocess import Preprocess
 
 START_SCALE = 10.0
 # Byte pairs: ours, learnt for clip_tiny, makes a small file; CLIP's own knows the world's words.
-VOCABULARIES: Mapping[str, Mapping[str, Any]] = {
+VOCABULARIES: Mapping[str, Mapping[str, str]] = {
     "small": {"bpe_path": str(paths.ASSETS / "bpe_4096.txt.gz")},
     "clip": {},
 }
@@ -41,12 +41,12 @@ class Pair(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
 
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
-        """Image features (B, D)."""
+        """Return image features (B, D)."""
         features: Tensor = self.visual(images)
         return F.normalize(features, dim=-1) if normalize else features
 
     def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
-        """Text features (B, D)."""
+        """Return text features (B, D)."""
         features: Tensor = self.text(tokens)
         return F.normalize(features, dim=-1) if normalize else features
 
@@ -79,10 +79,12 @@ class LiT(TwoTowers):
         super().__init__()
         if vocabulary not in VOCABULARIES:
             raise UserError(
-                f"no strategy.text.vocabulary={vocabulary}; use {' or '.join(VOCABULARIES)}"
+                f"strategy.text.vocabulary={vocabulary}: unknown. Use {' or '.join(VOCABULARIES)}."
             )
         if width % heads:
-            raise UserError(f"{heads} heads do not divide a width of {width}; change strategy.text")
+            raise UserError(
+                f"strategy.text.heads={heads}: does not divide a width of {width}. Change either."
+            )
         self.vocabulary, self.context_length = vocabulary, context_length
         text = TextTransformer(
             context_length=context_length,
@@ -99,7 +101,7 @@ class LiT(TwoTowers):
         self.preprocess, self.feature_dim = image.preprocess, image.feature_dim
 
     def load(self, file: Path) -> None:
-        """Take both towers from a file that a run left.
+        """Load both towers from a file that a run has saved.
 
         Raises:
             UserError: if it is of another model.
@@ -111,30 +113,30 @@ class LiT(TwoTowers):
         self.loaded = str(file)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Image features, not normalised, of shape (B, D)."""
+        """Return image features (B, D), not normalised."""
         features: Tensor = self.model.encode_image(images)
         return features
 
     def layers(self) -> list[list[nn.Parameter]]:
-        """Those of the image tower."""
+        """Return the groups of the image tower."""
         return self._image[0].layers()
 
     def text_layers(self) -> list[list[nn.Parameter]]:
-        """Embeddings, blocks, final norm and projection."""
+        """Return embeddings, blocks, final norm and projection."""
         text = self.model.text
         return layers.of_text(text, list(text.parameters()))
 
     def trained(self) -> nn.Module:
-        """The image tower alone."""
+        """Return the image tower alone."""
         visual: nn.Module = self.model.visual
         return visual
 
     def metadata(self) -> dict[str, str]:
-        """The image tower's, and what reads the texts."""
+        """Return the image tower's metadata, and what reads the texts."""
         text = {"context_length": self.context_length, "vocabulary": self.vocabulary}
         return {**self._image[0].metadata(), "lit": json.dumps(text)}
 
     def tokenizer(self) -> Any:
-        """open_clip's, over the vocabulary: list of B texts to (B, context_length) integers."""
-        options = VOCABULARIES[self.vocabulary]
+        """Return open_clip's tokenizer: a list of B texts to (B, context_length) integers."""
+        options: Any = VOCABULARIES[self.vocabulary]
         return SimpleTokenizer(**options, context_length=self.context_length)

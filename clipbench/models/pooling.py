@@ -1,4 +1,4 @@
-"""FT-CLIP's way out of a CLIP's ViT: the mean of its patches, under a norm of their own."""
+"""FT-CLIP's pooling of a CLIP's ViT: the mean of its patches, under a new norm."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ HEAD_STD, HEAD_SCALE = 0.02, 0.001  # models/finetune_clip.py: init_scale
 
 
 def pool_patches(visual: Any, arch: str) -> nn.Module:
-    """An open_clip ViT that gives the mean of its patch tokens, each normalised anew.
+    """Make an open_clip ViT return the mean of its patch tokens, each normalised anew.
 
     The class token is not read, and the projection into the space of texts is left out. The new
-    norm stands before the mean, not behind it (FT-CLIP, models/finetune_clip.py).
+    norm comes before the mean, not after it (FT-CLIP, models/finetune_clip.py).
 
     Args:
         visual: an image tower; changed in place.
@@ -24,8 +24,8 @@ def pool_patches(visual: Any, arch: str) -> nn.Module:
     """
     if not hasattr(visual, "class_embedding") or visual.attn_pool is not None:
         raise UserError(
-            f"model.pool=mean is for the plain ViTs of open_clip, such as clip_vitb32; {arch} has "
-            "a pooling of another kind; use model.pool=null"
+            f"model.pool=mean: for the plain ViTs of open_clip alone, such as clip_vitb32; {arch} "
+            "has a pooling of another kind. Use model.pool=null."
         )
     norm = type(visual.ln_post)
     visual.ln_post = norm(visual.ln_post.normalized_shape)
@@ -36,7 +36,7 @@ def pool_patches(visual: Any, arch: str) -> nn.Module:
 
 
 def small_head(dim: int, classes: int) -> nn.Linear:
-    """FT-CLIP's new head: normal of 0.02 within two of itself, then all of it times 0.001."""
+    """Return FT-CLIP's new head: normal of 0.02, truncated at +-2, then times 0.001."""
     head = nn.Linear(dim, classes)
     nn.init.trunc_normal_(head.weight, std=HEAD_STD)
     for parameter in head.parameters():

@@ -41,7 +41,9 @@ class ResNet(ImageTower):
         super().__init__()
         if arch not in _ARCHS:
             near = difflib.get_close_matches(arch, _ARCHS, 3) or _ARCHS
-            raise UserError(f"torchvision has no ResNet {arch}; near it: {', '.join(near)}")
+            raise UserError(
+                f"model.arch={arch}: torchvision has no ResNet {arch}. Similar: {', '.join(near)}."
+            )
         self.arch, self.loaded = arch, pretrained
         known = torchvision.models.get_model_weights(arch)
         file = None if pretrained is None else hub.local(pretrained)
@@ -67,25 +69,25 @@ class ResNet(ImageTower):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pooled features of shape (B, D)."""
+        """Return pooled features (B, D)."""
         features: Tensor = self.model(images)
         return features
 
     def layers(self) -> list[list[nn.Parameter]]:
-        """conv1 and bn1, each residual block (16 in ResNet50), and an empty tail."""
+        """Return conv1 and bn1, each residual block (16 in ResNet50), and an empty tail."""
         model = self.model
         blocks = [block for i in (1, 2, 3, 4) for block in getattr(model, f"layer{i}")]
         return layers.by_blocks(model.parameters(), [model.conv1, model.bn1], blocks)
 
     def native(self, head: nn.Linear) -> nn.Module:
-        """Torchvision's network, with the head as its ``fc``."""
+        """Return torchvision's network, with the head as its ``fc``."""
         model: nn.Module = copy.deepcopy(self.model)
         model.fc = copy.deepcopy(head)
         return model
 
 
 def looks_like(state: Mapping[str, Tensor]) -> str | None:
-    """The ResNet of torchvision's that has these tensors, if there is one."""
+    """Return the torchvision ResNet that has these tensors, if there is one."""
     theirs = {k: v.shape for k, v in state.items() if not k.startswith("fc.")}
     for arch in map(str, _ARCHS):
         with torch.device("meta"):
@@ -98,17 +100,17 @@ def looks_like(state: Mapping[str, Tensor]) -> str | None:
 def _named(arch: str, known: Any, name: str) -> Any:
     if name not in known.__members__:
         names = ", ".join(known.__members__)
-        raise UserError(f"model.pretrained={name} is no file, nor weights of {arch}: {names}")
+        raise UserError(f"model.pretrained={name}: neither a file nor weights of {arch}: {names}.")
     return known[name]
 
 
 def _preprocess(chosen: Any) -> Preprocess:
-    told = chosen.transforms()
-    (crop,), (resize,) = told.crop_size, told.resize_size
+    transform = chosen.transforms()
+    (crop,), (resize,) = transform.crop_size, transform.resize_size
     return Preprocess(
         size=crop,
         resize=resize,
-        mean=tuple(told.mean),
-        std=tuple(told.std),
-        interpolation=told.interpolation.value,
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+        interpolation=transform.interpolation.value,
     )

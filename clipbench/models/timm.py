@@ -6,12 +6,14 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from timm.data.config import resolve_data_config
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from clipbench.core.errors import UserError
@@ -20,6 +22,7 @@ from clipbench.models.base import ImageTower
 from clipbench.transforms.preprocess import Preprocess
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
+TimmOption = bool | float | str  # a keyword argument of a timm network
 
 
 class Timm(ImageTower):
@@ -48,13 +51,13 @@ class Timm(ImageTower):
         arch: str,
         pretrained: str | None = None,
         image_size: int | None = None,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, TimmOption] | None = None,
     ) -> None:
         super().__init__()
         self.arch, self.loaded = arch, pretrained
-        known, file = _find(arch, pretrained, self.extra)
-        self.model = _build(arch, known, image_size, options or {})
-        self.preprocess = _preprocess(known, image_size)
+        config, file = _find(arch, pretrained, self.extra)
+        self.model = _build(arch, config, image_size, options or {})
+        self.preprocess = _preprocess(config, image_size)
         self.feature_dim = int(getattr(self.model, "head_hidden_size", self.model.num_features))
         if file is not None:
             self._load(file, image_size)
@@ -66,30 +69,30 @@ class Timm(ImageTower):
         state = self.renamed(weight_files.read(file))
         classifier = self.model.default_cfg["classifier"] + "."
         state = {k: v for k, v in state.items() if not k.startswith(classifier)}
-        own = {k: v.shape for k, v in self.model.state_dict().items()}
-        # timm's own conversion of old names and of position embeddings of another size.
+        shapes = {k: v.shape for k, v in self.model.state_dict().items()}
+        # timm's conversion of old names and of position embeddings of another size.
         convert = getattr(sys.modules[type(self.model).__module__], "checkpoint_filter_fn", None)
-        if convert is not None and own != {k: v.shape for k, v in state.items()}:
+        if convert is not None and shapes != {k: v.shape for k, v in state.items()}:
             # Weights of another network may fail here; load_into() says which tensors differ.
             with suppress(Exception):
                 state = convert(dict(state), self.model)
         weight_files.load_into(self.model, state, source=str(file), target=self.arch)
 
     def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A checkpoint's tensors under timm's names, for checkpoints that have their own."""
+        """Return a checkpoint's tensors under timm's names, where it has other names."""
         return state
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pooled features of shape (B, D)."""
+        """Return pooled features (B, D)."""
         features: Tensor = self.model(images)
         return features
 
     def layers(self) -> list[list[nn.Parameter]]:
-        """The stem, each block as timm counts them, and what follows the last one."""
+        """Return the stem, each block as timm counts them, and what follows the last block."""
         return layers.by_timm(self.model)
 
     def native(self, head: nn.Linear) -> nn.Module:
-        """Timm's network, with the head as its classifier."""
+        """Return timm's network, with the head as its classifier."""
         model: Any = copy.deepcopy(self.model)
         model.reset_classifier(head.out_features)
         classifier = model.get_classifier()
@@ -102,74 +105,91 @@ class Timm(ImageTower):
 
 def _find(
     arch: str, pretrained: str | None, extra: str | None
-) -> tuple[Mapping[str, Any], Path | None]:
-    """A record of the weights (the arch's own, unless others are asked by name), and their file."""
-    own = _record(arch)
+) -> tuple[PretrainedCfg, Path | None]:
+    """Return the config of the weights (by default the arch's), and their file."""
+    config = _config(arch)
     if pretrained is None:
-        return own, None
+        return config, None
     if pretrained.startswith(hub.HUB):
         repo = pretrained.removeprefix(hub.HUB)
-        told = hub.description(hub.from_hub(repo, ["config.json"]), "architecture")
-        if told["architecture"] != arch.partition(".")[0]:
-            raise UserError(f"{pretrained} is no {arch}; use model.arch={told['architecture']}")
-        return {**own, **told.get("pretrained_cfg", told)}, hub.from_hub(repo, _FILES)
+        described = hub.description(hub.from_hub(repo, ["config.json"]), "architecture")
+        if described["architecture"] != arch.partition(".")[0]:
+            raise UserError(
+                f"model.pretrained={pretrained}: not of {arch}. "
+                f"Use model.arch={described['architecture']}"
+            )
+        changed = described.get("pretrained_cfg", described)
+        known = {k: v for k, v in changed.items() if k in vars(config)}
+        return replace(config, **known), hub.from_hub(repo, _FILES)
     file = hub.local(pretrained, extra=extra)
     if file is not None:
-        return own, file
-    record = own if pretrained == "default" else _record(f"{arch.partition('.')[0]}.{pretrained}")
-    if record["hf_hub_id"]:
-        name = record["hf_hub_filename"]
-        return record, hub.from_hub(record["hf_hub_id"], _safe(name) if name else _FILES)
-    if record["url"]:
-        return record, hub.from_url(record["url"])
-    raise UserError(f"timm has no weights for {arch}; say model.pretrained=/path/to/them, or null")
+        return config, file
+    if pretrained != "default":
+        config = _config(f"{arch.partition('.')[0]}.{pretrained}")
+    if config.hf_hub_id:
+        name = config.hf_hub_filename
+        return config, hub.from_hub(config.hf_hub_id, _safe(name) if name else _FILES)
+    if config.url:
+        return config, hub.from_url(str(config.url))
+    raise UserError(
+        f"model.pretrained={pretrained}: timm has no weights for {arch}. "
+        "Use model.pretrained=/path/to/them, or null."
+    )
 
 
-def _record(name: str) -> Mapping[str, Any]:
+def _config(name: str) -> PretrainedCfg:
     base = name.partition(".")[0]
     if not timm.is_model(base):
-        near = ", ".join(difflib.get_close_matches(base, timm.list_models(), 3)) or "nothing"
-        raise UserError(f"timm knows no arch {base}; near it: {near}")
+        near = ", ".join(difflib.get_close_matches(base, timm.list_models(), 3)) or "none"
+        raise UserError(f"model.arch={base}: unknown to timm. Similar names: {near}.")
     try:
-        record: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
+        config: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError:
         tags = ", ".join(tag.partition(".")[2] for tag in timm.list_pretrained(f"{base}.*"))
-        raise UserError(f"timm has no weights {name}; its tags of {base}: {tags}") from None
-    fields: dict[str, Any] = vars(record)
-    return fields
+        raise UserError(
+            f"timm has no weights {name}. Use one of the tags of {base}: {tags}."
+        ) from None
+    found: PretrainedCfg = config
+    return found
 
 
 def _safe(name: str) -> Sequence[str]:
-    """A file name and its safetensors twin, that one first."""
+    """Return a file name and its safetensors twin, the twin first."""
     twin = name.replace("_pytorch", "").rpartition(".")[0] + ".safetensors"
     return [twin, name] if twin != name else [name]
 
 
 def _build(
-    arch: str, record: Mapping[str, Any], image_size: int | None, options: Mapping[str, Any]
+    arch: str, config: PretrainedCfg, image_size: int | None, options: Mapping[str, TimmOption]
 ) -> Any:
-    if not isinstance(record["classifier"], str):
-        raise UserError(f"{arch} has no single classifier; use another arch")
-    model: Any = timm.create_model(arch, pretrained=False, num_classes=0, **options)
+    if not isinstance(config.classifier, str):
+        raise UserError(f"model.arch={arch}: it has no single classifier. Use another.")
+    create_model: Any = timm.create_model  # whose options depend on the network
+    model = create_model(arch, pretrained=False, num_classes=0, **options)
     if image_size is not None:
         if hasattr(model, "set_input_size"):
             model.set_input_size(img_size=image_size)
-        elif record["fixed_input_size"] and image_size != record["input_size"][-1]:
-            raise UserError(f"{arch} works at {record['input_size'][-1]} px only; drop image_size")
+        elif config.fixed_input_size and image_size != config.input_size[-1]:
+            raise UserError(
+                f"model.image_size={image_size}: {arch} works at {config.input_size[-1]} px only. "
+                "Leave it out."
+            )
     return model
 
 
-def _preprocess(record: Mapping[str, Any], image_size: int | None) -> Preprocess:
+def _preprocess(config: PretrainedCfg, image_size: int | None) -> Preprocess:
     resolve: Any = resolve_data_config  # untyped
-    told = resolve(pretrained_cfg=record)
-    size = image_size or int(told["input_size"][-1])
-    if told["crop_mode"] not in ("center", "squash"):
-        raise UserError(f"timm's crop mode {told['crop_mode']} is not supported; use another arch")
+    data = resolve(pretrained_cfg=vars(config))
+    size = image_size or int(data["input_size"][-1])
+    if data["crop_mode"] not in ("center", "squash"):
+        raise UserError(
+            f"model.arch: timm's crop mode {data['crop_mode']} is not supported. Use another arch."
+        )
     return Preprocess(
         size=size,
-        resize=math.floor(size / told["crop_pct"]),
-        mean=tuple(told["mean"]),
-        std=tuple(told["std"]),
-        interpolation=told["interpolation"],
-        resize_mode="squash" if told["crop_mode"] == "squash" else "shortest",
+        resize=math.floor(size / data["crop_pct"]),
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        interpolation=data["interpolation"],
+        resize_mode="squash" if data["crop_mode"] == "squash" else "shortest",
     )

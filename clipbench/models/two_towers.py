@@ -1,4 +1,4 @@
-"""What a model with two towers offers besides pictures: texts, a logit scale, a head made of text.
+"""What a model with two towers offers besides images: texts, a logit scale, a head made of text.
 
 Also the cure of a trap that makes frozen attention four times as slow on CPUs in bf16.
 """
@@ -27,12 +27,12 @@ class TwoTowers(ImageTower):
     model: Any
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Text features, not normalised, of shape (B, D)."""
+        """Return text features (B, D), not normalised."""
         features: Tensor = self.model.encode_text(tokens)
         return features
 
     def cut(self, texts: Sequence[str]) -> list[int]:
-        """Which of some texts are longer than the text tower reads: their ends are cut off."""
+        """Return the positions of the texts that are longer than the text tower reads."""
         tokenizer = self.tokenizer()
         length = int(tokenizer.context_length)
         # A token is a byte at least, and two are marks.
@@ -46,12 +46,12 @@ class TwoTowers(ImageTower):
 
     def alike(self, prompts: Sequence[Sequence[str]]) -> list[list[int]]:
         """Return the sets of classes whose prompts are the same as far as the text tower reads."""
-        whole = [text for own in prompts for text in own]
+        whole = [text for texts in prompts for text in texts]
         cut = [whole[i] for i in self.cut(whole)]
         read = dict(zip(cut, self.tokenizer()(cut).tolist(), strict=True)) if cut else {}
         classes: dict[tuple[Any, ...], list[int]] = {}
-        for label, own in enumerate(prompts):
-            key = tuple(tuple(read[text]) if text in read else text for text in own)
+        for label, texts in enumerate(prompts):
+            key = tuple(tuple(read[text]) if text in read else text for text in texts)
             classes.setdefault(key, []).append(label)
         return [labels for labels in classes.values() if len(labels) > 1]
 
@@ -62,21 +62,20 @@ class TwoTowers(ImageTower):
         return scale
 
     def scales(self) -> list[nn.Parameter]:
-        """The logit scale, and the logit bias of a model that has one."""
+        """Return the logit scale, and the logit bias of a model that has one."""
         return [p for n, p in self.model.named_parameters() if n in _SCALES]
 
     def native(self, head: nn.Linear) -> nn.Module:
-        """Both towers and the logit scale; such a model has no place for a head."""
+        """Return both towers and the logit scale; such a model has no place for a head."""
         model: nn.Module = self.model
         return model
 
     @torch.no_grad()
     def zero_shot_head(self, prompts: Sequence[Sequence[str]]) -> nn.Linear | None:
-        """Mean text embedding of each class times the logit scale, bias 0 (WiSE-FT's head).
+        """Return WiSE-FT's head: each class's mean text embedding times the logit scale, bias 0.
 
         Args:
-            prompts: texts of each of C classes, one at least; of no classes where there are
-                captions in their stead.
+            prompts: texts of each of C classes, at least one; empty for a dataset of captions.
 
         Returns:
             A layer (C, D) that reads normalised features.
@@ -85,15 +84,15 @@ class TwoTowers(ImageTower):
             return as_head(torch.zeros(0, self.feature_dim, device=self.logit_scale.device))
         training, scale = self.training, self.logit_scale.exp()
         self.eval()
-        counts = {len(said) for said in prompts}
-        # open_clip's builder wants as many texts of each class: else class by class.
-        parts = [prompts] if len(counts) == 1 else [[said] for said in prompts]
+        counts = {len(texts) for texts in prompts}
+        # open_clip's builder takes the same number of texts of each class: else class by class.
+        parts = [prompts] if len(counts) == 1 else [[texts] for texts in prompts]
         weights = [self._text_classifier(part, scale.device) for part in parts]
         self.train(training)
         return as_head(scale * torch.cat(weights, dim=1).T)
 
     def _text_classifier(self, prompts: Sequence[Sequence[str]], device: torch.device) -> Tensor:
-        """open_clip's zero-shot classifier (D, C) of the same number of texts of each class."""
+        """Return open_clip's zero-shot classifier (D, C), for equal numbers of texts."""
         positions = list(map(str, range(len(prompts))))
         takes = [lambda c, k=k: prompts[int(c)][k] for k in range(len(prompts[0]))]
         weight: Tensor = open_clip.build_zero_shot_classifier(

@@ -1,6 +1,6 @@
 """Averages of weights: between a start and where training led, and over several runs.
 
-Pure functions on state dicts, but for what has to look at pictures: a Fisher information, and
+Pure functions on state dicts, but for what has to look at images: a Fisher information, and
 BatchNorm's statistics.
 """
 
@@ -19,11 +19,11 @@ FLOOR = 1e-8  # of a Fisher information (mlfoundations/wise-ft, src/args.py)
 
 
 def interpolate(start: State, tuned: State, alpha: float, kept: Sequence[str] = ()) -> State:
-    """(1 - alpha) * start + alpha * tuned, key by key (WiSE-FT, Wortsman et al. 2022).
+    """Return (1 - alpha) * start + alpha * tuned, key by key (WiSE-FT, Wortsman et al. 2022).
 
-    What is no floating-point number, such as BatchNorm's count of batches, is the tuned one's. Its
-    running statistics are averaged like all else, which is no right estimate of them: see
-    :func:`reestimate`. All is in the precision of the tuned.
+    Integers, such as BatchNorm's count of batches, are those of ``tuned``. Running statistics are
+    averaged like all else, which does not estimate them well: see :func:`reestimate`. The result
+    has the precision of ``tuned``.
 
     Args:
         start: of every parameter and buffer, the head's included.
@@ -47,7 +47,7 @@ def interpolate(start: State, tuned: State, alpha: float, kept: Sequence[str] = 
 def fisher_merge(
     start: State, tuned: State, alpha: float, fishers: tuple[State, State], floor: float = FLOOR
 ) -> State:
-    """Interpolation in which each weight counts by its Fisher information at its own end.
+    """Interpolate with each weight counted by its Fisher information at its end.
 
     ((1-a) F0 w0 + a F1 w1) / ((1-a) F0 + a F1), with each F at least ``floor`` (Matena and Raffel
     2022, as in WiSE-FT, src/wise_ft.py). What has no Fisher information is interpolated.
@@ -78,7 +78,7 @@ def fisher(
     rows: Iterable[Tensor],
     generator: torch.Generator,
 ) -> State:
-    """The diagonal of the Fisher information: the mean squared gradient of log p(y | x).
+    """Return the diagonal of the Fisher information: the mean squared gradient of log p(y | x).
 
     y is drawn from the model's own prediction, not taken from the labels: with those it would be
     the empirical Fisher, which is another matrix (Kunstner et al. 2019).
@@ -86,7 +86,7 @@ def fisher(
     Args:
         logits: (1, C) of a row, in eval mode.
         named: the parameters; those that no gradient reaches are left out.
-        rows: inputs (1, ...), one at a time, for squares do not come apart again.
+        rows: inputs (1, ...), one at a time, since gradients are squared before they are summed.
         generator: of the draws, on the CPU.
 
     Returns:
@@ -129,7 +129,7 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> bool:
 
 
 def uniform(states: Iterable[State]) -> State:
-    """The mean of several networks' weights; what is no floating-point number is the first's.
+    """Return the mean of several networks' weights; integers are those of the first.
 
     Raises:
         UserError: for weights of different networks, or none.
@@ -146,49 +146,49 @@ def uniform(states: Iterable[State]) -> State:
                 total[name] = total[name] + value if count else value.clone()
         count += 1
     if not count:
-        raise UserError("there are no weights to average; give completed runs")
+        raise UserError("there are no weights to average. Give completed runs.")
     return {name: v / count if v.is_floating_point() else v for name, v in total.items()}
 
 
 def greedy(
     scores: Sequence[float], load: Callable[[int], State], score: Callable[[State], float]
 ) -> tuple[list[int], State, float]:
-    """A greedy soup (Wortsman et al. 2022, "Model soups", recipe 1).
+    """Return a greedy soup (Wortsman et al. 2022, "Model soups", recipe 1).
 
-    From the best on held-out data down, each is kept if the mean with it is strictly better there.
+    From the best on held-out data down, each is added if the mean with it is strictly better there.
 
     Args:
         scores: of each ingredient alone; equal ones are tried in their order.
-        load: the weights of one, read when its turn comes.
+        load: reads the weights of an ingredient by its position.
         score: of weights.
 
     Returns:
-        The positions of those kept, best first; their mean; its score.
+        The positions of those added, best first; their mean; its score.
     """
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    kept = [order[0]]
+    added = [order[0]]
     soup = load(order[0])
     best = scores[order[0]]
     for i in order[1:]:
-        tried = uniform(_weighted(soup, len(kept), load(i)))
-        value = score(tried)
+        candidate = uniform(_weighted(soup, len(added), load(i)))
+        value = score(candidate)
         if value > best:
-            kept, soup, best = [*kept, i], tried, value
-    return kept, soup, best
+            added, soup, best = [*added, i], candidate, value
+    return added, soup, best
 
 
-def _weighted(soup: State, count: int, other: State) -> Iterator[State]:
-    """The mean of ``count`` networks as often as it counts, and one more."""
+def _weighted(soup: State, count: int, ingredient: State) -> Iterator[State]:
+    """Yield the mean of ``count`` networks ``count`` times, then an ingredient."""
     for _ in range(count):
         yield soup
-    yield other
+    yield ingredient
 
 
-def _same_network(one: State, other: State) -> None:
-    for name in [*one, *other]:
-        first, second = (tuple(s[name].shape) if name in s else "not there" for s in (one, other))
+def _same_network(a: State, b: State) -> None:
+    for name in [*a, *b]:
+        first, second = (tuple(s[name].shape) if name in s else "not there" for s in (a, b))
         if first != second:
             raise UserError(
                 f"weights of different networks cannot be averaged: {name} is {first} in one and "
-                f"{second} in another; average runs of one model and one set of classes"
+                f"{second} in another. Average runs of one model and one set of classes."
             )

@@ -23,7 +23,7 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")  # DistributedDataParallel, torc
 
 
 def read(path: Path) -> State:
-    """The tensors of a .safetensors file or of a PyTorch checkpoint.
+    """Read the tensors of a .safetensors file or of a PyTorch checkpoint.
 
     Wrappers (``state_dict``, ``model``) and prefixes (``module.``, ``model.``) are taken off.
 
@@ -32,7 +32,8 @@ def read(path: Path) -> State:
             environment says.
 
     Raises:
-        UserError: if it is truncated, no weight file, holds code or objects, or non-finite numbers.
+        UserError: if it is truncated, not a weight file, or holds code, objects or non-finite
+            numbers.
     """
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
@@ -40,20 +41,22 @@ def read(path: Path) -> State:
         raise
     except Exception as failure:  # a hostile file can raise anything
         reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][:100]
-        raise UserError(f"{path} is cut off or no weight file ({reason}); fetch it again") from None
+        raise UserError(
+            f"{path} is cut off or not a weight file ({reason}). Download it again."
+        ) from None
     state = _unwrapped(content, path)
     for name, tensor in state.items():
         # 8-bit floats know no isfinite().
         numbers = tensor.float() if tensor.itemsize == 1 else tensor
         if tensor.is_floating_point() and not bool(torch.isfinite(numbers).all()):
             raise UserError(
-                f"{path} holds non-finite numbers, in {name}; choose another checkpoint"
+                f"{path} holds non-finite numbers, in {name}. Choose another checkpoint."
             )
     return state
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """What a .safetensors file says of itself; nothing for other files."""
+    """Return the metadata of a .safetensors file; empty for other files."""
     if path.suffix != ".safetensors":
         return {}
     try:
@@ -68,8 +71,8 @@ def save(path: Path, state: Mapping[str, Tensor], about: Mapping[str, str]) -> N
 
     Args:
         path: the file.
-        state: tensors on any device; those that share memory are written apart.
-        about: text to keep with them, as ``ImageTower.metadata()`` gives it.
+        state: tensors on any device; those that share memory are written separately.
+        about: the file's metadata, as ``ImageTower.metadata()`` returns it.
     """
     whole = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -100,19 +103,19 @@ def load_into(
     Raises:
         UserError: naming a few of the tensors that do not fit.
     """
-    own = {k: v.shape for k, v in module.state_dict().items()}
+    shapes = {k: v.shape for k, v in module.state_dict().items()}
     # Checkpoints older than torch 0.4.1 count no batches; nothing but cumulative averages needs it.
-    missing = [k for k in own.keys() - state.keys() if not k.endswith("num_batches_tracked")]
-    unexpected = [*(state.keys() - own.keys())]
-    other = [k for k in own.keys() & state.keys() if own[k] != state[k].shape]
-    if missing or unexpected or other:
-        named = {"missing": missing, "unexpected": unexpected, "of another shape": other}
+    missing = [k for k in shapes.keys() - state.keys() if not k.endswith("num_batches_tracked")]
+    unexpected = [*(state.keys() - shapes.keys())]
+    reshaped = [k for k in shapes.keys() & state.keys() if shapes[k] != state[k].shape]
+    if missing or unexpected or reshaped:
+        named = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
         parts = [f"{len(v)} {k} ({_few(v)})" for k, v in named.items() if v]
-        if not missing and not unexpected and (classes := _other_classes(own, state, other)):
+        if not missing and not unexpected and (classes := _other_classes(shapes, state, reshaped)):
             parts = [f"its head is of {classes[0]} classes, not {classes[1]}"]
         hint = guess(state)
-        fix = f"it looks like {hint}" if hint else "give the model.arch it was saved from"
-        raise UserError(f"{source} does not fit {target}: {', '.join(parts)}; {fix}")
+        fix = f"It looks like {hint}." if hint else "Use the model.arch that it was saved from."
+        raise UserError(f"{source} does not fit {target}: {', '.join(parts)}. {fix}")
     module.load_state_dict(dict(state), strict=False)
 
 
@@ -122,8 +125,8 @@ def _unpickle(path: Path) -> Any:
             script = any(name.endswith("/constants.pkl") for name in archive.namelist())
         if script:
             raise UserError(
-                f"{path} is a TorchScript program, which would have to be run; for OpenAI's CLIP "
-                "say model.pretrained=openai, else bring its tensors as .safetensors"
+                f"{path} is a TorchScript program, which would have to be run. For OpenAI's CLIP "
+                "use model.pretrained=openai, else save its tensors as .safetensors."
             )
     try:
         with _as_code_says(), warnings.catch_warnings(action="ignore"):
@@ -131,12 +134,12 @@ def _unpickle(path: Path) -> Any:
     except Exception as failure:
         if "weights_only" not in str(failure):
             raise
-        found = re.search(r"GLOBAL ([\w.]+)", str(failure))
-        if found is None:  # torch's own text advises to load it without protection
+        match = re.search(r"GLOBAL ([\w.]+)", str(failure))
+        if match is None:  # torch's message advises to load it without protection
             raise ValueError("it is not a pickle of tensors") from None
         raise UserError(
-            f"{path} holds code or objects ({found[1]}), not weights alone, and was not loaded; "
-            "bring its tensors as .safetensors"
+            f"{path} holds code or objects ({match[1]}), not weights alone, and was not loaded. "
+            "Save its tensors as .safetensors."
         ) from None
 
 
@@ -155,11 +158,11 @@ def _unwrapped(content: Any, path: Path) -> State:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
-        raise UserError(f"{path} holds no state dict; give a file of named tensors")
+        raise UserError(f"{path} holds no state dict. Use a file of named tensors.")
     wrong = [k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
     if wrong:
         raise UserError(
-            f"{path} holds more than tensors ({_few(wrong)}); save its state_dict alone"
+            f"{path} holds more than tensors ({_few(wrong)}). Save its state_dict alone."
         )
     state = dict(content)
     while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), None):
@@ -168,13 +171,13 @@ def _unwrapped(content: Any, path: Path) -> State:
 
 
 def _other_classes(
-    own: Mapping[str, torch.Size], state: Mapping[str, Tensor], other: list[str]
+    shapes: Mapping[str, torch.Size], state: Mapping[str, Tensor], reshaped: list[str]
 ) -> tuple[int, int] | None:
-    """(Classes of the file, classes here) if all that differs is the first size of one layer."""
-    named = [name.rpartition(".") for name in other]
+    """Return the classes of the file and of the module, if the head alone differs in them."""
+    named = [name.rpartition(".") for name in reshaped]
     if len({layer for layer, _, _ in named}) != 1 or {n for *_, n in named} - {"weight", "bias"}:
         return None
-    pairs = [(tuple(state[name].shape), tuple(own[name])) for name in other]
+    pairs = [(tuple(state[name].shape), tuple(shapes[name])) for name in reshaped]
     if any(theirs[1:] != ours[1:] for theirs, ours in pairs):
         return None
     return int(pairs[0][0][0]), int(pairs[0][1][0])

@@ -88,7 +88,7 @@ def _mistakes(folder: Path, name: str, split: Split, classes: Mapping[int, str])
     pictures, lines = [], []
     for row in wrong.head(MISTAKES).to_dict("records"):
         try:
-            pictures.append(split.picture(place[row["id"]]))
+            pictures.append(split.image(place[row["id"]]))
         except UserError:  # gone since it was read
             continue
         taken = classes.get(row["prediction"], str(row["prediction"]))

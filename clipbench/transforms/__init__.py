@@ -9,7 +9,7 @@ __all__ = ["Augment"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``Augment`` when it is asked for: its address is in every record and every run key."""
+    """Import ``Augment`` on access: its address is in every record and every run key."""
     if name == "Augment":
         from clipbench.transforms.augment import Augment
 

@@ -8,7 +8,7 @@ from clipbench.transforms.randaugment import RandAugment
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """What is done to training pictures, in this order; 0 and None leave a thing out.
+    """Augmentation of training images, in this order; 0 and None turn an operation off.
 
     Attributes:
         scale: range of the random crop's area (WiSE-FT: 0.9 to 1), or None for the eval crop.
@@ -18,10 +18,10 @@ class Augment:
             each left out half of the time, at magnitude 9 of 10 on average.
         color_jitter: how far brightness, contrast and saturation go from 1, each by itself. (timm
             and what is built on it, FT-CLIP too, ignore theirs where there is RandAugment.)
-        erasing: probability that a rectangle of 2 to 33 % of the normalised picture becomes noise.
-        mixup: alpha of the Beta distribution of the shares in which pictures are mixed; see
+        erasing: probability that a rectangle of 2 to 33 % of the normalised image becomes noise.
+        mixup: alpha of the Beta distribution of the shares in which images are mixed; see
             :class:`clipbench.transforms.mixup.MixUp`.
-        cutmix: the same of the area of the rectangle that comes from another picture.
+        cutmix: the same of the area of the rectangle that comes from another image.
         mixup_probability: that a batch is mixed; with both, either is as likely.
 
     Raises:
@@ -42,22 +42,24 @@ class Augment:
         for name in ("hflip", "erasing", "mixup_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(
-                    f"augment.{name}={getattr(self, name)} is no probability; use 0 to 1"
+                    f"augment.{name}={getattr(self, name)}: not a probability. Use 0 to 1."
                 )
         for name in ("color_jitter", "mixup", "cutmix"):
             if getattr(self, name) < 0:
-                raise UserError(f"augment.{name}={getattr(self, name)} is negative; 0 turns it off")
+                raise UserError(
+                    f"augment.{name}={getattr(self, name)}: negative. Use 0 to turn it off."
+                )
         if self.randaugment:
             RandAugment(self.randaugment)
 
     @property
     def mixes(self) -> bool:
-        """Whether the pictures of a batch are mixed with each other."""
+        """Whether the images of a batch are mixed with each other."""
         return bool((self.mixup or self.cutmix) and self.mixup_probability)
 
     @property
     def random(self) -> bool:
-        """Whether a picture looks different each time that it is seen."""
+        """Whether an image looks different each time that it is seen."""
         return self.scale is not None or any(
             getattr(self, name) for name in ("hflip", "randaugment", "color_jitter", "erasing")
         )

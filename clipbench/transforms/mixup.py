@@ -1,4 +1,4 @@
-"""Mixup and cutmix: batches whose pictures, and labels, are mixtures of two."""
+"""Mixup and cutmix: batches whose images, and labels, are mixtures of two."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ Batch = dict[str, Any]
 
 
 class MixUp:
-    """Each picture of a batch mixed with the one before it, by torchvision's own transforms.
+    """Mix each image of a batch with the image before it, by torchvision's transforms.
 
     A batch has one share for all: ``share * x[i] + (1 - share) * x[i - 1]`` (Zhang et al. 2018), or
-    a rectangle of the other's that covers ``1 - share`` of the picture (Yun et al. 2019). Labels
+    a rectangle of ``x[i - 1]`` that covers ``1 - share`` of the image (Yun et al. 2019). Labels
     become shares of the classes.
 
     Args:
@@ -27,17 +27,17 @@ class MixUp:
     def __init__(self, augment: Augment, classes: int, seed: int) -> None:
         self.probability, self.seed = augment.mixup_probability, seed
         kinds = ((v2.MixUp, augment.mixup), (v2.CutMix, augment.cutmix))
-        self.ways = [
+        self.transforms = [
             kind(alpha=float(alpha), num_classes=classes) for kind, alpha in kinds if alpha
         ]
 
     def __call__(self, batch: Batch, step: int) -> Batch:
-        """The batch with ``image`` mixed and ``label`` (B, C); or, as likely as asked, as it is."""
+        """Return the batch with ``image`` mixed and ``label`` (B, C), or, by chance, unchanged."""
         keyed = np.random.SeedSequence([self.seed, step]).generate_state(1)[0]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(keyed))
             if torch.rand(()) >= self.probability:
                 return batch
-            way = self.ways[int(torch.randint(len(self.ways), ()))]
-            image, label = way(batch["image"], batch["label"])
+            mix = self.transforms[int(torch.randint(len(self.transforms), ()))]
+            image, label = mix(batch["image"], batch["label"])
         return {**batch, "image": image, "label": label}

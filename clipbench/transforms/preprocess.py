@@ -1,4 +1,4 @@
-"""Pictures in, tensors out: the transforms of a checkpoint's own preprocessing."""
+"""From images to tensors: the transforms of a checkpoint's preprocessing."""
 
 import json
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from clipbench.transforms import resize
 from clipbench.transforms.augment import Augment
 from clipbench.transforms.randaugment import Erasing, RandAugment
 
-Picture = Image.Image | Tensor  # PIL, or uint8 (3, H, W)
-Transform = Callable[[Picture], Tensor]
+ImageInput = Image.Image | Tensor  # PIL, or uint8 (3, H, W)
+Transform = Callable[[ImageInput], Tensor]
 
 # What dataset.resize_mode says -> open_clip's names, which weight files hold.
 MODES = {"crop": "shortest", "squash": "squash", "pad": "longest"}
@@ -25,7 +25,7 @@ MODES = {"crop": "shortest", "squash": "squash", "pad": "longest"}
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What a checkpoint expects of its pictures; it travels with the weights.
+    """What a checkpoint expects of its images; it travels with the weights.
 
     Attributes:
         size: side of the square that the model sees, in pixels.
@@ -34,7 +34,7 @@ class Preprocess:
         std: per channel, of values in [0, 1].
         interpolation: ``bicubic`` or ``bilinear``, antialiased.
         resize_mode: ``shortest`` keeps the aspect ratio and crops, ``squash`` keeps the whole
-            picture and bends it (SigLIP, CLIPA), ``longest`` keeps both and pads with black.
+            image and bends it (SigLIP, CLIPA), ``longest`` keeps both and pads with black.
     """
 
     size: int
@@ -45,71 +45,74 @@ class Preprocess:
     resize_mode: str = "shortest"
 
     def at(self, size: int | None) -> "Preprocess":
-        """The same at another size, the resize before the crop in proportion; None: as it is."""
+        """Return the preprocessing at another size, its resize in proportion; None: unchanged."""
         if size is None:
             return self
         return replace(self, size=size, resize=size * self.resize // self.size)
 
     def with_mode(self, mode: str | None) -> "Preprocess":
-        """The same with ``dataset.resize_mode``; None, or the checkpoint's own: as it is.
+        """Return the preprocessing with another ``dataset.resize_mode``; None: unchanged.
 
-        Squash and pad keep the whole picture, so nothing is cut off after the resize, as in
+        Squash and pad keep the whole image, so nothing is cut off after the resize, as in
         ``open_clip.image_transform(resize_mode=...)``.
 
         Raises:
             UserError: for a mode other than ``crop``, ``squash`` and ``pad``.
         """
         if mode is not None and mode not in MODES:
-            raise UserError(f"dataset.resize_mode={mode} is not known; use crop, squash or pad")
+            raise UserError(f"dataset.resize_mode={mode}: unknown. Use crop, squash or pad.")
         if mode is None or MODES[mode] == self.resize_mode:
             return self
         return replace(self, resize=self.size, resize_mode=MODES[mode])
 
     def to_json(self) -> str:
-        """As text, to be kept in a weight file."""
+        """Return the JSON that a weight file stores."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> "Preprocess":
-        """From what :meth:`to_json` wrote.
+        """Return the preprocessing that :meth:`to_json` wrote.
 
         Raises:
             UserError: for any other text.
         """
         try:
-            told = json.loads(text)
-            return Preprocess(**{**told, "mean": tuple(told["mean"]), "std": tuple(told["std"])})
-        except (ValueError, TypeError, KeyError) as unknown:
-            raise UserError(f"a weight file's preprocessing is not ours ({unknown})") from None
+            values = json.loads(text)
+            mean, std = tuple(values["mean"]), tuple(values["std"])
+            return Preprocess(**{**values, "mean": mean, "std": std})
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"a weight file's preprocessing is not of this package ({error}). Use another file."
+            ) from None
 
 
-def _rgb(picture: Picture) -> Picture:
+def _rgb(image: ImageInput) -> ImageInput:
     # As open_clip and torchvision's own folder loader do it: grey is repeated, CMYK and palettes
     # are translated, alpha is dropped. Before the resize: Pillow resizes palettes by nearest pixel.
-    if isinstance(picture, Tensor) or picture.mode == "RGB":
-        return picture
-    return picture.convert("RGB")
+    if isinstance(image, Tensor) or image.mode == "RGB":
+        return image
+    return image.convert("RGB")
 
 
-def _bytes(picture: Picture) -> Tensor:
-    pixels: Tensor = picture if isinstance(picture, Tensor) else F.pil_to_tensor(picture)
+def _bytes(image: ImageInput) -> Tensor:
+    pixels: Tensor = image if isinstance(image, Tensor) else F.pil_to_tensor(image)
     return pixels.contiguous()
 
 
 def _resize(
-    picture: Picture, size: tuple[int, int], interpolation: str, window: tuple[int, int, int, int]
-) -> Picture:
-    """A window (top, left, height, width) of the picture resized, antialiased."""
-    if isinstance(picture, Tensor):
-        return resize.resize(picture, size, interpolation, window)
+    image: ImageInput, size: tuple[int, int], interpolation: str, window: tuple[int, int, int, int]
+) -> ImageInput:
+    """Return a window (top, left, height, width) of the resized image, antialiased."""
+    if isinstance(image, Tensor):
+        return resize.resize(image, size, interpolation, window)
     mode = InterpolationMode(interpolation)
-    resized: Image.Image = F.resize(picture, list(size), mode, antialias=True)
+    resized: Image.Image = F.resize(image, list(size), mode, antialias=True)
     return resized if window == (0, 0, *size) else F.crop(resized, *window)
 
 
 @dataclass(frozen=True)
-class Whole:
-    """The picture as evaluation sees it, the same at every look: uint8 (3, S, S).
+class Deterministic:
+    """Resize and crop as evaluation does, without chance: uint8 (3, S, S).
 
     From a PIL image it is to the last bit what open_clip, torchvision and timm make of it; from
     the pixels, uint8 (3, H, W), at most 1 of 255 away.
@@ -120,13 +123,13 @@ class Whole:
     interpolation: str
     resize_mode: str
 
-    def __call__(self, picture: Picture) -> Tensor:
+    def __call__(self, image: ImageInput) -> Tensor:
         """Resize to the mode's size, then cut out the centre, padded where that is too small."""
-        picture = _rgb(picture)
-        height, width = self._resized(*F.get_size(picture))
+        image = _rgb(image)
+        height, width = self._resized(*F.get_size(image))
         rows, columns = min(height, self.size), min(width, self.size)
         window = (round((height - rows) / 2), round((width - columns) / 2), rows, columns)
-        seen = _resize(picture, (height, width), self.interpolation, window)
+        seen = _resize(image, (height, width), self.interpolation, window)
         return _bytes(F.center_crop(seen, [self.size, self.size]))
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
@@ -139,90 +142,89 @@ class Whole:
         return (longer, self.resize) if height > width else (self.resize, longer)
 
 
-class Varied:
-    """The random part of a training picture before normalisation, drawn from torch's generator.
+class Random:
+    """Draw the random part of a training image, before normalisation, by torch's generator.
 
-    open_clip and WiSE-FT crop a rectangle of any mode's picture in training, so that a model to be
-    evaluated on squashed or padded pictures never trains on one. Here the crop is cut from the
-    square that the mode makes of the whole picture, at its full resolution and resized once:
-    padded pictures are padded first; squashed ones are cropped by a ratio bent likewise.
+    open_clip and WiSE-FT crop a rectangle of any mode's image in training, so that a model to be
+    evaluated on squashed or padded images never trains on one. Here the crop is cut from the
+    square that the mode makes of the whole image, at its full resolution and resized once:
+    padded images are padded first; squashed ones are cropped by a ratio bent likewise.
 
     Args:
-        told: how the checkpoint prepares pictures.
-        augment: what is done to them.
+        preprocess: of the checkpoint.
+        augment: of training.
     """
 
-    def __init__(self, told: Preprocess, augment: Augment) -> None:
-        self.told, self.augment = told, augment
+    def __init__(self, preprocess: Preprocess, augment: Augment) -> None:
+        self.preprocess, self.augment = preprocess, augment
         policy, strength = augment.randaugment, augment.color_jitter
-        self._changes = [
-            *([RandAugment(policy, told.mean, told.interpolation)] if policy else []),
+        self._operations = [
+            *([RandAugment(policy, preprocess.mean, preprocess.interpolation)] if policy else []),
             *([ColorJitter(strength, strength, strength)] if strength else []),
         ]
 
-    def __call__(self, picture: Picture) -> Tensor:
-        """The picture, or what :class:`Whole` made of it, to uint8 (3, S, S)."""
-        pixels = _bytes(picture if self.augment.scale is None else self._crop(_rgb(picture)))
+    def __call__(self, image: ImageInput) -> Tensor:
+        """Turn an image, or what :class:`Deterministic` made of it, into uint8 (3, S, S)."""
+        pixels = _bytes(image if self.augment.scale is None else self._crop(_rgb(image)))
         if self.augment.hflip and torch.rand(1) < self.augment.hflip:
             pixels = pixels.flip(-1)
-        for change in self._changes:
-            pixels = change(pixels)
+        for operation in self._operations:
+            pixels = operation(pixels)
         return pixels
 
-    def _crop(self, picture: Picture) -> Picture:
-        height, width = F.get_size(picture)
-        shape = width / height if self.told.resize_mode == "squash" else 1.0
-        if self.told.resize_mode == "longest":
+    def _crop(self, image: ImageInput) -> ImageInput:
+        height, width = F.get_size(image)
+        shape = width / height if self.preprocess.resize_mode == "squash" else 1.0
+        if self.preprocess.resize_mode == "longest":
             side = max(height, width)
-            picture = F.center_crop(picture, [side, side])
+            image = F.center_crop(image, [side, side])
         ratio = [side * shape for side in self.augment.ratio]
-        box = RandomResizedCrop.get_params(picture, self.augment.scale, ratio)
-        size = (self.told.size, self.told.size)
-        return _resize(F.crop(picture, *box), size, self.told.interpolation, (0, 0, *size))
+        box = RandomResizedCrop.get_params(image, self.augment.scale, ratio)
+        size = (self.preprocess.size, self.preprocess.size)
+        return _resize(F.crop(image, *box), size, self.preprocess.interpolation, (0, 0, *size))
 
 
 class View:
-    """How a picture becomes what a model sees.
+    """How an image becomes what a model sees.
 
     Args:
         preprocess: of the checkpoint.
         augment: of training; None for evaluation.
 
     Attributes:
-        fixed: the part that is the same at every look, which a cache may hold; None where the
-            picture itself is all there is.
-        varied: the random part; None where there is none.
+        deterministic: the part without chance, whose result a cache may keep; None where the crop
+            is random.
+        random: the random part; None where there is none.
     """
 
     def __init__(self, preprocess: Preprocess, augment: Augment | None = None) -> None:
-        told = preprocess
-        crops = augment is not None and augment.scale is not None
-        self.fixed = (
-            None if crops else Whole(told.size, told.resize, told.interpolation, told.resize_mode)
+        p, crops = preprocess, augment is not None and augment.scale is not None
+        self.deterministic = (
+            None if crops else Deterministic(p.size, p.resize, p.interpolation, p.resize_mode)
         )
-        self.varied = Varied(told, augment) if augment and augment.random else None
+        self.random = Random(p, augment) if augment and augment.random else None
         self._erase = Erasing(augment.erasing) if augment and augment.erasing else None
-        self._mean = torch.tensor(told.mean).view(3, 1, 1)
-        self._std = torch.tensor(told.std).view(3, 1, 1)
+        self._mean = torch.tensor(p.mean).view(3, 1, 1)
+        self._std = torch.tensor(p.std).view(3, 1, 1)
 
-    def __call__(self, picture: Picture) -> Tensor:
-        """Picture to float32 (3, S, S)."""
-        return self.finish(picture if self.fixed is None else self.fixed(picture))
+    def __call__(self, image: ImageInput) -> Tensor:
+        """Transform an image to float32 (3, S, S)."""
+        return self.finish(image if self.deterministic is None else self.deterministic(image))
 
-    def finish(self, held: Picture) -> Tensor:
-        """From what :attr:`fixed` made, or the picture itself, to normalised float32 (3, S, S)."""
-        pixels = _bytes(held) if self.varied is None else self.varied(held)
+    def finish(self, image: ImageInput) -> Tensor:
+        """Transform what :attr:`deterministic` made, or an image, to float32 (3, S, S)."""
+        pixels = _bytes(image) if self.random is None else self.random(image)
         # Divided, not multiplied by 1/255 as v2.ToDtype does it: the last bit differs from what
         # open_clip, timm and torchvision's own weights are given.
-        seen = pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
-        return seen if self._erase is None else self._erase(seen)
+        scaled = pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
+        return scaled if self._erase is None else self._erase(scaled)
 
 
 def eval_transform(preprocess: Preprocess) -> View:
-    """Resize, crop the centre, normalise: picture to float32 (3, S, S)."""
+    """Return the evaluation transform: resize, centre crop, normalise to float32 (3, S, S)."""
     return View(preprocess)
 
 
 def train_transform(preprocess: Preprocess, augment: Augment) -> View:
-    """The training picture: the eval transform, or a random one in its place."""
+    """Return the training transform: augmented, then normalised to float32 (3, S, S)."""
     return View(preprocess, augment)

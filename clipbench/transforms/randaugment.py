@@ -18,9 +18,9 @@ Change = Callable[[Tensor], Tensor]
 
 @contextmanager
 def _drawn_from_torch() -> Iterator[None]:
-    """For once the generators of Python and NumPy, from which timm draws, follow torch's.
+    """Seed the generators of Python and NumPy, from which timm draws, by torch's.
 
-    So all that is random in a picture is a function of the state of one generator, which
+    So all that is random in an image is a function of the state of one generator, which
     :mod:`clipbench.loading.dataset` sets by (seed, epoch, position).
     """
     seed = int(torch.randint(2**32, (1,)))
@@ -34,12 +34,12 @@ def _drawn_from_torch() -> Iterator[None]:
         np.random.set_state(numpys)  # noqa: NPY002
 
 
-def _posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
-    """As timm, but with 1 bit left: at magnitude 10 it asks for none.
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """Posterize as timm does, but with 1 bit where magnitude 10 leaves none.
 
-    That was a black picture once, and is an error since Pillow 13.
+    Pillow 13 raises an error for 0 bits.
     """
-    return picture if bits >= 8 else ImageOps.posterize(picture, max(1, bits))
+    return image if bits >= 8 else ImageOps.posterize(image, max(1, bits))
 
 
 # timm is imported where it is used: it takes a second, which most runs need not wait.
@@ -50,7 +50,7 @@ class RandAugment:
 
     Args:
         name: as timm writes it, such as ``rand-m9-mstd0.5-inc1``.
-        mean: of the checkpoint's pictures, which fills what a rotation leaves empty.
+        mean: of the checkpoint's images, which fills what a rotation leaves empty.
         interpolation: ``bicubic`` or ``bilinear``.
 
     Raises:
@@ -63,28 +63,28 @@ class RandAugment:
         from timm.data.auto_augment import rand_augment_transform
 
         fill = tuple(min(255, round(255 * value)) for value in mean)  # as timm rounds it
-        told = {"img_mean": fill, "interpolation": Image.Resampling[interpolation.upper()]}
+        options = {"img_mean": fill, "interpolation": Image.Resampling[interpolation.upper()]}
         try:
-            self._policy: Any = rand_augment_transform(name, told)
+            self._policy: Any = rand_augment_transform(name, options)
         except (AssertionError, ValueError):
             raise UserError(
-                f"augment.randaugment={name} is no policy of timm's; use rand-m9-mstd0.5-inc1"
+                f"augment.randaugment={name}: not a policy of timm's. Use rand-m9-mstd0.5-inc1."
             ) from None
         for op in self._policy.ops:
             if op.name.startswith("Posterize"):
                 op.aug_fn = _posterize
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Other pixels of the same shape."""
+        """Return the augmented pixels, of the same shape."""
         with _drawn_from_torch():
             changed: Tensor = F.pil_to_tensor(self._policy(F.to_pil_image(pixels)))
         return changed
 
 
 class Erasing:
-    """With some probability a rectangle becomes noise of variance 1 (timm's mode ``pixel``).
+    """Replace a rectangle by noise of variance 1, with a probability (timm's mode ``pixel``).
 
-    It covers 2 to 33 % of the picture, which is normalised, float (3, H, W).
+    It covers 2 to 33 % of the image, which is normalised, float (3, H, W).
 
     Args:
         probability: of it.
@@ -96,8 +96,8 @@ class Erasing:
         erasing: Any = RandomErasing
         self._erase = erasing(probability, mode="pixel", device="cpu")
 
-    def __call__(self, picture: Tensor) -> Tensor:
-        """The picture, changed in place."""
+    def __call__(self, image: Tensor) -> Tensor:
+        """Erase in place, and return the image."""
         with _drawn_from_torch():
-            changed: Tensor = self._erase(picture)
+            changed: Tensor = self._erase(image)
         return changed

@@ -2,7 +2,7 @@
 
 torchvision resizes uint8 quickly, but not that near. It rounds its weights to 16 bits, so that in
 one photo of five some value of a bicubic resize is 2 away; and it always begins with the rows,
-where Pillow 13 begins with the columns of pictures made much less tall, so that some are 5 away.
+where Pillow 13 begins with the columns of images made much less tall, so that some are 5 away.
 Here one value in a hundred million is still 2 away: ``dataset.decoder=pillow`` is exact.
 """
 
@@ -22,11 +22,11 @@ TIES = 64  # ratios a/b of a b up to this, such as 8/7, often end on a half, whi
 def resize(
     pixels: Tensor, size: tuple[int, int], interpolation: str, window: tuple[int, int, int, int]
 ) -> Tensor:
-    """A window of the resized picture, antialiased.
+    """Return a window of the resized image, antialiased.
 
     Args:
         pixels: uint8 (3, H, W).
-        size: height and width of the whole picture after the resize.
+        size: height and width of the whole image after the resize.
         interpolation: ``bicubic`` or ``bilinear``.
         window: top, left, height and width of the part that is wanted.
 
@@ -35,12 +35,12 @@ def resize(
     """
     mode = InterpolationMode(interpolation)
     if _needs_pillow(pixels.shape[1:], size, mode):
-        picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-        resized = F.pil_to_tensor(F.resize(picture, list(size), mode))
+        image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        resized = F.pil_to_tensor(F.resize(image, list(size), mode))
     elif mode is InterpolationMode.BICUBIC:
-        # The 16-bit weights of a pixel don't quite sum to 1, so that a picture and its negative
+        # The 16-bit weights of a pixel don't quite sum to 1, so that an image and its negative
         # are off in opposite ways. Of 240 million values of 1,466 photos' resizes, 205 were 2 away
-        # by the picture alone, and 3 by the mean of both.
+        # by the image alone, and 3 by the mean of both.
         resized = _passes(pixels, size, mode)
         negative = _passes(pixels.bitwise_not(), size, mode).bitwise_not_()
         apart = resized ^ negative
@@ -61,7 +61,7 @@ def _needs_pillow(before: Sequence[int], after: Sequence[int], mode: Interpolati
 
 
 def _passes(pixels: Tensor, size: tuple[int, int], mode: InterpolationMode) -> Tensor:
-    """Rows and columns resized by torchvision, in Pillow's order."""
+    """Resize rows and columns by torchvision, in Pillow's order."""
     height, width = pixels.shape[1:]
     if size[0] < height and height - size[0] > 2 * (width - size[1]) and _columns_first():
         pixels = F.resize(pixels, [size[0], width], mode, antialias=True)

@@ -1,4 +1,4 @@
-"""Miniatures in the official layouts: every class, every list, few pictures, all of them drawn."""
+"""Miniatures in the official layouts: every class, every list, few images, all of them drawn."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def aircraft(root: Path, sizes=(2, 1, 1), pictures=True) -> None:
+def aircraft(root: Path, sizes=(2, 1, 1), images=True) -> None:
     """Images are numbered; each list has `<number> <class>`, its lines shuffled."""
     data = root / "fgvc-aircraft-2013b" / "data"
     data.mkdir(parents=True)
@@ -36,7 +36,7 @@ def aircraft(root: Path, sizes=(2, 1, 1), pictures=True) -> None:
     for split, each in zip(("train", "val", "test"), sizes, strict=True):
         rows = [(f"{next(numbers):07d}", k) for k in range(100) for _ in range(each)]
         rows = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
-        for number, _ in rows if pictures else ():
+        for number, _ in rows if images else ():
             draw(data / "images" / f"{number}.jpg", seed=int(number))
         for level, name in (
             ("variant", variants.__getitem__),

@@ -51,51 +51,51 @@ def garden(splits: dict[str, Split], **kwargs: object) -> Garden:
 
 
 @pytest.mark.parametrize("name", ["train", "val"])
-def test_a_picture_absent_from_train_or_val_stops_the_run(splits, name):
-    lost = [splits[name].pictures[i] for i in (1, 5)]
+def test_an_image_absent_from_train_or_val_stops_the_run(splits, name):
+    lost = [splits[name].images[i] for i in (1, 5)]
     for path in lost:
         path.unlink()
-    with pytest.raises(UserError, match=f"2 of the 12 pictures of {name}") as refusal:
+    with pytest.raises(UserError, match=f"2 of the 12 images of {name}") as refusal:
         Garden(splits).prepare(0)
     assert refusal.value.details == [f"{path}: not there" for path in lost]
 
 
-def test_a_picture_absent_from_test_is_one_warning(splits):
+def test_an_image_absent_from_test_is_one_warning(splits):
     for i in (0, 3, 4):
-        splits["test"].pictures[i].unlink()
+        splits["test"].images[i].unlink()
     data = garden(splits)
     data.check()
     assert (data.record()["test"]["n"], data.record()["test"]["expected"]) == (9, 12)
     assert len(data.warnings) == 1
-    assert "3 of the 12 pictures of test" in data.warnings[0]
+    assert "3 of the 12 images of test" in data.warnings[0]
     whole = np.setdiff1d(np.arange(12), [0, 3, 4])
     assert data.splits["test"].ids == [splits["test"].ids[i] for i in whole]
     assert data.record()["test"]["sha256"] != splits["test"].fingerprint()
 
 
 def test_an_evaluation_split_with_nothing_on_disk_is_refused(splits):
-    for path in splits["test_ood"].pictures:
+    for path in splits["test_ood"].images:
         path.unlink()
-    with pytest.raises(UserError, match="12 of the 12 pictures of test_ood"):
+    with pytest.raises(UserError, match="12 of the 12 images of test_ood"):
         Garden(splits).prepare(0)
 
 
 def test_few_shot_needs_only_what_it_chose(splits):
     chosen = few_shot(splits["train"], 1, seed=0)
-    for path in set(splits["train"].pictures) - set(chosen.pictures):
+    for path in set(splits["train"].images) - set(chosen.images):
         path.unlink()
     assert garden(splits, shots=1).splits["train"].ids == chosen.ids
 
 
-# the picture gate
+# the image gate
 
 
-def test_all_bad_pictures_are_listed_before_the_first_step(splits):
-    broken = [splits["train"].pictures[2], splits["test"].pictures[0]]
+def test_all_bad_images_are_listed_before_the_first_step(splits):
+    broken = [splits["train"].images[2], splits["test"].images[0]]
     broken[0].write_bytes(broken[0].read_bytes()[:-1])
     broken[1].write_bytes(b"")
     data = garden(splits)
-    with pytest.raises(UserError, match="2 of 48 pictures cannot be read") as refusal:
+    with pytest.raises(UserError, match="2 of 48 images cannot be read") as refusal:
         data.check()
     first, second = refusal.value.details
     assert first.startswith(f"{broken[0]}: cut off: the PNG end chunk is missing")
@@ -104,16 +104,16 @@ def test_all_bad_pictures_are_listed_before_the_first_step(splits):
 
 def test_pixels_in_memory_need_no_check(splits):
     pixels = np.zeros((12, 8, 8, 3), np.uint8)
-    data = garden({name: replace(split, pictures=pixels) for name, split in splits.items()})
+    data = garden({name: replace(split, images=pixels) for name, split in splits.items()})
     data.check()
-    assert data.splits["test"].picture(3).size == (8, 8)
+    assert data.splits["test"].image(3).size == (8, 8)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_picture_lost_amid_training_is_named(splits, workers):
+def test_an_image_lost_amid_training_is_named(splits, workers):
     data = garden(splits, workers=workers)
     data.check()
-    path = data.splits["val"].pictures[3]
+    path = data.splits["val"].images[3]
     path.unlink()
     said = ""
     try:
@@ -143,10 +143,10 @@ def test_a_label_without_a_class_is_refused(splits, label):
     assert refusal.value.details == [f"{splits['val'].ids[2]}: label {label}"]
 
 
-def test_a_picture_in_train_and_test_is_refused(splits):
+def test_an_image_in_train_and_test_is_refused(splits):
     both = splits["train"].ids[0]
     splits["test"] = replace(splits["test"], ids=[both, *splits["test"].ids[1:]])
-    with pytest.raises(UserError, match="train and test share 1 pictures") as refusal:
+    with pytest.raises(UserError, match="train and test share 1 images") as refusal:
         garden(splits).check()
     assert refusal.value.details == [both]
 
@@ -166,7 +166,7 @@ def test_a_class_that_is_never_trained_is_a_warning(splits):
     splits["train"] = splits["train"].take(np.arange(8))
     data = garden(splits)
     data.check()
-    assert data.warnings == ["1 class is evaluated but has no training picture: iris"]
+    assert data.warnings == ["1 class is evaluated but has no training image: iris"]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_carving_depends_on_the_ids_alone():
     assert carve(rest, 0.5)[0].rule == f"{rest.rule}; then all but 0.5{taken.rule[3:]}"
 
 
-def test_one_more_picture_moves_at_most_one_other():
+def test_one_more_image_moves_at_most_one_other():
     before, after = carve(of_classes(100), 0.2)[1], carve(of_classes(101), 0.2)[1]
     assert len(set(before.ids) - set(after.ids)) <= 1
 

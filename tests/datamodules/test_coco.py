@@ -21,20 +21,20 @@ def texts(i):
     return [f"photo {i} ", f"a picture of {i}.\n", *(f"{k} things" for k in range(3 + i % 2))]
 
 
-def picture(i, year, part):
+def image(i, year, part):
     return f"COCO_{part}2014_{i:012d}.jpg" if year == 2014 else f"{i:012d}.jpg"
 
 
 def official(root, year):
-    """Annotations out of order, as they are, and the pictures of both parts."""
+    """Annotations out of order, as they are, and the images of both parts."""
     (root / "annotations").mkdir(parents=True)
     for part, ids in IDS.items():
         for i in ids:
-            draw(root / f"{part}{year}" / picture(i, year, part), seed=i)
+            draw(root / f"{part}{year}" / image(i, year, part), seed=i)
         told = [(i, text) for i in ids for text in texts(i)]
         order = np.random.default_rng(0).permutation(len(told))
         notes = [{"image_id": told[k][0], "id": int(100 + k), "caption": told[k][1]} for k in order]
-        images = [{"id": i, "file_name": picture(i, year, part)} for i in reversed(ids)]
+        images = [{"id": i, "file_name": image(i, year, part)} for i in reversed(ids)]
         path = root / "annotations" / f"captions_{part}{year}.json"
         path.write_text(json.dumps({"images": images, "annotations": notes}))
 
@@ -46,7 +46,7 @@ def karpathy(root):
             part = "train" if split == "train" else "val"
             images.append(
                 {
-                    "filename": picture(i, 2014, part),
+                    "filename": image(i, 2014, part),
                     "filepath": f"{part}2014",
                     "split": split,
                     "cocoid": i,
@@ -84,11 +84,11 @@ def test_official_splits_equal_torchvision(tmp_path, year):
     assert sorted(rows(splits["train"]) + rows(splits["val"])) == whole
     assert splits["val"].rule == "0.2 of each annotation file by lowest sha256 of the id"
     assert splits["test"].rule == f"val{year}: the test captions are not public"
-    assert splits["test"].pictures[0].name == picture(139, year, "val")
+    assert splits["test"].images[0].name == image(139, year, "val")
 
 
 @pytest.mark.parametrize("year", [2017, 2014])
-def test_karpathys_splits_find_the_pictures_of_either_year(tmp_path, year):
+def test_karpathys_splits_find_the_images_of_either_year(tmp_path, year):
     official(tmp_path, year)
     karpathy(tmp_path)
     data = COCODataModule(root=tmp_path)
@@ -100,7 +100,7 @@ def test_karpathys_splits_find_the_pictures_of_either_year(tmp_path, year):
     assert rows(data.splits["test"]) == expected(KARPATHY["test"])
 
 
-def test_schemes_and_years_agree_on_a_picture(tmp_path):
+def test_schemes_and_years_agree_on_an_image(tmp_path):
     fingerprints = []
     for year in (2014, 2017):
         official(tmp_path / str(year), year)
@@ -126,12 +126,12 @@ def test_clip_benchmarks_file(tmp_path):
     assert [i for i, _ in reference] == ["000000000139.jpg", "000000000724.jpg"]
 
 
-def test_a_picture_that_is_nowhere(tmp_path):
+def test_an_image_that_is_nowhere(tmp_path):
     official(tmp_path, 2017)
     karpathy(tmp_path)
     for i in (724, 632):
         (tmp_path / "val2017" / f"{i:012d}.jpg").unlink()
-    with pytest.raises(UserError, match="1 of the 1 pictures of val are not on disk"):
+    with pytest.raises(UserError, match="1 of the 1 images of val are not on disk"):
         COCODataModule(root=tmp_path).prepare(0)
     draw(tmp_path / "val2017" / f"{632:012d}.jpg")
     data = COCODataModule(root=tmp_path)
@@ -142,9 +142,9 @@ def test_a_picture_that_is_nowhere(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"scheme": "mine"}, r"no dataset\.scheme=mine"),
-        ({"year": 2015}, r"no dataset\.year=2015"),
-        ({"val_fraction": 0}, r"dataset\.val_fraction=0 is not between"),
+        ({"scheme": "mine"}, r"dataset\.scheme=mine: unknown"),
+        ({"year": 2015}, r"dataset\.year=2015: unknown"),
+        ({"val_fraction": 0}, r"dataset\.val_fraction=0: not between"),
     ],
 )
 def test_what_there_is_not(tmp_path, keys, message):
@@ -163,7 +163,7 @@ def test_annotations_that_lack_a_part(tmp_path, broken):
         COCODataModule(root=tmp_path, scheme="official").prepare(0)
 
 
-def test_captions_of_a_picture_that_is_not_listed_and_a_picture_without(tmp_path):
+def test_captions_of_an_image_that_is_not_listed_and_an_image_without(tmp_path):
     official(tmp_path, 2017)
     path = tmp_path / "annotations" / "captions_val2017.json"
     told = json.loads(path.read_text())
@@ -181,9 +181,9 @@ def test_only_what_is_missing_would_be_fetched(tmp_path):
         data = COCODataModule(root=tmp_path, **keys)
         return [file.name for file in data.files if not file.there(tmp_path)]
 
-    pictures = ["train2017.zip", "val2017.zip"]
-    assert missing() == [*pictures, "caption_datasets.zip"]
-    assert missing(scheme="official") == [*pictures, "annotations_trainval2017.zip"]
+    images = ["train2017.zip", "val2017.zip"]
+    assert missing() == [*images, "caption_datasets.zip"]
+    assert missing(scheme="official") == [*images, "annotations_trainval2017.zip"]
     (tmp_path / "images" / "train2017").mkdir(parents=True)
     assert missing() == ["val2017.zip", "caption_datasets.zip"]
     (tmp_path / "val2014").mkdir()

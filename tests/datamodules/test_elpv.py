@@ -69,4 +69,4 @@ def test_the_real_cells():
     data.prepare(0)
     counts = {name: np.bincount(split.labels).tolist() for name, split in data.splits.items()}
     assert counts == {"train": [1082, 494], "val": [271, 123], "test": [450, 204]}
-    assert data.splits["test"].picture(0).size == (300, 300)
+    assert data.splits["test"].image(0).size == (300, 300)

@@ -33,14 +33,14 @@ def test_rows_are_torchvisions_at_every_level(root, level):
     for name in SPLITS:
         theirs = FGVCAircraft(root, split=name, annotation_level=level)
         split = data.splits[name]
-        assert list(map(str, split.pictures)) == theirs._image_files
+        assert list(map(str, split.images)) == theirs._image_files
         assert split.labels.tolist() == theirs._labels
         assert data.classes == theirs.classes
         assert split.rule is None
     assert [len(data.splits[name]) for name in SPLITS] == [200, 100, 100]
     assert len(data.classes) == CLASSES[level]
     first = data.splits["train"]
-    assert first.ids[0] == Path(first.pictures[0]).relative_to(root).as_posix()
+    assert first.ids[0] == Path(first.images[0]).relative_to(root).as_posix()
 
 
 def test_levels_roll_a_variant_up_as_the_lists_do(root):
@@ -88,12 +88,12 @@ def test_clips_templates_and_metrics():
 
 
 def test_an_unknown_level_is_refused():
-    with pytest.raises(UserError, match="there are variant, family, manufacturer"):
+    with pytest.raises(UserError, match="Use one of variant, family, manufacturer"):
         FGVCAircraftDataModule(root=".", level="engine")
 
 
 def test_lists_that_disagree_are_refused(tmp_path):
-    official.aircraft(tmp_path, pictures=False)
+    official.aircraft(tmp_path, images=False)
     path = tmp_path / "fgvc-aircraft-2013b" / "data" / "images_family_train.txt"
     number, _, family = path.read_text().splitlines()[0].partition(" ")
     other = "Family 01" if family != "Family 01" else "Family 02"
@@ -103,7 +103,7 @@ def test_lists_that_disagree_are_refused(tmp_path):
 
 
 def test_another_release_is_refused(tmp_path):
-    official.aircraft(tmp_path, pictures=False)
+    official.aircraft(tmp_path, images=False)
     path = tmp_path / "fgvc-aircraft-2013b" / "data" / "families.txt"
     path.write_text(path.read_text() + "Family 70\n")
     with pytest.raises(UserError, match="lists 71 classes of family, not 70"):

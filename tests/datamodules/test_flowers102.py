@@ -44,7 +44,7 @@ def test_splits_are_torchvisions_row_for_row(root):
     assert [len(split) for split in data.splits.values()] == [6, 6, 12]
     for name, split in data.splits.items():
         official = Flowers102(root, split=name)
-        assert split.pictures == official._image_files
+        assert split.images == official._image_files
         assert split.labels.tolist() == official._labels
     assert min(data.splits["train"].labels) == 0
     assert data.splits["train"].ids[0].startswith("flowers-102/jpg/image_")
@@ -163,7 +163,7 @@ def test_the_real_photos():
     for name in ("train", "val"):
         assert np.bincount(data.splits[name].labels).tolist() == [10] * 102
     missing = record["test"]["n"] < 6149
-    assert any("pictures of test" in warning for warning in data.warnings) == missing
+    assert any("images of test" in warning for warning in data.warnings) == missing
 
 
 @real_photos

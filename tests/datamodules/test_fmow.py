@@ -94,7 +94,7 @@ def test_splits_are_row_for_row_those_of_wilds(both):
         own = theirs["splits"][wilds.SPLITS[name]]
         assert len(split) == split.expected > 20
         assert list(split.ids) == own["files"]
-        assert [path.relative_to(data.root).as_posix() for path in split.pictures] == own["files"]
+        assert [path.relative_to(data.root).as_posix() for path in split.images] == own["files"]
         assert split.labels.tolist() == own["labels"]
         for kind in ("region", "year"):
             names = [*data.groups[kind], "Other"]  # -1 is the last
@@ -201,7 +201,7 @@ def test_no_folder_says_how_to_get_it(tmp_path):
 
 
 def few(above):
-    """A dozen pictures, two a split and some more to train on."""
+    """A dozen images, two a split and some more to train on."""
     stamps = (
         ["2010-01-01T00:00:00Z"] * 8 + ["2014-01-01T00:00:00Z"] * 2 + ["2016-06-01T00:00:00Z"] * 2
     )

@@ -87,7 +87,7 @@ def test_a_class_folder_that_val_lacks_names_or_leaves_empty(tmp_path):
     assert refusal.value.details == [
         "val/dogs: train has no class folder of that name; did you mean dog?",
         "val/dog: missing, train has it",
-        "test/owl: no picture in this class folder",
+        "test/owl: no image in this class folder",
     ]
 
 
@@ -106,15 +106,15 @@ def test_an_empty_class_folder_of_train(tmp_path):
     class_folders(tmp_path, CLASSES, 5)
     (tmp_path / "zebra").mkdir()
     (tmp_path / "zebra" / "notes.txt").write_text("to come")
-    with pytest.raises(UserError, match="zebra: no picture"):
+    with pytest.raises(UserError, match="zebra: no image"):
         prepared(tmp_path)
 
 
 @pytest.mark.parametrize("each", [1, 2])
-def test_too_few_pictures_to_share(tmp_path, each):
+def test_too_few_images_to_share(tmp_path, each):
     class_folders(tmp_path, CLASSES, 10)
     class_folders(tmp_path, ["yak"], each)
-    with pytest.raises(UserError, match="class yak has too few pictures"):
+    with pytest.raises(UserError, match="class yak has too few images"):
         prepared(tmp_path)
 
 
@@ -129,7 +129,7 @@ def test_other_files_are_counted_and_hidden_ones_ignored(tmp_path):
     data = prepared(tmp_path)
     assert sum(len(split) for split in data.splits.values()) == 16
     assert any("deeper/UPPER.JPG" in i for split in data.splits.values() for i in split.ids)
-    warning = "4 files are not pictures in a class folder, left out: dog/raw.xml, labels.csv, "
+    warning = "4 files are not images in a class folder, left out: dog/raw.xml, labels.csv, "
     assert data.warnings == [warning + "loose.png ..."]
 
 
@@ -191,7 +191,7 @@ def test_class_names_in_any_form(tmp_path):
         ({"black_cat": "x", "dog": "y"}, "first owl"),
         ({**NAMES, "cow": "cow"}, "first cow"),
         (["a", "b"], "2 names for 3"),
-        (["a", "a", "b"], "stand twice"),
+        (["a", "a", "b"], "occur twice"),
         (["a", None, "b"], "are empty"),
         ("nowhere.yaml", "cannot be read"),
     ],

@@ -27,7 +27,7 @@ LABELS = [1, 2, 409, 530, 835, 837]
 SUBSET = [WNIDS[label] for label in LABELS]
 
 
-def pictures(home: Path, folders, each: int, ending=".JPEG") -> None:
+def images(home: Path, folders, each: int, ending=".JPEG") -> None:
     for folder in folders:
         for i in range(each):
             path = home / folder / f"{Path(folder).name}_{i}{ending}"
@@ -37,13 +37,13 @@ def pictures(home: Path, folders, each: int, ending=".JPEG") -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     home = tmp_path_factory.mktemp("data")
-    pictures(home / "imagenet" / "train", SUBSET, 6)
-    pictures(home / "imagenet" / "val", SUBSET, 3)
-    pictures(home / "imagenetv2-matched-frequency-format-val", map(str, LABELS), 2, ".jpeg")
-    pictures(home / "imagenet-r", SUBSET[:2], 3, ".jpg")
-    pictures(home / "imagenet-a", [WNIDS[835]], 2, ".jpg")
-    pictures(home / "sketch", SUBSET, 2)
-    pictures(home / "objectnet-1.0" / "images", ["alarm_clock", "sunglasses", "vase"], 2, ".png")
+    images(home / "imagenet" / "train", SUBSET, 6)
+    images(home / "imagenet" / "val", SUBSET, 3)
+    images(home / "imagenetv2-matched-frequency-format-val", map(str, LABELS), 2, ".jpeg")
+    images(home / "imagenet-r", SUBSET[:2], 3, ".jpg")
+    images(home / "imagenet-a", [WNIDS[835]], 2, ".jpg")
+    images(home / "sketch", SUBSET, 2)
+    images(home / "objectnet-1.0" / "images", ["alarm_clock", "sunglasses", "vase"], 2, ".png")
     return home / "imagenet"
 
 
@@ -91,14 +91,14 @@ def test_objectnet_shares_113_classes():
 def test_rows_are_imagefolders(data, root):
     official = ImageFolder(root / "val")
     split = data.splits["test"]
-    assert list(map(str, split.pictures)) == [path for path, _ in official.samples]
+    assert list(map(str, split.images)) == [path for path, _ in official.samples]
     places = {wnid: k for k, wnid in enumerate(SUBSET)}
     assert split.labels.tolist() == [places[official.classes[k]] for _, k in official.samples]
     train, val = data.splits["train"], data.splits["val"]
     whole = {path: places[ImageFolder(root / "train").classes[k]]
              for path, k in ImageFolder(root / "train").samples}  # fmt: skip
-    both = [*zip(train.pictures, train.labels, strict=True)]
-    both += [*zip(val.pictures, val.labels, strict=True)]
+    both = [*zip(train.images, train.labels, strict=True)]
+    both += [*zip(val.images, val.labels, strict=True)]
     assert {str(path): int(k) for path, k in both} == whole
     assert (len(train), len(val)) == (30, 6)
     assert val.rule.startswith("0.02 of each class by lowest sha256 of the id")
@@ -120,7 +120,7 @@ def test_the_shift_sets_that_are_there_are_splits(data):
 
 
 def _rows(split):
-    return list(zip(split.pictures, split.labels.tolist(), strict=True))
+    return list(zip(split.images, split.labels.tolist(), strict=True))
 
 
 def test_a_prediction_chooses_among_the_classes_of_its_shift(data):
@@ -136,7 +136,7 @@ def test_a_prediction_chooses_among_the_classes_of_its_shift(data):
 def test_several_classes_count_as_one_of_objectnet(data):
     split = data.splits["test_objectnet"]
     assert split.among == {2: (2, 3), 5: (5,)}
-    assert [Path(p).parent.name for p in split.pictures] == 2 * ["alarm_clock"] + 2 * ["sunglasses"]
+    assert [Path(p).parent.name for p in split.images] == 2 * ["alarm_clock"] + 2 * ["sunglasses"]
     assert split.labels.tolist() == [2, 2, 5, 5]
     labels = torch.tensor([2])
     as_digital = torch.tensor([[9.0, 0.0, 0.0, 5.0, 9.0, 4.0]])  # goldfish is no choice here
@@ -155,13 +155,13 @@ def test_the_projection_is_wise_fts():
 
 def test_the_frame_of_objectnet_is_cut_off(data):
     split = data.splits["test_objectnet"]
-    whole = np.asarray(Image.open(split.pictures[0]))
-    assert np.array_equal(np.asarray(split.picture(0)), whole[2:-2, 2:-2])
+    whole = np.asarray(Image.open(split.images[0]))
+    assert np.array_equal(np.asarray(split.image(0)), whole[2:-2, 2:-2])
     assert np.array_equal(split.pixels(0).permute(1, 2, 0).numpy(), whole[2:-2, 2:-2])
-    assert data.splits["test"].picture(0).size == (24, 20)
+    assert data.splits["test"].image(0).size == (24, 20)
 
 
-def test_a_cache_of_decoded_pictures_knows_the_frame(data, outputs):
+def test_a_cache_of_decoded_images_knows_the_frame(data, outputs):
     framed = data.splits["test_objectnet"]
     view = eval_transform(TINY)
     for split in (framed, replace(framed, border=0)):
@@ -202,10 +202,10 @@ def test_a_whole_train_is_needed_and_a_short_test_is_said(root, monkeypatch):
     monkeypatch.setattr(imagenet, "SHIFTS", {})
     monkeypatch.setattr(imagenet, "TRAIN", 37)
     data = ImageNetDataModule(root=root)
-    with pytest.raises(UserError, match=r"train holds 36 of 37 pictures; bring the rest"):
+    with pytest.raises(UserError, match=r"train holds 36 of 37 images\. Download the rest"):
         data.read_splits()
     monkeypatch.setattr(imagenet, "TRAIN", 36)
     monkeypatch.setattr(imagenet, "VAL", 20)
     test = data.read_splits()["test"]
     assert (len(test), test.expected) == (18, 20)
-    assert "2 of the 20 pictures of test are not on disk" in data.warnings[0]
+    assert "2 of the 20 images of test are not on disk" in data.warnings[0]

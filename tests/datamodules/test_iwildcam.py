@@ -56,7 +56,7 @@ def folder(above, table, names=None):
 
 
 def official_categories():
-    """As the release's: its own names, and rows for categories without a picture."""
+    """As the release's: its own names, and rows for categories without an image."""
     spare = {"y": [99999] * 2, "category_id": [245, 256], "name": ["penelope sp", "camelus"]}
     own = {"y": range(182), "category_id": range(182), "name": SHIPPED["scientific"]}
     return pd.concat([pd.DataFrame(own), pd.DataFrame(spare)])
@@ -85,7 +85,7 @@ def test_splits_are_row_for_row_those_of_wilds(both):
         own = theirs["splits"][wilds.SPLITS[name]]
         assert len(split) == split.expected > 20
         assert list(split.ids) == own["files"]
-        assert [path.relative_to(data.root).as_posix() for path in split.pictures] == own["files"]
+        assert [path.relative_to(data.root).as_posix() for path in split.images] == own["files"]
         assert split.labels.tolist() == own["labels"]
         assert split.groups["location"].tolist() == own["groups"]["location"]
     assert data.groups["location"] == [str(i * 10 + 3) for i in range(12)]
@@ -146,7 +146,7 @@ def test_names_of_another_set_in_this_layout(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (None, r"has labels to 40, not iWildCam's to 181; put a categories\.csv"),
+        (None, r"has labels to 40, not iWildCam's to 181\. Put a categories\.csv"),
         ({"y": range(40), "name": ["x"] * 40}, "must name y = 0 to 40, each once"),
         ({"y": [0] * 41, "name": ["x"] * 41}, "must name y = 0 to 40, each once"),
         ({"y": range(41)}, "no column name"),
@@ -162,10 +162,10 @@ def test_labels_without_names(tmp_path, names, message):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("y", -1, r"1 y of .* are no numbers from 0"),
-        ("y", "bear", r"1 y of .* are no numbers from 0"),
-        ("location_remapped", 1.5, r"1 location_remapped of .* are no numbers from 0"),
-        ("split", "dev", "a split dev; make each of them one of train, id_val"),
+        ("y", -1, r"1 y of .* are not numbers from 0"),
+        ("y", "bear", r"1 y of .* are not numbers from 0"),
+        ("location_remapped", 1.5, r"1 location_remapped of .* are not numbers from 0"),
+        ("split", "dev", r"a split dev\. Make each of them one of train, id_val"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path, column, value, message):
@@ -184,7 +184,7 @@ def test_no_folder_says_how_to_get_it(tmp_path):
 
 
 def few(above):
-    """A dozen pictures of the shipped classes, the first and the last among them."""
+    """A dozen images of the shipped classes, the first and the last among them."""
     split = [*["train"] * 4, *(name for name in THEIRS[1:] for _ in range(2))]
     table = pd.DataFrame(
         {
@@ -234,7 +234,7 @@ def test_real_camera_traps(outputs):
     assert data.classes[2] == "leopard cat"
     assert data.groups["location"] == ["StationC", "StationA", "StationB"]
     assert data.warnings == [
-        "2 classes are evaluated but have no training picture: southern pig-tailed macaque, "
+        "2 classes are evaluated but have no training image: southern pig-tailed macaque, "
         "unidentified"
     ]
     for model in ("clip_tiny", "resnet_tiny"):

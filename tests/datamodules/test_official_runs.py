@@ -11,14 +11,14 @@ from clipbench.sweeps.launcher import launch
 from clipbench.training.run import execute
 from tests.conftest import SMALL, composed
 from tests.datamodules import official
-from tests.datamodules.test_imagenet import SUBSET, pictures
+from tests.datamodules.test_imagenet import SUBSET, images
 
 
 def imagenet(root):
     for part, each in (("train", 4), ("val", 2)):
-        pictures(root / part, SUBSET, each)
-    pictures(root.parent / "imagenet-r", SUBSET[:2], 2, ".jpg")
-    pictures(root.parent / "objectnet-1.0" / "images", ["alarm_clock"], 2, ".png")
+        images(root / part, SUBSET, each)
+    images(root.parent / "imagenet-r", SUBSET[:2], 2, ".jpg")
+    images(root.parent / "objectnet-1.0" / "images", ["alarm_clock"], 2, ".png")
 
 
 # By the option: what builds it, whether that patches sums, and which classes are trained on.

@@ -52,7 +52,7 @@ def test_names_and_templates_are_the_users_where_given(splits):
 )
 def test_a_value_that_there_is_not_is_refused_with_those_there_are(splits, options):
     ((key, value),) = options.items()
-    with pytest.raises(UserError, match=f"no dataset.{key}={value}; there are "):
+    with pytest.raises(UserError, match=f"dataset.{key}={value}: unknown. Use one of "):
         Garden(splits, **options)
 
 
@@ -124,26 +124,26 @@ def test_each_draw_of_a_rare_image_is_augmented_anew(uneven, workers):
             assert torch.equal(views[sum(counts[:epoch])], once[rare])
 
 
-# bad pictures
+# bad images
 
 
-def test_bad_pictures_may_be_left_out_and_are_counted(splits):
-    broken = splits["test"].pictures[1]
+def test_bad_images_may_be_left_out_and_are_counted(splits):
+    broken = splits["test"].images[1]
     broken.write_bytes(b"")
     data = garden(splits, bad_images="skip")
     data.check()
     assert (data.record()["test"]["n"], data.record()["test"]["expected"]) == (11, 12)
     (warning,) = data.warnings
-    said = "1 of the 12 pictures of test cannot be read and were left out, first "
+    said = "1 of the 12 images of test cannot be read and were left out, first "
     assert warning.startswith(f"{said}{broken}: empty, 0 bytes")
     with pytest.raises(UserError, match="bad_images=skip"):
         garden(splits).check()
 
 
 def test_a_split_of_which_nothing_can_be_read_is_refused(splits):
-    for path in splits["val"].pictures:
-        path.write_bytes(b"not a picture")
-    with pytest.raises(UserError, match="no picture of val can be read"):
+    for path in splits["val"].images:
+        path.write_bytes(b"not an image")
+    with pytest.raises(UserError, match="no image of val can be read"):
         garden(splits, bad_images="skip")
 
 

@@ -46,7 +46,7 @@ def test_splits_are_named_balanced_and_small(things):
     assert len(things.splits["train"]) <= 2000
     for split in things.splits.values():
         assert len(set(np.bincount(split.labels))) == 1
-        assert split.pictures.shape == (len(split), 64, 64, 3)
+        assert split.images.shape == (len(split), 64, 64, 3)
 
 
 def test_labels_say_what_the_scenes_show(things):
@@ -74,7 +74,7 @@ def test_the_same_world_twice():
     first, again = shapes(FEW), shapes(FEW)
     for name, split in first.splits.items():
         assert split.fingerprint() == again.splits[name].fingerprint()
-        assert np.array_equal(split.pictures, again.splits[name].pictures)
+        assert np.array_equal(split.images, again.splits[name].images)
     other = shapes(FEW, "dataset.world_seed=1").splits["test"]
     assert not set(other.ids) & set(first.splits["test"].ids)
 
@@ -85,7 +85,7 @@ def test_the_world_is_the_committed_one(things, static):
     assert {name: split.fingerprint()[:12] for name, split in static.splits.items()} == STATIC
 
 
-def test_no_picture_is_in_two_splits(things):
+def test_no_image_is_in_two_splits(things):
     keys = [things.scenes[name].key() for split in things.splits.values() for name in split.ids]
     assert len(set(keys)) == len(keys)
 
@@ -121,11 +121,11 @@ def test_pretraining_captions_name_what_their_position_says(pretrain):
                 assert said == ({shown[attribute]} if attribute in names else set()), caption
 
 
-def test_a_pretraining_picture_is_drawn_when_it_is_looked_at(pretrain):
+def test_a_pretraining_image_is_drawn_when_it_is_looked_at(pretrain):
     split = pretrain.splits["train"]
     assert len(split) == 72 * 4
-    assert split.picture(5).size == (64, 64)
-    assert split.picture(5).tobytes() == split.picture(5).tobytes()
+    assert split.image(5).size == (64, 64)
+    assert split.image(5).tobytes() == split.image(5).tobytes()
 
 
 def test_more_shots_add_to_fewer():
@@ -187,4 +187,4 @@ def test_few_shots_of_the_pretraining_world_keep_their_scenes():
     train = data.splits["train"]
     assert len(train) == len(data.classes)
     for i in (0, 40):
-        assert np.array_equal(np.asarray(train.picture(i)), draw(data.scenes[train.ids[i]]))
+        assert np.array_equal(np.asarray(train.image(i)), draw(data.scenes[train.ids[i]]))

@@ -55,7 +55,7 @@ def reference(name: str, root: Path) -> dict[str, list[tuple[Path, int]]]:
 
 
 def rows(split) -> list[tuple[Path, int]]:
-    return list(zip(split.pictures, split.labels.tolist(), strict=True))
+    return list(zip(split.images, split.labels.tolist(), strict=True))
 
 
 def test_rows_are_torchvisions(built):
@@ -74,7 +74,7 @@ def test_rows_are_torchvisions(built):
             assert rows(data.splits[split]) == kept
         assert data.splits["val"].rule == "0.1 of each class by lowest sha256 of the id"
         assert np.bincount(data.splits["val"].labels).tolist() == [1] * len(data.classes)
-    assert data.splits["train"].ids[0] == _id(data.splits["train"].pictures[0], root)
+    assert data.splits["train"].ids[0] == _id(data.splits["train"].images[0], root)
 
 
 def _id(path: Path, root: Path) -> str:
@@ -157,14 +157,14 @@ class TestCIFAR10:
         data.check()
         train, test = (datasets.CIFAR10(root, train=t) for t in (True, False))
         assert data.classes == train.classes
-        assert np.array_equal(data.splits["test"].pictures, test.data)
+        assert np.array_equal(data.splits["test"].images, test.data)
         assert data.splits["test"].labels.tolist() == test.targets
         whole = {**{f"train/{i:05d}": i for i in range(len(train.data))}}
         for name in ("train", "val"):
             split = data.splits[name]
             at = [whole[i] for i in split.ids]
             assert at == sorted(at)
-            assert np.array_equal(split.pictures, train.data[at])
+            assert np.array_equal(split.images, train.data[at])
             assert split.labels.tolist() == [train.targets[i] for i in at]
         assert (len(data.splits["train"]), len(data.splits["val"])) == (180, 20)
 
@@ -201,7 +201,7 @@ class TestEuroSAT:
         with pytest.raises(UserError, match=r"eurosat-test\.txt is not the"):
             EuroSATDataModule(root=root).prepare(0)
 
-    def test_a_picture_that_is_listed_and_absent_stops_training(self, root):
+    def test_an_image_that_is_listed_and_absent_stops_training(self, root):
         next((root / "eurosat" / "2750" / "Forest").glob("*_5.jpg")).unlink()
-        with pytest.raises(UserError, match="1 of the 60 pictures of train are not on disk"):
+        with pytest.raises(UserError, match="1 of the 60 images of train are not on disk"):
             EuroSATDataModule(root=root).prepare(0)

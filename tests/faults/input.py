@@ -459,7 +459,7 @@ def wrong(case):
 def read(data):
     """Of every image what training reads of it: its bytes, its split and its class."""
     for name, images in data.splits.items():
-        for index, (source, label) in enumerate(zip(images.pictures, images.labels, strict=True)):
+        for index, (source, label) in enumerate(zip(images.images, images.labels, strict=True)):
             if not source.is_file():  # a pipe would be waited for
                 raise ValueError(f"{source} is no file")
             images.pixels(index)
@@ -498,7 +498,7 @@ def walked_apart(case):
     if case.root.is_file():
         return None
     found = image_files.loose(case.root)
-    seen = {source.read_bytes() for source in found.pictures if source.is_file()}
+    seen = {source.read_bytes() for source in found.images if source.is_file()}
     lost = [shot for shot in case.shots if shot.content not in seen]
     return f"predict does not see {lost[0].path}" if lost else None
 
@@ -547,7 +547,7 @@ PLANTED = {
     "an image is lost when divided": (imagefolder, "carve", without_last(split.carve)),
     "labels of another order": (imagefolder, "_split", shifted(imagefolder._split)),
     "endings alone tell": (folder_walk, "holds_image", lambda path: False),
-    "damage is not looked for": (sys.modules["clipbench.datamodules.base"], "check_pictures", None),
+    "damage is not looked for": (sys.modules["clipbench.datamodules.base"], "check_images", None),
     "empty classes are classes": (imagefolder, "_refuse_disagreement", lambda listed: None),
     "links to nowhere are no matter": (folder_layouts, "_refuse_broken", lambda tree: None),
     "Excel's first line is a row": (table_files, "_SEPARATOR", re.compile("(?!)")),

@@ -20,7 +20,7 @@ from clipbench.inference import saved_model
 from clipbench.loading.images import decoding
 from clipbench.results import store
 from clipbench.transforms.preprocess import eval_transform
-from tests import picture_kinds
+from tests import image_kinds
 from tests.conftest import FEW, composed
 
 
@@ -28,7 +28,7 @@ def pictures(record, count=16):
     """The first pictures of the run's test split, as tensors, through the loaded transform."""
     data = build(record["config"]["dataset"])
     data.prepare(record["seed"])
-    return [data.splits["test"].picture(i) for i in range(count)]
+    return [data.splits["test"].image(i) for i in range(count)]
 
 
 def recorded(folder, count=16):
@@ -68,14 +68,15 @@ def test_a_resnet_loads_in_timm_itself(runs):
 
 def test_the_resize_mode_goes_with_the_weights(runs):
     modes = {
-        name: clipbench.load(folder)[1].fixed.resize_mode for name, (folder, _) in runs.items()
+        name: clipbench.load(folder)[1].deterministic.resize_mode
+        for name, (folder, _) in runs.items()
     }
     assert modes == {"clip_tiny": "shortest", "timm": "squash"}
 
 
 def opened(kind):
     """An image of one of the odd kinds as a user opens it, and the pixels that a person sees."""
-    data, seen = picture_kinds.good()[kind]
+    data, seen = image_kinds.good()[kind]
     return Image.open(io.BytesIO(data)), Image.fromarray(np.rint(seen).astype(np.uint8))
 
 
@@ -95,7 +96,7 @@ def test_floats_are_to_the_loaded_transform_of_the_runs_own_range(runs, tmp_path
     run = tmp_path / "run"
     shutil.copytree(runs["timm"][0], run)
     record = runs["timm"][1]
-    data = {**record["config"]["dataset"], "value_range": list(picture_kinds.RANGE)}
+    data = {**record["config"]["dataset"], "value_range": list(image_kinds.RANGE)}
     store.write(run, {**record, "config": {**record["config"], "dataset": data}})
     transform = clipbench.load(run)[1]
     image, seen = opened("tiff float")
@@ -103,7 +104,7 @@ def test_floats_are_to_the_loaded_transform_of_the_runs_own_range(runs, tmp_path
 
 
 def test_a_photo_that_lies_on_its_side_is_upright_in_the_loaded_transform(runs, tmp_path):
-    pixels = picture_kinds.photo(200, 240)
+    pixels = image_kinds.photo(200, 240)
     turned = Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90)
     held = Image.Exif()
     held[decoding.ORIENTATION] = 6

@@ -24,7 +24,7 @@ class Evil:
 
 @pytest.fixture
 def photos(tmp_path):
-    """Three classes of four pictures in each of train, val and test."""
+    """Three classes of four images in each of train, val and test."""
     rng = np.random.default_rng(0)
     for split in ("train", "val", "test"):
         for name in ("cat", "dog", "hen"):
@@ -109,23 +109,23 @@ def test_a_folder_that_is_wrong_is_named_and_a_good_one_runs(folders, tmp_path):
     assert "nowhere" in nowhere
     for said in (empty, missing, renamed):
         assert "val/hen" in said
-    assert "no picture" in empty
+    assert "no image" in empty
     assert "rooster" in renamed
     ((_, record),) = store.records(tmp_path / "outputs")
     assert record["status"] == "completed"
 
 
-def test_bad_pictures_are_listed_fifty_at_most_and_the_rest_is_in_a_file(photos, tmp_path):
+def test_bad_images_are_listed_fifty_at_most_and_the_rest_is_in_a_file(photos, tmp_path):
     victims = sorted((photos / "train" / "cat").iterdir())
     content = victims[0].read_bytes()
     victims[0].write_bytes(content[:-1])
     victims[1].write_bytes(b"")
     for i in range(60):
-        (photos / "train" / "dog" / f"text{i}.jpg").write_text("no picture")
+        (photos / "train" / "dog" / f"text{i}.jpg").write_text("no image")
     said = refused(tmp_path, "dataset=imagefolder", f"dataset.root={photos}")
     head, *listed, last, log = said
     assert log.endswith("log.txt")
-    assert "62 of 96 pictures cannot be read" in head
+    assert "62 of 96 images cannot be read" in head
     assert len(listed) == 50
     assert str(victims[0]) in listed[0]
     assert "cut off" in listed[0]

@@ -1,4 +1,4 @@
-"""Decoded pictures kept on disk give what decoding anew gives, to the last bit, or are not used."""
+"""Decoded images kept on disk give what decoding anew gives, to the last bit, or are not used."""
 
 import fcntl
 import json
@@ -41,21 +41,19 @@ def split(tmp_path):
     found = []
     for i in range(COUNT):
         pixels = generator.integers(0, 256, (30 + 5 * i, 70 - 3 * i, 3), dtype=np.uint8)
-        picture = Image.fromarray(pixels)
+        image = Image.fromarray(pixels)
         path = tmp_path / f"{i:02d}{('.jpg', '.png', '.gif')[i % 3]}"
         exif = Image.Exif()
         exif[0x0112] = 6 if i == 3 else 1  # one was taken with the camera on its side
-        picture.convert("L" if i == 6 else "RGB").save(
-            path, **({"exif": exif} if not i % 3 else {})
-        )
+        image.convert("L" if i == 6 else "RGB").save(path, **({"exif": exif} if not i % 3 else {}))
         found.append(path)
     return Split([p.name for p in found], np.arange(COUNT) % 3, found, COUNT)
 
 
-def epochs(pictures, workers, count=2):
-    sampler = KeyedSampler(len(pictures), seed=5)
+def epochs(images, workers, count=2):
+    sampler = KeyedSampler(len(images), seed=5)
     loader = DataLoader(
-        pictures, batch_size=4, sampler=sampler, num_workers=workers, collate_fn=collate
+        images, batch_size=4, sampler=sampler, num_workers=workers, collate_fn=collate
     )
     seen = []
     for epoch in range(count):
@@ -76,7 +74,7 @@ def test_whole_epochs_are_bit_identical(outputs, split, view, decoder, workers):
     kept = ImageDataset(split, VIEWS[view], 7, decoder=decoder, cache_gb=1.0)
     assert kept.kept is not None
     expected = epochs(plain, workers)
-    for path in split.pictures:  # what is not read again may be anything
+    for path in split.images:  # what is not read again may be anything
         os.truncate(path, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -116,10 +114,10 @@ def test_all_that_changes_a_pixel_changes_the_key(outputs, split):
         key_of(split.take(np.arange(COUNT - 1))),
     ]
     # another time, another size, and another of the same size and time
-    os.utime(split.pictures[2], ns=(0, 1))
+    os.utime(split.images[2], ns=(0, 1))
     keys.append(key_of(split))
-    split.pictures[2].write_bytes(split.pictures[2].read_bytes() + b"\0")
-    os.utime(split.pictures[2], ns=(0, 1))
+    split.images[2].write_bytes(split.images[2].read_bytes() + b"\0")
+    os.utime(split.images[2], ns=(0, 1))
     keys.append(key_of(split))
     assert len(set(keys)) == len(keys)
     assert key_of(split, "flip") == keys[-1]
@@ -153,8 +151,8 @@ def test_a_torn_or_foreign_file_is_never_used(outputs, split, how):
 
 
 def test_making_it_is_all_or_nothing(outputs, split, monkeypatch):
-    split.pictures[-1].write_bytes(b"not a picture")
-    with pytest.raises(Exception, match=split.pictures[-1].name):
+    split.images[-1].write_bytes(b"not an image")
+    with pytest.raises(Exception, match=split.images[-1].name):
         ImageDataset(split, VIEWS["evaluation"], cache_gb=1.0)
     assert folders(outputs) == []
     left = outputs / "cache" / f"{key_of(split.take(np.arange(5)))}.0.part"
@@ -168,8 +166,8 @@ def make(split, started, outputs):
     os.environ["CLIPBENCH_OUTPUTS"] = str(outputs)
     torch.set_num_threads(1)
     started.wait(30)
-    pictures = ImageDataset(split, VIEWS["evaluation"], cache_gb=1.0)
-    assert torch.equal(pictures[3]["image"], ImageDataset(split, VIEWS["evaluation"])[3]["image"])
+    images = ImageDataset(split, VIEWS["evaluation"], cache_gb=1.0)
+    assert torch.equal(images[3]["image"], ImageDataset(split, VIEWS["evaluation"])[3]["image"])
 
 
 def refused(file, how):
@@ -200,10 +198,10 @@ def test_what_does_not_fit_is_decoded_each_time_and_said_once(outputs, split, ca
     # a second cache, though it would fit alone
     assert ImageDataset(split, VIEWS["pad"], cache_gb=fits).kept is None
     said = capsys.readouterr().out
-    assert said.startswith("no cache of decoded pictures: it would take more than dataset.cache_gb")
+    assert said.startswith("no cache of decoded images: it would take more than dataset.cache_gb")
     assert "are taken in" in said
     assert len(said.splitlines()) == 1
-    whole = sum(3 * np.prod(Image.open(p).size) for p in split.pictures)
+    whole = sum(3 * np.prod(Image.open(p).size) for p in split.images)
     assert ImageDataset(split, VIEWS["crop and flip"], cache_gb=whole / cache.GB).kept is None
     assert (
         ImageDataset(split, VIEWS["crop and flip"], cache_gb=whole / cache.GB + fits).kept
@@ -219,15 +217,15 @@ def test_what_does_not_fit_is_decoded_each_time_and_said_once(outputs, split, ca
 
 
 def test_pixels_in_memory_and_a_limit_of_0_keep_nothing(outputs, split):
-    drawn = replace(split, pictures=np.zeros((COUNT, 30, 40, 3), np.uint8))
+    drawn = replace(split, images=np.zeros((COUNT, 30, 40, 3), np.uint8))
     assert ImageDataset(drawn, VIEWS["evaluation"], cache_gb=1.0).kept is None
     assert ImageDataset(split, VIEWS["evaluation"]).kept is None
     assert not (outputs / "cache").exists()
 
 
 def test_a_worker_is_sent_the_place_and_not_the_pixels(outputs, split):
-    pictures = ImageDataset(split, VIEWS["evaluation"], cache_gb=1.0)
-    first = pictures[0]["image"]
-    sent = pickle.dumps(pictures.kept)
+    images = ImageDataset(split, VIEWS["evaluation"], cache_gb=1.0)
+    first = images[0]["image"]
+    sent = pickle.dumps(images.kept)
     assert len(sent) < 2_000
-    assert torch.equal(pictures.view.finish(pickle.loads(sent)(0)), first)
+    assert torch.equal(images.view.finish(pickle.loads(sent)(0)), first)

@@ -38,7 +38,7 @@ def coco(root):
 
 
 def captions(root):
-    test_captions.pictures(root)
+    test_captions.images(root)
     return CaptionsDataModule(file=test_captions.table(root / "my.csv", test_captions.ROWS))
 
 
@@ -53,7 +53,7 @@ def tiny() -> CLIP:
 
 
 def look(data, tiny, split):
-    """Batch, and the CLIP loss of its pictures with the first caption of each."""
+    """Batch, and the CLIP loss of its images with the first caption of each."""
     data.prepare(0)
     data.check()
     data.attach(preprocess=tiny.preprocess, augment=AUGMENT, batch_size=4, seed=0)

@@ -21,7 +21,7 @@ def test_names_are_the_dataset_s_a_variant_s_or_the_user_s(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("greek", "no dataset.class_names=greek; there are latin, or a file"),
+        ("greek", "dataset.class_names=greek: unknown. Use one of latin, or a file"),
         (["a", "b"], "2 names for 3 classes"),
         ({"n01": "a", "n02": "b", "n04": "d"}, "first n03"),
         ("absent.yaml", "cannot be read"),

@@ -68,7 +68,7 @@ def prepared(root, **options):
 def test_damage_that_only_decoding_finds_stops_a_run_before_it_begins(root, name):
     prepared(root).check()
     victim = hole(root / name)
-    with pytest.raises(UserError, match="1 of 24 pictures cannot be read") as refusal:
+    with pytest.raises(UserError, match="1 of 24 images cannot be read") as refusal:
         prepared(root).check()
     (line,) = refusal.value.details
     assert line.startswith(f"{victim}: ")
@@ -93,9 +93,7 @@ def test_skip_leaves_out_what_decoding_finds_and_counts_it(root):
     data.check()
     assert (data.record()["train"]["n"], data.record()["train"]["expected"]) == (10, 12)
     (warning,) = data.warnings
-    assert warning.startswith(
-        "2 of the 12 pictures of train cannot be read and were left out, first"
-    )
+    assert warning.startswith("2 of the 12 images of train cannot be read and were left out, first")
     data.attach(preprocess=PREPROCESS, augment=AUGMENT, batch_size=4, seed=0)
     assert sum(len(batch["label"]) for batch in data.train_dataloader()) == 10
 
@@ -124,7 +122,7 @@ def test_what_there_was_no_time_for_is_said_and_found_later(root):
     with pytest.raises(Damaged, match=r"test2\.png cannot be read .*bad_images=skip"):
         list(data.eval_dataloader("test"))
     decoded.distrust(data.root)
-    with pytest.raises(UserError, match="1 of 24 pictures cannot be read") as refusal:
+    with pytest.raises(UserError, match="1 of 24 images cannot be read") as refusal:
         prepared(root).check()
     assert str(victim) in refusal.value.details[0]
 

@@ -59,7 +59,7 @@ def test_a_bank_that_lacks_a_class_is_refused_by_name(tmp_path):
     for bad in (tmp_path / "list.json", tmp_path / "absent.json"):
         with pytest.raises(UserError, match=r"prompts.file="):
             Prompts(file=str(bad)).of(CLASSES, OWN)
-    with pytest.raises(UserError, match=r"no prompts\.use=mean"):
+    with pytest.raises(UserError, match=r"prompts\.use=mean: unknown"):
         Prompts(use="mean")
 
 

@@ -1,4 +1,4 @@
-"""No class twice in a batch while that can be, every picture once an epoch."""
+"""No class twice in a batch while that can be, every image once an epoch."""
 
 import itertools
 from collections import Counter
@@ -29,7 +29,7 @@ def batches(sampler, epoch):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_no_class_is_twice_in_a_batch_where_each_has_no_more_pictures_than_batches(case):
+def test_no_class_is_twice_in_a_batch_where_each_has_no_more_images_than_batches(case):
     labels, size = CASES[case]
     labels = RNG.permutation(labels)
     count = -(-len(labels) // size)
@@ -44,7 +44,7 @@ def test_no_class_is_twice_in_a_batch_where_each_has_no_more_pictures_than_batch
 
 @pytest.mark.parametrize("counts", [(30, 3, 3), (50, 1), (7, 7, 7), (100, 40, 3, 3, 2, 1)])
 @pytest.mark.parametrize("size", [4, 6])
-def test_a_class_of_more_pictures_is_spread_evenly(counts, size):
+def test_a_class_of_more_images_is_spread_evenly(counts, size):
     """Each full batch has its share of a class, rounded up or down."""
     labels = np.repeat(np.arange(len(counts)), counts)
     found = batches(UniqueSampler(labels, 1, size), 0)

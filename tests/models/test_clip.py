@@ -24,7 +24,7 @@ def tiny():
     return CLIP(arch="tiny-vit-quickgelu").eval()
 
 
-def images(size, seed=1, count=4):
+def random_images(size, seed=1, count=4):
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -36,7 +36,7 @@ def test_zero_shot_logits_are_open_clips(tmp_path, seed):
         ours.model.logit_scale.fill_(4.6)
         head = ours.zero_shot_head([[fill(t, c) for t in TEMPLATES] for c in CLASSES])
         classifier = Classifier(ours, head, meaningful=True).eval()
-        logits = classifier(images(32))
+        logits = classifier(random_images(32))
     weight_files.save(tmp_path / "x.safetensors", ours.native_state_dict(head), {})
     theirs = open_clip.create_model(
         "tiny-vit-quickgelu", pretrained=str(tmp_path / "x.safetensors")
@@ -46,7 +46,7 @@ def test_zero_shot_logits_are_open_clips(tmp_path, seed):
         zeroshot = open_clip.build_zero_shot_classifier(
             theirs.eval(), tokenizer, CLASSES, TEMPLATES
         )
-        features = theirs.encode_image(images(32), normalize=True)
+        features = theirs.encode_image(random_images(32), normalize=True)
         expected = theirs.logit_scale.exp() * features @ zeroshot
     assert expected.std() > 0.1
     assert torch.allclose(logits, expected, atol=1e-5, rtol=0)
@@ -76,11 +76,13 @@ def test_a_saved_model_is_the_same_in_open_clip(tmp_path, arch):
     tower = CLIP(arch=arch).eval()
     head = random_head(tower, 3)
     with torch.no_grad():
-        logits = Classifier(tower, head, meaningful=False).eval()(images(tower.preprocess.size))
+        logits = Classifier(tower, head, meaningful=False).eval()(
+            random_images(tower.preprocess.size)
+        )
     weight_files.save(tmp_path / "m.safetensors", tower.native_state_dict(head), tower.metadata())
     theirs = open_clip.create_model(arch, pretrained=str(tmp_path / "m.safetensors")).eval()
     with torch.no_grad():
-        features = theirs.encode_image(images(tower.preprocess.size), normalize=True)
+        features = theirs.encode_image(random_images(tower.preprocess.size), normalize=True)
         assert torch.equal(head(features), logits)
     again = CLIP(arch=arch, pretrained=str(tmp_path / "m.safetensors")).eval()
     assert all(torch.equal(v, again.model.state_dict()[k]) for k, v in theirs.state_dict().items())
@@ -128,7 +130,7 @@ def test_position_embeddings_interpolate_as_open_clip_does(tmp_path, tiny):
     assert large.preprocess.size == large.preprocess.resize == 64
     assert large.model.visual.positional_embedding.shape == (65, 32)
     with torch.no_grad():
-        assert torch.equal(large(images(64)), theirs.encode_image(images(64)))
+        assert torch.equal(large(random_images(64)), theirs.encode_image(random_images(64)))
     state = {"visual.positional_embedding": tiny.model.visual.positional_embedding.detach()}
     resize_pos_embed(state, large.model)
     expected = state["visual.positional_embedding"]
@@ -140,14 +142,14 @@ def test_position_embeddings_interpolate_as_open_clip_does(tmp_path, tiny):
 
 
 def test_positions_of_an_attention_pool_interpolate_too(tmp_path):
-    """open_clip leaves a ResNet's alone, so that its weights fit no other size of picture."""
+    """open_clip leaves a ResNet's alone, so that its weights fit no other size of image."""
     torch.manual_seed(0)
     small = CLIP(arch="tiny-rn")
     path = tmp_path / "small.safetensors"
     weight_files.save(path, small.native_state_dict(random_head(small, 2)), small.metadata())
     large = CLIP(arch="tiny-rn", pretrained=str(path), image_size=96).eval()
     assert large.preprocess.size == 96
-    assert large(images(96)).shape == (4, 24)
+    assert large(random_images(96)).shape == (4, 24)
     whole, *grid = small.model.visual.attnpool.positional_embedding.detach().unbind()
     planes = torch.stack(grid).T.reshape(1, -1, 2, 2)
     planes = F.interpolate(planes, size=(3, 3), mode="bicubic", antialias=True)
@@ -177,5 +179,5 @@ def test_preprocessing_travels_with_the_file(tmp_path, tiny):
 
 
 def test_an_unknown_arch_names_near_ones():
-    with pytest.raises(UserError, match="near it: ViT-B-32"):
+    with pytest.raises(UserError, match="Similar names: ViT-B-32"):
         CLIP(arch="ViT-B-33")

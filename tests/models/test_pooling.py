@@ -17,7 +17,7 @@ from clipbench.strategies.base import Task
 from clipbench.strategies.finetune import Finetune
 from clipbench.training.run import execute
 from tests.conftest import FEW, composed
-from tests.models.test_clip import images
+from tests.models.test_clip import random_images
 from tests.training.test_module import recipe_of
 
 POOLED = ("model=clip_vitb32", "model.arch=tiny-vit", "model.pretrained=null", "model.pool=mean")
@@ -40,9 +40,9 @@ def pooled(arch="tiny-vit", **options):
 
 @torch.no_grad()
 def test_features_are_the_mean_of_patches_that_are_normalised_first():
-    tower, pictures = pooled(), images(32)
+    tower, images = pooled(), random_images(32)
     visual = tower.model.visual
-    tokens = visual.conv1(pictures).flatten(2).transpose(1, 2)
+    tokens = visual.conv1(images).flatten(2).transpose(1, 2)
     first = visual.class_embedding.expand(4, 1, 32)
     tokens = visual.ln_pre(torch.cat([first, tokens], 1) + visual.positional_embedding)
     for block in visual.transformer.resblocks:
@@ -52,14 +52,14 @@ def test_features_are_the_mean_of_patches_that_are_normalised_first():
     normal = centred / (patches.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
     by_hand = (normal * visual.ln_post.weight + visual.ln_post.bias).mean(1)
     assert tower.feature_dim == 32
-    torch.testing.assert_close(tower(pictures), by_hand, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(tower(images), by_hand, rtol=1e-4, atol=1e-5)
     behind = F.layer_norm(patches.mean(1), (32,), visual.ln_post.weight, visual.ln_post.bias)
-    assert (tower(pictures) - behind).abs().max() > 0.05, "the order makes no difference here"
+    assert (tower(images) - behind).abs().max() > 0.05, "the order makes no difference here"
 
 
 @torch.no_grad()
 def test_logits_are_timms_of_the_same_weights():
-    tower, pictures = pooled(), images(32)
+    tower, images = pooled(), random_images(32)
     head = random_head(tower, 5)
     theirs = VisionTransformer(
         img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, num_classes=5,
@@ -72,8 +72,8 @@ def test_logits_are_timms_of_the_same_weights():
     assert set(missing.missing_keys) <= {"patch_embed.proj.bias"}
     if theirs.patch_embed.proj.bias is not None:
         theirs.patch_embed.proj.bias.zero_()
-    ours = Classifier(tower, head, meaningful=False).eval()(pictures)
-    torch.testing.assert_close(ours, theirs.eval()(pictures), rtol=1e-3, atol=1e-6)
+    ours = Classifier(tower, head, meaningful=False).eval()(images)
+    torch.testing.assert_close(ours, theirs.eval()(images), rtol=1e-3, atol=1e-6)
 
 
 def test_it_starts_from_the_whole_checkpoint_and_a_small_head(tmp_path):
@@ -131,11 +131,9 @@ def test_depths_and_layer_wise_rates_are_ft_clips():
 
 @pytest.mark.parametrize("arch", ["tiny-rn", "tiny-timm"])
 def test_other_towers_are_refused_with_the_reason(arch):
-    with pytest.raises(
-        UserError, match=rf"model.pool=mean is for .* ViTs .*; {arch} has a pooling"
-    ):
+    with pytest.raises(UserError, match=rf"model.pool=mean: for .* ViTs .*; {arch} has a pooling"):
         pooled(arch)
-    with pytest.raises(UserError, match=r"no model.pool=max; use mean, or null"):
+    with pytest.raises(UserError, match=r"model.pool=max: unknown\. Use mean, or null"):
         CLIP(arch=arch, pool="max")
 
 
@@ -147,17 +145,17 @@ def test_what_a_run_leaves_is_the_model_that_was_evaluated(outputs):
     assert [name for name in record["parameters"]["groups"] if "text" in name] == []
     model, transform, tokenizer = clipbench.load(folder)
     assert tokenizer is None
-    pictures = images(32)
+    images = random_images(32)
     with torch.no_grad():
-        ours = classifier(folder)(pictures)
-        assert torch.equal(model.eval()(pictures), ours)
+        ours = classifier(folder)(images)
+        assert torch.equal(model.eval()(images), ours)
     assert ours.shape == (4, 24)
     assert transform(torch.zeros(3, 64, 64, dtype=torch.uint8)).shape == (3, 32, 32)
-    with pytest.raises(UserError, match=r"trained with model.pool=mean; add that"):
+    with pytest.raises(UserError, match=r"trained with model.pool=mean\. Add that"):
         CLIP(arch="tiny-vit", pretrained=str(folder / "model.safetensors"))
     again = CLIP(arch="tiny-vit", pretrained=str(folder / "model.safetensors"), pool="mean")
     with torch.no_grad():
-        assert torch.equal(again.eval()(pictures), classifier(folder).tower(pictures))
+        assert torch.equal(again.eval()(images), classifier(folder).tower(images))
 
 
 def test_what_needs_text_says_why_there_is_none(outputs):

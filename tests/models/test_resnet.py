@@ -45,7 +45,7 @@ def test_the_resize_keeps_its_proportion_to_the_crop():
 @pytest.mark.parametrize(
     ("arch", "pretrained", "said"),
     [
-        ("resnet51", None, "near it: resnet50"),
+        ("resnet51", None, "Similar: resnet50"),
         ("vgg16", None, "no ResNet vgg16"),
         ("resnet50", "IMAGENET1K_V3", "weights of resnet50: IMAGENET1K_V1, IMAGENET1K_V2"),
         ("resnet50", "/nowhere/my.pth", "no weight file /nowhere/my.pth"),

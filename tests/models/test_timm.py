@@ -68,7 +68,7 @@ def test_a_hub_repository_of_timm(tmp_path, monkeypatch):
     with torch.no_grad():
         assert torch.equal(tower(image), theirs.forward_head(theirs.forward_features(image), True))
     assert tower.preprocess.mean == (0.1, 0.2, 0.3)
-    with pytest.raises(UserError, match=r"use model\.arch=test_resnet"):
+    with pytest.raises(UserError, match=r"Use model\.arch=test_resnet"):
         Timm(arch="test_vit", pretrained="hf-hub:lab/net-of-ours")
 
 
@@ -81,7 +81,7 @@ def test_the_networks_own_options_reach_it():
 @pytest.mark.parametrize(
     ("arch", "pretrained", "said"),
     [
-        ("resnet51", None, "near it: resnet"),
+        ("resnet51", None, "Similar names: resnet"),
         ("resnet50", "nonsense", "tags of resnet50: a1_in1k"),
         ("deit_base_distilled_patch16_224", None, "no single classifier"),
     ],

@@ -77,7 +77,7 @@ def test_a_truncated_file_is_refused(tmp_path, net, suffix, kept):
         weight_files.save(path, net.state_dict(), {})
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(UserError, match="is cut off or no weight file") as refused:
+    with pytest.raises(UserError, match="is cut off or not a weight file") as refused:
         weight_files.read(path)
     assert "\n" not in str(refused.value)
 
@@ -173,7 +173,7 @@ def test_weights_load_whole_or_not_at_all(net):
         weight_files.load_into(net, other, source="x.pt", target="net")
     assert str(refused.value) == (
         "x.pt does not fit net: 1 missing (2.bias), 1 unexpected (3.weight), "
-        "1 of another shape (0.weight); give the model.arch it was saved from"
+        "1 of another shape (0.weight). Use the model.arch that it was saved from."
     )
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 

@@ -93,9 +93,9 @@ def test_vocabularies():
     assert small.model.text.vocab_size == 4096
     assert clip.model.text.vocab_size == 49408
     assert small.tokenizer()(["a star"]).shape == (1, 32)
-    with pytest.raises(UserError, match="use small or clip"):
+    with pytest.raises(UserError, match="Use small or clip"):
         Model(resnet(), vocabulary="mine", **TEXT)
-    with pytest.raises(UserError, match="3 heads do not divide a width of 32"):
+    with pytest.raises(UserError, match="heads=3: does not divide a width of 32"):
         Model(resnet(), width=32, heads=3)
 
 

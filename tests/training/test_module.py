@@ -288,7 +288,7 @@ def test_gradient_checkpointing_changes_no_gradient(vit, which, depth):
 
 def test_a_network_without_gradient_checkpointing_says_so():
     """open_clip's ModifiedResNet takes the call and does nothing."""
-    with pytest.raises(UserError, match="no gradient checkpointing; use micro_batch"):
+    with pytest.raises(UserError, match=r"no gradient checkpointing\. Use micro_batch"):
         tower("model=clip_tiny").set_grad_checkpointing()
     with pytest.raises(UserError, match="no gradient checkpointing"):
         tower("model=resnet50").set_grad_checkpointing()

@@ -27,7 +27,7 @@ def mixed(step, batch, **augment):
 
 
 def share_of(one, before, made):
-    """The share of a row in a mixture, from its picture: constant over the picture."""
+    """The share of a row in a mixture, from its image: constant over the image."""
     shares = (made - before) / (one - before)
     usual = shares[(one - before).abs() > 0.1]
     assert usual.max() - usual.min() < 1e-3
@@ -50,7 +50,7 @@ def test_it_is_a_function_of_seed_and_step_and_of_nothing_else():
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_labels_are_shares_of_what_is_in_the_picture(kind):
+def test_labels_are_shares_of_what_is_in_the_image(kind):
     (batch,) = batches(1)
     image, label = batch["image"], F.one_hot(batch["label"], 3).float()
     for step in range(5):
@@ -65,7 +65,7 @@ def test_labels_are_shares_of_what_is_in_the_picture(kind):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_picture_and_loss_are_timms_on_the_same_draw(smoothing):
+def test_image_and_loss_are_timms_on_the_same_draw(smoothing):
     """timm mixes a batch with itself backwards, torchvision moved by one: of two rows, the same."""
     (batch,) = batches(1, rows=2)
     look = mixed(3, batch, mixup=0.8)
@@ -145,7 +145,7 @@ def test_a_strategy_that_has_no_use_for_mixed_labels_says_so(outputs, strategy, 
 
 
 def test_a_run_mixes_what_it_trains_on_and_nothing_else(outputs):
-    """With another dataset in each batch, whose pictures are not mixed with these."""
+    """With another dataset in each batch, whose images are not mixed with these."""
     mix = ("mix=shapes", "mix.subset=4", "mix.shots=2", "mix.world_seed=1", "augment=ft_clip")
     words = ("model=clip_tiny", "augment.cutmix=1", "augment.mixup=0.8", "micro_batch=5", *mix)
     done = execute(job("finetune", *words))

@@ -1,4 +1,4 @@
-"""Pixels resized against Pillow's own resize of the same picture."""
+"""Pixels resized against Pillow's own resize of the same image."""
 
 import pytest
 import torch
@@ -19,11 +19,11 @@ def photos():
             yield Image.fromarray(photo).resize(shape, Image.Resampling.LANCZOS)
 
 
-def apart(picture, size, interpolation):
+def apart(image, size, interpolation):
     """How far each value is from Pillow's."""
     mode = Image.Resampling[interpolation.upper()]
-    theirs = F.pil_to_tensor(picture.resize(size[::-1], mode))
-    ours = resize.resize(F.pil_to_tensor(picture), size, interpolation, (0, 0, *size))
+    theirs = F.pil_to_tensor(image.resize(size[::-1], mode))
+    ours = resize.resize(F.pil_to_tensor(image), size, interpolation, (0, 0, *size))
     return (ours.int() - theirs.int()).abs()
 
 
@@ -60,8 +60,8 @@ def test_torchvision_alone_is_further_away():
 
 
 def test_a_window_is_a_part_of_the_whole():
-    for picture in [*photos()][::4]:
-        pixels = F.pil_to_tensor(picture)
+    for image in [*photos()][::4]:
+        pixels = F.pil_to_tensor(image)
         whole = resize.resize(pixels, (60, 90), "bicubic", (0, 0, 60, 90))
         part = resize.resize(pixels, (60, 90), "bicubic", (11, 20, 30, 50))
         assert torch.equal(part, whole[:, 11:41, 20:70])
@@ -69,7 +69,7 @@ def test_a_window_is_a_part_of_the_whole():
 
 
 def test_pixels_that_do_not_lie_in_order_are_resized_alike():
-    """A crop, and the two ways in which decoders lay out a picture."""
+    """A crop, and the two ways in which decoders lay out an image."""
     pixels = F.pil_to_tensor(next(iter(photos())))
     told = ((50, 70), "bicubic", (0, 0, 50, 70))
     planar = resize.resize(pixels.contiguous(), *told)

@@ -14,7 +14,7 @@ PICTURE = {
 
 
 def article(noun: str) -> str:
-    """The noun with its indefinite article."""
+    """Return the noun with its indefinite article."""
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
@@ -32,7 +32,7 @@ def _place(scene: Scene) -> str:
 
 
 def captions(scene: Scene) -> list[str]:
-    """Five different captions, each of which names shape, fill and colour."""
+    """Return five different captions, each of which names shape, fill and colour."""
     colour, fill, shape, backdrop = scene.colour, scene.fill, scene.shape, scene.backdrop
     picture, size, place = PICTURE[scene.style], _size(scene), _place(scene)
     return [
@@ -45,7 +45,7 @@ def captions(scene: Scene) -> list[str]:
 
 
 def aspects(scene: Scene) -> list[str]:
-    """Captions of five kinds, each in several wordings; the first three name one attribute alone.
+    """Return captions of five kinds in several wordings; the first three name one attribute.
 
     Positions 0-2 name the shape, 3-5 the fill, 6-8 the colour, 9-11 fill and shape, 12-16 all
     three.
@@ -62,7 +62,7 @@ def aspects(scene: Scene) -> list[str]:
 
 
 def inspection(defect: str) -> list[str]:
-    """Five different captions of a biscuit on a production line."""
+    """Return five different captions of a biscuit on a production line."""
     biscuit = f"{defect} biscuit"
     return [
         f"{article(biscuit)} on a conveyor belt",

@@ -1,6 +1,6 @@
 """Shapes and fills as signed distances: a scene in, two antialiased fields out.
 
-Everything is a function of the pixel grid, so a picture needs no supersampling and no image
+Everything is a function of the pixel grid, so an image needs no supersampling and no image
 library. The distance formulas follow https://iquilezles.org/articles/distfunctions2d/ (exact or
 nearly so where it shows: at the edge). How the fields become colours is in ``styles.py``.
 """
@@ -37,7 +37,7 @@ FILLS = ("plain", "striped", "barred", "dotted", "checkered", "wavy", "shaded", 
 
 @dataclass(frozen=True)
 class Scene:
-    """One thing in one picture; the picture is a function of this alone.
+    """One thing in one image; the image is a function of this alone.
 
     Attributes:
         shape: a key of SHAPES.
@@ -68,7 +68,7 @@ class Scene:
     grain: int
 
     def key(self) -> str:
-        """The attributes as text: equal on every machine, where pixels may differ by 1/255."""
+        """Return the attributes as text: equal on every machine, unlike pixels (1/255)."""
         return "|".join(map(str, astuple(self)))
 
 
@@ -78,7 +78,7 @@ GRID_Y: Field = np.broadcast_to(_ticks[:, None], (SIDE, SIDE)).copy()
 
 
 def coverage(distance: Field) -> Field:
-    """How much of each pixel lies inside, 0 to 1, from a distance in pixels (negative inside)."""
+    """Return how much of each pixel is inside, 0 to 1, by its distance in pixels (< 0 inside)."""
     return np.clip(0.5 - distance, 0.0, 1.0)
 
 
@@ -182,13 +182,13 @@ SHAPES: dict[str, Callable[[Field, Field], Field]] = {
 
 
 def _bands(along: Field, period: float, phase: float) -> Field:
-    """Coverage of the second of two bands that alternate along a coordinate in pixels."""
+    """Return the coverage of the second of two bands that alternate along a coordinate."""
     place = along * np.float32(1 / period) + np.float32(phase)
     return coverage((np.abs(place - np.rint(place)) - np.float32(0.25)) * np.float32(period))
 
 
 def _second_tone(scene: Scene, s: Field, t: Field) -> Field:
-    """Where the fill shows its lighter tone; s and t are pixels along the shape's own axes."""
+    """Return where the fill shows its lighter tone; s and t are pixels along the shape's axes."""
     period, phase = scene.period, scene.phase
     if scene.fill == "striped":
         return _bands((s + t) * np.float32(np.sqrt(0.5)), period, phase)
@@ -209,7 +209,7 @@ def _second_tone(scene: Scene, s: Field, t: Field) -> Field:
 
 
 def fields(scene: Scene) -> tuple[Field, Field]:
-    """The geometry of a scene on the pixel grid.
+    """Return the geometry of a scene on the pixel grid.
 
     Returns:
         Distance to the painted area in pixels, negative inside, and the share of the fill's
@@ -220,7 +220,7 @@ def fields(scene: Scene) -> tuple[Field, Field]:
     """
     if scene.shape not in SHAPES or scene.fill not in FILLS:
         raise UserError(
-            f"cannot draw a {scene.fill} {scene.shape}; shapes are {', '.join(SHAPES)}, "
+            f"cannot draw a {scene.fill} {scene.shape}. Shapes are {', '.join(SHAPES)}, "
             f"fills are {', '.join(FILLS)}"
         )
     cosine, sine = np.float32(np.cos(scene.angle)), np.float32(np.sin(scene.angle))

@@ -1,8 +1,8 @@
 """A production line seen by a fixed camera: one biscuit at a time, and small things wrong with it.
 
-Belt, rails, light and pose hardly change from picture to picture; what tells a good biscuit from
+Belt, rails, light and pose hardly change from image to image; what tells a good biscuit from
 a bad one is a few pixels. That is the very static world in which a pretrained model's knowledge of
-many kinds of picture may be of little use.
+many kinds of image may be of little use.
 """
 
 # numpy's ufuncs are typed as returning Any.
@@ -45,7 +45,7 @@ class Biscuit:
     grain: int
 
     def key(self) -> str:
-        """The attributes as text: equal on every machine."""
+        """Return the attributes as text: equal on every machine."""
         return "|".join(map(str, astuple(self)))
 
 
@@ -67,7 +67,7 @@ class _Canvas:
 
 
 def _spot(biscuit: Biscuit, reach: float) -> tuple[Field, float, float]:
-    """Distance of each pixel to the defect's place, and that place relative to the centre."""
+    """Return each pixel's distance to the defect, and the defect's offset from the centre."""
     dx = float(np.cos(biscuit.bearing)) * reach * RADIUS
     dy = float(np.sin(biscuit.bearing)) * reach * RADIUS
     away = np.hypot(GRID_X - np.float32(biscuit.x + dx), GRID_Y - np.float32(biscuit.y + dy))
@@ -100,7 +100,7 @@ def _stain(biscuit: Biscuit, canvas: _Canvas) -> None:
 
 
 def _crack(biscuit: Biscuit, canvas: _Canvas) -> None:
-    """A jagged line that starts at the rim and runs across."""
+    """Draw a jagged line that starts at the rim and runs across."""
     _, dx, dy = _spot(biscuit, 1.0)
     turn = biscuit.bearing + np.pi + 0.7 * (biscuit.reach - 0.5)
     ex, ey = float(np.cos(turn)), float(np.sin(turn))
@@ -127,7 +127,7 @@ DEFECTS = ("flawless", *BEFORE, *AFTER)
 
 
 def _belt() -> Field:
-    """Steel rails and a ribbed belt: the same in every picture."""
+    """Draw steel rails and a ribbed belt: the same in every image."""
     ribs = np.float32(0.035) * np.sin(GRID_X * np.float32(2 * np.pi / 6.4))
     belt = np.asarray((0.25, 0.29, 0.34), dtype=np.float32).reshape(3, 1, 1) + ribs
     steel = np.asarray((0.66, 0.69, 0.73), dtype=np.float32).reshape(3, 1, 1)
@@ -142,7 +142,7 @@ _BELT = _belt()
 
 
 def _bake(canvas: _Canvas, u: Field, v: Field) -> None:
-    """Shadow, dough, and the stamp: a raised ring, eight holes, a heart."""
+    """Draw the shadow, the dough and the stamp: a raised ring, eight holes, a heart."""
     shadow = np.zeros((SIDE, SIDE), dtype=np.float32)
     reach = np.clip(0.5 - canvas.distance[:-4, :-2] / 6, 0, 1)
     shadow[4:, 2:] = reach * np.float32(0.5)
@@ -168,7 +168,7 @@ def _bake(canvas: _Canvas, u: Field, v: Field) -> None:
 
 
 def photograph(biscuit: Biscuit) -> NDArray[np.uint8]:
-    """The camera's picture of a biscuit.
+    """Draw the camera's image of a biscuit.
 
     Returns:
         Pixels, uint8 (SIDE, SIDE, 3).
@@ -177,7 +177,7 @@ def photograph(biscuit: Biscuit) -> NDArray[np.uint8]:
         UserError: if there is no such defect.
     """
     if biscuit.defect not in DEFECTS:
-        raise UserError(f"no defect '{biscuit.defect}'; there are {', '.join(DEFECTS)}")
+        raise UserError(f"no defect '{biscuit.defect}'. Use one of {', '.join(DEFECTS)}")
     u, v = GRID_X - np.float32(biscuit.x), GRID_Y - np.float32(biscuit.y)
     scallops = np.float32(0.6) * np.cos(np.arctan2(v, u) * 20 + np.float32(biscuit.angle * 20))
     distance = np.hypot(u, v) - np.float32(RADIUS) + scallops

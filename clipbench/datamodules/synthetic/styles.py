@@ -41,7 +41,7 @@ def _rgb(colour: Sequence[float]) -> Field:
 
 
 def _towards(colour: Field, other: float, share: float) -> Field:
-    """A colour moved towards a grey level."""
+    """Return a colour moved towards a grey level."""
     return colour + np.float32(share) * (np.float32(other) - colour)
 
 
@@ -51,7 +51,7 @@ def _over(canvas: Field, colour: Field, alpha: Field) -> Field:
 
 
 def _ripples(rng: np.random.Generator, height: float) -> Field:
-    """A smooth random field of about ``height`` pixels, for lines drawn by hand."""
+    """Return a smooth random field of about ``height`` pixels, for lines drawn by hand."""
     a, b, c, d = rng.uniform(0, 2 * np.pi, 4)
     waves = np.sin(GRID_X[0] / 5.3 + a) + np.sin(GRID_X[0] / 2.9 + b)
     cross = np.sin(GRID_Y[:, 0] / 4.7 + c) + np.sin(GRID_Y[:, 0] / 3.1 + d)
@@ -63,7 +63,7 @@ def _noise(rng: np.random.Generator) -> Field:
 
 
 def _paper(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
-    """Pastel paper, a soft shadow, a slightly darker rim."""
+    """Paint pastel paper, a soft shadow, a slightly darker rim."""
     ink = _rgb(COLOURS[scene.colour])
     canvas = _rgb(BACKDROPS[scene.backdrop]) * _LIGHT
     shadow = np.zeros_like(distance)
@@ -76,13 +76,13 @@ def _paper(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator)
 
 
 def _noisy(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
-    """A badly lit photograph of the paper."""
+    """Paint a badly lit photograph of the paper."""
     grain = rng.standard_normal((3, SIDE, SIDE), dtype=np.float32)
     return _paper(scene, distance, tone, rng) * np.float32(0.82) + grain * np.float32(0.09)
 
 
 def _sketch(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
-    """Coloured pencil: a wobbling outline and hatching."""
+    """Paint in coloured pencil: a wobbling outline and hatching."""
     ink = _rgb(COLOURS[scene.colour])
     grain = _noise(rng)
     canvas = _rgb((0.975, 0.965, 0.94)) + grain * np.float32(0.012)
@@ -94,7 +94,7 @@ def _sketch(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator
 
 
 def _chalk(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
-    """A blackboard."""
+    """Paint a blackboard."""
     chalk = _towards(_rgb(COLOURS[scene.colour]), 1, 0.35)
     grain = _noise(rng)
     smear = _ripples(rng, 0.03)
@@ -106,7 +106,7 @@ def _chalk(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator)
 
 
 def _neon(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
-    """Glowing tubes on a dark wall."""
+    """Paint glowing tubes on a dark wall."""
     glow = _towards(_rgb(COLOURS[scene.colour]), 1, 0.12)
     canvas = _rgb((0.05, 0.04, 0.11)) * _LIGHT
     edge = np.abs(distance + np.float32(0.8))
@@ -116,7 +116,7 @@ def _neon(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) 
 
 
 def _blueprint(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
-    """Light lines over a grid on blue paper; the colour is a tint only."""
+    """Paint light lines over a grid on blue paper; the colour is a tint only."""
     line = _towards(_rgb(COLOURS[scene.colour]), 1, 0.5)
     canvas = _rgb((0.10, 0.25, 0.52)) * _LIGHT
     mesh = np.zeros((SIDE, SIDE), dtype=np.float32)
@@ -127,7 +127,7 @@ def _blueprint(scene: Scene, distance: Field, tone: Field, rng: np.random.Genera
 
 
 def _relief(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
-    """Pressed into clay and lit from the upper left: the colour is nearly gone."""
+    """Paint pressed clay, lit from the upper left: the colour is nearly gone."""
     clay = _towards(_rgb(COLOURS[scene.colour]), 0.72, 0.78)
     height = np.clip(0.5 - distance / 3, 0, 1) * (1 - tone * np.float32(0.7))
     slope = np.zeros_like(height)
@@ -148,7 +148,7 @@ STYLES: dict[str, Painter] = {
 
 
 def draw(scene: Scene) -> NDArray[np.uint8]:
-    """The picture of a scene.
+    """Draw the image of a scene.
 
     Returns:
         Pixels, uint8 (SIDE, SIDE, 3).
@@ -157,13 +157,8 @@ def draw(scene: Scene) -> NDArray[np.uint8]:
         UserError: if the scene names something that cannot be drawn.
     """
     if scene.style not in STYLES:
-        raise UserError(f"no style '{scene.style}'; there are {', '.join(STYLES)}")
+        raise UserError(f"no style '{scene.style}'. Use one of {', '.join(STYLES)}")
     distance, tone = fields(scene)
     canvas = STYLES[scene.style](scene, distance, tone, np.random.default_rng(scene.grain))
     pixels = np.clip(canvas * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
-
-
-def draw_all(scenes: Sequence[Scene]) -> NDArray[np.uint8]:
-    """The pictures of many scenes, uint8 (N, SIDE, SIDE, 3), in order."""
-    return np.stack([draw(scene) for scene in scenes])

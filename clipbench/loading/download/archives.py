@@ -39,7 +39,9 @@ def extract(archive: Path, folder: Path) -> None:
         for path in sorted(beside.iterdir()):
             _move(path, folder / path.name)
     except (*_DAMAGED, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"{archive} is damaged ({error}); delete it and fetch it again") from error
+        raise UserError(
+            f"{archive} is damaged ({error}). Delete it and download it again"
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -89,7 +91,7 @@ def _within(archive: Path, name: str, before: str = "") -> None:
 
 
 def _refusal(archive: Path, what: str) -> UserError:
-    return UserError(f"{archive} is not unpacked: it holds {what}; get it from its own source")
+    return UserError(f"{archive} is not unpacked: it holds {what}. Get it from its source")
 
 
 class _Room:
@@ -109,7 +111,7 @@ class _Room:
         if self.left < 0 or len(self.names) >= MEMBERS:
             raise UserError(
                 f"{self.archive} holds more than the disk of {self.archive.parent} can take, from "
-                f"{name} on; make room, or set dataset.root to a larger disk"
+                f"{name} on. Make room, or set dataset.root to a larger disk"
             )
         plain = PurePosixPath(name).as_posix()
         if self.names.setdefault(plain.casefold(), plain) != plain:

@@ -64,8 +64,8 @@ def refuse_unasked(files: Sequence[Remote], root: Path) -> None:
     size = sum(file.size or 0 for file in missing)
     if size > UNASKED:
         raise UserError(
-            f"{', '.join(file.name for file in missing)} ({size / 1e9:.0f} GB) are not in {root}; "
-            "python -m clipbench.data fetch brings them, or set dataset.root"
+            f"{', '.join(file.name for file in missing)} ({size / 1e9:.0f} GB) are not in {root}. "
+            "Run python -m clipbench.data fetch, or set dataset.root"
         )
 
 
@@ -88,7 +88,7 @@ def bring(files: Sequence[Remote], root: Path) -> None:
     except (Failed, OSError) as failure:
         wanted = [file for file in files if not file.there(root)]
         raise UserError(
-            f"{', '.join(file.name for file in wanted)} cannot be fetched ({failure}); get "
+            f"{', '.join(file.name for file in wanted)} cannot be fetched ({failure}). Get "
             f"{' '.join(file.url for file in wanted)} elsewhere and put it under that name into "
             f"{root}, or set dataset.root",
             [f"{file.url} -> {root / file.name}" for file in wanted],

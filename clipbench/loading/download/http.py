@@ -68,7 +68,7 @@ def receive(url: str, part: Path, size: int | None, checked: bool) -> None:
 
 
 def _transfer(url: str, part: Path, size: int | None, checked: bool) -> None:
-    """One connection: from where ``part`` ends, if the server still has the same file."""
+    """Receive over one connection, from where ``part`` ends if the file is still the same."""
     have = length(part)
     version = tag(part).read_text() if tag(part).exists() else ""
     # Without the server's tag only a checksum could tell that two ends don't fit together.
@@ -95,7 +95,7 @@ def _transfer(url: str, part: Path, size: int | None, checked: bool) -> None:
 
 
 def _expected(headers: Message, total: int | None, size: int | None, checked: bool) -> None:
-    """Refuse at once what can be told to be another file."""
+    """Refuse a response whose headers show that it is another file."""
     known = checked or size is not None
     if total is not None and size not in (None, total):
         raise Failed(f"{total:,} bytes are offered, {size:,} expected")
@@ -109,21 +109,21 @@ def _expected(headers: Message, total: int | None, size: int | None, checked: bo
 
 
 def _version(headers: Message) -> str:
-    """What a server calls the version of the file it sends, fit for If-Range."""
+    """Return the server's validator of the file it sends, as If-Range takes it."""
     name: str = headers["ETag"] or "W/"
     return str(headers["Last-Modified"] or "") if name.startswith("W/") else name
 
 
 def _extent(answer: Any) -> tuple[int, int | None]:
-    """At which byte an answer starts, and how many the whole file has, if it says so."""
+    """Return the first byte of a response, and the size of the whole file if it is stated."""
     if answer.status == 206:
-        told = answer.headers["Content-Range"] or ""
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", told)
-        if found is None:
-            raise Failed(f"the server sends a part that it does not name ({told})")
-        return int(found[1]), None if found[2] == "*" else int(found[2])
-    told = answer.headers["Content-Length"]
-    return 0, None if told is None else int(told)
+        value = answer.headers["Content-Range"] or ""
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", value)
+        if match is None:
+            raise Failed(f"the server sends a part that it does not name ({value})")
+        return int(match[1]), None if match[2] == "*" else int(match[2])
+    value = answer.headers["Content-Length"]
+    return 0, None if value is None else int(value)
 
 
 def _copy(answer: IO[bytes], out: IO[bytes], name: str, done: int, total: int | None) -> None:
@@ -158,7 +158,9 @@ class _Redirects(HTTPRedirectHandler):
 
 
 def _open(request: Request) -> Any:
-    """A server's answer, in time; in a thread, as neither name look-up nor many addresses heed it.
+    """Return a server's response within a deadline.
+
+    In a thread, since neither name look-up nor a host of many addresses respects the timeout.
 
     Raises:
         OSError: if there is none.
@@ -189,10 +191,10 @@ def _room(part: Path, start: int, total: int | None) -> None:
 
 
 def length(path: Path) -> int:
-    """Bytes of a file; 0 if it is not there."""
+    """Return the size of a file in bytes; 0 if it is not there."""
     return path.stat().st_size if path.exists() else 0
 
 
 def tag(part: Path) -> Path:
-    """Where stands what the server called the version that a file is the beginning of."""
+    """Return the file with the server's validator of a partial file."""
     return Path(f"{part}.tag")

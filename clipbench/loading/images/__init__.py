@@ -1,1 +1,1 @@
-"""From a file that may be a picture to pixels that can be trained on."""
+"""From a file that may be an image to pixels that can be trained on."""

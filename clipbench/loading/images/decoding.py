@@ -55,13 +55,13 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Member:
-    """A picture inside an uncompressed tar file.
+    """An image inside an uncompressed tar file.
 
     Attributes:
         path: the tar file.
-        offset: where the picture's bytes begin in it.
+        offset: where the image's bytes begin in it.
         size: how many bytes they are.
-        name: the picture's name in it.
+        name: the image's name in it.
     """
 
     path: Path
@@ -78,7 +78,7 @@ Source = Path | Member
 
 @contextmanager
 def opened(source: Source, buffering: int = -1) -> Iterator[IO[bytes]]:
-    """The bytes of a picture as a file to read and seek in."""
+    """Open the bytes of an image as a file to read and seek in."""
     if isinstance(source, Path):
         with open(source, "rb", buffering) as file:  # noqa: PTH123, three times as quick
             yield file
@@ -88,10 +88,10 @@ def opened(source: Source, buffering: int = -1) -> Iterator[IO[bytes]]:
 
 
 def content(source: Source) -> bytes:
-    """The bytes of a picture.
+    """Return the bytes of an image.
 
     Raises:
-        OSError: if the file cannot be read, or the tar file ends within the picture.
+        OSError: if the file cannot be read, or the tar file ends within the image.
     """
     if isinstance(source, Path):
         return source.read_bytes()
@@ -104,7 +104,7 @@ def content(source: Source) -> bytes:
 
 
 def read(source: Source, value_range: Range | None = None) -> Image.Image:
-    """A picture as a person sees it, RGB.
+    """Read an image as a person sees it, RGB.
 
     Turned as its EXIF says; transparent pixels on white; CMYK, YCCK, LAB and palettes translated by
     Pillow; 16 bits scaled to 8; of an animation the first frame. Colour profiles are not applied,
@@ -123,7 +123,7 @@ def read(source: Source, value_range: Range | None = None) -> Image.Image:
 
 
 def pixels(source: Source, value_range: Range | None = None) -> torch.Tensor:
-    """The pixels of :func:`read`, uint8 (3, H, W), by the quickest decoder that gives the same.
+    """Return the pixels of :func:`read`, uint8 (3, H, W), by the fastest decoder that is equal.
 
     For a plain JPEG that is torchvision's: equal to Pillow in each of 12,000 mutants, and it passed
     nothing that Pillow refuses. PNG is Pillow's: torchvision 0.29's decode_png ends the whole
@@ -141,7 +141,9 @@ def pixels(source: Source, value_range: Range | None = None) -> torch.Tensor:
 
 
 def jpeg_pixels(found: bytes) -> torch.Tensor:
-    """A JPEG by torchvision, uint8 (3, H, W), not turned; libjpeg's warnings go to file handle 2.
+    """Decode a JPEG by torchvision to uint8 (3, H, W), not turned.
+
+    libjpeg writes its warnings to file descriptor 2.
 
     Raises:
         RuntimeError: if it is refused, or torchvision has no decoder any more: 0.29 says that it
@@ -157,7 +159,7 @@ def jpeg_pixels(found: bytes) -> torch.Tensor:
 
 
 def jpegs_within(image: Image.Image, found: bytes) -> Iterator[bytes]:
-    """The strips or tiles of a TIFF compressed as JPEG, each as a JPEG of its own."""
+    """Yield the strips or tiles of a JPEG-compressed TIFF, each as a JPEG file."""
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(COMPRESSION) == 7:
         tables = image.tag_v2.get(JPEG_TABLES, b"\xff\xd8\xff\xd9")
         for start, length in tiff_parts(image):
@@ -165,7 +167,7 @@ def jpegs_within(image: Image.Image, found: bytes) -> Iterator[bytes]:
 
 
 def unfit(image: Image.Image, value_range: Range | None = None) -> str | None:
-    """Why a picture is refused by its header, before any memory is taken for its pixels."""
+    """Return why an image is refused by its header, before its pixels take any memory."""
     short, long = sorted(image.size)
     if short * long > MAX_PIXELS:
         return f"{image.width} x {image.height} is over {MAX_PIXELS:,} pixels; make it smaller"
@@ -178,7 +180,7 @@ def unfit(image: Image.Image, value_range: Range | None = None) -> str | None:
 
 
 def decode(file: IO[bytes], value_range: Range | None = None) -> Image.Image:
-    """What :func:`read` returns, from an open file."""
+    """Decode an open file as :func:`read` does."""
     with Image.open(file, formats=FORMATS) as image:
         return as_read(image, value_range)
 
@@ -226,7 +228,7 @@ def as_read(image: Image.Image, value_range: Range | None = None) -> Image.Image
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's number for how the camera was held, 1 to 8; 1 where nothing, or nonsense, is said."""
+    """Return the EXIF orientation, 1 to 8; 1 where it is absent or invalid."""
     try:
         held = image.getexif().get(ORIENTATION, 1)
     except Exception:  # a damaged EXIF block says nothing of the pixels, and viewers pass it over

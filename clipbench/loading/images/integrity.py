@@ -1,6 +1,6 @@
-"""Which files are pictures that can be trained on, found out before training, not amid it.
+"""Which files are images that can be trained on, found out before training, not amid it.
 
-A picture is bad if a decoder refuses it, libjpeg warns of it, or its end is missing. What no
+An image is bad if a decoder refuses it, libjpeg warns of it, or its end is missing. What no
 decoder can tell, such as bits flipped within the pixels of a BMP or in a JPEG's coded data that
 still decode, is not found by the look of :mod:`clipbench.loading.images.contents` nor by
 the one below: only a stored hash tells, see :func:`survey`.
@@ -26,6 +26,7 @@ from PIL import Image, UnidentifiedImageError
 
 from clipbench.core import files
 from clipbench.core.console import track
+from clipbench.loading.images.decoder_warnings import captured_warnings
 from clipbench.loading.images.decoding import (
     EXTENSIONS,
     FORMATS,
@@ -42,7 +43,6 @@ from clipbench.loading.images.decoding import (
     read,
     unfit,
 )
-from clipbench.loading.images.murmurs import heard
 from clipbench.loading.images.truncation import missing_end
 
 if TYPE_CHECKING:
@@ -77,16 +77,16 @@ def reason(look: Callable[[], str | None]) -> str | None:
         return look()
     except UnidentifiedImageError:
         return (
-            f"not a picture ({', '.join(FORMATS)}), or its header is damaged; save it as one of "
+            f"not an image ({', '.join(FORMATS)}), or its header is damaged; save it as one of "
             "these, or replace it"
         )
     except Image.DecompressionBombError:
         return f"over {MAX_PIXELS:,} pixels; make it smaller"
     except Exception as error:  # decoders have raised SyntaxError, struct.error, ...
-        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if CUT_HEADER in said:
+        message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if CUT_HEADER in message:
             return "cut off: a part of the header is missing; bring the file again"
-        return said if ";" in said else f"{said}; replace it"
+        return message if ";" in message else f"{message}; replace it"
 
 
 class Stamp(NamedTuple):
@@ -153,7 +153,7 @@ def blocks(sources: Sequence[Source]) -> Iterator[list[Source]]:
     """Yield each source once, in blocks, since a future each for a million is too many."""
     files: Iterable[Source] = dict.fromkeys(sources)
     if len(sources) > LONG_WORK:
-        files = track(files, f"checking {len(sources):,} pictures", total=len(sources))
+        files = track(files, f"checking {len(sources):,} images", total=len(sources))
     remaining = iter(files)
     while block := list(islice(remaining, BLOCK)):
         yield block
@@ -181,27 +181,27 @@ def survey(
     value_range: Range | None = None,
     seconds: float | None = None,
 ) -> "pd.DataFrame":
-    """The full pass: every file decoded to its last pixel, and what its decoder murmurs heard.
+    """Decode every file to its last pixel, and collect the warnings of its decoder.
 
     libjpeg (and libtiff) go on over corrupt data with no more than a line on the error output.
     Pillow hides libjpeg's, torchvision lets it through: it is read there while the files are
     decoded. On 1,500 mutants this agrees with simplejpeg's strict mode to the file.
 
-    Flipped bits that decode to other pixels with no complaint cannot be told from a picture by any
+    Flipped bits that decode to other pixels with no complaint cannot be told from an image by any
     decoder: such a file counts as good here. Its sha256 is what tells, if the file was surveyed
     before it was damaged: ``changed`` then says so.
 
     Args:
-        sources: the files; one that stands twice is looked at once.
-        cache: the manifest, a parquet file. A file whose path, size and time of change stand in it
-            is not read again. It is rewritten whole at the end, also of a survey cut short.
+        sources: the files; one that occurs twice is decoded once.
+        cache: the manifest, a parquet file. A file whose path, size and times it lists is not read
+            again. It is rewritten at the end, also of an interrupted survey.
         value_range: as in :func:`read`.
         seconds: after which no further file is read. What is then left has neither sha256 nor
             reason, and is read by a survey without such a limit alone. None reads every file.
 
     Returns:
         A row a source, in the order given: path, size, mtime_ns, sha256 of the bytes, width and
-        height as seen, Pillow's mode, reason (None where the picture is good), and changed: whether
+        height as seen, Pillow's mode, reason (None where the image is good), and changed: whether
         the manifest had other bytes under this path before.
 
     Raises:
@@ -236,13 +236,13 @@ def _surveyed(
     def looks(part: Sequence[Source]) -> list[Row]:
         return [look(source) for source in part]
 
-    with heard() as lines:
+    with captured_warnings() as lines:
         # A few at a time: handing over each by itself takes as long as a file that is known.
         parts = [block[i : i + 16] for i in range(0, len(block), 16)]
         rows = [row for part in threads.map(looks, parts) for row in part]
         if not lines():
             return rows
-        # Somebody in this block murmured. One by one it shows who.
+        # A decoder warned in this block. Decoding file by file shows at which.
         for i, source in enumerate(block):
             if rows[i].reason is None and rows[i].sha256 is not None:
                 _full_look(source, None, rules, value_range, None)
@@ -291,7 +291,7 @@ def _full_look(
 
 
 def _decoded_size(image: Image.Image, found: bytes, value_range: Range | None) -> tuple[int, int]:
-    """Decode a picture in full, by the decoder that training uses and that complains aloud."""
+    """Decode an image in full, by the decoder that training uses and that complains aloud."""
     if image.format in ("JPEG", "MPO"):
         with suppress(RuntimeError):  # Pillow has the last word
             height, width = jpeg_pixels(found).shape[1:]
@@ -305,7 +305,7 @@ def _decoded_size(image: Image.Image, found: bytes, value_range: Range | None) -
 
 
 def _manifest(cache: Path | None) -> dict[str, Row]:
-    """The rows of an earlier survey by path; none where there is no manifest, or a damaged one."""
+    """Return the rows of an earlier survey by path; none if the manifest is absent or damaged."""
     import pyarrow.parquet as pq
 
     if cache is None or not cache.exists():

@@ -1,4 +1,4 @@
-"""Whether the end of a picture's file is there, which decoders may pass over in silence."""
+"""Whether the end of an image's file is there, which decoders may pass over in silence."""
 
 import re
 from typing import IO, Any
@@ -11,7 +11,7 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def missing_end(image: ImageFile, file: IO[bytes], size: int) -> str | None:
-    """What is missing at the end of a file, or None if nothing is.
+    """Return what is missing at the end of a file, or None if nothing is.
 
     Reads the last bytes only, unless they are not the end marker: then what stands before them
     tells whether the marker has been passed, since some cameras write more behind it.
@@ -90,7 +90,7 @@ def _gif(_: ImageFile, file: IO[bytes], size: int) -> str | None:
 
 
 def _colours(flags: int) -> int:
-    """Bytes of the colour table that flags announce."""
+    """Return the size in bytes of the colour table that GIF's flags announce."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
@@ -109,7 +109,7 @@ def _tiff(image: Any, _: IO[bytes], size: int) -> str | None:
 
 
 def tiff_parts(image: Any) -> list[tuple[int, int]]:
-    """Where each strip or tile of a TIFF begins, and how many bytes it is."""
+    """Return the offset and the length in bytes of each strip or tile of a TIFF."""
     tags = image.tag_v2
     starts, lengths = (324, 325) if 324 in tags else (273, 279)  # of tiles, of strips
     return list(zip(tags.get(starts, ()), tags.get(lengths, ()), strict=False))

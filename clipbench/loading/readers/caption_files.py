@@ -1,6 +1,6 @@
-"""The files in which captions of well-known pictures are published, read as they stand.
+"""The files in which captions of well-known images are published, read as they stand.
 
-Each reader gives the captions of each picture's file name, in the file's order. A caption is kept
+Each reader gives the captions of each image's file name, in the file's order. A caption is kept
 to the letter, blanks at its end included; only line ends are taken off.
 """
 
@@ -27,7 +27,7 @@ _KARPATHY = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 
 def remote(name: str) -> Remote:
-    """Where an annotation file of Karpathy's or CLIP_benchmark's may be fetched."""
+    """Return where an annotation file of Karpathy's or CLIP_benchmark's may be fetched."""
     if name.startswith("dataset_"):
         # The size as in public listings of it; its author states no checksum.
         return Remote(KARPATHY, "caption_datasets.zip", size=36_745_453, unpack=".", makes=(name,))
@@ -35,7 +35,7 @@ def remote(name: str) -> Remote:
 
 
 def find(root: Path, *names: str) -> Path:
-    """The first of some files that is below a root.
+    """Return the first of some files that is below a root.
 
     Raises:
         UserError: if there is none.
@@ -44,13 +44,13 @@ def find(root: Path, *names: str) -> Path:
         if (root / name).is_file():
             return root / name
     raise UserError(
-        f"{names[0]} is not in {root}; python -m clipbench.data fetch brings what may be fetched, "
-        "or choose another dataset.scheme"
+        f"{names[0]} is not in {root}. Run python -m clipbench.data fetch, or use another "
+        "dataset.scheme"
     )
 
 
 def load(path: Path, kind: str) -> Any:
-    """A JSON file.
+    """Read a JSON file.
 
     Raises:
         UserError: if it is damaged.
@@ -58,55 +58,57 @@ def load(path: Path, kind: str) -> Any:
     try:
         return json.loads(whole(path))
     except ValueError as error:
-        raise UserError(f"{path} is no whole {kind} ({error}); fetch it again") from error
+        raise UserError(f"{path} is not a whole {kind} ({error}). Download it again") from error
 
 
 def karpathy(path: Path) -> dict[str, Captions]:
-    """Karpathy's ``dataset_*.json``, by split; its restval is added to train.
+    """Read Karpathy's ``dataset_*.json`` by split; its restval is added to train.
 
     Raises:
-        UserError: if it is of another form, or a picture stands twice.
+        UserError: if it is of another form, or an image occurs twice.
     """
     splits: dict[str, Captions] = {"train": {}, "val": {}, "test": {}}
     wrong = []
     try:
-        for picture in load(path, "Karpathy json")["images"]:
-            name, texts = picture["filename"], [text["raw"] for text in picture["sentences"]]
+        for image in load(path, "Karpathy json")["images"]:
+            name, texts = image["filename"], [text["raw"] for text in image["sentences"]]
             if any(name in captions for captions in splits.values()):
-                wrong.append(f"{name}: stands twice")
-            splits[_KARPATHY[picture["split"]]][name] = texts
+                wrong.append(f"{name}: occurs twice")
+            splits[_KARPATHY[image["split"]]][name] = texts
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not of Karpathy's form ({error!r}); fetch it again") from error
+        raise UserError(
+            f"{path} is not of Karpathy's form ({error!r}). Download it again"
+        ) from error
     _refuse(path, wrong + [fault for captions in splits.values() for fault in _bare(captions)])
     return {name: captions for name, captions in splits.items() if captions}
 
 
 def coco(path: Path) -> Captions:
-    """COCO's ``captions_*.json``, pictures by their id as torchvision has them.
+    """Read COCO's ``captions_*.json``, images by their id as torchvision has them.
 
     Raises:
-        UserError: if it is of another form, or has captions of pictures that it does not list.
+        UserError: if it is of another form, or has captions of images that it does not list.
     """
-    told = load(path, "COCO json")
+    content = load(path, "COCO json")
     try:
-        names = {picture["id"]: picture["file_name"] for picture in told["images"]}
+        names = {image["id"]: image["file_name"] for image in content["images"]}
         captions: Captions = {names[i]: [] for i in sorted(names)}
-        for annotation in told["annotations"]:
+        for annotation in content["annotations"]:
             captions[names[annotation["image_id"]]].append(annotation["caption"])
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not of COCO's form ({error!r}); fetch it again") from error
+        raise UserError(f"{path} is not of COCO's form ({error!r}). Download it again") from error
     _refuse(path, _bare(captions))
     return captions
 
 
 def _bare(captions: Captions) -> list[str]:
-    """What is wrong with pictures that have no caption, or one that is no text."""
+    """Return what is wrong with images without a caption, or with one that is not text."""
     bare = (n for n, own in captions.items() if not own or not all(isinstance(c, str) for c in own))
     return [f"{name}: has no caption" for name in bare]
 
 
 def evaluation(root: Path, form: str) -> dict[str, Captions]:
-    """CLIP_benchmark's files of a dataset, test and, if it is there, val.
+    """Read CLIP_benchmark's files of a dataset: test and, if it is there, val.
 
     Args:
         root: their folder.
@@ -122,12 +124,12 @@ def evaluation(root: Path, form: str) -> dict[str, Captions]:
 
 
 def token(path: Path) -> Captions:
-    """Flickr8k's and Flickr30k's own form: lines of ``name#number``, a tab, the caption."""
+    """Read Flickr's format: lines of ``name#number``, a tab, the caption."""
     return _by_line(path, re.compile(r"([^\t]+)#\d+\t(.*)"))
 
 
 def benchmark(path: Path) -> Captions:
-    """CLIP_benchmark's text files: a header, then lines of ``name.jpg,caption``.
+    """Read CLIP_benchmark's text files: a header, then lines of ``name.jpg,caption``.
 
     They were written as CSV and are read by the line, here as there: a caption with a comma keeps
     the quotes around it, with which the published numbers were measured.
@@ -136,7 +138,7 @@ def benchmark(path: Path) -> Captions:
 
 
 def results(path: Path) -> Captions:
-    """Kaggle's ``results.csv`` of Flickr30k: a header, then ``name| number| caption``.
+    """Read Kaggle's ``results.csv`` of Flickr30k: a header, then ``name| number| caption``.
 
     One line of it lacks the second bar: ``2199200615.jpg| 4   A dog runs across the grass .``
     """
@@ -153,36 +155,36 @@ def _by_line(path: Path, form: re.Pattern[str], header: bool = False) -> Caption
             wrong.append(f"{path}:{number}: {line[:60]}")
     _refuse(path, wrong)
     if not captions:
-        raise UserError(f"{path} holds no captions; fetch it again")
+        raise UserError(f"{path} holds no captions. Download it again")
     return captions
 
 
 def _refuse(path: Path, wrong: Sequence[str]) -> None:
     if wrong:
         raise UserError(
-            f"{path} has {len(wrong):,} wrong entries, first {wrong[0]}; fetch it again", wrong
+            f"{path} has {len(wrong):,} wrong entries, first {wrong[0]}. Download it again", wrong
         )
 
 
 def by_lists(
-    captions: Captions, lists: Mapping[str, Path], picture: Callable[[str], Path]
+    captions: Captions, lists: Mapping[str, Path], image: Callable[[str], Path]
 ) -> tuple[dict[str, Captions], list[str]]:
-    """Divide captions by files that list the pictures of each split.
+    """Divide captions by files that list the images of each split.
 
-    Some copies of the lists and of the captions have names that are no picture's. A name with
-    neither captions nor a picture is left out of its split; captions of a name on no list are
+    Some copies of the lists and of the captions have names that are no image's. A name with
+    neither captions nor an image is left out of its split; captions of a name on no list are
     left out; both are told.
 
     Args:
-        captions: of all pictures.
+        captions: of all images.
         lists: of each split the file with its names, ``.jpg`` at their end or not.
-        picture: where the picture of a name is.
+        image: where the image of a name is.
 
     Returns:
         The captions of each split in its list's order, and what was left out, as warnings.
 
     Raises:
-        UserError: if a name stands twice, or its picture is there and its captions are not.
+        UserError: if a name occurs twice, or its image is there and its captions are not.
     """
     splits: dict[str, Captions] = {}
     owner: dict[str, str] = {}
@@ -195,15 +197,15 @@ def by_lists(
                 wrong.append(f"{path}:{number}: {name} is in {owner[name]} already")
             elif name in captions:
                 splits[split][name] = captions[name]
-            elif picture(name).exists():
-                wrong.append(f"{path}:{number}: {name} has a picture but no caption")
+            elif image(name).exists():
+                wrong.append(f"{path}:{number}: {name} has an image but no caption")
             else:
                 unknown.append(name)
             owner[name] = split
         if unknown:
-            warnings.append(_left_out(unknown, f"of {path.name} have no caption and no picture"))
+            warnings.append(_left_out(unknown, f"of {path.name} have no caption and no image"))
     if wrong:
-        raise UserError(f"{len(wrong):,} names of the lists are wrong; fetch them again", wrong)
+        raise UserError(f"{len(wrong):,} names of the lists are wrong. Download them again", wrong)
     if unlisted := sorted(captions.keys() - owner.keys()):
         count = sum(len(captions[name]) for name in unlisted)
         unlisted.sort(key=lambda name: name.endswith(".jpg"))  # 2258277193_586949ec62.jpg.1 first
@@ -218,14 +220,14 @@ def _left_out(names: Sequence[str], why: str) -> str:
 
 def split_of(
     captions: Mapping[str, Sequence[str]],
-    picture: Callable[[str], Path],
+    image: Callable[[str], Path],
     rule: str | None = None,
 ) -> Split:
-    """A split of pictures with captions, their file names its ids."""
+    """Return a split of images with captions; its ids are the file names."""
     return Split(
         ids=list(captions),
         labels=np.full(len(captions), -1, dtype=np.int64),
-        pictures=[picture(name) for name in captions],
+        images=[image(name) for name in captions],
         expected=len(captions),
         captions=list(captions.values()),
         rule=rule,

@@ -59,11 +59,11 @@ class Folders:
             self.total.update(homes)
 
     def holding(self, home: str = "") -> list[str]:
-        """The names of the folders in a folder that hold images, at any depth."""
+        """Return the names of the folders in a folder that hold images, at any depth."""
         return [name for name in self.below[home] if self.total[joined(home, name)]]
 
     def is_wrapper(self, home: str) -> bool:
-        """Whether a folder holds no image itself and one folder alone, which holds further ones."""
+        """Return whether a folder holds just a single folder, which holds further folders."""
         inner = self.holding(home)
         if self.direct[home] or len(inner) != 1:
             return False
@@ -93,7 +93,9 @@ def read(tree: Tree, splits: Mapping[str, str | Sequence[str]] | str | None) -> 
     if isinstance(splits, Mapping):
         places = _as_typed(folders, splits)
     elif splits is not None and splits != "none":
-        raise UserError(f"dataset.splits={splits} is no mapping; use {TYPE_ROLES}, or {TYPE_NONE}")
+        raise UserError(
+            f"dataset.splits={splits} is not a mapping. Use {TYPE_ROLES}, or {TYPE_NONE}"
+        )
     else:
         roles = {} if splits else _roles(folders)
         places = _split_first(folders, roles, layout) if roles else None
@@ -132,13 +134,13 @@ def _as_typed(folders: Folders, splits: Mapping[str, str | Sequence[str]]) -> Pl
     for split, given in splits.items():
         if split_name(split) != split:
             raise UserError(
-                f"dataset.splits: {split} is no split. Use train, val, test or test_<name>"
+                f"dataset.splits: {split} is not a split. Use train, val, test or test_<name>"
             )
         for name in [given] if isinstance(given, str) else given:
             home = str(name).strip("/")
             if not folders.below[home]:
                 raise UserError(
-                    f"dataset.splits: {split}={home} is no folder of class folders in "
+                    f"dataset.splits: {split}={home} is not a folder of class folders in "
                     f"{printable(folders.root)}. Use paths below it, such as "
                     f"{', '.join(map(printable, folders.below[''][:3]))}"
                 )
@@ -149,7 +151,7 @@ def _as_typed(folders: Folders, splits: Mapping[str, str | Sequence[str]]) -> Pl
 
 
 def _roles(folders: Folders) -> dict[str, str]:
-    """The split of each top folder that holds folders, by its name; of those that have one."""
+    """Return the split of each top folder that holds folders and is named as a split."""
     inner = [name for name in folders.below[""] if folders.below[name]]
     roles = {name: split for name in inner if (split := split_name(name))}
     # seg_train and seg_test: what is around the word of a split is the same
@@ -164,7 +166,7 @@ def _roles(folders: Folders) -> dict[str, str]:
 
 
 def _split_first(folders: Folders, roles: Mapping[str, str], layout: Layout) -> Places | None:
-    """``<split>/<class>/``; None if the folder called train is a class."""
+    """Return the places of ``<split>/<class>/``; None if the folder called train is a class."""
     for split, count in Counter(roles.values()).items():
         if count > 1:
             names = sorted(name for name, role in roles.items() if role == split)
@@ -176,8 +178,8 @@ def _split_first(folders: Folders, roles: Mapping[str, str], layout: Layout) -> 
     if "train" not in roles.values():
         first = min(roles)
         raise UserError(
-            f"{printable(folders.root)} has {printable(first)}/ but no train/ with class folders; "
-            f"add it, or use {TYPE_NONE}"
+            f"{printable(folders.root)} has {printable(first)}/ but no train/ with class folders. "
+            f"Add it, or use {TYPE_NONE}"
         )
     homes = {split: name for name, split in roles.items()}
     for split, home in homes.items():
@@ -214,7 +216,7 @@ def _refuse_unnamed_splits(
 
 
 def _inspection(folders: Folders, homes: Mapping[str, str], layout: Layout) -> Places | None:
-    """MVTec's layout: train has flawless parts alone, so that all splits are to be joined."""
+    """Return the places of MVTec's layout, whose train has good parts alone: splits joined."""
     own = {split: folders.holding(home) for split, home in homes.items()}
     trained = own["train"]
     if len(trained) != 1 or not is_good(trained[0]) or set(own.get("test", ())) <= set(trained):
@@ -243,7 +245,7 @@ def _refuse_flat_splits(folders: Folders) -> None:
 
 
 def _class_first(folders: Folders) -> Places | None:
-    """``<class>/<split>/``; None if no folder below a top folder is called as a split."""
+    """Return the places of ``<class>/<split>/``; None if no inner folder is named as a split."""
     tops = folders.holding()
     splits = {top: [n for n in folders.holding(top) if split_name(n)] for top in tops}
     first = next((top for top in tops if splits[top]), None)
@@ -273,7 +275,7 @@ def _refuse_not_classes(folders: Folders) -> None:
     if len(tops) == 1 and folders.holding(tops[0]) and not folders.direct[tops[0]]:
         raise UserError(
             f"{root} has one folder, which holds further ones: as a class that is nothing to "
-            f"tell apart; use {_to_paste('root', folders.root / tops[0])}"
+            f"tell apart. Use {_to_paste('root', folders.root / tops[0])}"
         )
     if len(tops) < 2:
         return
@@ -287,7 +289,7 @@ def _refuse_not_classes(folders: Folders) -> None:
         shown = ", ".join(map(printable, sorted(same)[:3]))
         raise UserError(
             f"{', '.join(map(printable, tops[:3]))} hold no images but all the same folders "
-            f"({shown}), so they may be splits, sources or classes. Use {TYPE_ROLES}; or "
+            f"({shown}), so they may be splits, sources or classes. Use {TYPE_ROLES}, or "
             f"{TYPE_NONE}"
         )
 

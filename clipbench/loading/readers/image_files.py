@@ -1,4 +1,4 @@
-"""Pictures that belong to no dataset: a file, a folder, or tar shards."""
+"""Images that belong to no dataset: a file, a folder, or tar shards."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,17 +14,17 @@ from clipbench.loading.split import Split
 
 
 def loose(where: Path) -> Split:
-    """All pictures of a place, by name, unlabelled.
+    """All images of a place, by name, unlabelled.
 
     Args:
-        where: a picture, a folder and those below it, as a run walks through them, or tar shards,
+        where: an image, a folder and those below it, as a run walks through them, or tar shards,
             as ``dataset.root`` takes them.
 
     Returns:
         A split whose ids are paths below the folder, or names in the tar.
 
     Raises:
-        UserError: if there is nothing, or no picture.
+        UserError: if there is nothing, or no image.
     """
     if where.is_file() and not webdataset.meant(where):
         found: dict[str, Source] = {where.name: where}
@@ -33,10 +33,10 @@ def loose(where: Path) -> Split:
     elif where.is_dir() or webdataset.meant(where):
         found = dict(_members(where))
     else:
-        raise UserError(f"{where} does not exist; name a picture, a folder of them, or a tar")
+        raise UserError(f"{where} does not exist. Name an image, a folder of them, or a tar")
     if not found:
         known = " ".join(sorted(EXTENSIONS))
-        raise UserError(f"there is no picture in {where}; names must end in one of {known}")
+        raise UserError(f"there is no image in {where}. Names must end in one of {known}")
     nobody = np.full(len(found), -1, dtype=np.int64)
     return Split(list(found), nobody, list(found.values()), expected=len(found))
 
@@ -46,5 +46,5 @@ def _members(where: Path) -> Iterator[tuple[str, Source]]:
     for shard in found:
         home = f"{shard.name}#" if len(found) > 1 else ""
         for sample in index(shard)[0]:
-            for name, offset, size in sample.pictures:
+            for name, offset, size in sample.images:
                 yield home + name, Member(shard, offset, size, name)

@@ -63,7 +63,7 @@ def read(file: Path, keys: Mapping[str, str | None]) -> Layout:
 
 
 def _text(cell: Any) -> str:
-    """A cell as text; JSON has numbers and truth values as well."""
+    """Return a cell as text; JSON has numbers and truth values as well."""
     return "" if cell is None else str(cell).strip()
 
 
@@ -72,7 +72,7 @@ def _reason(name: str, place: tuple[str, str], written: str, before: tuple[str, 
     if not name:
         return "no path"
     if "://" in name:
-        return f"{name} is no file; fetch it first"
+        return f"{name} is not a file; download it first"
     if not label:
         return f"no label of {name}"
     if not split:

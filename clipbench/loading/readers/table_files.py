@@ -49,7 +49,7 @@ class Table:
 
 
 def read(path: Path, what: str = "caption") -> Table:
-    """The rows of a file, by its suffix.
+    """Read the rows of a file, by its suffix.
 
     Args:
         path: the file.
@@ -61,10 +61,10 @@ def read(path: Path, what: str = "caption") -> Table:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         known = " ".join(SUFFIXES)
-        raise UserError(f"{path} is none of {known}; save its rows as one of them")
+        raise UserError(f"{path} is none of {known}. Save its rows as one of them")
     text, guessed = decode(path)
     if not text.strip():
-        raise UserError(f"{path} is empty; give it a row for each {what}")
+        raise UserError(f"{path} is empty. Give it a row for each {what}")
     table = _json_lines(path, text) if suffix in _JSON_LINES else _delimited(path, text, what)
     table.warnings[:0] = [guessed] if guessed else []
     return table
@@ -90,8 +90,8 @@ def _json_lines(path: Path, text: str) -> Table:
 
 
 def _delimited(path: Path, text: str, what: str) -> Table:
-    if told := _SEPARATOR.match(text):
-        delimiter, text = told[1], "\n" + text[told.end() :]  # lines keep their numbers
+    if separator := _SEPARATOR.match(text):
+        delimiter, text = separator[1], "\n" + text[separator.end() :]  # lines keep their numbers
     elif path.suffix.lower() in (".tsv", ".tab"):
         delimiter = "\t"
     else:
@@ -103,12 +103,12 @@ def _delimited(path: Path, text: str, what: str) -> Table:
     except csv.Error as error:
         if delimiter != "\t":
             raise UserError(
-                f"{path.name}:{error}; close the quotes, doubling those within"
+                f"{path.name}:{error}. Close the quotes, doubling those within"
             ) from None
         lines = list(_cells(text, delimiter, csv.QUOTE_NONE))
         warnings.append(f"{path.name} has quotes that do not close: all are taken as they stand")
     if not lines:
-        raise UserError(f"{path} is empty; give it a row for each {what}")
+        raise UserError(f"{path} is empty. Give it a row for each {what}")
     columns, headed = _columns(path, lines[0][1], what)
     if not headed:
         warnings.append(f"{path.name} has no header: its columns are taken as {columns}")
@@ -122,7 +122,7 @@ def _delimited(path: Path, text: str, what: str) -> Table:
 
 
 def _cells(text: str, delimiter: str, quoting: Any = csv.QUOTE_MINIMAL) -> Iterator[Any]:
-    """Line number and cells of each row that is not empty.
+    """Yield the line number and the cells of each row that is not empty.
 
     Raises:
         csv.Error: with the line that the faulty row begins on.
@@ -130,28 +130,28 @@ def _cells(text: str, delimiter: str, quoting: Any = csv.QUOTE_MINIMAL) -> Itera
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
     while True:
-        begins = reader.line_num + 1
+        start = reader.line_num + 1
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:  # also a cell of over 131,072 characters: quotes left open
-            raise csv.Error(f"{begins}: {error}") from None
+            raise csv.Error(f"{start}: {error}") from None
         if any(cell.strip() for cell in cells):
-            yield begins, cells
+            yield start, cells
 
 
 def _columns(path: Path, first: Sequence[str], what: str) -> tuple[list[str], bool]:
-    """The names in a header; where there is none, of a path and of what is told of it."""
-    pictures = [Path(cell.strip()).suffix.lower() in EXTENSIONS for cell in first]
-    if not any(pictures):
+    """Return the column names, and whether a header gives them; else path and ``what``."""
+    images = [Path(cell.strip()).suffix.lower() in EXTENSIONS for cell in first]
+    if not any(images):
         names = [cell.strip() for cell in first]
         if twice := [name for name, n in Counter(names).items() if n > 1 and name]:
-            raise UserError(f"{path} has columns of the same name {twice}; rename them")
+            raise UserError(f"{path} has columns of the same name {twice}. Rename them")
         return names, True
     if len(first) != 2:
-        raise UserError(f"{path} has no header; give it a first line with its columns' names")
-    return (["image", what] if pictures[0] else [what, "image"]), False
+        raise UserError(f"{path} has no header. Give it a first line with its columns' names")
+    return (["image", what] if images[0] else [what, "image"]), False
 
 
 def column(
@@ -174,7 +174,7 @@ def column(
             return given
         near = get_close_matches(given, columns, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(columns)}"
-        raise UserError(f"dataset.{what}_key={given} is no column of {file}; {hint}")
+        raise UserError(f"dataset.{what}_key={given} is not a column of {file}; {hint}")
     found = [column for column in columns if column.strip().lower() in known]
     if len(found) == 1:
         return found[0]

@@ -1,7 +1,7 @@
 """What a webdataset shard holds, listed once from its headers and kept for the next time.
 
 The conventions are webdataset's: members are grouped by the name up to its first dot; ``.jpg`` and
-its like hold the picture, ``.cls`` the label, ``.txt`` captions, a line each, ``.json`` either.
+its like hold the image, ``.cls`` the label, ``.txt`` captions, a line each, ``.json`` either.
 Nothing is unpacked: a member's name is a name, wherever it seems to lead.
 """
 
@@ -37,40 +37,40 @@ class Sample:
 
     Attributes:
         key: the members' name up to its first dot.
-        pictures: name, offset and size of each.
+        images: name, offset and size of each.
         label: as text, of ``.cls`` or else of the json.
         captions: of ``.txt`` or else of the json.
     """
 
     key: str
-    pictures: list[tuple[str, int, int]] = field(default_factory=list)
+    images: list[tuple[str, int, int]] = field(default_factory=list)
     label: str | None = None
     captions: list[str] = field(default_factory=list)
 
 
 def index(shard: Path) -> tuple[list[Sample], int]:
-    """A shard's samples, and how many members belong to none; kept for the next time.
+    """Return a shard's samples, and how many members belong to none; cached for the next call.
 
     Raises:
-        UserError: if it is compressed, cut off or damaged, or a member stands twice.
+        UserError: if it is compressed, cut off or damaged, or a member occurs twice.
     """
     status = shard.stat()
     times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
     of = f"{LAYOUT}\0{shard.resolve()}\0{status.st_size}\0{times}"
-    kept = paths.outputs() / "cache" / "shards" / f"{hashlib.sha256(of.encode()).hexdigest()}.json"
+    cache = paths.outputs() / "cache" / "shards" / f"{hashlib.sha256(of.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
-        told = json.loads(kept.read_text())
-        return [Sample(*row) for row in told["samples"]], told["others"]
+        stored = json.loads(cache.read_text())
+        return [Sample(*row) for row in stored["samples"]], stored["others"]
     with shard.open("rb") as start:
         head = start.read(6)
     for mark, tool in _PACKED.items():
         if head.startswith(mark):
-            raise UserError(f"{shard} is compressed, so no picture in it can be found; {tool} it")
+            raise UserError(f"{shard} is compressed, so no image in it can be found; {tool} it")
     samples, others = _listed(shard)
     with suppress(OSError):  # a disk that may not be written costs time, not the run
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        rows = [[s.key, s.pictures, s.label, s.captions] for s in samples]
-        files.write_text(kept, json.dumps({"samples": rows, "others": others}))
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        rows = [[s.key, s.images, s.label, s.captions] for s in samples]
+        files.write_text(cache, json.dumps({"samples": rows, "others": others}))
     return samples, others
 
 
@@ -87,15 +87,15 @@ def _listed(shard: Path) -> tuple[list[Sample], int]:
                     continue
                 key, suffix = parts[1], parts[2].lower()
                 if f"{key}.{suffix}" in seen:
-                    raise UserError(f"{shard}#{member.name} stands twice; write the shard anew")
+                    raise UserError(f"{shard}#{member.name} occurs twice. Write the shard anew")
                 seen.add(f"{key}.{suffix}")
                 _take(tar, shard, member, suffix, samples.setdefault(key, Sample(key)))
             tar.fileobj.seek(end)
             after = tar.fileobj.read(_BLOCK)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"{shard} is cut off or damaged ({error}); fetch it again") from error
+        raise UserError(f"{shard} is cut off or damaged ({error}). Download it again") from error
     if after != bytes(_BLOCK):  # tarfile takes a damaged header for the end
-        raise UserError(f"{shard} is cut off or damaged at byte {end:,}; fetch it again")
+        raise UserError(f"{shard} is cut off or damaged at byte {end:,}. Download it again")
     return list(samples.values()), others
 
 
@@ -103,15 +103,15 @@ def _take(
     tar: tarfile.TarFile, shard: Path, member: tarfile.TarInfo, suffix: str, sample: Sample
 ) -> None:
     if f".{suffix.rpartition('.')[2]}" in EXTENSIONS:
-        sample.pictures.append((member.name, member.offset_data, member.size))
+        sample.images.append((member.name, member.offset_data, member.size))
     elif suffix in _TEXTS:
         content = tar.extractfile(member)
         if content is None or member.size > _MOST:
-            raise UserError(f"{shard}#{member.name} is too large for text; leave it out")
+            raise UserError(f"{shard}#{member.name} is too large for text. Leave it out")
         try:
             _note(suffix, content.read().decode("utf-8"), sample)
         except ValueError as error:
-            raise UserError(f"{shard}#{member.name} is damaged ({error}); mend it") from error
+            raise UserError(f"{shard}#{member.name} is damaged ({error}). Fix it") from error
 
 
 def _note(suffix: str, text: str, sample: Sample) -> None:
@@ -120,10 +120,11 @@ def _note(suffix: str, text: str, sample: Sample) -> None:
         sample.label = text.strip()
     elif suffix == "txt":
         sample.captions = [line for line in re.split("\r\n|\n|\r", text) if line.strip()]
-    elif isinstance(told := json.loads(text), dict):
-        label = told.get("label", told.get("cls"))
-        own = told.get("captions", told.get("caption", told.get("text")))
+    elif isinstance(fields := json.loads(text), dict):
+        label = fields.get("label", fields.get("cls"))
+        captions = fields.get("captions", fields.get("caption", fields.get("text")))
         if sample.label is None and label is not None:
             sample.label = str(label)
-        if not sample.captions and own is not None:
-            sample.captions = [str(one) for one in (own if isinstance(own, list) else [own])]
+        if not sample.captions and captions is not None:
+            several = captions if isinstance(captions, list) else [captions]
+            sample.captions = [str(caption) for caption in several]

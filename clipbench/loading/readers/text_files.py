@@ -24,7 +24,7 @@ _SHIFT = re.compile(r"test[_-](\w+)")
 
 
 def decode(path: Path) -> tuple[str, str | None]:
-    """A text file, and the warning that its encoding had to be guessed.
+    """Read a text file; return its text, and a warning if its encoding was guessed.
 
     UTF-8, and whatever a byte order mark says; else Windows-1252, which reads Latin-1 as well.
 
@@ -34,7 +34,7 @@ def decode(path: Path) -> tuple[str, str | None]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); mend it") from error
+        raise UserError(f"{path} cannot be read ({error.strerror or error}). Fix it") from error
     # the mark of UTF-32 begins with that of UTF-16
     marks = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32"}
     marks |= {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -48,7 +48,7 @@ def decode(path: Path) -> tuple[str, str | None]:
             break
         guessed = f"{path} is not UTF-8: read as {encoding}, which may be wrong; save it as UTF-8"
         return text, None if encoding == marked else guessed
-    raise UserError(f"{path} is no text (bytes of zero, or a broken {marked}); save it as UTF-8")
+    raise UserError(f"{path} is not text (bytes of zero, or a broken {marked}). Save it as UTF-8")
 
 
 def split_name(given: str) -> str:
@@ -79,7 +79,7 @@ def around_split(given: str) -> tuple[str, str]:
 
 
 def whole(path: Path) -> str:
-    """A text file whose encoding need not be guessed.
+    """Read a text file whose encoding need not be guessed.
 
     Raises:
         UserError: if it would have to be.
@@ -91,7 +91,7 @@ def whole(path: Path) -> str:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, ends taken off and nothing else; empty ones left out."""
+    """Yield numbered lines without their ends; empty ones are left out."""
     for number, line in enumerate(re.split("\r\n|\n|\r", whole(path)), 1):
         if line.strip():
             yield number, line

@@ -1,6 +1,6 @@
-"""Splits of pictures in webdataset's tar shards, which are read at random like files.
+"""Splits of images in webdataset's tar shards, which are read at random like files.
 
-So shuffling by (seed, epoch), fingerprints and the look at every picture are as for files; an
+So shuffling by (seed, epoch), fingerprints and the look at every image are as for files; an
 iterable that streams shards would have none of them.
 """
 
@@ -44,12 +44,12 @@ def _homes(where: Path) -> list[Path]:
 
 
 def _own(folder: Path) -> list[Path]:
-    """What is in a folder, less what a system put there."""
+    """Return what is in a folder, less what a system put there."""
     return [path for path in folder.iterdir() if not set_aside(path.name)]
 
 
 def files(where: Path) -> dict[str, list[Path]]:
-    """The shards of each split, by the folder they are in or the beginning of their names.
+    """Return the shards of each split, by their folder or the start of their names.
 
     Where neither says, all are train's, under the name "".
 
@@ -60,25 +60,25 @@ def files(where: Path) -> dict[str, list[Path]]:
         inside = [path for home in _homes(where) for path in _own(home)]
         found = sorted(path for path in inside if _TAR.search(path.name))
     else:
-        every = (path for one in _of_pattern(where) for path in _globbed(one))
+        every = (path for pattern in _of_pattern(where) for path in _globbed(pattern))
         found = list(dict.fromkeys(every))
         if absent := [path for path in found if not path.is_file()]:
             raise UserError(
-                f"{len(absent):,} of {len(found):,} shards are not there, first {absent[0]}; bring "
+                f"{len(absent):,} of {len(found):,} shards are not there, first {absent[0]}. Bring "
                 "them, or name those that there are",
                 [f"{path}: not there" for path in absent],
             )
-    told = {path.parent for path in found} - {where}
-    if not where.is_dir() and len(told) == 1:
-        told = set()  # a pattern's one folder may have any name, test_project among them
+    homes = {path.parent for path in found} - {where}
+    if not where.is_dir() and len(homes) == 1:
+        homes = set()  # a pattern's one folder may have any name, test_project among them
     by_split: dict[str, list[Path]] = {}
     for path in found:
         name = split_name(re.split("[-.]", path.name)[0])
-        name = name or (split_name(path.parent.name) if path.parent in told else "")
+        name = name or (split_name(path.parent.name) if path.parent in homes else "")
         by_split.setdefault(name, []).append(path)
     if len(by_split) > 1 and "" in by_split:
         raise UserError(
-            f"{by_split[''][0]} is of no split, while other shards are; name it train-, val- or "
+            f"{by_split[''][0]} is of no split, while other shards are. Name it train-, val- or "
             "test-something",
             [f"{path}: of no split" for path in by_split[""]],
         )
@@ -94,7 +94,7 @@ def _of_pattern(where: Path) -> list[Path]:
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """``a-{00..02}.tar`` as three names, ``{train,val}.tar`` as two."""
+    """Yield ``a-{00..02}.tar`` as three names, ``{train,val}.tar`` as two."""
     if not (braces := re.search(r"\{([^{}]*)\}", pattern)):
         yield pattern
         return
@@ -113,7 +113,7 @@ def _globbed(path: Path) -> list[Path]:
 
 
 def read(where: Path) -> tuple[dict[str, Samples], list[str]]:
-    """The samples of each split by id, in the shards' order.
+    """Return the samples of each split by id, in the shards' order.
 
     An id is the sample's key, after its split's name where the shards have one.
 
@@ -121,7 +121,7 @@ def read(where: Path) -> tuple[dict[str, Samples], list[str]]:
         The samples, and warnings of members that belong to none.
 
     Raises:
-        UserError: if a shard is damaged, a key stands twice, or a sample has not one picture.
+        UserError: if a shard is damaged, a key occurs twice, or a sample has not one image.
     """
     splits: dict[str, Samples] = {}
     wrong, strange = [], 0
@@ -135,27 +135,27 @@ def read(where: Path) -> tuple[dict[str, Samples], list[str]]:
                 name = f"{split}/{sample.key}" if split else sample.key
                 if name in samples:
                     wrong.append(f"{shard}#{sample.key}: also in {samples[name][0].path.name}")
-                elif len(sample.pictures) != 1:
-                    wrong.append(f"{shard}#{sample.key}: {len(sample.pictures)} pictures, not one")
+                elif len(sample.images) != 1:
+                    wrong.append(f"{shard}#{sample.key}: {len(sample.images)} images, not one")
                 else:
-                    at, offset, size = sample.pictures[0]
+                    at, offset, size = sample.images[0]
                     samples[name] = (Member(shard, offset, size, at), sample)
     _refuse(wrong)
     if not any(splits.values()):
-        raise UserError(f"{where} holds no samples; name shards with pictures in them")
-    told = f"{where}: {strange:,} members are no part of a sample (folders, links, hidden files)"
-    return splits, [told] if strange else []
+        raise UserError(f"{where} holds no samples. Name shards with images in them")
+    warning = f"{where}: {strange:,} members are no part of a sample (folders, links, hidden files)"
+    return splits, [warning] if strange else []
 
 
 def _refuse(wrong: Sequence[str]) -> None:
     if wrong:
         raise UserError(
-            f"{len(wrong):,} samples are faulty, first {wrong[0]}; write the shards anew", wrong
+            f"{len(wrong):,} samples are faulty, first {wrong[0]}. Write the shards anew", wrong
         )
 
 
 def labelled(where: Path) -> tuple[list[str], dict[str, Split], list[str]]:
-    """Shards as pictures with classes.
+    """Read shards of images with classes.
 
     Numbers are label ids, named by a ``classnames.txt`` beside the shards if there is one; other
     labels are classes in train's sorted order.
@@ -168,7 +168,7 @@ def labelled(where: Path) -> tuple[list[str], dict[str, Split], list[str]]:
     """
     splits, warnings = read(where)
     if "train" not in splits:
-        raise UserError(f"{where} has shards of {', '.join(splits)}, none of train; name them, too")
+        raise UserError(f"{where} has shards of {', '.join(splits)}, none of train. Name them, too")
     every = [pair for own in splits.values() for pair in own.values()]
     _refuse([f"{member}: no label" for member, sample in every if not sample.label])
     labels = [sample.label or "" for _, sample in every]
@@ -188,7 +188,7 @@ def labelled(where: Path) -> tuple[list[str], dict[str, Split], list[str]]:
 
 
 def captioned(where: Path) -> tuple[dict[str, Split], list[str]]:
-    """Shards as pictures with captions.
+    """Read shards of images with captions.
 
     Returns:
         The splits, and warnings.
@@ -210,12 +210,12 @@ def captioned(where: Path) -> tuple[dict[str, Split], list[str]]:
 def _split(
     own: Samples, labels: NDArray[np.int64], captions: Sequence[Sequence[str]] | None = None
 ) -> Split:
-    pictures = [member for member, _ in own.values()]
-    return Split(list(own), labels, pictures, expected=len(own), captions=captions)
+    images = [member for member, _ in own.values()]
+    return Split(list(own), labels, images, expected=len(own), captions=captions)
 
 
 def _named(where: Path) -> list[str]:
-    """The lines of ``classnames.txt``, as CLIP_benchmark has it at its shards' root."""
+    """Return the lines of ``classnames.txt``, which CLIP_benchmark has at its shards' root."""
     home = where if where.is_dir() else where.parent
     found = [f / "classnames.txt" for f in (home, home.parent) if (f / "classnames.txt").is_file()]
     return [line.strip() for _, line in lines(found[0])] if found else []

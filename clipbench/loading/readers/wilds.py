@@ -21,7 +21,7 @@ SPLITS = {
 
 
 def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV file, with all of its columns as they are.
+    """Read a CSV file, with all of its columns as they are.
 
     Args:
         path: the file.
@@ -33,17 +33,17 @@ def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         found = pd.read_csv(path, low_memory=False)
     except FileNotFoundError as error:
-        raise UserError(f"there is no {path}; set dataset.root to the folder with it") from error
+        raise UserError(f"there is no {path}. Set dataset.root to the folder with it") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); bring it again") from error
+        raise UserError(f"{path} cannot be read ({error}). Download it again") from error
     if found.empty or (lacking := [name for name in columns if name not in found]):
         what = "no rows" if found.empty else f"no column {', '.join(lacking)}"
-        raise UserError(f"{path} has {what}; bring the release's own file")
+        raise UserError(f"{path} has {what}. Use the release's file")
     return found
 
 
 def steps(bundle: str, size: str, folder: str) -> str:
-    """How to get a release by hand.
+    """Return how to get a release by hand.
 
     Args:
         bundle: its number on CodaLab, where WILDS keeps it.

@@ -109,7 +109,7 @@ def thumbnails(record: Mapping[str, Any], split: str, ids: set[str], side: int) 
     for index, name in enumerate(rows.ids):
         if name in ids:
             try:
-                urls[name] = thumbnail(rows.picture(index), side)
+                urls[name] = thumbnail(rows.image(index), side)
             except UserError:
                 continue
     return urls

@@ -210,7 +210,7 @@ class Page:
             yield _section(why, self._figure(query, self.split.ids[query], False) + true, rows)
 
     def _figure(self, index: int, below: str, true: bool) -> str:
-        source = thumbnail(self.split.picture(index))
+        source = thumbnail(self.split.image(index))
         name = escape(self.split.ids[index])
         return (
             f"<figure{' class=true' if true else ''}><img src='{source}' alt='{name}' "

@@ -162,7 +162,7 @@ def photos(tmp_path):
         if label < 2:
             folder = tmp_path / ODD / shapes.classes[label]
             folder.mkdir(parents=True, exist_ok=True)
-            split.picture(i).save(folder / f"{i}.png")
+            split.image(i).save(folder / f"{i}.png")
     return tmp_path / ODD
 
 

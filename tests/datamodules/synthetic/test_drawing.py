@@ -16,7 +16,7 @@ from clipbench.datamodules.synthetic.drawing import (
     fields,
 )
 from clipbench.datamodules.synthetic.production_line import DEFECTS, Biscuit, photograph
-from clipbench.datamodules.synthetic.styles import BACKDROPS, STYLES, draw, draw_all
+from clipbench.datamodules.synthetic.styles import BACKDROPS, STYLES, draw
 
 STAR = Scene(
     *("star", "plain", "red", "sky", "paper"),
@@ -26,7 +26,7 @@ GOOD = Biscuit("flawless", 32.0, 32.0, 0.0, 0.7, 0.5, 1.0, False, 3)
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_scene_has_one_picture(style):
+def test_a_scene_has_one_image(style):
     scene = replace(STAR, style=style)
     first, second = draw(scene), draw(replace(scene))
     assert first.shape == (SIDE, SIDE, 3)
@@ -67,8 +67,8 @@ def test_a_fill_moves_with_its_shape():
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_colour_shows(colour):
-    picture = draw(replace(STAR, colour=colour, shape="square", angle=0.0))
-    middle = picture[28:36, 28:36].reshape(-1, 3).mean(0) / 255
+    image = draw(replace(STAR, colour=colour, shape="square", angle=0.0))
+    middle = image[28:36, 28:36].reshape(-1, 3).mean(0) / 255
     nearest = min(COLOURS, key=lambda name: np.abs(middle - COLOURS[name]).sum())
     assert nearest == colour
 
@@ -79,9 +79,9 @@ def test_a_backdrop_shows():
         assert all(np.abs(one - other).max() > 4 for other in corners[:i])
 
 
-def test_the_style_changes_the_picture_and_not_the_geometry():
-    pictures = draw_all([replace(STAR, style=style) for style in STYLES])
-    assert len({picture.tobytes() for picture in pictures}) == len(STYLES)
+def test_the_style_changes_the_image_and_not_the_geometry():
+    images = [draw(replace(STAR, style=style)) for style in STYLES]
+    assert len({image.tobytes() for image in images}) == len(STYLES)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def downstream():
 
 @pytest.mark.parametrize("model", PRETRAINED)
 def test_no_class_is_in_the_pretraining(model, downstream):
-    """Not a picture, not a label, not a caption names a pair of fill and shape asked for later."""
+    """Not an image, not a label, not a caption names a pair of fill and shape asked for later."""
     config = composed(f"experiment=pretrain_{model}")
     assert config["dataset"]["scene"] == "pretrain"
     assert config["model"]["pretrained"] is None
@@ -56,7 +56,7 @@ def test_each_part_of_a_class_is_in_the_pretraining(downstream):
     assert {shape for _, shape in seen} == set(SHAPES)
 
 
-def test_the_new_style_is_in_no_pretraining_picture(downstream):
+def test_the_new_style_is_in_no_pretraining_image(downstream):
     seen = shapes("dataset.scene=pretrain", "dataset.counts={train: 20, val: 1}")
     styles = {seen.scenes[name].style for split in seen.splits.values() for name in split.ids}
     shift = {downstream.scenes[name].style for name in downstream.splits["test_ood"].ids}

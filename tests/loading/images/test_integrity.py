@@ -17,10 +17,10 @@ from clipbench.loading.images import contents, integrity
 from clipbench.loading.images.contents import faults
 from clipbench.loading.images.decoding import as_read
 from clipbench.loading.images.integrity import EXTENSIONS, Member, content, pixels, read, survey
-from tests import picture_kinds
-from tests.picture_kinds import RANGE, encoded, photo
+from tests import image_kinds
+from tests.image_kinds import RANGE, encoded, photo
 
-GOOD, BAD = picture_kinds.good(), picture_kinds.bad()
+GOOD, BAD = image_kinds.good(), image_kinds.bad()
 PLAIN = encoded(photo(), "JPEG")
 
 
@@ -48,7 +48,7 @@ def as_array(tensor):
     return tensor.permute(1, 2, 0).numpy()
 
 
-# pictures that are odd, and good
+# images that are odd, and good
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -70,7 +70,7 @@ def test_what_a_person_sees(written, name):
     assert np.abs(as_array(quick).astype(int) - np.asarray(image)).max() <= 1
 
 
-def test_odd_pictures_pass_both_looks(tmp_path, capfd, recwarn):
+def test_odd_images_pass_both_looks(tmp_path, capfd, recwarn):
     names = written_all(tmp_path, {name: data for name, (data, _) in GOOD.items()})
     assert {names[path]: reason for path, reason in faults(list(names), RANGE).items()} == {}
     found = survey(list(names), value_range=RANGE)
@@ -106,12 +106,12 @@ def test_real_photos_are_good():
     assert survey(photos)["reason"].isna().all()
 
 
-# files that are no whole picture
+# files that are no whole image
 
 
 @pytest.fixture(scope="module")
 def looked_at(tmp_path_factory):
-    """Both looks' reasons by the name of the malformed picture."""
+    """Both looks' reasons by the name of the malformed image."""
     names = written_all(
         tmp_path_factory.mktemp("bad"), {name: data for name, (data, *_) in BAD.items()}
     )
@@ -126,7 +126,7 @@ def test_there_are_enough_kinds():
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_malformed_picture_is_found(looked_at, name):
+def test_a_malformed_image_is_found(looked_at, name):
     quick, full = looked_at
     _, look, why = BAD[name]
     assert full[name]
@@ -135,7 +135,7 @@ def test_a_malformed_picture_is_found(looked_at, name):
     assert quick.get(name) == (full[name] if look == "quick" else None)
 
 
-def test_nothing_is_printed_of_malformed_pictures(tmp_path, capfd, recwarn):
+def test_nothing_is_printed_of_malformed_images(tmp_path, capfd, recwarn):
     names = written_all(tmp_path, {name: data for name, (data, *_) in BAD.items()})
     assert faults(list(names))
     assert survey(list(names))["reason"].notna().all()
@@ -302,7 +302,7 @@ def decoded(way, path):
 
 
 def libjpeg_warns(data, capfd):
-    """Whether torchvision's libjpeg says a word: an account of its own, one picture at a time."""
+    """Whether torchvision's libjpeg says a word: an account of its own, one image at a time."""
     capfd.readouterr()
     with suppress(RuntimeError):
         decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
@@ -310,7 +310,7 @@ def libjpeg_warns(data, capfd):
 
 
 def test_a_thousand_mutants(tmp_path, capfd, recwarn):
-    cases = list(picture_kinds.mutants(1_000))
+    cases = list(image_kinds.mutants(1_000))
     cache = tmp_path / "manifest.parquet"
     paths = list(written_all(tmp_path, dict(enumerate(whole for *_, whole, _ in cases))))
     assert survey(paths, cache)["reason"].isna().all()
@@ -464,12 +464,12 @@ def test_a_name_that_is_no_text(tmp_path, written, reads):
     assert faults([path]) == {}
 
 
-# pictures inside tar files
+# images inside tar files
 
 
 @pytest.fixture
 def shard(tmp_path):
-    """A tar file of three pictures and its members."""
+    """A tar file of three images and its members."""
     data = {"a.jpg": PLAIN, "b.png": GOOD["png rgba"][0], "c.jpg": PLAIN[:-2]}
     path = tmp_path / "shard-000.tar"
     with tarfile.open(path, "w") as tar:

@@ -66,7 +66,7 @@ def test_a_split_may_be_wrapped_once_more(tmp_path):
     data = prepared(tmp_path, val_fraction=0.5)
     assert counts(data) == {"train": each(2), "val": each(2), "test": each(3)}
     (warning,) = data.warnings
-    assert warning.startswith("5 files are not pictures in a class folder, left out: seg_pred/")
+    assert warning.startswith("5 files are not images in a class folder, left out: seg_pred/")
 
 
 def test_splits_below_the_classes(tmp_path):
@@ -108,10 +108,10 @@ def test_folders_that_all_hold_the_same_folders_are_refused_with_what_to_type(tm
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ({"train": "fold7"}, "train=fold7 is no folder"),
-        ({"trian": "fold0"}, "trian is no split"),
+        ({"train": "fold7"}, "train=fold7 is not a folder"),
+        ({"trian": "fold0"}, "trian is not a split"),
         ({"test": "fold0"}, "has no train"),
-        ("fold0", "is no mapping"),
+        ("fold0", "is not a mapping"),
     ],
 )
 def test_splits_that_are_not_there(tmp_path, splits, message):
@@ -242,7 +242,7 @@ def test_a_name_written_either_way_is_one_class_and_one_id(tmp_path):
     data = prepared(tmp_path)
     assert data.keys == [NFC, "dog"]
     assert data.splits["val"].ids[0] == f"val/{NFC}/{NFC}_0.jpg"
-    assert data.splits["val"].pictures[0].name == f"{NFD}_0.jpg"
+    assert data.splits["val"].images[0].name == f"{NFD}_0.jpg"
 
 
 def test_two_folders_that_look_the_same_are_one_class(tmp_path):
@@ -281,7 +281,7 @@ def test_a_damaged_file_whose_name_is_no_utf8_is_refused_in_text(tmp_path):
     class_folders(tmp_path, CLASSES, 5)
     strange = os.fsdecode(b"caf\xe9.jpg")
     (tmp_path / "cat" / strange).write_bytes(b"")
-    with pytest.raises(UserError, match="1 of 16 pictures") as refusal:
+    with pytest.raises(UserError, match="1 of 16 images") as refusal:
         prepared(tmp_path)
     assert refusal.value.details[0].encode()
     assert r"caf\xe9.jpg" in refusal.value.details[0]
@@ -303,7 +303,7 @@ def test_an_image_is_known_by_its_name_or_its_content(tmp_path, name):
     Image.effect_noise((30, 20), 90).save(tmp_path / "owl" / name, kind)
     data = prepared(tmp_path)
     splits = data.splits.values()
-    (found,) = [s.picture(s.ids.index(f"owl/{name}")) for s in splits if f"owl/{name}" in s.ids]
+    (found,) = [s.image(s.ids.index(f"owl/{name}")) for s in splits if f"owl/{name}" in s.ids]
     assert found.size == (30, 20)
     assert f"owl/{name}" in loose(tmp_path).ids
 
@@ -312,7 +312,7 @@ def test_an_image_is_known_by_its_name_or_its_content(tmp_path, name):
 def test_an_image_that_is_not_read_is_refused_or_skipped_and_never_lost(tmp_path, name):
     class_folders(tmp_path, CLASSES, 5)
     (tmp_path / "owl" / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
-    with pytest.raises(UserError, match="1 of 16 pictures cannot be read") as refusal:
+    with pytest.raises(UserError, match="1 of 16 images cannot be read") as refusal:
         prepared(tmp_path)
     assert name in refusal.value.details[0]
     data = prepared(tmp_path, bad_images="skip")
@@ -336,7 +336,7 @@ def test_a_damaged_file_without_an_ending_is_not_lost_beside_others(tmp_path):
     (tmp_path / "dog" / "README").write_text("Photos of dogs.")
     assert sum(map(len, prepared(tmp_path).splits.values())) == 15
     (tmp_path / "dog" / "dog_3").write_bytes(b"")
-    with pytest.raises(UserError, match="1 of 15 pictures cannot be read"):
+    with pytest.raises(UserError, match="1 of 15 images cannot be read"):
         prepared(tmp_path)
 
 

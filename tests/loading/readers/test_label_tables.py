@@ -99,7 +99,7 @@ def test_columns_that_are_named(home):
         ),
         (["photos/00.jpg,"], "l.csv:2: no label of photos/00.jpg"),
         ([",no"], "l.csv:2: no path"),
-        (["http://x/a.jpg,no"], "l.csv:2: http://x/a.jpg is no file"),
+        (["http://x/a.jpg,no"], "l.csv:2: http://x/a.jpg is not a file"),
         (["photos/00.jpg,no,more"], "l.csv:2: 3 cells, not 2"),
         ([], "has no rows"),
     ],
@@ -130,7 +130,7 @@ def test_a_row_that_is_repeated_is_read_once_and_an_absent_image_is_named(home):
     data = prepared(home / "l.csv")
     assert Counter(read(data)) == Counter(ROWS)
     assert data.warnings == ["l.csv names 2 images again: each is read once"]
-    data.splits["train"].pictures[0].unlink()
+    data.splits["train"].images[0].unlink()
     with pytest.raises(UserError, match=r"1 of the .* are not on disk"):
         prepared(home / "l.csv")
 

@@ -35,12 +35,12 @@ def jpeg(tmp_path, k):
 
 
 def sample(tmp_path, k, **more):
-    """As webdataset's writers put them: key, picture, label, captions and more."""
+    """As webdataset's writers put them: key, image, label, captions and more."""
     return {
         "__key__": f"some/{k:06d}",
         "jpg": jpeg(tmp_path, k),
         "cls": str(k % 3),
-        "txt": f"picture {k}\n",
+        "txt": f"image {k}\n",
         "json": {"width": 24, "url": "https://example.org/a.jpg", "label": 9, "caption": "no"},
         **more,
     }
@@ -97,7 +97,7 @@ def test_split_folders_hold_what_webdataset_reads(tmp_path):
         for name, split in data.splits.items():
             expected = reference(parts[name])
             assert split.ids == [f"{name}/{key}" for key, *_ in expected]
-            assert [content(source) for source in split.pictures] == [row[1] for row in expected]
+            assert [content(source) for source in split.images] == [row[1] for row in expected]
             assert split.expected == len(expected)
     for name, split in labelled.splits.items():
         assert split.labels.tolist() == [row[2] for row in reference(parts[name])]
@@ -185,7 +185,7 @@ def test_several_captions_and_those_in_json(tmp_path):
         "c": ["five", "six\nseven"],
         "d": ["eight"],
     }
-    assert "a.tar: pictures have 1 to 3 captions" in data.warnings
+    assert "a.tar: images have 1 to 3 captions" in data.warnings
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -214,7 +214,7 @@ def test_a_shard_is_listed_once_until_it_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(tar_index, "_listed", lambda shard: pytest.fail("listed again"))
     again = images(path)
     assert again.record() == first.record()
-    assert again.splits["train"].pictures == first.splits["train"].pictures
+    assert again.splits["train"].images == first.splits["train"].images
     monkeypatch.setattr(tar_index, "_listed", listed)
     write(path, [sample(tmp_path, 50 + k) for k in range(12)])
     assert sum(map(len, images(path).splits.values())) == 12
@@ -268,7 +268,7 @@ def test_a_tar_that_is_cut_off_anywhere(tmp_path):
         end + 9,
     ]:
         cut.write_bytes(whole[:size])
-        with pytest.raises(UserError, match=r"cut\.tar is cut off or damaged.*fetch it again"):
+        with pytest.raises(UserError, match=r"cut\.tar is cut off or damaged.*ownload it again"):
             images(cut)
     cut.write_bytes(whole[: end + 512])  # one block of zeros is an end, if a careless one
     tar_index.index(cut)
@@ -314,18 +314,16 @@ def test_names_that_lead_elsewhere_are_only_names(tmp_path):
 
 
 def test_members_of_no_sample_are_told(tmp_path):
-    picture = jpeg(tmp_path, 0)
-    members = [
-        (f"{k}.{kind}", d) for k in range(6) for kind, d in (("jpg", picture), ("cls", b"1"))
-    ]
-    members += [(".hidden.jpg", picture), ("__meta__/x.jpg", picture), ("README", b"hello")]
-    path = raw(tmp_path / "a.tar", [*members, ("7.jpg", picture), ("7.cls", b"0")])
+    image = jpeg(tmp_path, 0)
+    members = [(f"{k}.{kind}", d) for k in range(6) for kind, d in (("jpg", image), ("cls", b"1"))]
+    members += [(".hidden.jpg", image), ("__meta__/x.jpg", image), ("README", b"hello")]
+    path = raw(tmp_path / "a.tar", [*members, ("7.jpg", image), ("7.cls", b"0")])
     with tarfile.open(path, "a") as tar:
         link = tarfile.TarInfo("8.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "7.jpg"
         tar.addfile(link)
     data = ImageFolderDataModule(root=path, test_fraction=0.4, val_fraction=0.4)
-    with pytest.raises(UserError, match="too few pictures"):
+    with pytest.raises(UserError, match="too few images"):
         data.prepare(0)
     assert data.warnings == [
         f"{path}: 4 members are no part of a sample (folders, links, hidden files)"
@@ -337,8 +335,8 @@ def test_members_of_no_sample_are_told(tmp_path):
     [
         ({"cls": None}, images, "1 samples are faulty, first .*000003.jpg: no label"),
         ({"txt": " \n"}, captions, "000003.jpg: no caption"),
-        ({"jpg": None}, captions, "000003: 0 pictures, not one"),
-        ({"png": b"x"}, images, "000003: 2 pictures, not one"),
+        ({"jpg": None}, captions, "000003: 0 images, not one"),
+        ({"png": b"x"}, images, "000003: 2 images, not one"),
         ({"txt": b"\xff\xfe"}, captions, "000003.txt is damaged"),
         ({"json": b"{"}, captions, "000003.json is damaged"),
         ({"cls": "cat"}, images, None),
@@ -350,7 +348,7 @@ def test_faulty_samples_are_named(tmp_path, change, kind, message):
     path = write(tmp_path / "a.tar", rows)
     if message is None:  # one word among numbers: all are words
         data = ImageFolderDataModule(root=path)
-        with pytest.raises(UserError, match="too few pictures"):
+        with pytest.raises(UserError, match="too few images"):
             data.prepare(0)
         return
     with pytest.raises(UserError, match=message):
@@ -362,9 +360,9 @@ def test_a_key_or_a_member_that_stands_twice(tmp_path):
         write(tmp_path / "set" / f"train-{s}.tar", [sample(tmp_path, k) for k in range(3)])
     with pytest.raises(UserError, match=r"train-1\.tar#some/000000: also in train-0\.tar"):
         images(tmp_path / "set")
-    picture = jpeg(tmp_path, 0)
-    with pytest.raises(UserError, match=r"0\.JPG stands twice"):
-        images(raw(tmp_path / "a.tar", [("0.jpg", picture), ("0.cls", b"1"), ("0.JPG", picture)]))
+    image = jpeg(tmp_path, 0)
+    with pytest.raises(UserError, match=r"0\.JPG occurs twice"):
+        images(raw(tmp_path / "a.tar", [("0.jpg", image), ("0.cls", b"1"), ("0.JPG", image)]))
 
 
 def test_a_label_that_train_has_not(tmp_path):
@@ -408,7 +406,7 @@ def test_a_folder_of_classes_is_no_folder_of_shards(tmp_path):
 
 @real_photos
 def test_real_photos_in_shards_equal_the_files(tmp_path):
-    """COCO's val2017, packed by webdataset: the same pictures, captions and batches."""
+    """COCO's val2017, packed by webdataset: the same images, captions and batches."""
     from clipbench.datamodules.coco import COCODataModule
 
     coco = COCODataModule(root=REAL, scheme="official")
@@ -416,7 +414,7 @@ def test_real_photos_in_shards_equal_the_files(tmp_path):
     split = coco.splits["test"]
     rows = [
         {"__key__": i.removesuffix(".jpg"), "jpg": path.read_bytes(), "json": {"captions": own}}
-        for i, path, own in zip(split.ids, split.pictures, split.captions, strict=True)
+        for i, path, own in zip(split.ids, split.images, split.captions, strict=True)
     ]
     for k in range(3):
         write(tmp_path / f"test-{k}.tar", rows[k::3])
@@ -427,5 +425,5 @@ def test_real_photos_in_shards_equal_the_files(tmp_path):
     for k in range(0, len(split), 7):
         other = place[split.ids[k].removesuffix(".jpg")]
         assert list(found.captions[other]) == list(split.captions[k])
-        assert np.array_equal(np.asarray(found.picture(other)), np.asarray(split.picture(k)))
+        assert np.array_equal(np.asarray(found.image(other)), np.asarray(split.image(k)))
     assert len(found) == 283

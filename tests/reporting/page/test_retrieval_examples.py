@@ -131,6 +131,6 @@ def test_the_page_needs_nothing_else_and_runs_nothing(world, tmp_path):
 
 def test_a_split_without_captions(world, tmp_path):
     split, before, after, _ = world
-    bare = Split(split.ids, split.labels, split.pictures, expected=30)
+    bare = Split(split.ids, split.labels, split.images, expected=30)
     with pytest.raises(ValueError, match="without captions"):
         retrieval_examples.write(tmp_path / "page.html", bare, before, after)

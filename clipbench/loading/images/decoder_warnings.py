@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def heard() -> Iterator[Callable[[], list[str]]]:
+def captured_warnings() -> Iterator[Callable[[], list[str]]]:
     """Yield a function that returns what C libraries printed since its last call.
 
     What goes to file handle 2 meanwhile is not shown.
@@ -16,11 +16,11 @@ def heard() -> Iterator[Callable[[], list[str]]]:
 
         def lines() -> list[str]:
             file.seek(0)
-            said = file.read(1 << 16).decode(errors="replace").splitlines()
+            printed = file.read(1 << 16).decode(errors="replace").splitlines()
             file.seek(0)
             file.truncate()
             # libtiff warns of each tag that it does not know, which does no harm.
-            return [line for line in said if line.strip() and "Warning, " not in line]
+            return [line for line in printed if line.strip() and "Warning, " not in line]
 
         shown = os.dup(2)
         os.dup2(file.fileno(), 2)

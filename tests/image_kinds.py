@@ -1,4 +1,4 @@
-"""Pictures made by code: odd ones with the pixels a person should see, and malformed ones.
+"""Images made by code: odd ones with the pixels a person should see, and malformed ones.
 
 ``good()`` maps a name to (bytes, uint8 (H, W, 3)): the pixels are worked out here with numpy from
 the values that were encoded. ``bad()`` maps a name to (bytes, the look that must find it, a part of
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 H, W = 20, 28
-RANGE = (-1000.0, 3000.0)  # of the good pictures whose pixels are floats or 32-bit integers
+RANGE = (-1000.0, 3000.0)  # of the good images whose pixels are floats or 32-bit integers
 
 
 def photo(height=H, width=W):
@@ -26,7 +26,7 @@ def photo(height=H, width=W):
 
 
 def encoded(pixels, kind, **options):
-    """A picture by Pillow's own encoder."""
+    """An image by Pillow's own encoder."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
@@ -457,7 +457,7 @@ def _good_others():
     }  # fmt: skip
 
 
-# what is no picture, or no whole one
+# what is no image, or no whole one
 
 
 def bad():
@@ -468,7 +468,7 @@ def bad():
 def _bad_files():
 
     rng = np.random.default_rng(5)
-    header = "not a picture"
+    header = "not an image"
     contents = {
         "text": b"hello",
         "a web page": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
@@ -517,7 +517,7 @@ def _bad_jpeg():
     inner = encoded(rgb, "JPEG", exif=exif(1, b"\xff\xd8 a thumbnail \xff\xd9"))
     within = inner.index(b"thumbnail \xff\xd9") + 12
     quick = {
-        "jpeg start only": (whole[:2], "not a picture"),
+        "jpeg start only": (whole[:2], "not an image"),
         "jpeg cut in its header": (whole[:200], "cut off"),
         "jpeg cut at its thumbnail's end": (inner[:within], "cut off"),
         "jpeg cut before its scan": (whole[: scan - 14], cut),
@@ -543,7 +543,7 @@ def _bad_jpeg():
         "jpeg no coded data": (whole[:scan] + end, corrupt),
         "jpeg bytes lost": (whole[:middle] + whole[middle + 400 :], corrupt),
         "jpeg text put in": (whole[:middle] + b"corrupted \xff\xd3 here" + whole[middle:], corrupt),
-        "jpeg of two pictures": (whole[:middle] + other[len(other) // 2 :], "replace"),
+        "jpeg of two images": (whole[:middle] + other[len(other) // 2 :], "replace"),
         "jpeg taller than its data": (_edited(whole, frame + 5, b"\0\xc0"), corrupt),
         "jpeg wider than its data": (_edited(whole, frame + 7, b"\0\xc0"), corrupt),
         "jpeg smaller than its data": (_edited(whole, frame + 5, b"\0\x08"), corrupt),
@@ -570,18 +570,18 @@ def _bad_png():
     middle = (data + len(whole)) // 2
     lines = b"".join(b"\0" + row.tobytes() for row in rgb)
     quick = {
-        "png signature only": (whole[:8], "not a picture"),
-        "png header damaged": (_edited(whole, 17, b"\7"), "not a picture"),
+        "png signature only": (whole[:8], "not an image"),
+        "png header damaged": (_edited(whole, 17, b"\7"), "not an image"),
         "png 0 wide": (png(rgb, 2, size=(H, 0)), "replace"),
         "png unknown colour": (png(rgb, 5), "replace"),
         "png 3 bits": (png(rgb, 2, 3), "replace"),
-        "png no data, no end": (whole[: data - 8], "not a picture"),
+        "png no data, no end": (whole[: data - 8], "not an image"),
         "png one byte short": (whole[:-1], "cut off"),
         "png end chunk missing": (whole[:-12], "cut off"),
         "png half": (whole[:middle], "cut off"),
         "png zero tail": (_edited(whole, middle, bytes(len(whole) - middle)), "cut off"),
         "png end chunk damaged": (_edited(whole, len(whole) - 1, b"\0"), "damaged"),
-        "png lines ended otherwise": (whole.replace(b"\r\n", b"\n"), "not a picture"),
+        "png lines ended otherwise": (whole.replace(b"\r\n", b"\n"), "not an image"),
         "png text bomb": (
             png(rgb, 2, before=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**24)))), "replace",
         ),
@@ -690,7 +690,7 @@ def _bad_others():
         "webp header only": (lossy[:12], "replace"),
         "webp one byte short": (lossless[:-1], ""),
         "webp half": (lossy[: len(lossy) // 2], ""),
-        "webp unknown chunk": (_edited(lossy, 12, b"ABCD"), "not a picture"),
+        "webp unknown chunk": (_edited(lossy, 12, b"ABCD"), "not an image"),
         "ppm header only": (ppm[:13], cut),
         "ppm one byte short": (ppm[:-1], cut),
         "ppm half": (ppm[: len(ppm) // 2], cut),
@@ -715,7 +715,7 @@ def _bad_others():
 
 
 def mutants(count, seed=0):
-    """``count`` of (kind, what was done, the whole picture, the mutant), always the same."""
+    """``count`` of (kind, what was done, the whole image, the mutant), always the same."""
     rng, whole = np.random.default_rng(seed), list(_to_mutate().items())
     for i in range(count):
         kind, data = whole[i % len(whole)]
