@@ -96,8 +96,8 @@ def test_lists_that_are_not_the_published_ones_are_named(tmp_path):
     shapes = build(composed("dataset=shapes")["dataset"])
     lists = {name: split for name, split in shapes.lists(0).items() if name in ("train", "val")}
     assert audit._compare(lists, known) == [
-        "train lists 1,920 pictures, 1,020 are published: another split",
-        "val lists 480 pictures, 1,020 are published: another split",
+        "train lists 1,920 images, 1,020 are published: another split",
+        "val lists 480 images, 1,020 are published: another split",
     ]
     joined = known.assign(split=["train+val", "none", "none+val"], n="2400")
     assert audit._compare(lists, joined) == []
