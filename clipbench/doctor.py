@@ -1,4 +1,4 @@
-"""What ails a run, by its record: each illness, the numbers that show it, overrides to try.
+"""What went wrong in a run, by its record: each symptom, its evidence, overrides to try.
 
 Run: python -m clipbench.doctor run=DIR
      python -m clipbench.doctor model=clip_vitb32 dataset=flowers102 lr=1e-3 ...
@@ -16,12 +16,12 @@ from clipbench.reporting.doctor import case, checklist, symptoms
 
 
 def main() -> None:
-    """Look, and say what was found."""
+    """Examine a run or a config, and print the findings."""
     cli.opened(__doc__ or "", examine)
 
 
 def examine(words: list[str]) -> int:
-    """A run's findings, or a config's; 1 if there are any."""
+    """Print a run's findings, or a config's; return 1 if there are any."""
     if not any(word.startswith("run=") for word in words):
         return _before(words)
     folder = Path(cli.given(words, ("run",))["run"])

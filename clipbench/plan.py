@@ -24,7 +24,7 @@ _COSTS = ("GPU-hours", "memory GB", "disk GB", "measured s")
 
 
 def main() -> None:
-    """Compose every job, and say what it would cost."""
+    """Compose every job, and print what it would cost."""
     cli.opened(__doc__ or "", plan)
 
 

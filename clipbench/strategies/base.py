@@ -1,4 +1,4 @@
-"""A strategy turns a model into a classifier, says what of it trains, and what to evaluate."""
+"""The base class of strategies: which classifier is made, what trains, what is evaluated."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipbench.core.config.instantiate import build
+from clipbench.core.config.option_files import Node
 from clipbench.core.errors import UserError
 from clipbench.models.base import Classifier, ImageTower, random_head
 from clipbench.strategies.param_groups import Group, param_groups
@@ -28,7 +29,7 @@ class Task:
 
 
 Batch = dict[str, Any]
-# Root keys that change nothing where no optimiser steps.
+# Root keys that change nothing where no optimizer steps.
 STEPS = frozenset(
     {
         *("recipe", "lr", "batch_size", "micro_batch", "epochs", "steps", "warmup", "warmup_steps"),
@@ -40,7 +41,7 @@ HEADS = ("auto", "zero_shot", "random", "lp")
 
 
 def logits(classifier: Classifier, batch: Batch) -> Tensor:
-    """Logits (B, C) of a batch of pictures, or of features computed before."""
+    """Return the logits (B, C) of a batch of images, or of features computed before."""
     if "features" in batch:
         return classifier.classify(batch["features"])
     scores: Tensor = classifier(batch["image"])
@@ -48,7 +49,7 @@ def logits(classifier: Classifier, batch: Batch) -> Tensor:
 
 
 def features(classifier: Classifier, batch: Batch) -> Tensor:
-    """Image features (B, D) of a batch, as the tower gives them, or computed before."""
+    """Return image features (B, D) of a batch, as the tower gives them, or computed before."""
     found: Tensor = batch["features"] if "features" in batch else classifier.tower(batch["image"])
     return found
 
@@ -56,9 +57,9 @@ def features(classifier: Classifier, batch: Batch) -> Tensor:
 def cross_entropy(
     scores: Tensor, label: Tensor, *, smoothing: float, weights: Tensor | None
 ) -> Tensor:
-    """Cross-entropy of logits (B, C) and labels (B,), or shares of the classes (B, C).
+    """Return the cross-entropy of logits (B, C) and labels (B,), or class shares (B, C).
 
-    Its classes are weighted by (C,) or not.
+    Classes are weighted by ``weights`` (C,), if given.
     """
     if weights is None:
         return F.cross_entropy(scores, label, label_smoothing=smoothing)
@@ -74,7 +75,7 @@ class Strategy(ABC):
     """One way of tuning.
 
     Attributes:
-        trains: False for a strategy that takes no optimiser steps.
+        trains: False for a strategy that takes no optimizer steps.
         fits_head: ``start`` where a head is fitted on frozen features before epoch 0, ``run``
             where that is all there is, and epoch 1; None where none is.
         random: whether another seed gives other weights from the same data. A head that is fitted
@@ -92,7 +93,7 @@ class Strategy(ABC):
             makes them.
         full_batches: whether what is left over of an epoch is left out of it, since a loss of fewer
             pairs is another.
-        every_pair: whether an epoch has each picture once with each of its captions.
+        every_pair: whether an epoch has each image once with each of its captions.
         retrieves: whether it means something for captions without classes.
         micro_batch: how many rows' activations may be in memory at once; None for a batch's.
         ignores: root keys of a config that cannot change the outcome of this strategy.
@@ -115,7 +116,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
-        """The classifier at its start, with ``requires_grad`` set on what trains."""
+        """Return the classifier at its start, with ``requires_grad`` set on what trains."""
 
     def fit_head(
         self,
@@ -138,11 +139,11 @@ class Strategy(ABC):
         logistic_regression.fit_head(classifier, features, weights)
 
     def begin_epoch(self, classifier: Classifier, epoch: int) -> None:
-        """Called before each epoch of training, the first of which is 0."""
+        """Prepare for an epoch of training; the first is 0."""
         return
 
-    def restored(self, model: Mapping[str, Any], file: str) -> ImageTower:
-        """The tower of a run of this strategy, from its weight file.
+    def restored(self, model: Node, file: str) -> ImageTower:
+        """Return the tower of a run of this strategy, from its weight file.
 
         Args:
             model: the run's config of its model.
@@ -160,24 +161,24 @@ class Strategy(ABC):
         step: int,
         weights: Tensor | None = None,
     ) -> Tensor:
-        """The training loss of a batch: cross-entropy over the classes.
+        """Return the training loss of a batch: cross-entropy over the classes.
 
         Args:
             classifier: in training mode.
             batch: ``image`` (B, 3, S, S) or ``features`` (B, D), ``label`` (B,) or (B, C), ...
             smoothing: of the labels.
-            step: of the optimiser, to key what is random.
+            step: of the optimizer, to key what is random.
             weights: of each class, (C,), with mean 1 over train; None for equal ones.
         """
         scores = logits(classifier, batch)
         return cross_entropy(scores, batch["label"], smoothing=smoothing, weights=weights)
 
     def refresh(self, classifier: Classifier) -> None:
-        """Called before each evaluation, for a head that follows something that trains."""
+        """Update the head before an evaluation, where it depends on what trains."""
         return
 
-    def param_groups(self, classifier: Classifier, recipe: Mapping[str, Any]) -> list[Group]:
-        """Optimiser groups: of the image tower, the text tower, the logit scale, the head.
+    def param_groups(self, classifier: Classifier, recipe: Node) -> list[Group]:
+        """Return optimizer groups of the image tower, the text tower, the logit scale, the head.
 
         Only what trains is in them. Both towers have layer-wise learning rates, but for a text
         tower whose blocks nobody names; the text tower and the head have factors and the text
@@ -233,7 +234,7 @@ class Strategy(ABC):
     def evaluation_points(
         self, classifier: Classifier
     ) -> Iterator[tuple[str, Mapping[str, Tensor] | None]]:
-        """What is evaluated on the test splits: a metric suffix, and weights or None.
+        """Yield what is evaluated on the test splits: a metric suffix, and weights or None.
 
         None stands for the weights at hand, those of the chosen epoch.
         """
@@ -241,7 +242,7 @@ class Strategy(ABC):
 
 
 def start_head(tower: ImageTower, task: Task, head: str) -> Classifier:
-    """A classifier with the head that a config asks for.
+    """Return a classifier with the head that a config names.
 
     Args:
         tower: the image tower.

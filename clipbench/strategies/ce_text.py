@@ -9,7 +9,7 @@ from clipbench.strategies.text_tower import LiveText
 
 
 class CEText(LiveText):
-    """Each step encodes one prompt of every class and takes their cosines for logits.
+    """Trains both towers: each step takes cosines with one prompt of every class as logits.
 
     No pair of a batch is a false negative, at the cost of C texts a step; ``micro_batch`` bounds
     how many of them are in memory (locuslab/FLYP, src/models/ce_ablation.py).
@@ -18,7 +18,7 @@ class CEText(LiveText):
     reads_captions = True
 
     def texts(self, step: int) -> list[str]:
-        """One prompt of each class: a function of (seed, step)."""
+        """Return one prompt of each class, a function of (seed, step)."""
         assert self.task is not None
         rng = np.random.default_rng([self.seed, step])
         return [own[int(rng.integers(len(own)))] for own in self.task.prompts]
@@ -32,7 +32,7 @@ class CEText(LiveText):
         step: int,
         weights: Tensor | None = None,
     ) -> Tensor:
-        """Cross-entropy of scaled cosines (B, C) with the texts of this step."""
+        """Return the cross-entropy of scaled cosines (B, C) with the texts of this step."""
         scale = self.scale(classifier)
         image = self.image_features(classifier, batch)
         text = self.text_features(classifier, self.texts(step))

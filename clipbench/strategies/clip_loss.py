@@ -21,7 +21,7 @@ def clip_loss(
     masked: bool = False,
     across: bool = True,
 ) -> Tensor:
-    """The symmetric CLIP loss of the rows of this rank against the pairs of all ranks.
+    """Return the symmetric CLIP loss of the rows of this rank against the pairs of all ranks.
 
     With no pair but a row's own it is open_clip's ClipLoss. Otherwise each row's target is uniform
     over the pairs that mean the same: a true pair is never pushed apart. Or these are masked: left
@@ -32,8 +32,8 @@ def clip_loss(
     All ranks must have the same number of rows.
 
     Args:
-        image: normalised features (b, D).
-        text: normalised features (b, D), the caption of each picture.
+        image: normalized features (b, D).
+        text: normalized features (b, D), the caption of each image.
         scale: exp of the logit scale.
         same: boolean (b, B), which pairs of all ranks mean the same as each row, itself included;
             see :func:`same`.
@@ -63,10 +63,10 @@ def clip_loss(
 def same(
     *meanings: Sequence[str] | Sequence[int], alike: bool = True, across: bool = True
 ) -> Tensor:
-    """Which pairs of all ranks mean the same as each row of this one: boolean (b, B).
+    """Return which pairs of all ranks mean the same as each row of this one, boolean (b, B).
 
     Args:
-        meanings: each of b values, such as captions, classes or the numbers of pictures: pairs
+        meanings: each of b values, such as captions, classes or the numbers of images: pairs
             mean the same that agree in any of them. Across ranks they are compared by 64 bits.
         alike: False for each row with itself alone.
         across: False where every rank has all the pairs.
@@ -85,7 +85,7 @@ def same(
 
 
 def gathered(rows: Tensor, across: bool = True) -> Tensor:
-    """The rows (B, ...) of all ranks, by rank, from those (b, ...) of this one.
+    """Gather the rows (B, ...) of all ranks, by rank, from those (b, ...) of this one.
 
     A gradient reaches the rank that made a row, from every rank that reads it.
 
@@ -109,7 +109,7 @@ def gathered(rows: Tensor, across: bool = True) -> Tensor:
 
 
 def _ranks(across: bool) -> tuple[int, int]:
-    """How many ranks there are, and which this is."""
+    """Return how many ranks there are, and which this is."""
     if not (across and dist.is_available() and dist.is_initialized()):
         return 1, 0
     return dist.get_world_size(), dist.get_rank()
@@ -120,7 +120,7 @@ def _device() -> torch.device:
 
 
 def number(value: str | int) -> int:
-    """A meaning as an integer, a text by 64 bits of its hash."""
+    """Return a meaning as an integer, a text as 64 bits of its hash."""
     if isinstance(value, int):
         return value
     digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -1,12 +1,13 @@
-"""A CLIP trained on pictures and captions with the CLIP loss: both towers, or one, or parts."""
+"""A CLIP trained on images and captions with the CLIP loss: both towers, or one, or parts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from clipbench.core.config.option_files import Node
 from clipbench.core.errors import UserError
 from clipbench.models.base import Classifier
 from clipbench.strategies.base import Batch
@@ -17,32 +18,32 @@ Kinds = Sequence[tuple[float, Sequence[str]]]
 
 
 class Contrastive(LiveText):
-    """The CLIP loss of pictures and captions, one caption a picture in each step.
+    """The CLIP loss of images and captions, one caption an image in each step.
 
     The depths make it the guide's full, image-only, text-only and partial fine-tuning.
 
     Args:
-        captions: ``sampled`` takes one caption of each picture in a step, so that an epoch has each
-            picture once; ``all`` has it once with each of its captions.
-        mix: for captions of different kinds, such as "a star" and "a red shape" of one picture:
+        captions: ``sampled`` takes one caption of each image in a step, so that an epoch has each
+            image once; ``all`` has it once with each of its captions.
+        mix: for captions of different kinds, such as "a star" and "a red shape" of one image:
             per kind its ``weight`` in the loss and the positions ``of`` its wordings among a
-            picture's captions. A step then has one loss for each kind, every caption of it in one
+            image's captions. A step then has one loss for each kind, every caption of it in one
             wording, so that no caption contradicts what another leaves unsaid. None takes any one
-            caption for each picture.
-        duplicates: what pairs of equal captions, or of one picture, are to each other:
+            caption for each image.
+        duplicates: what pairs of equal captions, or of one image, are to each other:
             ``positives``, which share the target; ``masked``, left out of each other's
             denominator; or ``negatives`` as in CLIP's and open_clip's loss.
-        encode_once: for ``freeze_depth=all``: each picture is encoded once for the whole run, as in
+        encode_once: for ``freeze_depth=all``: each image is encoded once for the whole run, as in
             evaluation, without augmentation.
         freeze_depth: of the image tower.
         text_freeze_depth: of the text tower.
         clamp: see :class:`~clipbench.strategies.text_tower.LiveText`.
         frozen_statistics: of BatchNorm.
-        seed: with the step and the picture's number, decides which caption is taken.
+        seed: with the step and the image's number, decides which caption is taken.
 
     Raises:
         UserError: for another word about captions or duplicates, for kinds of all captions, or for
-            pictures encoded once by a tower that trains.
+            images encoded once by a tower that trains.
     """
 
     reads_captions = True
@@ -55,7 +56,7 @@ class Contrastive(LiveText):
         self,
         *,
         captions: str = "sampled",
-        mix: Sequence[Mapping[str, Any]] | None = None,
+        mix: Sequence[Node] | None = None,
         duplicates: str = "positives",
         encode_once: bool = False,
         freeze_depth: int | str = 0,
@@ -86,7 +87,7 @@ class Contrastive(LiveText):
         self.every_pair, self.reads_features = captions == "all", encode_once
 
     def captions(self, batch: Batch, step: int) -> Kinds:
-        """Per kind its weight and one caption for each picture: a function of (seed, step)."""
+        """Return per kind its weight and a caption for each image, a function of (seed, step)."""
         own = self.texts_of(batch)
         if self.mix is None:
             taken = (self._drawn(step, index) for index in batch["index"].tolist())
@@ -94,21 +95,21 @@ class Contrastive(LiveText):
         rng = np.random.default_rng([self.seed, step])
         fewest = min(len(said) for said in own)
         if fewest <= (last := max(k for kind in self.mix for k in kind["of"])):
-            raise UserError(f"a picture has {fewest} captions, strategy.mix reads number {last}")
+            raise UserError(f"an image has {fewest} captions, strategy.mix reads number {last}")
         wordings = [(kind["weight"], rng.choice(kind["of"])) for kind in self.mix]
         return [(weight, [said[k] for said in own]) for weight, k in wordings]
 
     def _drawn(self, step: int, index: int) -> int:
-        """A number for a picture in a step, whichever rank and place in a batch it comes to."""
+        """Return a number for an image in a step, whatever its rank and position in the batch."""
         return int(np.random.SeedSequence([self.seed, step, index]).generate_state(1)[0])
 
     def texts_of(self, batch: Batch) -> Sequence[Sequence[str]]:
-        """All that may be said of each picture of a batch."""
+        """Return the texts of each image of a batch."""
         said: Sequence[Sequence[str]] = batch["captions"]
         return said
 
     def meanings(self, batch: Batch, captions: Sequence[str]) -> Sequence[Sequence[Any]]:
-        """What each pair of a batch means: pairs that agree in any of these are duplicates."""
+        """Return what each pair of a batch means; pairs that agree in any of it are duplicates."""
         return captions, batch["index"].tolist()
 
     def loss(
@@ -120,7 +121,7 @@ class Contrastive(LiveText):
         step: int,
         weights: Tensor | None = None,
     ) -> Tensor:
-        """:func:`clip_loss` of the pictures and one caption each, or its mean over the kinds.
+        """Return the CLIP loss of the images and one caption each, or its mean over the kinds.
 
         Raises:
             UserError: for class weights, which have no meaning here.

@@ -51,7 +51,7 @@ class Finetune(Strategy):
             raise UserError(f"strategy.stages={stages}: epochs must rise, as in [[2,8],[4,0]]")
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
-        """The classifier at its start: what trains at any stage has ``requires_grad``.
+        """Return the classifier at its start; what trains at any stage has ``requires_grad``.
 
         Raises:
             UserError: if the head should stay and is random, or nothing is left to train.
@@ -75,7 +75,7 @@ class Finetune(Strategy):
     def begin_epoch(self, classifier: Classifier, epoch: int) -> None:
         """Freeze as deep as this epoch's stage says.
 
-        All that ever trains is in the optimiser from the start; what has no gradient is left alone
+        All that ever trains is in the optimizer from the start; what has no gradient is left alone
         by it, weight decay included.
         """
         if not self.staged:

@@ -8,20 +8,20 @@ from clipbench.strategies.contrastive import Contrastive
 
 
 class FLYP(Contrastive):
-    """Everything trains, the logit scale too and unclamped, on one prompt of its class a picture.
+    """Everything trains, the logit scale too and unclamped, on one prompt of its class an image.
 
-    The original draws pairs from a list that has each picture once with each prompt; here a picture
+    The original draws pairs from a list that has each image once with each prompt; here an image
     comes once an epoch, with a prompt drawn for it (locuslab/FLYP, src/models/flyp_loss.py).
 
     Args:
-        duplicates: ``negatives``: pictures of one class are each other's negatives, as in the
+        duplicates: ``negatives``: images of one class are each other's negatives, as in the
             original; ``positives``: they share the target; ``masked``: they are left out of each
             other's denominator.
         freeze_depth: of the image tower.
         text_freeze_depth: of the text tower.
         clamp: see :class:`~clipbench.strategies.text_tower.LiveText`; the original has none.
         frozen_statistics: of BatchNorm.
-        seed: with the step and the picture's number, decides which prompt is taken.
+        seed: with the step and the image's number, decides which prompt is taken.
     """
 
     retrieves = False
@@ -46,10 +46,10 @@ class FLYP(Contrastive):
         )
 
     def texts_of(self, batch: Batch) -> Sequence[Sequence[str]]:
-        """The prompts of its class for each picture."""
+        """Return the prompts of its class for each image."""
         assert self.task is not None
         return [self.task.prompts[label] for label in batch["label"].tolist()]
 
     def meanings(self, batch: Batch, captions: Sequence[str]) -> Sequence[Sequence[Any]]:
-        """The classes: two prompts of one class mean the same."""
+        """Return the classes: two prompts of one class mean the same."""
         return (batch["label"].tolist(),)

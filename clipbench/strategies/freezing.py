@@ -8,7 +8,7 @@ from clipbench.strategies.param_groups import Layers
 
 
 def trainable_parameters(layers: Layers, depth: int | str, key: str) -> list[nn.Parameter]:
-    """The parameters that a freezing depth leaves to train.
+    """Return the parameters that a freezing depth leaves to train.
 
     Args:
         layers: L + 2 groups, input to output; or none at all.
@@ -32,7 +32,7 @@ def trainable_parameters(layers: Layers, depth: int | str, key: str) -> list[nn.
 def freeze(tower: ImageTower, depth: int | str, text_depth: int | str = "all") -> None:
     """Freeze the first part of an image tower and of its text side, and all that is in neither.
 
-    What is frozen costs no backward pass: no picture and none of its parameters asks for a
+    What is frozen costs no backward pass: no image and none of its parameters needs a
     gradient, so torch records nothing before the first layer that trains.
 
     Args:

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def parts(batch: Mapping[str, Any], size: int | None) -> Iterator[dict[str, Any]]:
-    """A batch in parts of at most some rows, the last possibly short.
+    """Yield a batch in parts of at most ``size`` rows; the last may be shorter.
 
     For losses that are a mean over rows: weighted by their rows, the parts' losses add up to the
     whole batch's, and so do their gradients.
@@ -25,13 +25,13 @@ def parts(batch: Mapping[str, Any], size: int | None) -> Iterator[dict[str, Any]
 
 
 def encoded(encode: Callable[[Tensor], Tensor], rows: Tensor, size: int | None) -> Tensor:
-    """Features of all rows, with the activations of only some of them in memory.
+    """Return features of all rows, with the activations of only some of them in memory.
 
     For losses of all pairs in a batch, which do not split. The features are made without a graph;
     when their gradient comes, each part is encoded again and carries its share back. That is
     GradCache (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
     Setup"), exact at the cost of one more forward pass. (Not with BatchNorm in training: it
-    normalises each part by itself, and sees each twice.)
+    normalizes each part by itself, and sees each twice.)
 
     Args:
         encode: (b, ...) to features (b, D).

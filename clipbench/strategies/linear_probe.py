@@ -2,11 +2,11 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from clipbench.core.config.option_files import Node
 from clipbench.core.errors import UserError
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.strategies import logistic_regression
@@ -19,12 +19,12 @@ class LinearProbe(Strategy):
 
     ``lbfgs`` is CLIP's protocol (see :mod:`clipbench.strategies.logistic_regression`): there is no
     learning rate to get wrong, and the run has two rows, its start and the fitted head. ``sgd``
-    takes the recipe's optimiser and steps, as WiSE-FT's ``--freeze-encoder`` does
+    takes the recipe's optimizer and steps, as WiSE-FT's ``--freeze-encoder`` does
     (src/models/finetune.py).
 
     Args:
         solver: ``lbfgs`` or ``sgd``.
-        features: what of a CLIP the head reads: ``projected``, L2-normalised, as its zero-shot head
+        features: what of a CLIP the head reads: ``projected``, L2-normalized, as its zero-shot head
             and every other strategy here do, or ``penultimate``, those before the projection, as
             they are, as CLIP's own probe. Other models have but one kind.
         refit: evaluate on the test splits a head fitted on train and val together, as CLIP does;
@@ -36,7 +36,7 @@ class LinearProbe(Strategy):
     """
 
     reads_features = True
-    soft_labels = False  # there are no pictures to mix
+    soft_labels = False  # there are no images to mix
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class LinearProbe(Strategy):
         self.refitted: dict[str, Tensor] | None = None
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
-        """The classifier with its image tower frozen.
+        """Return the classifier with its image tower frozen.
 
         Raises:
             UserError: for a head of text that should read features before the projection.
@@ -79,8 +79,8 @@ class LinearProbe(Strategy):
         freeze(tower, "all")
         return classifier
 
-    def restored(self, model: Mapping[str, Any], file: str) -> ImageTower:
-        """The tower, giving the features that its head reads."""
+    def restored(self, model: Node, file: str) -> ImageTower:
+        """Return the tower, set to give the features that its head reads."""
         tower = super().restored(model, file)
         if self.features == "penultimate":
             tower.penultimate()
@@ -92,7 +92,7 @@ class LinearProbe(Strategy):
         features: Callable[[str], tuple[Tensor, Tensor]],
         weights: Tensor | None = None,
     ) -> None:
-        """The head fitted on train, its strength chosen on val; and on both, if so asked."""
+        """Fit the head on train, its strength chosen on val; with ``refit`` also on both."""
         c = logistic_regression.fit_head(classifier, features, weights)
         own = copy.deepcopy(classifier.head)
         self.fitted = own.weight.detach().cpu()
@@ -107,7 +107,7 @@ class LinearProbe(Strategy):
     def evaluation_points(
         self, classifier: Classifier
     ) -> Iterator[tuple[str, Mapping[str, Tensor] | None]]:
-        """The head at hand, or the one fitted on train and val together."""
+        """Yield the current head, or the head fitted on train and val together."""
         # The start may have been better on val, and is then what is chosen.
         chosen = torch.equal(classifier.head.weight.detach().cpu(), self.fitted)
         if self.refitted is None or not chosen:

@@ -26,12 +26,12 @@ Linear = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def strength(step: int) -> float:
-    """scikit-learn's ``C``, one over the L2 strength, of a step in 0..96."""
+    """Return scikit-learn's ``C``, one over the L2 strength, of a step in 0..96."""
     return float(10.0 ** (step / STEPS - DECADES / 2))
 
 
 def fit(rows: Rows, c: float, classes: int, weights: NDArray[np.float64] | None) -> Linear:
-    """Logistic regression of features (n, D) and labels (n,): weights (C, D) and biases (C,).
+    """Fit features (n, D) to labels (n,); return weights (C, D) and biases (C,).
 
     A class that is not among the labels gets no weight, and a bias that never makes it the answer
     on these rows; its own optimum is minus infinity.
@@ -59,7 +59,7 @@ def fit(rows: Rows, c: float, classes: int, weights: NDArray[np.float64] | None)
 
 
 def search(score: Callable[[int], tuple[float, float]]) -> int:
-    """The step of the best score, by CLIP's search: every two decades, then ever closer.
+    """Return the step of the best score by CLIP's search: every two decades, then closer.
 
     Args:
         score: of a step in 0..96; a higher tuple is better, and of equal ones the lower step.
@@ -77,7 +77,7 @@ def search(score: Callable[[int], tuple[float, float]]) -> int:
 def swept(
     train: Rows, val: Rows, classes: int, weights: NDArray[np.float64] | None = None
 ) -> tuple[float, Linear]:
-    """The fit on train whose strength is best on val: its ``C`` and itself.
+    """Return the fit on train whose strength is best on val: its ``C`` and the fit.
 
     Accuracy decides, and the loss where accuracies are equal, as they often are on small sets.
     """
@@ -92,7 +92,7 @@ def swept(
 
 
 def scores(linear: Linear, rows: Rows) -> tuple[float, float]:
-    """Accuracy of a linear classifier on some rows, and its mean log-likelihood."""
+    """Return the accuracy of a linear classifier and its mean log-likelihood."""
     features, labels = rows
     logits = torch.from_numpy(features @ linear[0].T + linear[1])
     truth = torch.from_numpy(labels)
@@ -105,7 +105,7 @@ def fit_head(
     features: Callable[[str], tuple[Tensor, Tensor]],
     weights: Tensor | None,
 ) -> float:
-    """Set a classifier's head to the fit on train that is best on val; its ``C``.
+    """Set a classifier's head to the fit on train that is best on val; return its ``C``.
 
     Args:
         classifier: its head is replaced in place.
@@ -130,7 +130,7 @@ def set_head(
 
 
 def _rows(classifier: Classifier, splits: Sequence[tuple[Tensor, Tensor]]) -> Rows:
-    """Features as the head reads them, in double precision, and labels."""
+    """Return features as the head reads them, in double precision, and labels."""
     features = torch.cat([part for part, _ in splits]).double()
     labels = torch.cat([part for _, part in splits])
     if classifier.tower.normalized:

@@ -11,7 +11,7 @@ from clipbench.strategies.finetune import Finetune
 
 
 class LPFT(Finetune):
-    """Fine-tuning from a linear probe's head, which may be made less sure of itself first.
+    """Fine-tuning from a linear probe's head, whose weights may be scaled down first.
 
     Args:
         rescale_head: shrink weights and biases by one factor, to the spread of a random head, the
@@ -31,7 +31,7 @@ class LPFT(Finetune):
         features: Callable[[str], tuple[Tensor, Tensor]],
         weights: Tensor | None = None,
     ) -> None:
-        """A linear probe's head, rescaled where that is asked."""
+        """Fit a linear probe's head, and rescale it with ``rescale_head``."""
         random = classifier.head.weight.std(correction=0).item()
         super().fit_head(classifier, features, weights)
         if self.rescale_head:

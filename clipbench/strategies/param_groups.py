@@ -1,4 +1,4 @@
-"""The groups of an optimiser: by depth, by decay, by whose parameters they are."""
+"""The groups of an optimizer: by depth, by decay, by whose parameters they are."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ Layers = Sequence[Sequence[nn.Parameter]]
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies: not to norms, biases, class and position embeddings.
+    """Return whether weight decay applies: not to norms, biases, class and position embeddings.
 
     open_clip's and timm's rule: nothing of one dimension, and no embedding that is added.
     """
@@ -20,7 +20,7 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def layer_scales(layers: Layers, decay: float) -> dict[int, tuple[int, float]]:
-    """Of each parameter its layer's number and its share of the learning rate, by ``id``.
+    """Return of each parameter its layer and its share of the learning rate, by ``id``.
 
     The rule of BEiT, FT-CLIP and timm: with L blocks, the stem is layer 0 and block i layer i,
     at ``decay ** (L + 1 - i)``. What follows the last block (final norm, projection) belongs to
@@ -48,10 +48,10 @@ def param_groups(
     layers: Layers = (),
     layer_decay: float = 1.0,
 ) -> list[Group]:
-    """The trainable parameters among some, in a group with weight decay and a group without.
+    """Return groups of the trainable parameters: with weight decay, and without.
 
     With layer-wise decay there are two such groups for each layer. Its learning rate is written
-    into them: timm writes a ``lr_scale``, which torch's optimisers and schedulers do not read.
+    into them: timm writes a ``lr_scale``, which torch's optimizers and schedulers do not read.
 
     Args:
         named: parameters with their names.

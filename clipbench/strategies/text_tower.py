@@ -19,7 +19,7 @@ MAX_LOGIT_SCALE = math.log(100)  # open_clip and CLIP clamp to it after each ste
 
 
 class Tokens:
-    """A model's tokens of texts, each text tokenised once.
+    """A model's tokens of texts, each text tokenized once.
 
     Args:
         tokenizer: list of n texts to (n, length) integers.
@@ -30,7 +30,7 @@ class Tokens:
         self.known: dict[str, Tensor] = {}
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Tokens (n, length) of n texts."""
+        """Return the tokens (n, length) of n texts."""
         for text in texts:
             if text not in self.known:
                 self.known[text] = self.tokenizer([text])[0]
@@ -66,7 +66,7 @@ class LiveText(Strategy):
         self.task: Task | None = None
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
-        """Both towers as far as they train, with a head that is made of text and does not train.
+        """Return both towers as far as they train, with a fixed head that is made of text.
 
         Raises:
             UserError: if the model has no text side, or nothing is left to train.
@@ -84,7 +84,7 @@ class LiveText(Strategy):
         return classifier
 
     def scale(self, classifier: Classifier) -> Tensor:
-        """What cosines are multiplied by, after the clamp."""
+        """Return the factor of the cosines, after the clamp."""
         logit_scale = two_towers(classifier).logit_scale
         if self.clamp:
             with torch.no_grad():
@@ -92,16 +92,16 @@ class LiveText(Strategy):
         return logit_scale.exp()
 
     def image_features(self, classifier: Classifier, batch: Batch) -> Tensor:
-        """Normalised features (B, D) of a batch's pictures, in parts of the micro-batch."""
+        """Return normalized features (B, D) of a batch's images, in parts of the micro-batch."""
         if "features" in batch:
             return F.normalize(batch["features"], dim=-1)
-        return encoded(partial(_normalised, classifier.tower), batch["image"], self.micro_batch)
+        return encoded(partial(_normalized, classifier.tower), batch["image"], self.micro_batch)
 
     def text_features(self, classifier: Classifier, texts: Sequence[str]) -> Tensor:
-        """Normalised features (n, D) of different texts, in parts of the micro-batch."""
+        """Return normalized features (n, D) of different texts, in parts of the micro-batch."""
         tower = two_towers(classifier)
         tokens = self.tokens(texts).to(tower.logit_scale.device)
-        return encoded(partial(_normalised, tower.encode_text), tokens, self.micro_batch)
+        return encoded(partial(_normalized, tower.encode_text), tokens, self.micro_batch)
 
     def refresh(self, classifier: Classifier) -> None:
         """Make the head of the classes' prompts again, with the text tower as it now is."""
@@ -112,10 +112,10 @@ class LiveText(Strategy):
 
 
 def two_towers(classifier: Classifier) -> TwoTowers:
-    """The tower of a classifier that can read texts."""
+    """Return the tower of a classifier that can read texts."""
     assert isinstance(classifier.tower, TwoTowers)  # start_head refuses others
     return classifier.tower
 
 
-def _normalised(encode: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+def _normalized(encode: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     return F.normalize(encode(rows), dim=-1)

@@ -14,7 +14,7 @@ class ZeroShot(Strategy):
     ignores = STEPS | {"augment", "freeze_depth", "text_freeze_depth"}
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
-        """The zero-shot classifier, all of it frozen.
+        """Return the zero-shot classifier, all of it frozen.
 
         Raises:
             UserError: if the model has no text side.

@@ -17,7 +17,7 @@ _FREE = ("seed", "lr", "weight_decay", "layer_decay", "warmup", "label_smoothing
 
 
 def configs(words: list[str]) -> Iterator[tuple[dict[str, Any], dict[str, str], int]]:
-    """The configs of a command line's jobs, each with the options it chose, and how many there are.
+    """Yield the configs of a command line's jobs, their options, and how many there are of each.
 
     Jobs that differ by :data:`_FREE` alone are one config.
 
@@ -59,7 +59,7 @@ def configs(words: list[str]) -> Iterator[tuple[dict[str, Any], dict[str, str], 
 def described(
     config: dict[str, Any], choices: dict[str, str]
 ) -> tuple[Job | None, tuple[Any, ...]]:
-    """What a job would do; no job where its length is not known before its data are read."""
+    """Describe a job; it is None where its length is not known before its data are read."""
     model, dataset, strategy = (choices[name] for name in ("model", "dataset", "strategy"))
     pictures, batch = trained_on(dataset, config), config["batch_size"]
     epochs = config["epochs"]

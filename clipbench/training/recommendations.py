@@ -84,7 +84,7 @@ def facts(
 
 
 def check_ranges(facts: Facts, recipe: Node) -> list[str]:
-    """A warning of what lies outside the guide's range for a way of tuning a CLIP, if anything.
+    """Return a warning of what is outside the guide's range for a way of tuning a CLIP.
 
     A learning rate that the strategy's own file recommends is taken as it is, and so is the model's
     in full fine-tuning, which is what it is for. Warm-up counts where it
@@ -118,7 +118,7 @@ def check_ranges(facts: Facts, recipe: Node) -> list[str]:
 
 
 def check_ema(ema: float | str | None, steps: int) -> list[str]:
-    """A warning of an average that is still mostly the weights from before the training, if it is.
+    """Return a warning of an average that is still mostly the weights before training.
 
     Args:
         ema: the root's key.
@@ -134,7 +134,7 @@ def check_ema(ema: float | str | None, steps: int) -> list[str]:
 
 
 def check_stages(strategy: Strategy, epochs: int) -> list[str]:
-    """A warning of stages of unfreezing that would begin after the last epoch, if there are."""
+    """Return a warning of stages of unfreezing that would begin after the last epoch."""
     starts = [start for start, _ in getattr(strategy, "stages", [])]
     never = [str(start) for start in starts if start >= epochs]
     if not never:
@@ -146,7 +146,7 @@ def check_stages(strategy: Strategy, epochs: int) -> list[str]:
 
 
 def warnings(facts: Facts, recipe: Node, steps: int) -> list[str]:
-    """What a run of some steps should be warned of, if anything."""
+    """Return every warning for a run of some steps."""
     told = [*check_ranges(facts, recipe), *check_ema(recipe["ema"], steps)]
     return [*told, *check_stages(facts.strategy, recipe["epochs"])]
 
@@ -225,7 +225,7 @@ _RULES: dict[str, Callable[[Facts, Node], Choice]] = {
 
 
 def chosen(recipe: Node, facts: Facts) -> tuple[dict[str, Any], list[str]]:
-    """Values for what a recipe leaves null, and the reason of each.
+    """Return values for what a recipe leaves null, and the reason of each.
 
     batch_size: 64, with a GPU 256, but no more than leaves 8 steps an epoch. epochs: as many as
     make 500 steps, within 5 to 20 (10 to 20 for a frozen encoder); the guide's 5 to 10 are of sets
@@ -253,7 +253,7 @@ def chosen(recipe: Node, facts: Facts) -> tuple[dict[str, Any], list[str]]:
 
 
 def proposals(facts: Facts) -> list[str]:
-    """Whether to fine-tune at all, and how deep: lines to print, nothing that is changed."""
+    """Return advice on whether to fine-tune at all, and how deep: lines to print."""
     few, found = f"{facts.shots:.0f} pictures a class", []
     simpler = [
         (known.few_images, option, known.why)

@@ -192,7 +192,7 @@ def lone_picture(
 def published_zero_shot(
     arch: str, pretrained: str | None, dataset: str | None, metric: str = "acc1"
 ) -> float | None:
-    """The published zero-shot accuracy, or recall, of a checkpoint on a dataset, as a fraction.
+    """Return a checkpoint's published zero-shot accuracy or recall, as a fraction.
 
     Args:
         arch: open_clip's model name.
@@ -255,7 +255,7 @@ def zero_shot(
 def zero_shot_retrieval(
     row: Mapping[str, Any], *, pictures: int, reference: float | None, gate: bool
 ) -> str | None:
-    """The same of captions: far below what is published, they are those of other pictures.
+    """Look at epoch 0 of captions: far below what is published, they are of other images.
 
     Args:
         row: with ``val/image_recall@5``.

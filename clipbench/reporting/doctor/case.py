@@ -1,4 +1,4 @@
-"""A run as the doctor sees it: its record, and what of it is worked out more than once."""
+"""A run as the doctor sees it: its record, and what several symptoms derive from it."""
 
 import math
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from clipbench.core.config.option_files import Node
 from clipbench.core.errors import UserError
 from clipbench.metrics import confusion
 from clipbench.metrics.confusion import Counts
@@ -31,9 +32,9 @@ class Case:
     confusion: Mapping[str, Counts] = field(default_factory=dict)
 
     @property
-    def config(self) -> Mapping[str, Any]:
+    def config(self) -> Node:
         """The resolved config."""
-        config: Mapping[str, Any] = self.record["config"]
+        config: Node = self.record["config"]
         return config
 
     def series(self, key: str) -> list[tuple[int, float]]:
@@ -54,7 +55,7 @@ class Case:
 
     @property
     def trains(self) -> bool:
-        """Whether there was an optimiser that stepped."""
+        """Whether there was an optimizer that stepped."""
         return bool(self.record["steps"]["total"]) and bool(self.series("train/loss"))
 
     @property
@@ -113,7 +114,7 @@ class Case:
         return -top * math.log(top) - (classes - 1) * rest * math.log(rest)
 
     def _floor_of_classes(self) -> float:
-        """The mean of ln(images of one's class in a batch), by how often the classes occur."""
+        """Return the mean of ln(images of a class in a batch), by how often classes occur."""
         if "val" not in self.confusion:
             return 0.0
         counts = self.confusion["val"].sum(1).astype(float)
@@ -155,7 +156,7 @@ class Case:
 
 
 def read(folder: Path) -> Case:
-    """The case of a run's folder, of one that failed as well.
+    """Return the case of a run's folder, also of a run that failed.
 
     Raises:
         UserError: if there is no record in it.

@@ -1,9 +1,9 @@
 """The OpenCLIP guide's checklist, read off a config before anything starts."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from clipbench.core.config import option_files
+from clipbench.core.config.option_files import Node
 from clipbench.models.about import of as about_model
 from clipbench.reporting.doctor import options
 from clipbench.reporting.tables import published
@@ -13,7 +13,7 @@ Check = tuple[bool, str, str]  # whether it passes, what was looked at, the over
 LONGEST = 0.3  # of a run that is warm-up. Ours.
 
 
-def checks(config: Mapping[str, Any]) -> Iterator[Check]:
+def checks(config: Node) -> Iterator[Check]:
     """Yield each point of the checklist that applies, in its order.
 
     Every point passes or warns by the value that it prints; a point that means nothing for the
@@ -48,7 +48,7 @@ def checks(config: Mapping[str, Any]) -> Iterator[Check]:
         yield True, f"{kept} beside best.ckpt and last.ckpt (checkpoints)", "keep=all"
 
 
-def _weights(config: Mapping[str, Any], name: str) -> Check:
+def _weights(config: Node, name: str) -> Check:
     weights, lr = config["model"].get("pretrained", "its own"), config["lr"]
     remedy = options.pretrained(config["model"])
     if weights is not None:
@@ -58,7 +58,7 @@ def _weights(config: Mapping[str, Any], name: str) -> Check:
     return lr is not None and low <= lr <= high, about, remedy
 
 
-def _learning_rate(config: Mapping[str, Any], name: str) -> Check:
+def _learning_rate(config: Node, name: str) -> Check:
     model, strategy, lr = config["model"], config["strategy"], config["lr"]
     low, high = published_ranges.GUIDE[name].lr
     remedy = f"lr={published_ranges.GUIDE[name].middle:.2g}"
@@ -70,7 +70,7 @@ def _learning_rate(config: Mapping[str, Any], name: str) -> Check:
     return published_ranges.fits(model, strategy, lr), about, remedy
 
 
-def _epochs(config: Mapping[str, Any], name: str) -> Check:
+def _epochs(config: Node, name: str) -> Check:
     epochs = config["epochs"]
     if epochs is None:
         return True, "epochs=None (chosen by rule, 5 to 20)", "epochs=10"
@@ -80,7 +80,7 @@ def _epochs(config: Mapping[str, Any], name: str) -> Check:
     return 5 <= epochs <= 20, f"epochs={epochs} (5 to 20)", "epochs=10"
 
 
-def _warmup(config: Mapping[str, Any], name: str) -> Check:
+def _warmup(config: Node, name: str) -> Check:
     literal, share, remedy = (
         config["warmup_steps"],
         config["warmup"],
@@ -103,8 +103,8 @@ def _warmup(config: Mapping[str, Any], name: str) -> Check:
     return False, f"{about}steps this run has is not known before its data are read)", remedy
 
 
-def _steps(config: Mapping[str, Any]) -> int | None:
-    """The steps of a run whose dataset has a published size; None where that is not known."""
+def _steps(config: Node) -> int | None:
+    """Return the steps of a run whose dataset has a published size; None if it is not known."""
     if config["steps"] is not None:
         return int(config["steps"])
     dataset, epochs, batch = config["dataset"], config["epochs"], config["batch_size"]
@@ -117,7 +117,7 @@ def _steps(config: Mapping[str, Any]) -> int | None:
     return images and -(-images // batch) * int(epochs)
 
 
-def _retention(config: Mapping[str, Any]) -> Check:
+def _retention(config: Node) -> Check:
     node, dataset = config["retention"], option_files.option("dataset", config["dataset"])
     named = option_files.option("dataset", node) if node else None
     remedy = f"retention={'dtd' if dataset == 'cifar10' else 'cifar10'}"
@@ -126,8 +126,8 @@ def _retention(config: Mapping[str, Any]) -> Check:
     return node is not None, f"retention={named} (what is forgotten)", remedy
 
 
-def _depth(config: Mapping[str, Any], name: str, *, clip: bool) -> Check:
-    """Partial before full; the guide's learning rate is another one there."""
+def _depth(config: Node, name: str, *, clip: bool) -> Check:
+    """Check the freezing depth; the guide's learning rate differs for partial fine-tuning."""
     remedy, lr = options.half(config["model"]), config["lr"]
     low, high = published_ranges.GUIDE[published_ranges.PARTIAL].lr
     if clip and lr is not None and not low <= lr <= high:
@@ -135,6 +135,6 @@ def _depth(config: Mapping[str, Any], name: str, *, clip: bool) -> Check:
     return name != published_ranges.FULL, f"freeze_depth={config['freeze_depth']}: {name}", remedy
 
 
-def _validation(config: Mapping[str, Any]) -> Check:
+def _validation(config: Node) -> Check:
     by = config["monitor"] or "the dataset's own metric"
     return True, f"epochs are chosen on val, by {by}", ""

@@ -1,14 +1,11 @@
 """From a config back to the words that make it: which option a node is, what its own file has."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from clipbench.core.config.option_files import files, option
+from clipbench.core.config.option_files import Node, files, option
 from clipbench.reporting.tables import costs
 from clipbench.strategies import about
 
 
-def words(group: str, node: Mapping[str, Any], into: str) -> str | None:
+def words(group: str, node: Node, into: str) -> str | None:
     """Return the overrides that make a node of a group again, under another key of the root.
 
     Args:
@@ -27,26 +24,26 @@ def words(group: str, node: Mapping[str, Any], into: str) -> str | None:
     return " ".join((f"{into}={name}", *changed))
 
 
-def pretrained(model: Mapping[str, Any]) -> str:
+def pretrained(model: Node) -> str:
     """Return the override that gives a model pretrained weights which fit its architecture."""
     name = option("model", model)
     tag = files("model")[name].get("pretrained") if name else None
     return f"model.pretrained={tag or 'FILE'}"
 
 
-def half(model: Mapping[str, Any]) -> str:
+def half(model: Node) -> str:
     """Return the override that freezes half of a model's blocks, or two where nobody counted."""
     sizes = costs.facts(option("model", model) or "")
     return f"freeze_depth={int(sizes['blocks']) // 2 if sizes else 2}"
 
 
-def own_keys(strategy: Mapping[str, Any], symptom: str) -> tuple[str, ...]:
+def own_keys(strategy: Node, symptom: str) -> tuple[str, ...]:
     """Return the overrides of a run's own strategy against a symptom that it has not set yet."""
     keys = about.of(strategy).remedies.get(symptom) or {}
     return tuple(_word(k, v) for k, v in keys.items() if strategy.get(k, v) != v)
 
 
-def by_strategy(strategy: Mapping[str, Any], symptom: str) -> tuple[str, ...]:
+def by_strategy(strategy: Node, symptom: str) -> tuple[str, ...]:
     """Return what strategies say against a symptom: the run's own, or else each of the others."""
     if about.of(strategy).remedies.get(symptom) is not None:
         return (" ".join(own_keys(strategy, symptom)),) if own_keys(strategy, symptom) else ()

@@ -69,7 +69,7 @@ def mixed(case: Case) -> Lines:
     return (f"{told} mix_fraction=0.25",) if told else ()
 
 
-def regularised(case: Case) -> str:
+def regularized(case: Case) -> str:
     """Return more weight decay, and more augmentation than this run has."""
     usual = case.config["augment"].get("hflip")
     decay = times(case.config["weight_decay"] or 0.05, 2)
@@ -89,7 +89,7 @@ def more(case: Case) -> Lines:
 
 
 def _freer(case: Case) -> Lines:
-    """Less regularisation, where there is any."""
+    """Return less regularization, where there is any."""
     decay, smoothing = case.config["weight_decay"], case.config.get("label_smoothing")
     lines = [f"weight_decay={times(decay, 0.1)}"] if decay else []
     lines += ["label_smoothing=0"] if smoothing and not case.of_pairs else []

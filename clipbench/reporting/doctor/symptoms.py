@@ -1,4 +1,4 @@
-"""What a run's record shows of how its training went: illnesses, their evidence, what to try.
+"""Symptoms in a run's record of training gone wrong, their evidence, and what to try.
 
 The symptoms and most of the fixes are the OpenCLIP fine-tuning guide's; numbers that it does not
 give are ours, chosen on the runs of ``tests/doctor``, and said to be so.
@@ -24,14 +24,14 @@ LONG_WARMUP = 0.35  # of the run; big_vision and FT-CLIP warm up for 0.2 of thei
 AT_GUESSING = 0.97  # of the loss of guessing above its floor: nothing is learnt. Ours.
 BURST = 1.5  # train/loss over that of guessing, on its way: it has diverged. Ours.
 GAP = 1.3  # val/loss over train/loss of the second epoch. Ours.
-ONE_CLASS = 0.5  # of the predictions, where it has less than half as many pictures. Ours.
+ONE_CLASS = 0.5  # of the predictions, where it has less than half as many images. Ours.
 UNEVEN = 0.15  # of accuracy above the mean over classes. Ours.
-WIDE = 0.2  # of Wilson's 95 % interval of an accuracy: under some 100 pictures. Ours.
+WIDE = 0.2  # of Wilson's 95 % interval of an accuracy: under some 100 images. Ours.
 
 
 @dataclass(frozen=True)
 class Finding:
-    """An illness.
+    """A symptom that a run shows.
 
     Attributes:
         name: of it.
@@ -45,7 +45,7 @@ class Finding:
 
 
 def diverged(case: Case) -> Iterator[Finding]:
-    """Training ended in numbers that are not finite, or in a loss above that of guessing."""
+    """Find training that ended in non-finite numbers, or in a loss above that of guessing."""
     losses = case.series("train/loss")
     lower = remedies.calmer(case)
     if case.record["status"] == "diverged":
@@ -59,12 +59,12 @@ def diverged(case: Case) -> Iterator[Finding]:
 
 
 def _above(case: Case, loss: float) -> bool:
-    """Whether a loss is above that of guessing, and no small learning rate has left it there."""
+    """Return whether a loss is above that of guessing, for no lack of learning rate."""
     return bool(case.guessing) and loss > 1.05 * (case.guessing or 0) and not case.cautious
 
 
 def nothing_learnt(case: Case) -> Iterator[Finding]:
-    """The loss stays that of guessing: ln(classes), or ln(batch) for pairs."""
+    """Find a loss that stays that of guessing: ln(classes), or ln(batch) for pairs."""
     losses = [value for _, value in case.series("train/loss")]
     if not case.guessing or len(losses) < 2 or case.record["status"] == "diverged":
         return
@@ -86,7 +86,7 @@ def _of_classes(case: Case) -> float:
 
 
 def overfitting(case: Case) -> Iterator[Finding]:
-    """The guide: training loss decreases, validation loss increases."""
+    """Find overfitting. The guide: training loss decreases, validation loss increases."""
     val, train = case.series("val/loss"), dict(case.series("train/loss"))
     trained = [(epoch, value) for epoch, value in val if epoch > 0]
     if len(trained) < 3:
@@ -104,13 +104,13 @@ def overfitting(case: Case) -> Iterator[Finding]:
             remedies.until(case, best),
             *remedies.deeper(case),
             remedies.slower(case, 0.3),
-            remedies.regularised(case),
+            remedies.regularized(case),
         ),
     )
 
 
 def underfitting(case: Case) -> Iterator[Finding]:
-    """The guide: losses remain high, no improvement over the pretrained model."""
+    """Find underfitting. The guide: losses remain high, no improvement over the start."""
     losses = [value for _, value in case.series("train/loss")]
     mixes = any((case.config["augment"].get(key) or 0) > 0 for key in ("mixup", "cutmix"))
     if not losses or not case.guessing or mixes or _above(case, losses[-1]):
@@ -131,7 +131,7 @@ def underfitting(case: Case) -> Iterator[Finding]:
 
 
 def _at_a_stand(case: Case, first: float, last: float, most: float) -> bool:
-    """Whether the loss above its floor hardly fell, of a model that is not good already."""
+    """Return whether the loss hardly fell though the model is not good already."""
     scores = case.series(case.metric)
     good = last < NOTHING * most or (case.of_share and scores[-1][1] >= 0.9)
     return last > 0.9 * first and not good and len(case.series("train/loss")) > 2
@@ -142,7 +142,7 @@ def _least(case: Case) -> str:
 
 
 def forgetting(case: Case) -> Iterator[Finding]:
-    """The guide: good on the tuned task, poor on general ones."""
+    """Find forgetting. The guide: good on the tuned task, poor on general ones."""
     ends = case.record["final"]
     first = case.series("retention/acc")[:1]
     pairs = [("retention/acc", first[0][1])] if first else []
@@ -168,7 +168,7 @@ def forgetting(case: Case) -> Iterator[Finding]:
 
 
 def _on_the_line(case: Case, key: str, before: float) -> str:
-    """The best point on val, of those between start and end, at which it is not forgotten."""
+    """Describe the point between start and end that is best on val and forgets nothing."""
     kept = [p for p in case.between if before - p.get(key, -1.0) < FORGOTTEN]
     if not kept:
         return ""
@@ -178,7 +178,7 @@ def _on_the_line(case: Case, key: str, before: float) -> str:
 
 
 def warmup(case: Case) -> Iterator[Finding]:
-    """Warm-up that never ends, or takes a large share of the run."""
+    """Find warm-up that never ends, or takes a large share of the run."""
     steps, plan = case.record["steps"], "warmup_steps=null warmup=0.1"
     if not steps["total"]:
         return
@@ -199,9 +199,9 @@ def warmup(case: Case) -> Iterator[Finding]:
 
 
 def batchnorm(case: Case) -> Iterator[Finding]:
-    """Far worse in evaluation than in training, before pictures could be learnt by heart.
+    """Find a model far worse in evaluation than in training, before it could memorize images.
 
-    In the second epoch, while train/loss falls, so that its mean overstates it.
+    That is in the second epoch, while train/loss falls, so that its mean overstates it.
     """
     train, val = dict(case.series("train/loss")), dict(case.series("val/loss"))
     kept = options.own_keys(case.config["strategy"], "BatchNorm")
@@ -220,7 +220,7 @@ def batchnorm(case: Case) -> Iterator[Finding]:
 
 
 def learning_rate(case: Case) -> Iterator[Finding]:
-    """Outside the guide's range; what the option's own file recommends is taken as it is."""
+    """Find a learning rate outside the guide's range that the option's file does not recommend."""
     model, strategy = case.config["model"], case.config["strategy"]
     if not case.clip or not case.trains or published_ranges.fits(model, strategy, case.lr):
         return
@@ -237,7 +237,7 @@ def learning_rate(case: Case) -> Iterator[Finding]:
 
 
 def no_gain(case: Case) -> Iterator[Finding]:
-    """No epoch was better than the start."""
+    """Find a run in which no epoch was better than the start."""
     scores = dict(case.series(case.metric))
     if case.record["selection"].get("epoch") != 0 or not case.trains or len(scores) < 2:
         return
@@ -254,7 +254,7 @@ def no_gain(case: Case) -> Iterator[Finding]:
 
 
 def stopped_early(case: Case) -> Iterator[Finding]:
-    """The last epoch is the best, and the curve still gets better by more than its noise."""
+    """Find a run whose last epoch is best, with a curve that improves by more than its noise."""
     scores = case.series(case.metric)
     if case.record["selection"].get("epoch") != case.epochs or len(scores) < 4:
         return
@@ -271,7 +271,7 @@ def stopped_early(case: Case) -> Iterator[Finding]:
 
 
 def class_collapse(case: Case) -> Iterator[Finding]:
-    """One class takes most of the predictions."""
+    """Find a class that takes most of the predictions."""
     counts = case.confusion.get("val")
     if counts is None or counts.shape[0] < 3:
         return
@@ -288,7 +288,7 @@ def class_collapse(case: Case) -> Iterator[Finding]:
 
 
 def names(case: Case) -> Iterator[Finding]:
-    """A zero-shot start no better than guessing."""
+    """Find a zero-shot start no better than guessing."""
     counts, start = case.confusion.get("val"), dict(case.series("val/acc")).get(0)
     if counts is None or start is None or not case.clip:
         return
@@ -305,7 +305,7 @@ def names(case: Case) -> Iterator[Finding]:
 
 
 def imbalance(case: Case) -> Iterator[Finding]:
-    """Large classes are learnt, small ones are not."""
+    """Find large classes that are learnt beside small ones that are not."""
     acc, mean = (case.record["final"].get(f"val/{key}") for key in ("acc", "mean_per_class"))
     if acc is None or mean is None or acc - mean < UNEVEN:
         return
@@ -318,7 +318,7 @@ def imbalance(case: Case) -> Iterator[Finding]:
 
 
 def small_splits(case: Case) -> Iterator[Finding]:
-    """A val or test split too small to tell models apart."""
+    """Find a val or test split too small to tell models apart."""
     for split, told in case.record["data"].items():
         acc = case.record["final"].get(f"{split}/acc")
         if split == "train" or acc is None or not told["n"]:
@@ -326,7 +326,7 @@ def small_splits(case: Case) -> Iterator[Finding]:
         found = wilson(acc, told["n"])
         if found.high - found.low > WIDE:
             fix = remedies.larger_splits(case)
-            said = f"{split} has {told['n']} pictures: {acc:.2f} may be {found.low:.2f} to "
+            said = f"{split} has {told['n']} images: {acc:.2f} may be {found.low:.2f} to "
             yield Finding("small split", f"{said}{found.high:.2f}", fix)
 
 
@@ -337,5 +337,5 @@ SYMPTOMS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
 
 
 def diagnose(case: Case) -> list[Finding]:
-    """Every finding, what explains the others first."""
+    """Return every finding, those that explain others first."""
     return [finding for look in SYMPTOMS for finding in look(case)]
