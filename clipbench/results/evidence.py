@@ -13,7 +13,7 @@ from clipbench.results import frames, store, sweep_log
 
 SOURCES = ("outputs", "frozen")
 Sweeps = dict[str, pd.DataFrame]
-Where = Mapping[str, Any]
+Where = Mapping[str, str | float | bool | None]  # values of columns that select runs
 Counts = tuple[int, int, int]  # images, those that only the first gets right, only the second
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from clipbench.reporting.tables import figures
 from clipbench.results import frames
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # The cost of a mean is that of its fastest run: other work on the machine only adds to it.
 COSTS = {
@@ -135,7 +138,7 @@ def _metrics(
         panel.errorbar(where, drawn[column], frames.bars(drawn, column), **look)
 
 
-def _costs(panels: dict[str, Any], part: pd.DataFrame, axis: Axis, color: Any) -> None:
+def _costs(panels: dict[str, "Axes"], part: pd.DataFrame, axis: Axis, color: Any) -> None:
     where = part[axis.name].map(frames.cell).map(axis.ticks)
     for label, (column, least) in COSTS.items():
         if label not in panels:
@@ -145,15 +148,17 @@ def _costs(panels: dict[str, Any], part: pd.DataFrame, axis: Axis, color: Any) -
         panels[label].plot(costs.index, costs, **look)
 
 
-def _dress(panels: dict[str, Any], axis: Axis, metric: str) -> None:
-    turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if axis.words else {}
+def _dress(panels: dict[str, "Axes"], axis: Axis, metric: str) -> None:
     for name, panel in panels.items():
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
         if axis.doubles:
             panel.set_xscale("log")
             panel.minorticks_off()
-        panel.set_xticks(list(axis.ticks.values()), [*map(figures.plain, axis.ticks)], **turned)
+        panel.set_xticks(list(axis.ticks.values()), [*map(figures.plain, axis.ticks)])
+        if axis.words:
+            for text in panel.get_xticklabels():
+                text.set(rotation=40, ha="right", rotation_mode="anchor")
         if name != "main":
             panel.set_title(name, fontsize=9)
             panel.set_ylim(0, 1.1 * panel.dataLim.ymax or None)

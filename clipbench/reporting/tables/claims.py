@@ -11,10 +11,9 @@ is shown if ``better`` is better, p < 0.05 by Holm's rule over the statements of
 second if the 95 % interval excludes a loss of more than ``within``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -24,7 +23,7 @@ from clipbench.metrics.intervals import goodness
 from clipbench.metrics.significance import Difference
 from clipbench.reporting.tables import significance
 from clipbench.reporting.tables.cells import Measured, measure
-from clipbench.results.evidence import Evidence
+from clipbench.results.evidence import Evidence, Where
 
 FORMS = ({"metric", "better", "worse"}, {"metric", "as_good", "as", "within"})
 
@@ -39,8 +38,8 @@ class Statement:
         within: how much they may lose; None if they have to be better.
     """
 
-    better: Mapping[str, Any]
-    worse: Mapping[str, Any]
+    better: Where
+    worse: Where
     within: float | None
 
     def __str__(self) -> str:
@@ -110,7 +109,7 @@ def sides(evidence: Evidence, name: str, one: Statement) -> tuple[Measured, Meas
     found = []
     for side in (one.better, one.worse):
         where = {key: value for key, value in side.items() if key != "metric"}
-        found.append(measure(evidence, {"experiment": name, **where}, side["metric"]))
+        found.append(measure(evidence, {"experiment": name, **where}, str(side["metric"])))
     better, worse = found
     if better is None or worse is None:
         return None
@@ -155,7 +154,7 @@ def _shown(one: Statement, found: Difference | None) -> bool:
     return found.covers_seeds and least > -one.within
 
 
-def _words(side: Mapping[str, Any], one: Statement) -> str:
+def _words(side: Where, one: Statement) -> str:
     """Return the text of a side: its values, and the metric if it differs from the other side's."""
     values = " ".join(f"{key}={value}" for key, value in side.items() if key != "metric")
     first = side is one.better or one.better["metric"] != one.worse["metric"]

@@ -14,6 +14,7 @@ import pandas as pd
 
 from clipbench.core import paths
 from clipbench.reporting.tables import published
+from clipbench.results.evidence import Where
 from clipbench.strategies import about
 
 # FT-CLIP's own log (LightDXY/FT-CLIP@3f9cefa:logs/CLIP_B16.log): ViT-B/16, 50 epochs of ImageNet's
@@ -126,7 +127,7 @@ def disk_bytes(parameters: float, trained: float) -> float:
     return 4 * (parameters * 3 + trained * 2)
 
 
-def of_cell(run: Mapping[str, Any]) -> float | None:
+def of_cell(run: Where) -> float | None:
     """Return the GPU-hours of the run that would fill a cell, or None if too little is known.
 
     Args:
@@ -135,23 +136,22 @@ def of_cell(run: Mapping[str, Any]) -> float | None:
             the names of its splits in ``train``; ``captions: all`` if an epoch has every caption.
             Without a strategy, an image tower and its head train.
     """
-    scheme = run.get("dataset.scheme", run.get("scheme"))
-    dataset = str(run.get("dataset"))
-    count = published.captions if run.get("captions") == "all" else published.images
-    images = run.get("images", count(dataset, str(run.get("train", "train")), scheme))
-    if images is None or "epochs" not in run:
+    known = {key: str(value) for key, value in run.items() if value is not None}
+    scheme = known.get("dataset.scheme", known.get("scheme"))
+    dataset, strategy = known.get("dataset", ""), known.get("strategy", "")
+    count = published.captions if known.get("captions") == "all" else published.images
+    images = known.get("images", count(dataset, known.get("train", "train"), scheme))
+    if images is None or "epochs" not in known:
         return None
-    strategy = str(run.get("strategy", ""))
-    epochs = float(run["epochs"]) if about.named(strategy).trains else 0.0
-    evaluated = published.evaluated(dataset, epochs, int(run.get("alphas", 0)), scheme)
+    epochs = float(known["epochs"]) if about.named(strategy).trains else 0.0
     job = Job(
-        str(run.get("model")),
+        known.get("model", ""),
         strategy,
         int(images),
         epochs,
-        int(run.get("batch_size", 64)),
-        evaluated,
-        str(run.get("freeze_depth", "0")),
-        run.get("image_size"),
+        int(known.get("batch_size", 64)),
+        published.evaluated(dataset, epochs, int(known.get("alphas", 0)), scheme),
+        known.get("freeze_depth", "0"),
+        int(known["image_size"]) if "image_size" in known else None,
     )
     return gpu_hours(job)

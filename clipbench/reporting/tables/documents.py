@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import pandas as pd
 
@@ -16,6 +15,7 @@ from clipbench.reporting.tables.layouts import Layout
 from clipbench.reporting.tables.significance import Best
 
 GPU = "GPU-hours to run it"
+Value = str | float | bool | None
 Bold = Mapping[int, str]  # the tests of each bold row, by its place
 Column = tuple[str, list[str]]  # title and texts
 
@@ -164,7 +164,7 @@ def _frame(layout: Layout, bold: Mapping[int, Bold]) -> pd.DataFrame:
     rows = []
     for number, (name, cells) in enumerate(zip(layout.rows, layout.grid, strict=True)):
         for place, (column, cell) in enumerate(zip(layout.columns, cells, strict=True)):
-            row: dict[str, Any] = {"row": name, "column": column}
+            row: dict[str, Value] = {"row": name, "column": column}
             if isinstance(cell, Cell):
                 row |= _numbers(cell) | {"bold": bold[place].get(number)}
                 row["GPU-hours of the row"] = _rounded(layout.hours[number])
@@ -176,8 +176,8 @@ def _frame(layout: Layout, bold: Mapping[int, Bold]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
-def _numbers(cell: Cell) -> dict[str, Any]:
-    row: dict[str, Any] = {}
+def _numbers(cell: Cell) -> dict[str, Value]:
+    row: dict[str, Value] = {}
     if own := cell.measured:
         scale, one = 100 if own.share else 1, own.interval
         row |= {"measured": scale * one.estimate, "low": scale * one.low, "high": scale * one.high}

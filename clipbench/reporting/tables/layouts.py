@@ -15,7 +15,7 @@ from clipbench.reporting.tables import costs, published
 from clipbench.reporting.tables.cells import Cell, Measured, measure
 from clipbench.reporting.tables.published import Published
 from clipbench.results import frames
-from clipbench.results.evidence import Evidence
+from clipbench.results.evidence import Evidence, Where
 
 _KEYS = {
     "title",
@@ -130,7 +130,7 @@ def _hours(spec: Any, row: Any, evidence: Evidence, counted: set[str]) -> float 
     return sum(hours) if hours else None
 
 
-def _stands_in(where: Mapping[str, Any]) -> bool:
+def _stands_in(where: Where) -> bool:
     return str(where.get("model")).endswith("_tiny") or where.get("dataset") == "shapes"
 
 
@@ -166,8 +166,8 @@ def _cell(
     )
 
 
-def _images(where: Mapping[str, Any], split: str) -> str:
-    dataset, scheme = str(where["dataset"]), where.get("scheme")
+def _images(where: Where, split: str) -> str:
+    dataset, scheme = str(where["dataset"]), str(where.get("scheme") or "")
     whole = split == "classes"
     n = published.classes(dataset) if whole else published.images(dataset, split, scheme)
     return "" if n is None else f"{n:,}"
@@ -191,7 +191,7 @@ def _gain(before: Cell, after: Cell) -> Cell:
     return Cell(measured, published, None, stand_in=True)
 
 
-def _reaches(evidence: Evidence, where: Mapping[str, Any], rival: Mapping[str, Any]) -> str:
+def _reaches(evidence: Evidence, where: Where, rival: Where) -> str:
     """Return the first epoch at which a mean curve reaches the best of its rival's."""
     lines = []
     for selection in (where, rival):

@@ -3,13 +3,12 @@
 import csv
 import functools
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from clipbench.core import paths
 from clipbench.core.errors import UserError
+from clipbench.results.evidence import Where
 
 _COLUMNS = ("file", "source", "model", "pretrained", "dataset", "split", "metric", "protocol")
 MARK = "\N{DAGGER}"  # marks a number that is quoted by another work
@@ -56,7 +55,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
     return [row for row in found if row["verified"] in ("yes", "secondhand")]
 
 
-def find(where: Mapping[str, Any]) -> Published:
+def find(where: Where) -> Published:
     """Return the only number of a selection.
 
     Args:
