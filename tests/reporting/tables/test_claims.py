@@ -179,7 +179,7 @@ def test_every_experiment_says_what_its_rows_show(verdicts):
 def test_the_docs_say_what_the_rows_show(verdicts):
     text = (paths.ROOT / "docs" / "tables_and_experiments.md").read_text()
     found = re.findall(r"^\|[^|]*\| \*\*(held|not shown)\*\*[^|]*\| `(\w+)` \|$", text, re.M)
-    table = text[text.index("| claim | found |") :].split("\n\n")[0]
+    table = text[text.index("| claim | result |") :].split("\n\n")[0]
     assert len(found) == len(table.splitlines()) - 2  # each row of it, and no other
     for said, name in found:
         assert said == verdicts[name], f"docs say {said!r} of {name}, its rows {verdicts[name]!r}"
