@@ -24,14 +24,7 @@ the config  python -m clipbench.run dataset=flowers102 --cfg job
 == Options of each group: group=option ==
 {options}
 == Keys to set or sweep: key=value ==
-lr batch_size micro_batch epochs steps freeze_depth text_freeze_depth seed warmup warmup_steps
-weight_decay layer_decay ema label_smoothing head_lr_factor grad_checkpointing alphas
-merge merge_bn retention=DATASET retention_every_epoch mix=DATASET mix_fraction mix_weight
-monitor patience keep=all
-allow_unfinished_warmup gate leaks=allow retry=failed|versions timeout rank_timeout
-ckpt.resume=PATH ckpt.every_steps
-dataset.root dataset.shots dataset.workers model.pretrained model.image_size trainer.devices
-trainer.num_nodes trainer.precision
+{keys}
 
 --cfg job shows the whole config, --hydra-help Hydra's own flags."""
 
@@ -40,7 +33,7 @@ def main() -> None:
     """Compose the config, run what it asks for, exit non-zero if any job failed."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         # Hydra would look for groups in every option: more than a second of CPU.
-        print(HELP.format(options=paths.options()))
+        print(HELP.format(options=paths.options(), keys=schema.listing()))
         return
     paths.register()
     schema.register()

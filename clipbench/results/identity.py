@@ -1,22 +1,29 @@
-"""What a run is: all that can change its outcome; and what an earlier record of it is good for."""
+"""What can change the outcome of a run, and whether an earlier record answers for it."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from clipbench.core.config.keys import Key
+from clipbench.core.config.option_files import Node
+from clipbench.core.config.schema import KEYS
 from clipbench.results.record import SCHEMA, plain
+
+Identity = dict[str, Any]  # what can change the outcome of a run, as json.dumps takes it
+
+_UNKNOWN = Key("training", "a key that only older records have")
 
 
 def of(
-    config: Mapping[str, Any],
+    config: Node,
     *,
     weights: str | None,
-    data: Mapping[str, Mapping[str, Any]],
+    data: Mapping[str, Node],
     prompts: list[list[str]],
-    others: Mapping[str, Any],
-    devices: Mapping[str, Any],
-) -> dict[str, Any]:
+    others: Node,
+    devices: Node,
+) -> Identity:
     """Return the identity of a run, whose hash is its key.
 
     Args:
@@ -40,57 +47,6 @@ def of(
     )
 
 
-# What cannot change the outcome: where things are, how many decode, what is shown or allowed. What
-# class names, templates and prompts say is hashed by itself, wherever it comes from.
-_OUTSIDE = {
-    "dataset": {
-        *("root", "workers", "cache_gb", "class_names", "templates"),
-        *("splits", "labels", "path_key", "label_key", "split_key"),  # the fingerprint tells
-    },
-    "model": {"recommended"},
-    "strategy": {"recommended"},
-    # max_epochs is the root's epochs again; a run that takes other steps than planned is refused.
-    "trainer": {
-        "max_epochs",
-        "log_every_n_steps",
-        "enable_progress_bar",
-        "enable_model_summary",
-        "profiler",
-    },
-}
-for _group in ("retention", "mix"):  # datasets as well
-    _OUTSIDE[_group] = _OUTSIDE["dataset"]
-
-# What a root key that is null makes idle; and what comes after training, or only looks on.
-_IDLE = {
-    "alphas": {"merge", "merge_bn"},
-    "retention": {"retention_every_epoch"},
-    "mix": {"mix_fraction", "mix_weight"},
-    "monitor": set(),
-    "patience": set(),
-}
-
-# What does nothing at this value, so that runs from before there was such a key keep theirs.
-_OFF: Mapping[str, Mapping[str, Any]] = {
-    "augment": {
-        "randaugment": None,
-        "color_jitter": 0,
-        "erasing": 0,
-        "mixup": 0,
-        "cutmix": 0,
-        "mixup_probability": 1,
-    },
-    "model": {"pool": None},
-    "trainer": {"num_nodes": 1},
-}
-
-_AFTER = {"alphas", "merge", "merge_bn", "retention", "retention_every_epoch"}
-
-_ROOT_OUTSIDE = {
-    *("prompts", "logger", "callbacks", "gate", "leaks", "allow_unfinished_warmup", "keep"),
-    *("retry", "timeout", "rank_timeout", "ckpt", "claim"),
-}
-
 # Callbacks that look on, or write files: any other may change what comes of a run.
 _ONLOOKERS = {
     *("LearningRateMonitor", "DeviceStatsMonitor", "ThroughputMonitor", "ModelCheckpoint"),
@@ -98,8 +54,8 @@ _ONLOOKERS = {
 }
 
 
-def identity(config: Mapping[str, Any], **content: Any) -> dict[str, Any]:
-    """Everything that can change a run's outcome, and nothing else.
+def identity(config: Node, **content: Any) -> Identity:
+    """Return everything that can change a run's outcome, and nothing else.
 
     Args:
         config: the resolved config. Paths, workers and loggers are left out, and so is what a root
@@ -107,41 +63,49 @@ def identity(config: Mapping[str, Any], **content: Any) -> dict[str, Any]:
         content: what the config names but does not hold, such as the fingerprints of the splits
             and the hash of a weight file.
     """
-    kept: dict[str, Any] = {}
-    idle = {
-        name for key, names in _IDLE.items() if config.get(key) is None for name in (key, *names)
-    }
-    for name, node in config.items():
-        if name == "callbacks" and (others := _no_onlookers(node or {})):
-            kept[name] = others
-        if name in _ROOT_OUTSIDE | idle:
+    kept: Identity = {}
+    for name, value in config.items():
+        key = KEYS.get(name, _UNKNOWN)
+        if key.affects == "nothing" or value == key.off:
             continue
-        if isinstance(node, Mapping):
-            outside = _OUTSIDE.get(name, set()) | (set(config) if name == "recipe" else set())
-            off = _OFF.get(name, {})
-            node = {
-                k: v for k, v in node.items() if k not in outside and (k not in off or v != off[k])
-            }
-        kept[name] = node
+        if key.part_of and config.get(key.part_of) is None:
+            continue
+        if name == "callbacks":
+            value = _no_onlookers(value or {})
+            if not value:
+                continue
+        if isinstance(value, Mapping):
+            value = _counted(value, key.inside, skip=config if name == "recipe" else ())
+        kept[name] = value
     return {"schema": SCHEMA, "config": kept, **content}
 
 
-def answers(record: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether a record is of what a config asks for, as far as one can tell without its data.
+def _counted(node: Node, inside: Mapping[str, Key], skip: Collection[str]) -> Identity:
+    """Return what of a group's node can change the outcome."""
+    keys = {name: inside.get(name, _UNKNOWN) for name in node if name not in skip}
+    return {
+        name: node[name]
+        for name, key in keys.items()
+        if key.affects != "nothing" and node[name] != key.off
+    }
+
+
+def answers(record: Node, config: Node) -> bool:
+    """Return whether a record is of what a config asks for, as far as a config alone tells.
 
     A null asks for a value by rule, which the record has.
     """
-    asked = json.loads(json.dumps(plain(identity(config)["config"])))
-    return _within(asked, identity(record["config"])["config"])
+    requested = json.loads(json.dumps(plain(identity(config)["config"])))
+    return _within(requested, identity(record["config"])["config"])
 
 
-def _within(asked: Any, given: Any) -> bool:
-    if isinstance(asked, Mapping) and isinstance(given, Mapping):
-        return all(_within(value, given.get(name)) for name, value in asked.items())
-    return asked is None or asked == given
+def _within(requested: object, given: object) -> bool:
+    if isinstance(requested, Mapping) and isinstance(given, Mapping):
+        return all(_within(value, given.get(name)) for name, value in requested.items())
+    return requested is None or requested == given
 
 
-def _no_onlookers(callbacks: Mapping[str, Any]) -> dict[str, Any]:
+def _no_onlookers(callbacks: Node) -> Identity:
     return {
         name: node
         for name, node in callbacks.items()
@@ -149,13 +113,13 @@ def _no_onlookers(callbacks: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def current(record: Mapping[str, Any]) -> bool:
+def current(record: Node) -> bool:
     """Return whether a record says what its images held; older ones are read, but never reused."""
     data = record.get("data") or {}
     return all("content" in split for split in data.values())
 
 
-def seen(split: Mapping[str, Any]) -> str:
+def seen(split: Node) -> str:
     """Return what two numbers share that are of the same images and labels.
 
     Args:
@@ -165,26 +129,27 @@ def seen(split: Mapping[str, Any]) -> str:
     return "/".join(filter(None, (split["sha256"], split.get("content"))))
 
 
-def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def alike(one: Node, other: Node) -> bool:
     """Return whether two splits of records are of the same images, as far as one can tell."""
     contents = {split["content"] for split in (one, other) if split.get("content")}
     return one["sha256"] == other["sha256"] and len(contents) < 2
 
 
-def of_training(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's identity that its weights depend on."""
-    kept = {k: v for k, v in identity["config"].items() if k not in _AFTER}
-    content = {k: v for k, v in identity.items() if k not in _AFTER}
+def of_training(identity: Node) -> Identity:
+    """Return the part of a run's identity that its weights depend on."""
+    after = {name for name, key in KEYS.items() if key.affects == "evaluation"}
+    kept = {k: v for k, v in identity["config"].items() if k not in after}
+    content = {k: v for k, v in identity.items() if k not in after}
     return {**content, "config": kept}
 
 
-def key(identity: Mapping[str, Any]) -> str:
-    """The first 8 hex digits of the sha256 of an identity's canonical JSON."""
+def key(identity: Node) -> str:
+    """Return the first 8 hex digits of the sha256 of an identity's canonical JSON."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def of_seed(identity: Mapping[str, Any], random: bool, fits: bool) -> dict[str, Any]:
+def of_seed(identity: Node, random: bool, fits: bool) -> Identity:
     """Return what a record says of its seed: ``varies``, and the ``setting`` of a mean over seeds.
 
     Args:
@@ -196,7 +161,7 @@ def of_seed(identity: Mapping[str, Any], random: bool, fits: bool) -> dict[str, 
     return {"varies": random or (fits and few), "setting": setting(identity)}
 
 
-def setting(identity: Mapping[str, Any]) -> str:
+def setting(identity: Node) -> str:
     """Return the hash of an identity but for its seed, and for the images of train it draws."""
     config = {k: v for k, v in identity["config"].items() if k != "seed"}
     content = {**identity, "config": config}
@@ -207,7 +172,7 @@ def setting(identity: Mapping[str, Any]) -> str:
     return key(content)
 
 
-def varies(record: Mapping[str, Any]) -> bool:
+def varies(record: Node) -> bool:
     """Return whether a run with another seed would have come to other weights.
 
     Records made before strategies said so are judged by what they tell: nothing was trained, or a

@@ -1,101 +1,22 @@
-"""What numbers a config may hold: one table, looked at before any data."""
+"""What numbers a config may hold, checked before any data is read."""
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from clipbench.core.config.search_path import ALSO_DATASETS
+from clipbench.core.config.keys import Range
+from clipbench.core.config.schema import KEYS
 from clipbench.core.errors import UserError
 
 
-@dataclass(frozen=True)
-class Range:
-    """The numbers that a key may have; null is for the schema to allow.
-
-    Attributes:
-        low: the smallest.
-        high: the largest.
-        above: whether ``low`` itself is too small.
-        below: whether ``high`` itself is too large.
-        whole: whether it must be an integer.
-        words: allowed besides, such as ``auto``.
-    """
-
-    low: float
-    high: float = math.inf
-    above: bool = False
-    below: bool = False
-    whole: bool = False
-    words: tuple[str, ...] = ()
-
-    def allows(self, value: object) -> bool:
-        """Whether a value is null, one of the words, a number in the range, or a list of such."""
-        if value is None or (isinstance(value, str) and value in self.words):
-            return True
-        if isinstance(value, list | tuple):
-            return all(self.allows(item) for item in value)
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
-            return False
-        large = value > self.low or (value == self.low and not self.above)
-        small = value < self.high or (value == self.high and not self.below)
-        return math.isfinite(value) and large and small
-
-    def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a number"
-        low = f"above {self.low:.10g}" if self.above else f"from {self.low:.10g} up"
-        if self.high < math.inf:
-            to = f"below {self.high:.10g}" if self.below else f"to {self.high:.10g}"
-            low = f"{low.removesuffix(' up')} {to}" if not self.above else f"{low} and {to}"
-        return " or ".join([f"{kind} {low}", *self.words])
+def _ranges() -> Iterator[tuple[str, Range]]:
+    for name, key in KEYS.items():
+        if key.range:
+            yield name, key.range
+    for name, key in KEYS.items():
+        yield from ((f"{name}.{k}", inner.range) for k, inner in key.inside.items() if inner.range)
 
 
-_COUNT = Range(1, whole=True)
-_NONE_OR_MORE = Range(0)
-_POSITIVE = Range(0, above=True)
-_SHARE = Range(0, 1)
-_DECAY = Range(0, 1, below=True)
-
-ROOT: Mapping[str, Range] = {
-    "seed": Range(0, 2**32 - 1, whole=True),
-    "lr": _POSITIVE,
-    "batch_size": _COUNT,
-    "micro_batch": _COUNT,
-    "epochs": Range(0, whole=True),
-    "steps": _COUNT,
-    "freeze_depth": Range(0, whole=True, words=("all",)),
-    "text_freeze_depth": Range(0, whole=True, words=("all",)),
-    "warmup": _NONE_OR_MORE,
-    "warmup_steps": Range(0, whole=True),
-    "weight_decay": _NONE_OR_MORE,
-    "layer_decay": Range(0, 1, above=True),
-    "ema": Range(0, 1, below=True, words=("auto",)),
-    "label_smoothing": _DECAY,
-    "head_lr_factor": _NONE_OR_MORE,
-    "mix_fraction": Range(0, 1, above=True, below=True),
-    "mix_weight": _NONE_OR_MORE,
-    "patience": _COUNT,
-    "keep": Range(1, whole=True, words=("all",)),
-    "timeout": _POSITIVE,
-    "rank_timeout": _POSITIVE,
-    "ckpt.every_steps": _COUNT,
-    "recipe.min_lr": _NONE_OR_MORE,
-    "recipe.betas": _DECAY,
-    "recipe.eps": _POSITIVE,
-    "recipe.momentum": _DECAY,
-    "recipe.clip_norm": _POSITIVE,
-    "recipe.text_lr_factor": _NONE_OR_MORE,
-    "recipe.text_weight_decay": _NONE_OR_MORE,
-    "trainer.limit_train_batches": _POSITIVE,
-    "trainer.log_every_n_steps": _COUNT,
-    "trainer.gradient_clip_val": _NONE_OR_MORE,
-    "model.image_size": _COUNT,
-}
-DATASET: Mapping[str, Range] = {
-    "workers": Range(0, whole=True),
-    "shots": _COUNT,
-    "cache_gb": _NONE_OR_MORE,
-}
+RANGES = dict(_ranges())
 
 # Keys of Lightning's that would undo what the run itself plans and records: what leaves them idle,
 # and what to type instead.
@@ -139,9 +60,7 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def _out_of_range(config: Mapping[str, Any]) -> Iterator[str]:
-    datasets = ("dataset", *ALSO_DATASETS)
-    table = {**ROOT, **{f"{name}.{key}": DATASET[key] for name in datasets for key in DATASET}}
-    for key, allowed in table.items():
+    for key, allowed in RANGES.items():
         value: Any = config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None

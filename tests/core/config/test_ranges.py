@@ -138,8 +138,12 @@ def test_more_devices_than_there_are(root, monkeypatch):
 
 def test_every_key_of_the_table_is_a_key_of_the_config():
     keys = set(compose.keys())
-    assert set(ranges.ROOT) <= keys
-    assert {f"dataset.{key}" for key in ranges.DATASET} <= keys
+    also = ("retention.", "mix.")  # datasets in two more places, which are null by default
+    assert {key for key in ranges.RANGES if not key.startswith(also)} <= keys
+    assert {key for key in ranges.RANGES if key.startswith("dataset.")} <= keys
+    for place in also:
+        nodes = {key.removeprefix(place) for key in ranges.RANGES if key.startswith(place)}
+        assert nodes == {"workers", "shots", "cache_gb"}
 
 
 def test_several_are_told_at_once_and_before_the_data(root, outputs):
