@@ -125,7 +125,7 @@ def _start_server() -> None:
     """
     numbers = (signal.SIGUSR1, signal.SIGUSR2)
     before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["clipbench.training.spec"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["clipbench.training.run"])
     forkserver.ensure_running()
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)

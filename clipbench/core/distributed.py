@@ -1,6 +1,7 @@
 """Which of a run's processes this is, and how they agree; one alone agrees with itself."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -52,33 +53,31 @@ def join(rank: int, world: int, timeout: float) -> None:
     rank_zero_only.rank = rank  # type: ignore[attr-defined]
 
 
-def agree(what: str, value: str) -> None:
-    """Go on only if every rank has the same value.
+def check_agreement(name: str, value: str) -> None:
+    """Check that every rank has the same value.
+
+    Args:
+        name: of the value, for the message.
+        value: of this rank.
 
     Raises:
-        RuntimeError: naming the value of each, if they differ.
+        RuntimeError: with the value of each rank, if they differ.
     """
-    if here.world == 1:
-        return
-    import torch.distributed
-
-    values = [""] * here.world
-    torch.distributed.all_gather_object(values, value)
+    values = gathered(value)
     if len(set(values)) > 1:
-        told = ", ".join(f"rank {rank} has {value}" for rank, value in enumerate(values))
-        raise RuntimeError(f"the ranks of one job do not agree on its {what}: {told}")
+        listed = ", ".join(f"rank {rank} has {value}" for rank, value in enumerate(values))
+        raise RuntimeError(f"the ranks of one job do not agree on its {name}: {listed}")
 
 
-def from_first(make: Callable[[], Value]) -> Value:
-    """What the first rank makes of it, in every rank."""
+def broadcast(value: Value) -> Value:
+    """Return the first rank's value in every rank; that of the others is ignored."""
     if here.world == 1:
-        return make()
+        return value
     import torch.distributed
 
-    box = [make() if here.first else None]
+    box = [value if here.first else None]
     torch.distributed.broadcast_object_list(box, src=0)
-    made: Value = box[0]  # type: ignore[assignment]
-    return made
+    return box[0]  # type: ignore[return-value]
 
 
 def gathered(value: Value) -> list[Value]:
@@ -108,18 +107,20 @@ def any_of(value: bool) -> bool:
     return bool(flag)
 
 
-def first_goes_first(make: Callable[[], Value]) -> Value:
-    """The same in every rank; the others wait for the first, which fetches what is not there."""
-    if here.world == 1:
-        return make()
+@contextmanager
+def rank_zero_first() -> Iterator[None]:
+    """Run a block in the first rank, then in the others, which find what the first has fetched."""
+    if here.world > 1 and not here.first:
+        _barrier()
+    yield
+    if here.world > 1 and here.first:
+        _barrier()
+
+
+def _barrier() -> None:
     import torch.distributed
 
-    if not here.first:
-        torch.distributed.barrier()
-    made = make()
-    if here.first:
-        torch.distributed.barrier()
-    return made
+    torch.distributed.barrier()
 
 
 def shares(batches: Iterable[list[Value]]) -> Iterator[Value]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from clipbench.core import paths
 
+Config = dict[str, Any]  # resolved: plain values by key, and mappings of them by group
+
 
 @dataclass(frozen=True)
 class Node:
@@ -39,7 +41,7 @@ class Job:
         asked: when it was, in seconds since the epoch.
     """
 
-    config: dict[str, Any]
+    config: Config
     choices: dict[str, str]
     overrides: list[str]
     outputs: Path = field(default_factory=paths.outputs)

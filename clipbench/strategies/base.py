@@ -13,6 +13,7 @@ from clipbench.core.config.option_files import Node
 from clipbench.core.errors import UserError
 from clipbench.models.base import Classifier, ImageTower, random_head
 from clipbench.strategies.param_groups import Group, param_groups
+from clipbench.strategies.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class Strategy(ABC):
         """Update the head before an evaluation, where it depends on what trains."""
         return
 
-    def param_groups(self, classifier: Classifier, recipe: Node) -> list[Group]:
+    def param_groups(self, classifier: Classifier, recipe: Recipe) -> list[Group]:
         """Return optimizer groups of the image tower, the text tower, the logit scale, the head.
 
         Only what trains is in them. Both towers have layer-wise learning rates, but for a text
@@ -186,8 +187,7 @@ class Strategy(ABC):
 
         Args:
             classifier: as :meth:`prepare` left it.
-            recipe: ``lr``, ``head_lr_factor``, ``text_lr_factor``, ``weight_decay``,
-                ``text_weight_decay`` (None: as the rest), ``decay_all`` and ``layer_decay``.
+            recipe: its learning rate and weight decay, their factors, and ``layer_decay``.
         """
         layers = classifier.tower.layers()
         image = {id(p) for layer in layers for p in layer}
@@ -206,24 +206,22 @@ class Strategy(ABC):
         for name, parameter in classifier.tower.named_parameters():
             other = "logit scale" if id(parameter) in scales else "text tower"
             parts["image tower" if id(parameter) in image else other].append((name, parameter))
-        lr, decay, text_decay = (recipe[k] for k in ("lr", "weight_decay", "text_weight_decay"))
-        if text_decay is None:
-            text_decay = decay
+        text_decay = recipe.text_weight_decay
         own: dict[str, dict[str, Any]] = {
             "image tower": {"layers": layers},
             "text tower": {
                 "layers": text_layers,
-                "lr": lr * recipe["text_lr_factor"],
-                "weight_decay": text_decay,
+                "lr": recipe.lr * recipe.text_lr_factor,
+                "weight_decay": recipe.weight_decay if text_decay is None else text_decay,
             },
             "logit scale": {"decay_all": False},
-            "head": {"lr": lr * recipe["head_lr_factor"]},
+            "head": {"lr": recipe.lr * recipe.head_lr_factor},
         }
         common = {
-            "lr": lr,
-            "weight_decay": decay,
-            "decay_all": recipe["decay_all"],
-            "layer_decay": recipe["layer_decay"],
+            "lr": recipe.lr,
+            "weight_decay": recipe.weight_decay,
+            "decay_all": recipe.decay_all,
+            "layer_decay": recipe.layer_decay,
         }
         return [
             group

@@ -1,6 +1,7 @@
 """LiT: a locked image tower of any kind, and a text tower from scratch (Zhai et al. 2022)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from clipbench.core.config.instantiate import build
@@ -10,6 +11,7 @@ from clipbench.models.lit import LiT as Model
 from clipbench.strategies.base import Task
 from clipbench.strategies.contrastive import Contrastive
 from clipbench.strategies.param_groups import Group
+from clipbench.strategies.recipe import Recipe
 
 
 class LiT(Contrastive):
@@ -53,9 +55,9 @@ class LiT(Contrastive):
         classifier.meaningful = False
         return classifier
 
-    def param_groups(self, classifier: Classifier, recipe: Node) -> list[Group]:
+    def param_groups(self, classifier: Classifier, recipe: Recipe) -> list[Group]:
         """Return groups with one learning rate for all of the text tower, which is untrained."""
-        return super().param_groups(classifier, {**recipe, "layer_decay": 1.0})
+        return super().param_groups(classifier, replace(recipe, layer_decay=1.0))
 
     def restored(self, model: Node, file: str) -> ImageTower:
         """Return both towers, from their one file."""

@@ -149,10 +149,10 @@ class Comparison:
 
     def _measured(self, model: str, around: float) -> Training | None:
         """The pace of a model, by a short training that is no part of the sweep."""
-        from clipbench.training.spec import Run  # torch
+        from clipbench.training.spec import resolve  # torch
 
         try:
-            run = Run(self.job(model, "finetune", *AUTO))
+            spec = resolve(self.job(model, "finetune", *AUTO))
         except UserError:
             self.plan["epochs"][model] = None  # to fail as a job does
             return None
@@ -167,8 +167,9 @@ class Comparison:
             self.plan["epochs"][model] = None
             return None
         pace = float(record["cost"]["images_per_second"])
-        wanted, val = int(run.recipe["epochs"]), run.data.splits.get("val", ())
-        return Training(model, wanted, around, len(run.data.epoch), len(val), pace)
+        data = spec.data.dataset
+        wanted, val = spec.recipe.epochs, data.splits.get("val", ())
+        return Training(model, wanted, around, len(data.epoch), len(val), pace)
 
     def job(self, model: str, strategy: str, *more: str) -> Job:
         """An ordinary job, as ``clipbench.run`` would make it."""

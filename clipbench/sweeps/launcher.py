@@ -90,7 +90,7 @@ class Running:
 
     def __init__(self, job: Job, world: int, label: str) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["clipbench.training.spec"])
+        context.set_forkserver_preload(["clipbench.training.run"])
         pipes = [context.Pipe(duplex=False) for _ in range(world + 1)]
         # The last is the guard's, who speaks for a rank that could not.
         self.receivers = {receiver: rank for rank, (receiver, _) in enumerate(pipes)}

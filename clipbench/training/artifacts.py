@@ -1,97 +1,91 @@
-"""After training: every split at the chosen epoch and along the alphas, and the files of a run."""
+"""The files of a run: its weights, its predictions, figures and pages."""
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from clipbench.core import distributed
+from clipbench.core import distributed, environment
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.inference import saved_model
 from clipbench.models.weight_averaging import State
 from clipbench.reporting.page import retrieval_examples
 from clipbench.reporting.tables import alpha_figures
-from clipbench.training import predictions
-from clipbench.training.evaluation import Evaluator, calibrated, chosen_epoch, copied
-from clipbench.training.robustness.wise_ft import Merge, alpha_curve
+from clipbench.training import predictions, tensorboard_summary
+from clipbench.training.build import Components
+from clipbench.training.evaluation import Evaluation
+from clipbench.training.evaluator import Evaluator
+from clipbench.training.robustness.wise_ft import Curve
 
 
-@dataclass
-class Finish:
-    """What is done with the weights of the chosen epoch, which the module holds.
+def write_artifacts(parts: Components, record: dict[str, Any], evaluation: Evaluation) -> None:
+    """Write the files of a run, in the first rank, and what the run has cost into its record."""
+    if distributed.here.first:
+        folder, data = parts.folder.path, parts.evaluator.data
+        write_model(folder, record, parts.evaluator, evaluation)
+        if isinstance(data, CaptionDataModule) and evaluation.before is not None:
+            _write_examples(folder, record, data, evaluation.before, evaluation.outputs["val"])
+        if evaluation.line is not None:
+            _write_line(folder, record, parts.evaluator, evaluation.line)
+        if missing := tensorboard_summary.add(folder, record, data):
+            parts.folder.warn(missing)
+    record["cost"] = _cost(parts, record["cost"])
 
-    Attributes:
-        evaluate: with the outputs of val at the chosen epoch, if they are known.
-        folder: the run's.
-        record: of the run; its ``curve``, ``selection``, ``key`` and ``seed`` are read, and what
-            is found out is written into it.
-        merge: which averages to evaluate, if any.
-        ends: weights before training, and after the last epoch if the chosen one is the start: the
-            line would else be a point.
-        before: of captions, the outputs of val before training, for the page of examples.
-    """
 
-    evaluate: Evaluator
-    folder: Path
-    record: dict[str, Any]
-    merge: Merge | None = None
-    ends: tuple[State, State | None] | None = None
-    before: Mapping[str, Tensor] | None = None
+def write_model(
+    folder: Path, record: Mapping[str, Any], evaluator: Evaluator, evaluation: Evaluation
+) -> None:
+    """Write the weights of the chosen epoch, and what they predict for each image."""
+    if isinstance(evaluator.data, CaptionDataModule):
+        predictions.write_ranks(folder, evaluator.data, evaluation.outputs)
+    else:
+        predictions.write(folder, evaluator.data, evaluation.outputs)
+    _save(folder, record, evaluator, evaluation.weights, "model")
 
-    def __call__(self) -> None:
-        """Evaluate, write the files, fill in the record."""
-        record, evaluate = self.record, self.evaluate
-        if "val" in evaluate.outputs:
-            epoch = record["selection"]["epoch"]
-            chosen = next(row for row in record["curve"] if row["epoch"] == epoch)
-        else:
-            chosen = evaluate(["val"])
-        final = {k: v for k, v in chosen.items() if k.startswith("val/")}
-        tuned = copied(evaluate.module.classifier) if self.merge else {}
-        final |= chosen_epoch(evaluate)
-        record["final"] = final
-        if not isinstance(evaluate.data, CaptionDataModule):
-            record["temperature"], scaled = calibrated(evaluate.data, evaluate.outputs)
-            record["final"] |= scaled
-            if distributed.here.first:
-                predictions.write(self.folder, evaluate.data, evaluate.outputs)
-        elif distributed.here.first:
-            predictions.write_ranks(self.folder, evaluate.data, evaluate.outputs)
-            self._examples(evaluate.data)
-        self._save("model")
-        if self.merge is not None and self.ends is not None:
-            start, last = self.ends
-            self._alphas(self.merge, (start, last or tuned))
 
-    def _examples(self, data: CaptionDataModule) -> None:
-        """A page of queries of val, before training and after, if anything was trained."""
-        record, after = self.record, self.evaluate.outputs["val"]
-        if self.before is None or not record["selection"]["epoch"]:
-            return
-        found = [(state["image"], state["text"]) for state in (self.before, after)]
-        title = f"{record['model']} on {record['dataset']}, {record['strategy']}: val"
-        path = self.folder / "examples.html"
-        retrieval_examples.write(path, data.splits["val"], *found, seed=record["seed"], title=title)
+def _save(
+    folder: Path, record: Mapping[str, Any], evaluator: Evaluator, weights: State | None, stem: str
+) -> None:
+    classifier = evaluator.module.classifier
+    if weights is not None:
+        classifier.load_state_dict(dict(weights))
+    about = {"clipbench": record["key"]}
+    saved_model.save(folder, classifier, list(evaluator.data.classes), about, stem)
 
-    def _alphas(self, merge: Merge, ends: tuple[State, State]) -> None:
-        record, metric = self.record, self.record["selection"]["metric"]
-        curve = alpha_curve(self.evaluate, merge, ends, metric, record["seed"])
-        record["final"] |= curve.final()
-        record["alpha_curve"] = curve.rows
-        record["selection"]["alpha"] = curve.alpha
-        self.evaluate.module.classifier.load_state_dict(dict(curve.weights))
-        self._save("merged")
-        if distributed.here.first:
-            if not isinstance(self.evaluate.data, CaptionDataModule):
-                data, outputs = self.evaluate.data, curve.outputs
-                predictions.write_merged(self.folder, data, outputs, curve.alpha)
-            alpha_figures.alpha_curve(record, self.folder / "alpha_curve.png")
 
-    def _save(self, stem: str) -> None:
-        if not distributed.here.first:
-            return
-        classifier, classes = self.evaluate.module.classifier, self.evaluate.data.classes
-        about = {"clipbench": self.record["key"]}
-        saved_model.save(self.folder, classifier, list(classes), about, stem)
+def _write_examples(
+    folder: Path,
+    record: Mapping[str, Any],
+    data: CaptionDataModule,
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+) -> None:
+    """Write a page of queries of val, before training and after, if anything was trained."""
+    if not record["selection"]["epoch"]:
+        return
+    features = [(outputs["image"], outputs["text"]) for outputs in (before, after)]
+    title = f"{record['model']} on {record['dataset']}, {record['strategy']}: val"
+    path = folder / "examples.html"
+    split = data.splits["val"]
+    retrieval_examples.write(path, split, *features, seed=record["seed"], title=title)
+
+
+def _write_line(folder: Path, record: Mapping[str, Any], evaluator: Evaluator, line: Curve) -> None:
+    """Write the best average of start and end, and the figure of all of them."""
+    _save(folder, record, evaluator, line.weights, "merged")
+    if not isinstance(evaluator.data, CaptionDataModule):
+        predictions.write_merged(folder, evaluator.data, line.outputs, line.alpha)
+    alpha_figures.alpha_curve(record, folder / "alpha_curve.png")
+
+
+def _cost(parts: Components, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run has cost, with what its weights have cost an earlier run."""
+    seconds = time.perf_counter() - parts.folder.started
+    pace = parts.recorder.throughput.images_per_second
+    return {
+        "seconds": seconds + before.get("seconds", 0),
+        "images_per_second": before.get("images_per_second", pace),
+        **environment.device(parts.trainer.strategy.root_device),
+    }

@@ -1,7 +1,6 @@
-"""What a run writes while it trains: its curve, its best and last checkpoint, its pace."""
+"""What a run writes while it trains: its curve, its best and its last checkpoint."""
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from clipbench.core.console import console
 from clipbench.core.errors import UserError
 from clipbench.core.files import write_text
 from clipbench.metrics import intervals
+from clipbench.training import lightning_internals
 from clipbench.training.module import FineTuningModule
+from clipbench.training.throughput import Throughput
 
 Row = dict[str, Any]
 
@@ -45,7 +46,7 @@ class EMA(WeightAveraging):
         super().__init__(multi_avg_fn=average)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: this is left out where a run goes on after its last epoch."""
+        """Do nothing: Lightning skips this where a run goes on after its last epoch."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the average in the model, and swap no more.
@@ -54,7 +55,7 @@ class EMA(WeightAveraging):
         for the test splits.
         """
         super().on_train_end(trainer, pl_module)
-        self._average_model = None
+        lightning_internals.drop_average(self)
 
 
 class Recorder(Callback):
@@ -63,38 +64,37 @@ class Recorder(Callback):
     Args:
         folder: the run's.
         metric: what the best epoch is chosen by: best on val, earliest on ties.
-        changed: called after each row, to bring ``result.json`` up to date.
+        report_row: called after each row with the curve and the best row.
 
     Attributes:
         curve: rows ``{"epoch", "val/loss", "val/acc", ...}``.
         best: the chosen row, or None before any row has a metric.
         best_outputs: the module's outputs on val at the chosen epoch; none if that was before
             the run was interrupted.
-        train_seconds: spent in training epochs, evaluation left out.
-        pictures: how many were trained on, each as often as it was seen.
+        throughput: of training.
         epoch: of the row that an evaluation outside of training adds.
         looks_on: whether it adds none.
     """
 
-    def __init__(self, folder: Path, metric: str, changed: Callable[[], None]) -> None:
-        self.folder, self.metric, self.changed = folder, metric, changed
+    def __init__(
+        self, folder: Path, metric: str, report_row: Callable[[list[Row], Row | None], None]
+    ) -> None:
+        self.folder, self.metric, self._report_row = folder, metric, report_row
         self.curve: list[Row] = []
         self.best: Row | None = None
         self.best_outputs: dict[str, torch.Tensor] = {}
-        self.train_seconds, self.pictures, self.epoch = 0.0, 0, 0
+        self.throughput, self.epoch = Throughput(), 0
         self.looks_on = False
-        self._started = 0.0
         self._losses: list[torch.Tensor] = []
         self._lost_before: torch.Tensor | None = None  # of an epoch that was interrupted
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run that goes on has to know; of the losses, every rank's."""
-        running = time.perf_counter() - self._started if self._started else 0.0
+        """Return what a run that goes on has to know; of the losses, every rank's."""
         return {
             "curve": json.dumps(self.curve),  # each number to the bit, whatever its type
             "best": self.best and self.best["epoch"],
-            "train_seconds": self.train_seconds + running,
-            "pictures": self.pictures,
+            "train_seconds": self.throughput.elapsed,
+            "pictures": self.throughput.images,
             "losses": distributed.gathered(self._lost()),
         }
 
@@ -103,20 +103,20 @@ class Recorder(Callback):
         self.curve[:] = json.loads(state_dict["curve"])
         chosen = [row for row in self.curve if row["epoch"] == state_dict["best"]]
         self.best, self.best_outputs = chosen[0] if chosen else None, {}
-        self.train_seconds, self.pictures = state_dict["train_seconds"], state_dict["pictures"]
+        self.throughput.train_seconds = state_dict["train_seconds"]
+        self.throughput.images = state_dict["pictures"]
         self._lost_before = state_dict["losses"][distributed.here.rank]
 
     def _lost(self) -> torch.Tensor | None:
-        """The losses of this epoch's batches so far, on the CPU; None before the first."""
+        """Return the losses of this epoch's batches so far, on the CPU; None before the first."""
         parts = [] if self._lost_before is None else [self._lost_before]
         if self._losses:
             parts.append(torch.stack(self._losses).cpu())
         return torch.cat(parts) if parts else None
 
     def on_train_batch_start(self, *args: Any) -> None:
-        """The clock of training runs from the first batch of an epoch to its last."""
-        if not self._started:
-            self._started = time.perf_counter()
+        """Start the clock of training, at the first batch of an epoch."""
+        self.throughput.start()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -129,16 +129,11 @@ class Recorder(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({"train/loss_step": float(self._losses[-1])}, step - 1)
         rows = len(batch["label"]) + len(batch.get("mixed", {}).get("label", ()))
-        self.pictures += rows * distributed.here.world
-
-    def _stop_clock(self) -> None:
-        if self._started:
-            self.train_seconds += time.perf_counter() - self._started
-            self._started = 0.0
+        self.throughput.images += rows * distributed.here.world
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Evaluation has a clock of its own."""
-        self._stop_clock()
+        """Stop the clock of training."""
+        self.throughput.stop()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the row of an epoch that has just been evaluated on val."""
@@ -156,6 +151,10 @@ class Recorder(Callback):
         values = {"train/loss": loss, **pl_module.values}
         self.add(trainer.current_epoch + 1, values, trainer, pl_module)
 
+    def report(self) -> None:
+        """Pass the curve and the best row on, as to the run's record."""
+        self._report_row(self.curve, self.best)
+
     def take(self, rows: Sequence[Row], chosen: int, trainer: Trainer) -> None:
         """Go on as if the epochs of another run, which trained the same, had been this one's.
 
@@ -170,7 +169,7 @@ class Recorder(Callback):
         self.best = next(row for row in self.curve if row["epoch"] == chosen)
         self.best_outputs = {}
         self._write()
-        self.changed()
+        self.report()
 
     def _log(self, row: Row, trainer: Trainer) -> Row:
         known = {k: v for k, v in row.items() if v is not None and k != "epoch"}
@@ -191,7 +190,7 @@ class Recorder(Callback):
     def add(self, epoch: int, values: Row, trainer: Trainer, module: FineTuningModule) -> None:
         """Append a row; values are null where the model has no meaningful head yet."""
         # The ranks must take one decision on the best epoch, though their BatchNorms may differ.
-        row: Row = distributed.from_first(lambda: {"epoch": epoch, **values})
+        row: Row = distributed.broadcast({"epoch": epoch, **values})
         self.curve.append(row)
         score = row.get(self.metric)
         if score is None and row.get("val/loss") is not None:
@@ -205,18 +204,18 @@ class Recorder(Callback):
             trainer.save_checkpoint(last, weights_only=_alone(trainer))
         self._write()
         known = self._log(row, trainer)
-        told = {"train/loss", "val/loss", "val/acc", self.metric, "retention/acc"}
-        told |= {"val/image_recall@5", "val/text_recall@5"}
-        shown = "  ".join(f"{k} {v:.4f}" for k, v in known.items() if k in told)
+        printed = {"train/loss", "val/loss", "val/acc", self.metric, "retention/acc"}
+        printed |= {"val/image_recall@5", "val/text_recall@5"}
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in known.items() if k in printed)
         shown = shown or "no meaningful head before training"
-        self.changed()
+        self.report()
         console.print(f"epoch {epoch:2d}  {shown}", highlight=False)
 
 
 def _alone(trainer: Trainer) -> bool:
-    """Whether a checkpoint can have the weights that were evaluated, and nothing else.
+    """Return whether a checkpoint can have the evaluated weights, and nothing else.
 
     Lightning asks callbacks what to save for whole checkpoints only, and an average of the weights
     is a callback's.
     """
-    return not any(isinstance(c, EMA) for c in trainer.callbacks)  # type: ignore[attr-defined]
+    return not any(isinstance(c, EMA) for c in lightning_internals.callbacks(trainer))

@@ -1,103 +1,97 @@
-"""Whole splits evaluated outside of training, with the weights at hand or with others."""
+"""After training: every held-out split at the chosen epoch, calibration, WiSE-FT's line."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from pytorch_lightning import Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
-from clipbench.core.errors import UserError
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.metrics import calibration, classification
-from clipbench.models.base import Classifier
 from clipbench.models.weight_averaging import State
-from clipbench.training.module import FineTuningModule
+from clipbench.training.build import Components
+from clipbench.training.evaluator import Evaluator, Outputs, copied
+from clipbench.training.fit import Fitted
+from clipbench.training.robustness.wise_ft import Curve, alpha_curve
 
 
-@dataclass
-class Evaluator:
-    """Evaluates a classifier on whole splits, outside of training.
+@dataclass(frozen=True)
+class Evaluation:
+    """What there is to write after a run.
 
     Attributes:
-        trainer: with no recorder among its callbacks, which would take each look for an epoch.
-        module: holds the classifier.
-        loaders: of pictures, or of features.
-        data: the dataset.
-        retention: evaluated along with the first split of several.
-        outputs: of the module, at the last look at each split.
+        weights: of the classifier that is saved; None for those at hand.
+        outputs: of it, by split.
+        line: averages of start and end, if they were asked for.
+        before: outputs of val before training, where there are captions.
     """
 
-    trainer: Trainer
-    module: FineTuningModule
-    loaders: Any
-    data: ClassificationDataModule | CaptionDataModule
-    retention: Callable[[Classifier], dict[str, float]] | None = None
-    outputs: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-
-    def __call__(self, names: Sequence[str], weights: State | None = None) -> dict[str, float]:
-        """Metrics ``<split>/<metric>``, with given weights or those at hand.
-
-        Raises:
-            UserError: if a part of a split was left out.
-        """
-        if weights is not None:
-            self.module.classifier.load_state_dict(dict(weights))
-        values: dict[str, float] = {}
-        remembered: dict[str, float] = {}
-        self.module.watch = self.retention
-        for name in names:
-            self.module.split = name
-            loader = self.loaders.eval_dataloader(name)
-            self.trainer.validate(self.module, loader, verbose=False)
-            self.module.watch = None
-            if self.module.rows != len(self.data.splits[name]):
-                raise UserError(f"not all of {name} was evaluated; unset trainer.limit_*_batches")
-            found = self.module.values
-            remembered |= {k: v for k, v in found.items() if k.startswith("retention/")}
-            values |= {k: v for k, v in found.items() if k not in remembered}
-            self.outputs[name] = self.module.outputs
-        return values | remembered
-
-    def train_rows(self, count: int, seed: int, batch_size: int) -> Iterator[dict[str, Any]]:
-        """Batches of train as they are evaluated, drawn without augmentation."""
-        loader = self.loaders.eval_dataloader("train")
-        positions = np.random.default_rng([seed, count]).permutation(len(loader.dataset))[:count]
-        rows = Subset(loader.dataset, positions.tolist())
-        drawn = DataLoader(rows, batch_size, collate_fn=loader.collate_fn)
-        device, converted = self.trainer.strategy.root_device, self.trainer.precision_plugin
-        for batch in drawn:
-            moved = {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
-            yield converted.convert_input(moved)
+    weights: State | None
+    outputs: Outputs
+    line: Curve | None = None
+    before: Mapping[str, Tensor] | None = None
 
 
-def copied(classifier: Classifier) -> State:
-    """Its weights as they are now, on the CPU."""
-    return {k: v.detach().cpu().clone() for k, v in classifier.state_dict().items()}
+def evaluate(parts: Components, record: dict[str, Any], fitted: Fitted) -> Evaluation:
+    """Evaluate every split at the chosen epoch, and averages of start and end if asked for."""
+    evaluator, merge, start = parts.evaluator, parts.spec.merge, fitted.start
+    if merge is None or start is None:
+        return replace(evaluate_chosen(evaluator, record), before=fitted.before)
+    tuned = copied(parts.module.classifier)
+    evaluation = evaluate_chosen(evaluator, record)
+    weights = copied(parts.module.classifier)
+    # Where the start was chosen, the line leads to the last epoch: it would be a point.
+    end = tuned if record["selection"]["epoch"] or fitted.last is None else fitted.last
+    metric = record["selection"]["metric"]
+    line = alpha_curve(evaluator, merge, (start, end), metric, record["seed"])
+    record["final"] |= line.final()
+    record["alpha_curve"] = line.rows
+    record["selection"]["alpha"] = line.alpha
+    return replace(evaluation, weights=weights, line=line, before=fitted.before)
 
 
-def chosen_epoch(evaluate: Evaluator) -> dict[str, float]:
-    """Metrics of the splits that are read once, the strategy's evaluation points side by side."""
-    names = evaluate.data.evaluation_splits
+def evaluate_chosen(evaluator: Evaluator, record: dict[str, Any]) -> Evaluation:
+    """Evaluate every split with the weights at hand, and put the metrics into the record.
+
+    Args:
+        evaluator: with the outputs of val at the chosen epoch, if they are known.
+        record: of the run; its curve and its chosen epoch are read.
+    """
+    if "val" in evaluator.outputs:
+        epoch = record["selection"]["epoch"]
+        chosen = next(row for row in record["curve"] if row["epoch"] == epoch)
+    else:
+        chosen = evaluator(["val"])
+    final = {k: v for k, v in chosen.items() if k.startswith("val/")}
+    record["final"] = final | evaluate_held_out(evaluator)
+    if not isinstance(evaluator.data, CaptionDataModule):
+        record["temperature"], scaled = calibrate(evaluator.data, evaluator.outputs)
+        record["final"] |= scaled
+    return Evaluation(None, dict(evaluator.outputs))
+
+
+def evaluate_held_out(evaluator: Evaluator) -> dict[str, float]:
+    """Return the metrics of the splits that are read once, at each evaluation point."""
+    names = evaluator.data.evaluation_splits
     final: dict[str, float] = {}
-    classifier = evaluate.module.classifier
-    for suffix, weights in evaluate.module.strategy.evaluation_points(classifier):
-        outputs = dict(evaluate.outputs)
-        # Without such splits there is still what is remembered of the other task.
-        values = evaluate(names or (["val"] if evaluate.retention else []), weights)
+    classifier = evaluator.module.classifier
+    for suffix, weights in evaluator.module.strategy.evaluation_points(classifier):
+        outputs = dict(evaluator.outputs)
+        # Without such splits there is still the retention of the other task.
+        values = evaluator(names or (["val"] if evaluator.retention else []), weights)
         final |= {f"{name}{suffix}": v for name, v in values.items() if not name.startswith("val/")}
         if suffix:
-            evaluate.outputs = outputs
+            evaluator.outputs = outputs
     return final
 
 
-def calibrated(
-    data: ClassificationDataModule, outputs: Mapping[str, Mapping[str, Tensor]]
-) -> tuple[float, dict[str, float]]:
-    """The temperature fitted on val, and ``<split>/ece_scaled`` with it."""
+def calibrate(data: ClassificationDataModule, outputs: Outputs) -> tuple[float, dict[str, float]]:
+    """Return the temperature that fits val best, and the error of calibration with it.
+
+    Returns:
+        The temperature, and ``<split>/ece_scaled`` of every split.
+    """
     splits, val = data.splits, outputs["val"]
     t = calibration.temperature(
         classification.among(val["logits"], splits["val"].among), val["label"]

@@ -18,6 +18,7 @@ from clipbench.models.base import Classifier, freeze_statistics
 from clipbench.strategies import gradient_cache
 from clipbench.strategies.base import Batch, Strategy, features, logits
 from clipbench.strategies.clip_loss import clip_loss, number, same
+from clipbench.strategies.recipe import Recipe
 from clipbench.strategies.text_tower import Tokens, two_towers
 from clipbench.training import schedule
 
@@ -28,8 +29,7 @@ class FineTuningModule(LightningModule):
     Args:
         classifier: as the strategy prepared it.
         strategy: gives the loss and the parameter groups.
-        recipe: plain data: ``lr``, ``weight_decay``, ``optimizer``, ``label_smoothing``,
-            ``micro_batch``, ...
+        recipe: the numbers to train with.
         schedule: learning rate by optimiser step.
         measure: the metrics of a split, given its name and what the module collected of it.
         weights: of each class in the loss, (C,), or None.
@@ -56,7 +56,7 @@ class FineTuningModule(LightningModule):
         self,
         classifier: Classifier,
         strategy: Strategy,
-        recipe: Mapping[str, Any],
+        recipe: Recipe,
         schedule: schedule.Schedule,
         measure: Callable[..., dict[str, float]],
         weights: Tensor | None = None,
@@ -77,7 +77,7 @@ class FineTuningModule(LightningModule):
         self.last_step: int | None = None
         self.skipped = 0
         self._collected: list[dict[str, Tensor]] = []
-        self._micro_batch: int | None = recipe["micro_batch"]
+        self._micro_batch: int | None = recipe.micro_batch
         strategy.micro_batch = self._micro_batch
 
     @abstractmethod
@@ -148,7 +148,7 @@ class FineTuningModule(LightningModule):
         return self.strategy.loss(
             self.classifier,
             batch,
-            smoothing=self.recipe["label_smoothing"],
+            smoothing=self.recipe.label_smoothing,
             step=self.global_step,
             weights=self.weights,
         )
@@ -185,7 +185,7 @@ class FineTuningModule(LightningModule):
     def _diverged(self, what: str) -> UserError:
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         cause = f"the {what} is not finite at step {self.global_step} (lr {lr:.3g})"
-        return UserError(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
+        return UserError(f"{cause}; try lr={self.recipe.lr / 10:g}", status="diverged")
 
     def on_validation_epoch_start(self) -> None:
         """Bring a head that follows the text tower up to date."""
@@ -212,7 +212,7 @@ class FineTuningModule(LightningModule):
         for name, found in self.outputs.items():
             if not torch.isfinite(found).all():
                 cause = f"the model gives {name} that are not finite on {self.split}"
-                raise UserError(f"{cause}; try lr={self.recipe['lr'] / 10:g}", status="diverged")
+                raise UserError(f"{cause}; try lr={self.recipe.lr / 10:g}", status="diverged")
         self.values = {f"{self.split}/{k}": v for k, v in self.measured().items()} | self._watched
         # For callbacks that monitor; the recorder writes the loggers, by epoch.
         self.log_dict(self.values, logger=False)
@@ -221,10 +221,10 @@ class FineTuningModule(LightningModule):
         """The recipe's optimiser over the strategy's groups, on the run's schedule."""
         optimizer = schedule.optimizer(
             self.strategy.param_groups(self.classifier, self.recipe),
-            name=self.recipe["optimizer"],
-            betas=tuple(self.recipe["betas"]),
-            eps=self.recipe["eps"],
-            momentum=self.recipe["momentum"],
+            name=self.recipe.optimizer,
+            betas=(self.recipe.betas[0], self.recipe.betas[1]),
+            eps=self.recipe.eps,
+            momentum=self.recipe.momentum,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.factor)
         return {
@@ -300,7 +300,7 @@ class RetrievalModule(FineTuningModule):
         text = text[torch.searchsorted(self.outputs["owner"], index)]
         scale = two_towers(self.classifier).logit_scale.exp().float().cpu()
         total = 0.0
-        for rows in torch.split(torch.arange(len(index)), self.recipe["batch_size"]):
+        for rows in torch.split(torch.arange(len(index)), self.recipe.batch_size):
             alike = same(first[rows].tolist(), across=False)
             loss = clip_loss(image[rows], text[rows], scale, alike, across=False)
             total += len(rows) * float(loss)

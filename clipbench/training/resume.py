@@ -23,7 +23,7 @@ from clipbench.core.locking import LOCK
 from clipbench.reporting.tensorboard import events
 from clipbench.results import identity as identity_module
 from clipbench.results import store
-from clipbench.training import checkpoint_io
+from clipbench.training import checkpoint_io, lightning_internals
 
 _KEPT = 2
 _DATA = {"data": "sha256", "content": "content"}  # of an identity, in a record
@@ -115,7 +115,7 @@ class Resume(Checkpoint):
         stop = distributed.any_of(self.signal is not None)
         due = self.every_steps is not None and trainer.global_step % self.every_steps == 0
         if due or stop:
-            batch = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            batch = lightning_internals.batches_seen(trainer)
             self._save(trainer, trainer.current_epoch, batch)
         self._end(trainer, stop)
 
@@ -158,25 +158,25 @@ def clear(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def begin(
-    folder: Path, key: str, identity: Mapping[str, Any], asked: str | None
+def prepare(
+    folder: Path, key: str, identity: Mapping[str, Any], requested: str | None
 ) -> ResumePoint | None:
-    """Where to go on, which an unfinished run has left here or elsewhere.
+    """Return where to go on, which an unfinished run has left here or elsewhere.
 
     Args:
         folder: of this run; emptied where there is no such place.
         key: likewise.
         identity: likewise.
-        asked: ``ckpt.resume``: ``auto``, None, or a run's folder or file to go on from.
+        requested: ``ckpt.resume``: ``auto``, None, or a run's folder or file to go on from.
 
     Raises:
         UserError: see :func:`bring`.
     """
     point, record = None, store.read(folder)
-    if asked is not None and (record is None or record["status"] == "interrupted"):
+    if requested is not None and (record is None or record["status"] == "interrupted"):
         point = newest(folder, key)
-    if point is None and asked not in (None, "auto"):
-        point = bring(asked, folder, key, identity)
+    if point is None and requested not in (None, "auto"):
+        point = bring(requested, folder, key, identity)
     if point is None:
         _empty(folder)
     else:

@@ -1,55 +1,89 @@
-"""One run, whole: from a job to how it ended."""
+"""One run, from a job to how it ended; read it from the top."""
 
-import contextlib
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from types import TracebackType
 from typing import Any
 
 from clipbench.core import distributed, environment
 from clipbench.core.errors import Damaged, UserError
 from clipbench.core.jobs import Job, Outcome
-from clipbench.training.build import Training
-from clipbench.training.spec import Run
+from clipbench.training.artifacts import write_artifacts
+from clipbench.training.build import build
+from clipbench.training.evaluation import evaluate
+from clipbench.training.fit import fit
+from clipbench.training.run_folder import RunFolder
+from clipbench.training.spec import RunSpec, resolve
 
 
-def execute(job: Job, tell: Callable[[Outcome], Any] = lambda _: None) -> Outcome:
-    """Run a job to its end, whatever that is; in several ranks at once if it has several.
+def execute(job: Job, notify: Callable[[Outcome], Any] = lambda _: None) -> Outcome:
+    """Run a job, and return how it ended, whatever goes wrong.
+
+    Several ranks of a job call this at once.
 
     Args:
-        job: what to do.
-        tell: given a word as soon as the run has its folder.
+        job: what to run.
+        notify: called with the outcome ``running`` as soon as the run has its folder.
     """
     environment.quiet()
-    run: Run | None = None
-    status, error, details = "failed", "", list[str]()
-    number: int | None = None
-    again = False
-    try:
-        run = distributed.first_goes_first(lambda: Run(job))
-        distributed.agree("config", run.key)
-        if (before := distributed.from_first(run.decide)) is not None:
-            return before
-        done = Outcome("completed", key=run.key, folder=str(run.folder))
-        run.open()
-        tell(replace(done, status="running"))
-        Training(run)()
-        run.close()
-        return done
-    except UserError as refused:
-        status, error, details = refused.status, str(refused), refused.details
-        number = refused.signal
-        again = isinstance(refused, Damaged) and run is not None and run.distrust()
-    except SystemExit as left:
-        error = f"something called sys.exit({left.code})"
-    except Exception as bug:
-        traceback.print_exc()
-        error = f"{type(bug).__name__}: {bug}"
-    if run is None or not run.record:
-        return Outcome(status, error=error, details=details)
-    run.record |= {"status": status, "error": error}
-    with contextlib.suppress(UserError):  # a disk that is full has the record as it was before
-        run.write()
-    run.close()
-    ended = Outcome(status, key=run.key, folder=str(run.folder), error=error, details=details)
-    return replace(ended, signal=number, again=again)
+    with Attempt() as attempt:
+        with distributed.rank_zero_first():
+            attempt.spec = spec = resolve(job)
+        distributed.check_agreement("config", spec.key)
+        folder = RunFolder.claim(spec)
+        if isinstance(folder, Outcome):  # completed before, or another process is at it
+            return folder
+        attempt.folder = folder
+        record, resume_from = folder.open()
+        notify(folder.outcome("running"))
+        parts = build(spec, folder, resume_from)
+        fitted = fit(parts, record, resume_from)
+        evaluation = evaluate(parts, record, fitted)
+        write_artifacts(parts, record, evaluation)
+        return folder.complete()
+    return attempt.failure
+
+
+class Attempt:
+    """What is known of a run, so that whatever ends it is recorded and becomes its outcome.
+
+    Attributes:
+        spec: once it is resolved.
+        folder: once it is claimed.
+        failure: the outcome, after an exception.
+    """
+
+    def __init__(self) -> None:
+        self.spec: RunSpec | None = None
+        self.folder: RunFolder | None = None
+
+    def __enter__(self) -> "Attempt":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        """Turn an exception into the outcome; let pass what is meant for the process."""
+        if isinstance(error, UserError):
+            again = isinstance(error, Damaged) and self.spec and self.spec.distrust_images()
+            ended = self._ended(error.status, str(error))
+            self.failure = replace(ended, details=error.details)
+            if ended.folder is not None:
+                self.failure = replace(self.failure, signal=error.signal, again=bool(again))
+        elif isinstance(error, SystemExit):
+            self.failure = self._ended("failed", f"something called sys.exit({error.code})")
+        elif isinstance(error, Exception):
+            traceback.print_exception(error)
+            self.failure = self._ended("failed", f"{kind.__name__}: {error}" if kind else "")
+        else:
+            return False
+        return True
+
+    def _ended(self, status: str, error: str) -> Outcome:
+        if self.folder is None or not self.folder.record:
+            return Outcome(status, error=error)
+        return self.folder.fail(status, error)

@@ -17,10 +17,12 @@ from clipbench.metrics import intervals
 from clipbench.models import weight_averaging
 from clipbench.results import identity, store, sweep_log
 from clipbench.strategies.base import Strategy, Task
+from clipbench.strategies.recipe import Recipe
 from clipbench.training import schedule
-from clipbench.training.artifacts import Finish
-from clipbench.training.build import tuning
-from clipbench.training.evaluation import Evaluator
+from clipbench.training.artifacts import write_model
+from clipbench.training.build import fine_tuning_module
+from clipbench.training.evaluation import evaluate_chosen
+from clipbench.training.evaluator import Evaluator
 from clipbench.training.robustness import wise_ft
 from clipbench.training.trainer import trainer
 
@@ -78,9 +80,8 @@ def evaluation(config: dict[str, Any], folder: Path) -> Evaluator:
         batch_size=config["batch_size"],
         seed=config["seed"],
     )
-    recipe = {**config["recipe"], **{k: v for k, v in config.items() if k in config["recipe"]}}
     never = schedule.Schedule(total=0, warmup=0)
-    module = tuning(classifier, strategy, recipe, never, data)
+    module = fine_tuning_module(classifier, strategy, Recipe.of(config), never, data)
     return Evaluator(trainer(config, folder, []), module, data, data)
 
 
@@ -113,7 +114,7 @@ def cook(runs: Runs, kind: str, bn: str) -> Outcome:
     if not evaluate.module.classifier.meaningful:
         _warn(record, "their heads start at random, each at another place: such do not average")
     record["soup"]["kept"] = _average(evaluate, runs, kind, bn)
-    Finish(evaluate, folder, record)()
+    write_model(folder, record, evaluate, evaluate_chosen(evaluate, record))
     device = environment.device(evaluate.trainer.strategy.root_device)
     seconds = time.perf_counter() - started
     record["cost"] = {"seconds": seconds, "images_per_second": None, **device}

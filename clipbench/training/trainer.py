@@ -16,6 +16,8 @@ from clipbench.core import distributed, environment
 from clipbench.core.config.instantiate import build
 from clipbench.core.console import console
 from clipbench.core.errors import UserError
+from clipbench.core.jobs import Config
+from clipbench.training import lightning_internals
 from clipbench.training.checkpoint_io import AtomicCheckpointIO
 
 
@@ -29,9 +31,7 @@ class Ranks(DDPStrategy):
             return self.lightning_module.validation_step(*args, **kwargs)
 
 
-def trainer(
-    config: Mapping[str, Any], folder: Path, own: list[Callback], *, staged: bool = False
-) -> Trainer:
+def trainer(config: Config, folder: Path, own: list[Callback], *, staged: bool = False) -> Trainer:
     """Return the Trainer of a run, with its own callbacks, loggers and place among ranks.
 
     Args:
@@ -62,8 +62,7 @@ def trainer(
         default_root_dir=str(folder),
         **several,
     )
-    # SIGTERM ends a run at once: Lightning's handlers would end it later, as if nothing had been.
-    built._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    lightning_internals.leave_signals_alone(built)
     _check_devices(built, environment.resolved(config["trainer"], distributed.here.world))
     return built
 

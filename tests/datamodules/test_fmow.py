@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from clipbench.core.errors import UserError
+from clipbench.core.jobs import Job
 from clipbench.datamodules import fmow
 from clipbench.datamodules.fmow import FMoWDataModule
 from clipbench.loading.prompts import fill
 from clipbench.loading.readers import wilds
 from clipbench.sweeps.launcher import launch
-from clipbench.training.spec import Job
 from tests.conftest import SMALL, composed
 from tests.datamodules.folders import draw
 from tests.datamodules.wilds_reference import ask

@@ -11,10 +11,10 @@ import torch
 
 from clipbench.core import paths
 from clipbench.core.errors import UserError
+from clipbench.core.jobs import Job
 from clipbench.datamodules.iwildcam import IWildCamDataModule
 from clipbench.loading.readers import wilds
 from clipbench.sweeps.launcher import launch
-from clipbench.training.spec import Job
 from tests.conftest import SMALL, composed
 from tests.datamodules.folders import draw
 from tests.datamodules.wilds_reference import ask

@@ -42,19 +42,20 @@ class Progress:
 def install():
     """Wrap what a run goes through."""
     from clipbench.results import store
-    from clipbench.training import checkpoint_io, spec
+    from clipbench.training import checkpoint_io
+    from clipbench.training import run as training_run
     from clipbench.training.callbacks import Recorder
     from clipbench.training.module import FineTuningModule
 
     run = Progress()
     plain_fsync, plain_replace = os.fsync, Path.replace
-    plain_begin, plain_look = spec.Run.__init__, FineTuningModule.validation_step
+    plain_resolve, plain_look = training_run.resolve, FineTuningModule.validation_step
     plain_step = Recorder.on_train_batch_end
 
-    def begins(self, asked):
-        run.seed, run.phase = " ".join(asked.overrides), "begun"
+    def resolve(job):
+        run.seed, run.phase = " ".join(job.overrides), "begun"
         run.tell("begun")
-        plain_begin(self, asked)
+        return plain_resolve(job)
 
     def steps(self, trainer, *rest):
         plain_step(self, trainer, *rest)
@@ -91,6 +92,6 @@ def install():
 
     during(checkpoint_io, "write", "saving")
     during(store, "write", "recording")
-    spec.Run.__init__, FineTuningModule.validation_step = begins, looks
+    training_run.resolve, FineTuningModule.validation_step = resolve, looks
     Recorder.on_train_batch_end = steps
     os.fsync, Path.replace = fsync, replace

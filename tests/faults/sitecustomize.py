@@ -39,7 +39,7 @@ def install():
     from pytorch_lightning import Trainer
 
     from clipbench.core import distributed
-    from clipbench.training import spec
+    from clipbench.training import run as training_run
     from clipbench.training.callbacks import Recorder
     from clipbench.training.checkpoint_io import AtomicCheckpointIO
 
@@ -61,10 +61,13 @@ def install():
 
         setattr(owner, name, wrapped)
 
-    def starts(self, asked):
-        run["seed"] = asked.config["seed"]
+    plain_resolve = training_run.resolve
+
+    def resolve(job):
+        run["seed"] = job.config["seed"]
         note(seed=run["seed"], rank=distributed.here.rank, place="begun")
         reach("start")
+        return plain_resolve(job)
 
     def trains(self, trainer, module, outputs, batch, number):
         seen = [int(i) for i in batch["index"]]
@@ -78,7 +81,7 @@ def install():
         if not distributed.here.first:
             reach("saving")
 
-    before(spec.Run, "__init__", starts)
+    training_run.resolve = resolve
     before(Recorder, "on_train_batch_end", trains)
     before(Recorder, "on_validation_start", lambda *args: reach("validation"))
     before(Trainer, "save_checkpoint", saves)

@@ -11,13 +11,13 @@ def install():
     from pytorch_lightning.callbacks import ModelCheckpoint
 
     from clipbench.loading.samplers import KeyedSampler
-    from clipbench.training import checkpoint_io, resume, trainer
+    from clipbench.training import build, checkpoint_io, resume, trainer
 
     def checkpoints(folder, key, started, every_steps, begin):
         where = folder / "checkpoints" / "stock"
         return ModelCheckpoint(where, save_last=True, every_n_train_steps=every_steps)
 
-    def begin(folder, key, identity, asked):
+    def prepare(folder, key, identity, requested):
         last = folder / "checkpoints" / "stock" / "last.ckpt"
         if not last.is_file():
             resume._empty(folder)
@@ -26,6 +26,6 @@ def install():
         return resume.ResumePoint(key, kept["global_step"], kept["epoch"], 0, False, 0.0)
 
     trainer.AtomicCheckpointIO = TorchCheckpointIO
-    resume.Resume, resume.begin = checkpoints, begin
+    build.Resume, resume.prepare = checkpoints, prepare
     resume.ResumePoint.path = lambda self, folder: folder / "checkpoints" / "stock" / "last.ckpt"
     KeyedSampler.begin = lambda self, epoch, row: None

@@ -44,7 +44,7 @@ def keys(root: Path) -> dict[str, str]:
     """The key of each command line."""
     from clipbench.core.jobs import Job
     from clipbench.results import identity as identity_module
-    from clipbench.training.spec import Run
+    from clipbench.training.spec import resolve
 
     class_folders(root / "folders", ("ant", "bee"), 12)
     found = {}
@@ -54,7 +54,7 @@ def keys(root: Path) -> dict[str, str]:
         drawn = "dataset" not in typed
         config = composed(*words, *(SHAPES if drawn else SHAPES[1:]))
         choices = {"dataset": "shapes", "strategy": "finetune", **typed}
-        identity = Run(Job(config, choices, words)).identity
+        identity = resolve(Job(config, choices, words)).identity
         found[line] = identity_module.key(_without_content(identity))
     return found
 

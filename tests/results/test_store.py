@@ -93,12 +93,12 @@ def test_a_kill_while_writing_leaves_the_old_record(tmp_path):
 
 def test_a_strategy_that_does_not_train_has_one_key_whatever_the_recipe():
     from clipbench.core.jobs import Job
-    from clipbench.training.spec import Run
+    from clipbench.training.spec import resolve
 
     def key(strategy, *overrides):
         config = composed(*TINY, f"strategy={strategy}", FEW[0], "dataset.shots=2", *overrides)
         choices = {"model": "timm", "dataset": "shapes", "strategy": strategy}
-        return Run(Job(config, choices, [])).key
+        return resolve(Job(config, choices, [])).key
 
     assert key("zero_shot") == key("zero_shot", "lr=7", "epochs=3", "augment=none")
     assert key("linear_probe") == key("linear_probe", "freeze_depth=2", "augment=none")

@@ -16,6 +16,7 @@ from clipbench.strategies.base import Task
 from clipbench.strategies.finetune import Finetune
 from clipbench.strategies.freezing import freeze
 from clipbench.strategies.linear_probe import LinearProbe
+from clipbench.strategies.recipe import Recipe
 from clipbench.strategies.zero_shot import ZeroShot
 from clipbench.training import schedule as optim
 from clipbench.training.module import ClassificationModule
@@ -59,7 +60,7 @@ def fit(classifier, strategy, recipe, schedule, rows):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        gradient_clip_val=recipe["clip_norm"],
+        gradient_clip_val=recipe.clip_norm,
         precision="64-true" if rows[0]["image"].dtype == torch.float64 else "32-true",
     )
     trainer.fit(module, DataLoader(rows, batch_size=None))
@@ -68,8 +69,7 @@ def fit(classifier, strategy, recipe, schedule, rows):
 
 def recipe_of(*overrides):
     config = composed(*overrides)
-    root = {k: v for k, v in config.items() if k in config["recipe"]}
-    return {**config["recipe"], **root}
+    return Recipe.of(config)
 
 
 def test_five_steps_are_wise_fts_five_steps():
@@ -106,7 +106,7 @@ def test_five_steps_are_wise_fts_five_steps():
     strategy = Finetune()
     classifier = strategy.prepare(clip, TASK)
     assert classifier.meaningful
-    schedule = optim.Schedule(total=5, warmup=recipe["warmup_steps"])
+    schedule = optim.Schedule(total=5, warmup=recipe.warmup_steps)
     fit(classifier, strategy, recipe, schedule, rows)
     for (name, ours), theirs in zip(
         clip.model.visual.named_parameters(), mine.visual.parameters(), strict=True

@@ -278,7 +278,7 @@ def test_other_merges(outputs, merge):
 
 def test_alphas_are_a_list_or_a_number_of_steps():
     def asked(alphas_, merge="wise_ft", statistics="average"):
-        return wise_ft.asked({"alphas": alphas_, "merge": merge, "merge_bn": statistics})
+        return wise_ft.requested({"alphas": alphas_, "merge": merge, "merge_bn": statistics})
 
     assert asked(None) is None
     tenths = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]

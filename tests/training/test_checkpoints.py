@@ -13,7 +13,7 @@ from clipbench.metrics.intervals import goodness
 from clipbench.results import identity, store
 from clipbench.training.checkpoints import at_epoch, early_stopping
 from clipbench.training.run import execute
-from clipbench.training.spec import Run
+from clipbench.training.spec import resolve
 from tests.conftest import FEW, TINY, composed
 
 CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
@@ -48,7 +48,7 @@ def test_every_epoch_is_kept_as_it_was_evaluated(outputs):
     assert names == [f"epoch-0{n}.ckpt" for n in (1, 2, 3)]
     losses = [row["val/loss"] for row in record["curve"][1:]]
     assert len(set(losses)) == 3
-    data = Run(job(*words)).data
+    data = resolve(job(*words)).data.dataset
     for epoch, loss in enumerate(losses, 1):
         assert val_loss(at_epoch(folder, epoch), data) == pytest.approx(loss, rel=1e-5)
     with pytest.raises(UserError, match="kept no epoch 5; run it anew with keep=all"):

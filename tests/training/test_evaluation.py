@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,10 +21,11 @@ from clipbench.inference import saved_model
 from clipbench.loading.split import Split
 from clipbench.models.base import Classifier
 from clipbench.results import store
+from clipbench.strategies.recipe import Recipe
 from clipbench.strategies.zero_shot import ZeroShot
 from clipbench.training import checkpoint_io
 from clipbench.training import schedule as optim
-from clipbench.training.evaluation import Evaluator
+from clipbench.training.evaluator import Evaluator
 from clipbench.training.module import ClassificationModule, RetrievalModule
 from clipbench.training.robustness.retention import Retention
 from clipbench.training.run import execute
@@ -85,7 +87,7 @@ def modules():
     """A module of each kind with its data; what it computes is a row's own to the bit."""
     torch.manual_seed(0)
     config = composed("model=clip_tiny", "trainer=cpu", "logger=none", "callbacks=none")
-    recipe = {**config["recipe"], "batch_size": BATCH, "micro_batch": None, "lr": 1e-3}
+    recipe = replace(Recipe.of(config), batch_size=BATCH, micro_batch=None, lr=1e-3)
     schedule, quiz, captions = optim.Schedule(total=1, warmup=0), Quiz(), Captions()
     head = torch.nn.Linear(DIM, 7)
     with torch.no_grad():

@@ -18,6 +18,7 @@ from clipbench.results import store
 from clipbench.strategies.base import Task
 from clipbench.strategies.contrastive import Contrastive
 from clipbench.strategies.finetune import Finetune
+from clipbench.strategies.recipe import Recipe
 from clipbench.training import build as training
 from clipbench.training import schedule as optim
 from clipbench.training.callbacks import EMA, Recorder
@@ -55,8 +56,7 @@ def tower(*overrides):
 
 def recipe_of(*overrides):
     config = composed("model=clip_tiny", *overrides)
-    root = {k: v for k, v in config.items() if k in config["recipe"]}
-    return {**config["recipe"], **root}
+    return Recipe.of(config)
 
 
 def batches(count=2, rows=13, size=32, dtype=torch.float32, seed=1):
@@ -86,7 +86,7 @@ def fitted(classifier, strategy, recipe, rows, *, weights=None, val=None, **opti
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        gradient_clip_val=recipe["clip_norm"],
+        gradient_clip_val=recipe.clip_norm,
         plugins=[AtomicCheckpointIO(), *options.pop("plugins", ())],
         **{"max_epochs": 1, "precision": "64-true" if double else "32-true", **options},
     )
@@ -202,7 +202,7 @@ def test_an_average_is_the_formula_and_what_is_evaluated_chosen_and_saved(tmp_pa
         classifier = strategy.prepare(tower(*RESNET), TASK)
         start = copy.deepcopy(classifier).state_dict()
         raw = []
-        recorder = Recorder(tmp_path / str(decay), "val/acc", lambda: None)
+        recorder = Recorder(tmp_path / str(decay), "val/acc", lambda *_: None)
         recorder.folder.mkdir()
         own = [recorder, *([EMA(decay)] if decay else []), _captured(raw)]
         trainer, module = fitted(
@@ -409,7 +409,7 @@ def test_a_step_goes_on_where_a_checkpoint_left_it(tmp_path):
         classifier = strategy.prepare(tower(*TIMM_VIT), TASK)
         schedule = optim.Schedule(total=8, warmup=2)
         module = ClassificationModule(classifier, strategy, recipe, schedule, measure)
-        recorder = Recorder(tmp_path / name, "val/acc", lambda: None)
+        recorder = Recorder(tmp_path / name, "val/acc", lambda *_: None)
         recorder.folder.mkdir()
         trainer = Trainer(
             max_epochs=epochs,

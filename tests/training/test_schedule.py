@@ -1,6 +1,7 @@
 """Groups, schedule and plan, against formulas worked by hand."""
 
 import math
+from dataclasses import replace
 
 import open_clip
 import pytest
@@ -15,6 +16,7 @@ from clipbench.strategies import param_groups
 from clipbench.strategies.base import Task
 from clipbench.strategies.contrastive import Contrastive
 from clipbench.strategies.finetune import Finetune
+from clipbench.strategies.recipe import Recipe
 from clipbench.training import schedule as optim
 from tests.conftest import composed
 
@@ -27,9 +29,7 @@ def tower(*overrides):
 
 
 def recipe_of(*overrides):
-    config = composed(*overrides)
-    root = {k: v for k, v in config.items() if k in config["recipe"]}
-    return {**config["recipe"], **root}
+    return Recipe.of(composed(*overrides))
 
 
 def rates(groups):
@@ -218,7 +218,7 @@ def test_a_text_tower_that_trains_has_layer_wise_rates_too():
     """Each layer at the decay to its distance from the end, as timm has it of a ViT."""
     encoder = tower("model=clip_tiny")
     classifier = Contrastive().prepare(encoder, TASK)
-    recipe = recipe_of("layer_decay=0.5", "lr=1") | {"text_lr_factor": 0.3}
+    recipe = replace(recipe_of("layer_decay=0.5", "lr=1"), text_lr_factor=0.3)
     groups = Contrastive().param_groups(classifier, recipe)
     found = rates(groups)
     layers = encoder.text_layers()
@@ -246,11 +246,8 @@ def test_a_text_tower_without_named_blocks_or_from_scratch_learns_as_one(monkeyp
 def test_towers_have_rates_and_decays_of_their_own_and_the_logit_scale_none():
     encoder = tower("model=clip_tiny")
     classifier = Contrastive().prepare(encoder, TASK)
-    recipe = recipe_of("lr=0.1", "weight_decay=0.2") | {
-        "text_lr_factor": 0.5,
-        "text_weight_decay": 0.3,
-        "decay_all": True,
-    }
+    plain = recipe_of("lr=0.1", "weight_decay=0.2")
+    recipe = replace(plain, text_lr_factor=0.5, text_weight_decay=0.3, decay_all=True)
     groups = {g["name"]: g for g in Contrastive().param_groups(classifier, recipe)}
     assert set(groups) == {"image tower", "text tower", "logit scale, no decay"}
     assert (groups["image tower"]["lr"], groups["image tower"]["weight_decay"]) == (0.1, 0.2)

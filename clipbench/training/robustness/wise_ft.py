@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from clipbench.core.errors import UserError
+from clipbench.core.jobs import Config
 from clipbench.metrics import intervals
 from clipbench.models import weight_averaging
 from clipbench.models.weight_averaging import State
 from clipbench.strategies.base import logits
-from clipbench.training.evaluation import Evaluator, copied
+from clipbench.training.evaluator import Evaluator, copied
 
 KINDS = ("wise_ft", "fisher", "paint")
 STATISTICS = ("average", "reestimate")
@@ -36,8 +36,8 @@ class Merge:
     statistics: str = "average"
 
 
-def asked(config: Mapping[str, Any]) -> Merge | None:
-    """What the root keys ``alphas``, ``merge`` and ``merge_bn`` ask for; None for nothing.
+def requested(config: Config) -> Merge | None:
+    """Return what the root keys ``alphas``, ``merge`` and ``merge_bn`` ask for; None for nothing.
 
     Args:
         config: ``alphas`` is a list, or the number of equal steps from 0 to 1.

@@ -1,0 +1,104 @@
+"""Whole splits evaluated outside of training, with the weights at hand or with others."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from pytorch_lightning import Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from clipbench.core.errors import UserError
+from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.models.base import Classifier
+from clipbench.models.weight_averaging import State
+from clipbench.strategies.base import Batch
+from clipbench.training.module import FineTuningModule
+
+Data = ClassificationDataModule | CaptionDataModule
+Outputs = Mapping[str, Mapping[str, Tensor]]  # of the module, by split
+
+
+class Loaders(Protocol):
+    """What gives the batches of a dataset: of images, or of features computed before."""
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the batches of an epoch of train."""
+
+    def eval_dataloader(self, name: str) -> DataLoader[Batch]:
+        """Return the batches of a split, in order."""
+
+
+@dataclass
+class Evaluator:
+    """Evaluates a classifier on whole splits, outside of training.
+
+    Attributes:
+        trainer: with no recorder among its callbacks, which would take each call for an epoch.
+        module: holds the classifier.
+        loaders: of images, or of features.
+        data: the dataset.
+        retention: evaluated along with the first split of several.
+        outputs: of the module, at the last evaluation of each split.
+    """
+
+    trainer: Trainer
+    module: FineTuningModule
+    loaders: Loaders
+    data: Data
+    retention: Callable[[Classifier], dict[str, float]] | None = None
+    outputs: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def __call__(self, names: Sequence[str], weights: State | None = None) -> dict[str, float]:
+        """Return the metrics ``<split>/<metric>`` of some splits.
+
+        Args:
+            names: of the splits.
+            weights: to load before; None for those at hand.
+
+        Raises:
+            UserError: if a part of a split was left out.
+        """
+        if weights is not None:
+            self.module.classifier.load_state_dict(dict(weights))
+        values: dict[str, float] = {}
+        retained: dict[str, float] = {}
+        self.module.watch = self.retention
+        for name in names:
+            self.module.split = name
+            loader = self.loaders.eval_dataloader(name)
+            self.trainer.validate(self.module, loader, verbose=False)
+            self.module.watch = None
+            if self.module.rows != len(self.data.splits[name]):
+                raise UserError(f"not all of {name} was evaluated; unset trainer.limit_*_batches")
+            measured = self.module.values
+            retained |= {k: v for k, v in measured.items() if k.startswith("retention/")}
+            values |= {k: v for k, v in measured.items() if k not in retained}
+            self.outputs[name] = self.module.outputs
+        return values | retained
+
+    def train_rows(self, count: int, seed: int, batch_size: int) -> Iterator[Batch]:
+        """Yield batches of train as they are evaluated, drawn without augmentation.
+
+        Args:
+            count: how many images, at most.
+            seed: of the draw.
+            batch_size: of each batch; the last may be smaller.
+        """
+        loader = self.loaders.eval_dataloader("train")
+        images = loader.dataset
+        length = len(self.data.splits["train"])
+        positions = np.random.default_rng([seed, count]).permutation(length)[:count]
+        rows = Subset(images, positions.tolist())
+        drawn = DataLoader(rows, batch_size, collate_fn=loader.collate_fn)
+        device, precision = self.trainer.strategy.root_device, self.trainer.precision_plugin
+        for batch in drawn:
+            moved = {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
+            yield precision.convert_input(moved)
+
+
+def copied(classifier: Classifier) -> State:
+    """Return a copy of a classifier's weights on the CPU."""
+    return {k: v.detach().cpu().clone() for k, v in classifier.state_dict().items()}
