@@ -38,7 +38,7 @@ def laid_out() -> Path:
     shutil.rmtree(home, ignore_errors=True)  # links are removed, not what they lead to
     home.mkdir(parents=True)
     records = [record for _, record in store.records(paths.outputs())]
-    done = [record for record in records if record["status"] == "completed"]
+    done = [record for record in records if record.completed]
     own = home / "events.out.tfevents.0.clipbench"
     boards.append(own, [boards.layout(), *([hparams.experiment(done)] if done else [])])
     for path in sorted((paths.outputs() / "tables").rglob("sweep_*.png")):
@@ -52,7 +52,7 @@ def laid_out() -> Path:
 def link(home: Path) -> None:
     """A link by a readable name to each run that has none yet."""
     for folder, record in store.records(paths.outputs()):
-        place = home / record["dataset"] / hparams.name(record)
+        place = home / record.dataset / hparams.name(record)
         if not place.is_symlink():
             place.parent.mkdir(exist_ok=True)
             place.symlink_to(folder, target_is_directory=True)

@@ -30,11 +30,11 @@ def examine(words: list[str]) -> int:
 
 def _after(run: case.Case) -> int:
     record = run.record
-    title = f"{record['model']} on {record['dataset']}, {record['strategy']}, {record['status']}"
+    title = f"{record.model} on {record.dataset}, {record.strategy}, {record.status}"
     found = symptoms.diagnose(run)
     console.print(title, highlight=False, markup=False)
-    if record["status"] in ("failed", "interrupted"):
-        console.print(f"it ended early: {record['error']}", highlight=False, markup=False)
+    if record.status in ("failed", "interrupted"):
+        console.print(f"it ended early: {record.error}", highlight=False, markup=False)
     for finding in found:
         marked(finding.name, "", "red")
         console.print(f"  {finding.evidence}", highlight=False, markup=False)

@@ -45,7 +45,7 @@ def export(words: list[str]) -> int:
 
     from clipbench.inference import averages, export_formats, saved_model  # torch
 
-    classes, about = saved_model.classes(run, stem), {"clipbench": record["key"]}
+    classes, about = saved_model.classes(run, stem), {"clipbench": record.key}
     if alpha is None:
         classifier = saved_model.classifier(run, stem)
     else:

@@ -27,6 +27,7 @@ from clipbench.core.console import track
 from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import wilson
 from clipbench.results import store
+from clipbench.results.record import RunRecord
 
 if TYPE_CHECKING:
     from clipbench.inference.prediction import Asked, Prediction
@@ -92,8 +93,8 @@ def _place(asked: cli.Given) -> Path | None:
     return place
 
 
-def _temperature(asked: cli.Given, record: dict[str, Any], stem: str) -> float:
-    own = record.get("temperature") if stem == "model" else None
+def _temperature(asked: cli.Given, record: RunRecord, stem: str) -> float:
+    own = record.temperature if stem == "model" else None
     try:
         value = float(asked.get("temperature", own or 1))
     except ValueError:

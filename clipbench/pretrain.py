@@ -65,8 +65,8 @@ def keep(name: str) -> None:
     found = [
         (folder.stat().st_mtime, folder)
         for folder, record in store.records(paths.outputs())
-        if record["model"] == name and record["config"]["dataset"].get("scene") == "pretrain"
-        if record["status"] == "completed"
+        if record.model == name and record.config["dataset"].get("scene") == "pretrain"
+        if record.completed
     ]
     file = max(found)[1] / "model.safetensors"
     half = {

@@ -1,8 +1,6 @@
 """The averages of a run's start and end, made again from what the run left."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -13,9 +11,8 @@ from clipbench.loading.prompts import Prompts
 from clipbench.models import weight_files
 from clipbench.models.base import Classifier
 from clipbench.models.weight_averaging import interpolate
+from clipbench.results.record import Config, RunRecord
 from clipbench.strategies.base import Strategy, Task
-
-Record = Mapping[str, Any]
 
 
 def between(run: str | Path, alpha: float) -> Classifier:
@@ -36,9 +33,9 @@ def between(run: str | Path, alpha: float) -> Classifier:
             the pretrained weights are not there.
     """
     folder, record = Path(run), saved_model.completed(run)
-    if alpha == record["selection"].get("alpha") and (folder / "merged.safetensors").is_file():
+    if alpha == record.selection.alpha and (folder / "merged.safetensors").is_file():
         return saved_model.classifier(folder, "merged")
-    config = record["config"]
+    config = record.config
     strategy: Strategy = instantiate.build(config["strategy"])
     tuned = saved_model.classifier(folder)
     if 0 < alpha < 1:
@@ -50,9 +47,9 @@ def between(run: str | Path, alpha: float) -> Classifier:
     return tuned.eval()
 
 
-def _check_reproducible(record: Record, strategy: Strategy, tuned: Classifier) -> None:
+def _check_reproducible(record: RunRecord, strategy: Strategy, tuned: Classifier) -> None:
     """Refuse averages that were made with what only the training images give."""
-    config, kept = record["config"], record["selection"].get("alpha")
+    config, kept = record.config, record.selection.alpha
     if kept is None:  # there is no such average yet
         return
     parts = () if strategy.reads_features else tuned.tower.trained().modules()
@@ -69,13 +66,13 @@ def _check_reproducible(record: Record, strategy: Strategy, tuned: Classifier) -
             )
 
 
-def _load_end(tuned: Classifier, folder: Path, record: Record, strategy: Strategy) -> None:
+def _load_end(tuned: Classifier, folder: Path, record: RunRecord, strategy: Strategy) -> None:
     """Load the weights at alpha 1, which are not always those of ``model.safetensors``.
 
     Raises:
         UserError: if the run kept no such weights.
     """
-    chosen, fitted = record["selection"]["epoch"], strategy.fits_head == "run"
+    chosen, fitted = record.selection.epoch, strategy.fits_head == "run"
     if chosen and not fitted:
         return
     if not chosen and fitted:
@@ -85,7 +82,7 @@ def _load_end(tuned: Classifier, folder: Path, record: Record, strategy: Strateg
     # Where the start was chosen, averages lead to the last epoch. A fitted head may have been
     # fitted once more, on val too, after the line was drawn.
     name = "best.ckpt" if fitted else "last.ckpt"
-    twin = folder.parent / (record["weights_from"] or {"folder": folder.name})["folder"]
+    twin = folder.parent / (record.weights_from or {"folder": folder.name})["folder"]
     files = [place / "checkpoints" / name for place in (folder, twin)]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
@@ -102,7 +99,7 @@ def load_checkpoint(classifier: Classifier, file: Path) -> None:
     classifier.load_state_dict({k.removeprefix(own): v for k, v in state if k.startswith(own)})
 
 
-def _start(folder: Path, config: Record, strategy: Strategy) -> Classifier:
+def _start(folder: Path, config: Config, strategy: Strategy) -> Classifier:
     if config["model"]["pretrained"] is None:
         raise UserError("its weights started at random and are not kept; run it with alphas=[0.5]")
     if strategy.fits_head == "start":

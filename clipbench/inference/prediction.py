@@ -21,6 +21,7 @@ from clipbench.loading.samplers import Key
 from clipbench.loading.split import Split
 from clipbench.metrics import classification
 from clipbench.models.base import Classifier
+from clipbench.results.record import RunRecord
 from clipbench.transforms.preprocess import Preprocess, eval_transform
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Asked:
     sought: str
 
 
-def _images(where: Path, record: dict[str, Any], classes: Sequence[str]) -> Asked:
+def _images(where: Path, record: RunRecord, classes: Sequence[str]) -> Asked:
     """Pictures of a place; a folder that bears a class's name is their label."""
     from clipbench.loading.class_names import class_of
     from clipbench.loading.readers.image_files import loose
@@ -176,12 +177,10 @@ def _images(where: Path, record: dict[str, Any], classes: Sequence[str]) -> Aske
     by_folder = {folder: class_of(folder, known) for folder in set(folders)}
     labels = [by_folder[folder] for folder in folders]
     sought = "the folder that an image lies in is called"
-    return Asked(home, split, labels, record["config"]["dataset"], sought)
+    return Asked(home, split, labels, record.config["dataset"], sought)
 
 
-def _split(
-    name: str, record: dict[str, Any], overrides: list[str], classes: Sequence[str]
-) -> Asked:
+def _split(name: str, record: RunRecord, overrides: list[str], classes: Sequence[str]) -> Asked:
     """A split of the run's own dataset, changed by the overrides, or of the one they name."""
     from dataclasses import replace
 
@@ -190,16 +189,16 @@ def _split(
     if any(word.startswith("dataset=") for word in overrides):
         node = compose.compose(*overrides)["dataset"]
     else:
-        node = compose.changed(record["config"]["dataset"], "dataset", overrides)
+        node = compose.changed(record.config["dataset"], "dataset", overrides)
     data = build(node)
-    data.prepare(record["seed"])
+    data.prepare(record.seed)
     if name not in data.splits:
         raise UserError(f"there is no split={name} here; there are {', '.join(data.splits)}")
     split, own = data.splits[name], list(getattr(data, "classes", []))
     if own != list(classes):  # its numbers are not the run's
         split = replace(split, among=None)
     known = {label: text for label, text in enumerate(own) if text in set(classes)}
-    folder = Path(str(node.get("root") or "")).name or record["dataset"]
+    folder = Path(str(node.get("root") or "")).name or record.dataset
     labels = [known.get(label) for label in split.labels.tolist()]
     return Asked(f"{folder}-{name}", split, labels, node, f"a class of {name} is called")
 

@@ -13,6 +13,7 @@ from clipbench.loading.images.decoding import Range, as_read
 from clipbench.models import weight_files
 from clipbench.models.base import Classifier, as_head
 from clipbench.results import store
+from clipbench.results.record import RunRecord
 from clipbench.strategies.base import Strategy
 from clipbench.transforms.preprocess import ImageInput, Preprocess, Transform, View
 
@@ -47,15 +48,15 @@ def _head_file(stem: str) -> str:
     return "head.safetensors" if stem == "model" else f"{stem}_head.safetensors"
 
 
-def completed(run: str | Path, stem: str = "model") -> dict[str, Any]:
-    """The record of a run whose weights are there.
+def completed(run: str | Path, stem: str = "model") -> RunRecord:
+    """Return the record of a run whose weights are there.
 
     Raises:
         UserError: if there is no completed run in it, or it was not asked for averages.
     """
     folder = Path(run)
     record = store.read(folder)
-    if record is None or record["status"] != "completed":
+    if record is None or not record.completed:
         raise UserError(f"{folder} holds no completed run; give a folder that has a result.json")
     for name in (f"{stem}.safetensors", _head_file(stem)):
         if not (folder / name).is_file():
@@ -86,8 +87,8 @@ def classifier(run: str | Path, stem: str = "model") -> Classifier:
         UserError: as :func:`completed` does.
     """
     folder, record = Path(run), completed(run, stem)
-    strategy: Strategy = instantiate.build(record["config"]["strategy"])
-    tower = strategy.restored(record["config"]["model"], str(folder / f"{stem}.safetensors"))
+    strategy: Strategy = instantiate.build(record.config["strategy"])
+    tower = strategy.restored(record.config["model"], str(folder / f"{stem}.safetensors"))
     head = weight_files.read(folder / _head_file(stem))
     return Classifier(tower, as_head(head["weight"], head["bias"]), meaningful=True).eval()
 
@@ -159,6 +160,6 @@ def load(run: str | Path) -> tuple[nn.Module, Transform, Any]:
         its tokenizer (None for a ResNet).
     """
     record, tuned = completed(run), classifier(run)
-    tower, values = tuned.tower, record["config"]["dataset"].get("value_range")
+    tower, values = tuned.tower, record.config["dataset"].get("value_range")
     transform = OpenedView(tower.preprocess, values and tuple(values))
     return tower.native(tuned.head), transform, tower.tokenizer()

@@ -127,7 +127,7 @@ def _aligned(
         raise UserError("a comparison needs a run on either side; give the folders of both")
     seen: dict[str, Path] = {}
     for run, *_ in (*first, *second):
-        seen.setdefault(identity.seen(predictions.record(run, split)["data"][split]), run)
+        seen.setdefault(identity.seen(predictions.record(run, split).data[split]), run)
     if len(seen) > 1:
         (digest, run), (other_digest, other_run), *_ = seen.items()
         raise UserError(

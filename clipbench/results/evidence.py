@@ -48,9 +48,7 @@ def gather(source: str | None = None) -> Sweeps:
             parts[name] = frames.frame(runs)
     others = [] if source == "frozen" else store.records(paths.outputs())
     alone = [
-        (folder, record)
-        for folder, record in others
-        if folder not in listed and record["status"] == "completed"
+        (folder, record) for folder, record in others if folder not in listed and record.completed
     ]
     return parts | ({"": frames.frame(alone)} if alone else {})
 

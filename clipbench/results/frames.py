@@ -11,8 +11,9 @@ import pandas as pd
 from clipbench.core.spreadsheet import unsafe
 from clipbench.metrics.intervals import interval
 from clipbench.results import identity, store
+from clipbench.results.record import Parameters, Row, RunRecord, Steps
 
-Runs = Sequence[tuple[Path, dict[str, Any]]]
+Runs = Sequence[tuple[Path, RunRecord]]
 
 AXES = (
     *("model", "dataset", "strategy", "lr", "batch_size", "epochs"),
@@ -38,24 +39,24 @@ def frame(runs: Runs) -> pd.DataFrame:
     return rows[[*first, *sorted(n for n in names if n not in first)]]
 
 
-def _row(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+def _row(folder: Path, record: RunRecord) -> Row:
     # A group that the record names, and one that it has under another name, are one column.
     known = {*AXES, "dataset.shots"}
-    typed = {k: v for k, v in record.get("typed", {}).items() if k not in known}
-    split = record["data"].get("test") or record["data"]["val"]
-    flat = typed | store.row(folder, record)
-    flat |= {"cost/parameters": record["parameters"]["total"]}
-    flat |= {"cost/trainable": record["parameters"]["trainable"]}
-    flat |= {"cost/steps": record["steps"]["total"]}
-    flat |= {f"data/{name}": split.get(name) for name in _SPLIT}
-    evaluated = {name: of for name, of in record["data"].items() if name not in ("train", "test")}
+    typed = {k: v for k, v in record.typed.items() if k not in known}
+    split = record.data["test" if "test" in record.data else "val"]
+    flat: Row = typed | store.row(folder, record)
+    flat |= {"cost/parameters": record.parameters.total}
+    flat |= {"cost/trainable": record.parameters.trainable}
+    flat |= {"cost/steps": record.steps.total}
+    flat |= {f"data/{name}": getattr(split, name) for name in _SPLIT}
+    evaluated = {name: of for name, of in record.data.items() if name not in ("train", "test")}
     for name, of in evaluated.items():
-        flat |= {f"data/{name}/{what}": of[what] for what in _SPLIT if what in of}
-    flat |= {"data/scheme": record["config"]["dataset"].get("scheme")}
-    metric = record["selection"]["metric"]
-    flat |= {f"curve/{row['epoch']}": row.get(metric) for row in record["curve"]}
-    flat |= {f"versions/{name}": version for name, version in record.get("versions", {}).items()}
-    git = record.get("git") or {}
+        flat |= {f"data/{name}/{what}": getattr(of, what) for what in _SPLIT}
+    flat |= {"data/scheme": record.config["dataset"].get("scheme")}
+    metric = record.selection.metric
+    flat |= {f"curve/{row['epoch']}": row.get(metric) for row in record.curve}
+    flat |= {f"versions/{name}": version for name, version in record.versions.items()}
+    git = record.git or {}
     return flat | {"git/commit": git.get("commit"), "git/dirty": git.get("dirty")}
 
 
@@ -71,17 +72,20 @@ def read(path: Path) -> pd.DataFrame:
         found[column] = found[column].map(unsafe, na_action="ignore")
     found = found.copy()  # in one piece: pandas warns of hundreds of columns read one by one
     if VARIES not in found:  # frozen before there was such a column
-        found[VARIES] = [identity.varies(_told(row)) for row in found.to_dict("records")]
+        found[VARIES] = [identity.varies(_record(row)) for row in found.to_dict("records")]
     return found
 
 
-def _told(row: dict[Any, Any]) -> dict[str, Any]:
-    """What a frozen row says of its training, as a record does."""
+def _record(row: dict[Any, Any]) -> RunRecord:
+    """Return what a frozen row says of its training, as a record."""
     parameters, total = row.get("cost/trainable", 1), row.get("cost/steps", 1)
     shots = row.get("shots")
     few = None if shots is None or pd.isna(shots) else shots
-    record = {"parameters": {"trainable": parameters}, "steps": {"total": total}}
-    return {**record, "config": {"dataset": {"shots": few}}}
+    return RunRecord(
+        parameters=Parameters(trainable=parameters),
+        steps=Steps(total=total),
+        config={"dataset": {"shots": few}},
+    )
 
 
 def curves(frame: pd.DataFrame) -> pd.DataFrame:

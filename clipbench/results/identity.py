@@ -8,7 +8,7 @@ from typing import Any
 from clipbench.core.config.keys import Key
 from clipbench.core.config.option_files import Node
 from clipbench.core.config.schema import KEYS
-from clipbench.results.record import SCHEMA, plain
+from clipbench.results.record import SCHEMA, RunRecord, SplitRecord, plain
 
 Identity = dict[str, Any]  # what can change the outcome of a run, as json.dumps takes it
 
@@ -90,13 +90,13 @@ def _counted(node: Node, inside: Mapping[str, Key], skip: Collection[str]) -> Id
     }
 
 
-def answers(record: Node, config: Node) -> bool:
+def answers(record: RunRecord, config: Node) -> bool:
     """Return whether a record is of what a config asks for, as far as a config alone tells.
 
     A null asks for a value by rule, which the record has.
     """
     requested = json.loads(json.dumps(plain(identity(config)["config"])))
-    return _within(requested, identity(record["config"])["config"])
+    return _within(requested, identity(record.config)["config"])
 
 
 def _within(requested: object, given: object) -> bool:
@@ -113,26 +113,25 @@ def _no_onlookers(callbacks: Node) -> Identity:
     }
 
 
-def current(record: Node) -> bool:
+def current(record: RunRecord) -> bool:
     """Return whether a record says what its images held; older ones are read, but never reused."""
-    data = record.get("data") or {}
-    return all("content" in split for split in data.values())
+    return all(split.content is not None for split in record.data.values())
 
 
-def seen(split: Node) -> str:
+def seen(split: SplitRecord) -> str:
     """Return what two numbers share that are of the same images and labels.
 
     Args:
         split: of a record's ``data``. An older one does not say what its images held: it is the
             same as another of that kind, and as none that does.
     """
-    return "/".join(filter(None, (split["sha256"], split.get("content"))))
+    return "/".join(filter(None, (split.sha256, split.content)))
 
 
-def alike(one: Node, other: Node) -> bool:
+def alike(one: SplitRecord, other: SplitRecord) -> bool:
     """Return whether two splits of records are of the same images, as far as one can tell."""
-    contents = {split["content"] for split in (one, other) if split.get("content")}
-    return one["sha256"] == other["sha256"] and len(contents) < 2
+    contents = {split.content for split in (one, other) if split.content}
+    return one.sha256 == other.sha256 and len(contents) < 2
 
 
 def of_training(identity: Node) -> Identity:
@@ -172,15 +171,14 @@ def setting(identity: Node) -> str:
     return key(content)
 
 
-def varies(record: Node) -> bool:
+def varies(record: RunRecord) -> bool:
     """Return whether a run with another seed would have come to other weights.
 
     Records made before strategies said so are judged by what they tell: nothing was trained, or a
     head was fitted, without a step, on all there is of train.
     """
-    if (known := record.get("varies")) is not None:
-        return bool(known)
-    if not (record.get("parameters") or {}).get("trainable", 1):
+    if record.varies is not None:
+        return record.varies
+    if not record.parameters.trainable:
         return False
-    fitted = not (record.get("steps") or {}).get("total", 1)
-    return not fitted or record["config"]["dataset"].get("shots") is not None
+    return bool(record.steps.total) or record.config["dataset"].get("shots") is not None

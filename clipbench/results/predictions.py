@@ -1,26 +1,25 @@
 """What completed runs predicted, image by image, as they saved it; no torch."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from clipbench.core.errors import UserError
 from clipbench.results import store
+from clipbench.results.record import RunRecord
 
 # Of every image what was predicted: at the chosen epoch, and at the alpha chosen on val.
 SAVED, MERGED = "predictions.parquet", "merged_predictions.parquet"
 
 
-def record(run: Path, split: str) -> Mapping[str, Any]:
+def record(run: Path, split: str) -> RunRecord:
     """Return the record of a run that evaluated a split.
 
     Raises:
         UserError: if it did not.
     """
-    found = store.read(run) or {}
-    if (found.get("data") or {}).get(split) is None:
+    found = store.read(run)
+    if found is None or split not in found.data:
         raise UserError(f"{run} has no record of split={split}; choose another, or run it again")
     return found
 
@@ -41,7 +40,7 @@ def predictions(run: Path, split: str, alpha: str | None = None) -> pd.DataFrame
     if not file.is_file():
         raise UserError(f"{run} has no {file.name}; give the folder of a completed run")
     if alpha and (found := store.read(run)):
-        chosen = found["selection"]["alpha"]
+        chosen = found.selection.alpha
         if f"={chosen:g}" != alpha:
             raise UserError(f"{run} kept predictions at alpha={chosen:g} only, not at alpha{alpha}")
     rows = pd.read_parquet(
@@ -59,7 +58,8 @@ def saved(run: Path, split: str, alpha: str | None = None) -> bool:
     file = run / (SAVED if alpha is None else MERGED)
     if not file.is_file():
         return False
-    at = ((store.read(run) or {}).get("selection") or {}).get("alpha")
+    found = store.read(run)
+    at = found.selection.alpha if found else None
     if alpha and (at is None or alpha != f"={at:g}"):
         return False
     return not pd.read_parquet(file, columns=["split"], filters=[("split", "==", split)]).empty

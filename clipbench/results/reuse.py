@@ -1,16 +1,15 @@
 """When an earlier run stands for this one."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from clipbench.core import environment
 from clipbench.results import store
+from clipbench.results.record import Node, RunRecord
 
 RETRY = (None, "failed", "versions")
 
 
-def again(folder: Path, record: Mapping[str, Any], config: Mapping[str, Any], asked: float) -> bool:
+def again(folder: Path, record: RunRecord, config: Node, asked: float) -> bool:
     """Return whether a completed run is to be run again.
 
     Args:
@@ -27,7 +26,7 @@ def again(folder: Path, record: Mapping[str, Any], config: Mapping[str, Any], as
     )
 
 
-def difference(record: Mapping[str, Any], fix: str | None = None) -> str | None:
+def difference(record: RunRecord, fix: str | None = None) -> str | None:
     """Return how an earlier run was made otherwise than it would be now, in one line, if it was.
 
     Args:
@@ -41,18 +40,18 @@ def difference(record: Mapping[str, Any], fix: str | None = None) -> str | None:
     return f"made with {', '.join([*versions, *threads])}; {fix} runs it again"
 
 
-def _other_versions(record: Mapping[str, Any]) -> list[str]:
-    here, there = environment.versions(), record.get("versions") or {}
+def _other_versions(record: RunRecord) -> list[str]:
+    here, there = environment.versions(), record.versions
     names = [name for name in here if name != "python" and here[name] != there.get(name)]
     return [f"{name} {there.get(name, 'unknown')} ({here[name]} here)" for name in names]
 
 
-def _other_threads(record: Mapping[str, Any]) -> list[str]:
-    here, there = environment.threads(), (record.get("environment") or {}).get("threads")
+def _other_threads(record: RunRecord) -> list[str]:
+    here, there = environment.threads(), record.environment.get("threads")
     return [] if here == there else [f"{there} threads ({here} here)"]
 
 
-def twin(folder: Path, training: str, config: Mapping[str, Any]) -> Path | None:
+def twin(folder: Path, training: str, config: Node) -> Path | None:
     """Return a completed run whose weights are those that this one would come to, if there is one.
 
     Args:
@@ -65,11 +64,11 @@ def twin(folder: Path, training: str, config: Mapping[str, Any]) -> Path | None:
     if watched or config["ckpt"]["resume"] is None:
         return None
     for other in sorted(folder.parent.glob("*")):
-        record = store.read(other) or {}
-        if (record.get("status"), record.get("training")) != ("completed", training):
+        record = store.read(other)
+        if record is None or (record.status, record.training) != ("completed", training):
             continue
         # Where the start was chosen, averages lead to the last epoch instead.
-        chosen = record["selection"]["epoch"]
+        chosen = record.selection.epoch
         whole = (other / ("model.safetensors" if chosen else "checkpoints/last.ckpt")).is_file()
         if whole and not (config["retry"] == "versions" and _other_versions(record)):
             return other

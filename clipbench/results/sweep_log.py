@@ -1,14 +1,15 @@
 """Which runs a sweep asked for."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from clipbench.results import store
+from clipbench.results.record import Row, RunRecord
 
 
-def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dict[str, Any]]]:
-    """The runs that a sweep's ``jobs.jsonl`` lists, once each, and the jobs that have no result.
+def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, RunRecord]], list[Row]]:
+    """Return the runs that a sweep's ``jobs.jsonl`` lists, once each, and the jobs that have no result.
 
     A record of a run gets what its job typed, as ``typed``.
     """
@@ -20,7 +21,7 @@ def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[dic
     rest = [job for job in jobs.values() if job["status"] != "completed"]
     failed = [job for job in rest if job.get("folder") not in done]
     return [
-        (folder, {**record, "typed": dict(w.split("=", 1) for w in job["overrides"] if "=" in w)})
+        (folder, replace(record, typed=dict(w.split("=", 1) for w in job["overrides"] if "=" in w)))
         for folder, record, job in read
         if record is not None
     ], failed

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 import signal
 import threading
@@ -101,8 +102,8 @@ class Comparison:
         around = {}
         for model in self.plan["models"]:
             self._work(model, "linear_probe")
-            record = store.read(Path(self.session.outcomes[-1].folder or "")) or {}
-            around[model] = float(record.get("cost", {}).get("seconds", 0.0))
+            record = store.read(Path(self.session.outcomes[-1].folder or ""))
+            around[model] = record.cost.seconds if record else 0.0
         epochs = self.plan["epochs"]
         open_ones = [model for model in self.plan["models"] if model not in epochs]
         trainings = [one for model in open_ones if (one := self._measured(model, around[model]))]
@@ -162,11 +163,11 @@ class Comparison:
         record = store.read(Path(ended.folder)) if ended.folder else None
         if stop.signal:
             raise KeyboardInterrupt
-        if record is None or record["status"] != "completed":
+        if record is None or not record.completed:
             summary.job(ended)
             self.plan["epochs"][model] = None
             return None
-        pace = float(record["cost"]["images_per_second"])
+        pace = float(record.cost.images_per_second or math.nan)
         data = spec.data.dataset
         wanted, val = spec.recipe.epochs, data.splits.get("val", ())
         return Training(model, wanted, around, len(data.epoch), len(val), pace)

@@ -9,13 +9,13 @@ from clipbench.results import identity, store
 def headline(jobs: Sequence[Job], at_once: int | None) -> str:
     """How many jobs, how many are done, and how long the others may take."""
     known = [record for _, record in store.records(jobs[0].outputs)]
-    known = [r for r in known if r["status"] == "completed" and identity.current(r)]
+    known = [r for r in known if r.completed and identity.current(r)]
     done = [
         next((r for r in known if identity.answers(r, job.config)), None)
         for job in jobs
         if job.config["ckpt"]["resume"] is not None
     ]
-    seconds = [record["cost"]["seconds"] for record in done if record is not None]
+    seconds = [record.cost.seconds for record in done if record is not None]
     return expected("jobs", len(jobs), seconds, at_once)
 
 

@@ -182,11 +182,11 @@ class Running:
         assert self.started.folder is not None
         folder = Path(self.started.folder)
         record = store.read(folder)
-        if record is not None and record["status"] == "completed":
+        if record is not None and record.completed:
             return replace(self.started, status="completed")
         self.streams.write(f"{outcome.status}: {outcome.error}\n".encode())
         if record is not None:
-            store.write(folder, record | {"status": outcome.status, "error": outcome.error})
+            store.write(folder, replace(record, status=outcome.status, error=outcome.error))
         return replace(outcome, key=self.started.key, folder=self.started.folder)
 
 

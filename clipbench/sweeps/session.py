@@ -182,9 +182,9 @@ def _wait_for(outcome: Outcome) -> None:
 
 def _score(outcome: Outcome) -> float | None:
     record = store.read(Path(outcome.folder)) if outcome.folder else None
-    if record is None or record["status"] != "completed":
+    if record is None or not record.completed:
         return None
-    epoch, metric = record["selection"]["epoch"], record["selection"]["metric"]
-    row: dict[str, Any] = next((row for row in record["curve"] if row["epoch"] == epoch), {})
+    epoch, metric = record.selection.epoch, record.selection.metric
+    row: dict[str, Any] = next((row for row in record.curve if row["epoch"] == epoch), {})
     value: float | None = row.get(metric)
     return value

@@ -2,14 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from clipbench.core import paths
 from clipbench.core.cli import refusal
 from clipbench.core.console import console, marked, show
 from clipbench.core.jobs import Outcome
 from clipbench.results import store
-from clipbench.results.record import LOG
+from clipbench.results.record import LOG, Row, RunRecord
 
 
 def job(outcome: Outcome) -> None:
@@ -24,18 +23,17 @@ def job(outcome: Outcome) -> None:
     record = store.read(Path(outcome.folder))
     assert record is not None
     done = " (completed before; nothing was run)" if outcome.before else ""
-    cost = record["cost"]
-    title = f"{record['model']} on {record['dataset']}, {record['strategy']}{done}"
-    zero: dict[str, Any] = next((row for row in record["curve"] if row["epoch"] == 0), {})
-    final = {name: value for name, value in record["final"].items() if "@alpha=" not in name}
+    title = f"{record.model} on {record.dataset}, {record.strategy}{done}"
+    zero: Row = next((row for row in record.curve if row["epoch"] == 0), {})
+    final = {name: value for name, value in record.final.items() if "@alpha=" not in name}
     rows = [(name, zero.get(name), value) for name, value in final.items()]
-    chosen = record["selection"]["epoch"]
+    chosen = record.selection.epoch
     show(title, ("metric", "epoch 0", f"epoch {chosen} (chosen on val)"), rows)
     _alphas(record)
     console.print(
-        f"{record['parameters']['trainable']:,} of {record['parameters']['total']:,} parameters "
-        f"trained, {record['steps']['total']} steps, peak lr {record['steps']['peak_lr']:.3g}, "
-        f"{cost['seconds']:.0f} s, {cost['peak_memory_bytes'] / 1e9:.1f} GB",
+        f"{record.parameters.trainable:,} of {record.parameters.total:,} parameters "
+        f"trained, {record.steps.total} steps, peak lr {record.steps.peak_lr:.3g}, "
+        f"{record.cost.seconds:.0f} s, {record.cost.peak_memory_bytes / 1e9:.1f} GB",
         highlight=False,
     )
     if outcome.note is not None:
@@ -43,12 +41,12 @@ def job(outcome: Outcome) -> None:
     console.print(outcome.folder, highlight=False)
 
 
-def _alphas(record: dict[str, Any]) -> None:
-    """The averages of start and end, by the metric that runs are selected by."""
-    if not (points := record.get("alpha_curve")):
+def _alphas(record: RunRecord) -> None:
+    """Print the averages of start and end, by the metric that runs are selected by."""
+    if not (points := record.alpha_curve):
         return
-    names = [n for n in points[0] if n.endswith("/" + record["selection"]["metric"].split("/")[1])]
-    best = record["selection"]["alpha"]
+    names = [n for n in points[0] if n.endswith("/" + record.selection.metric.split("/")[1])]
+    best = record.selection.alpha
     rows = [
         (f"{p['alpha']:g}{' *' if p['alpha'] == best else ''}", *map(p.get, names)) for p in points
     ]

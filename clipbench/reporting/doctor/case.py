@@ -15,6 +15,7 @@ from clipbench.metrics import confusion
 from clipbench.metrics.confusion import Counts
 from clipbench.metrics.intervals import goodness, wilson
 from clipbench.results import store
+from clipbench.results.record import RunRecord
 from clipbench.strategies import about, published_ranges
 from clipbench.strategies.about import About
 
@@ -28,51 +29,51 @@ class Case:
         confusion: of each split, (C, C) counts, the true class by row; empty if it was cut short.
     """
 
-    record: Mapping[str, Any]
+    record: RunRecord
     confusion: Mapping[str, Counts] = field(default_factory=dict)
 
     @property
     def config(self) -> Node:
         """The resolved config."""
-        config: Node = self.record["config"]
+        config: Node = self.record.config
         return config
 
     def series(self, key: str) -> list[tuple[int, float]]:
         """Epoch and value, where there is one."""
-        rows = self.record["curve"]
+        rows = self.record.curve
         return [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
 
     @property
     def metric(self) -> str:
         """What the best epoch was chosen by."""
-        found: str = self.record["selection"]["metric"]
+        found: str = self.record.selection.metric
         return found
 
     @property
     def clip(self) -> bool:
         """Whether there is a text side."""
-        return "logit scale" in self.record["parameters"]["groups"]
+        return self.record.reads_text
 
     @property
     def trains(self) -> bool:
         """Whether there was an optimizer that stepped."""
-        return bool(self.record["steps"]["total"]) and bool(self.series("train/loss"))
+        return bool(self.record.steps.total) and bool(self.series("train/loss"))
 
     @property
     def lr(self) -> float:
         """The learning rate asked for."""
-        return float(self.record["lr"])
+        return float(self.record.lr)
 
     @property
     def cautious(self) -> bool:
         """Whether the learning rate that was reached is far below the one recommended."""
         usual = published_ranges.own_lr(self.config["model"], self.config["strategy"])
-        return usual is not None and min(self.lr, self.record["steps"]["peak_lr"]) < usual / 3
+        return usual is not None and min(self.lr, self.record.steps.peak_lr) < usual / 3
 
     @property
     def epochs(self) -> int:
         """Epochs that were trained."""
-        return max((int(row["epoch"]) for row in self.record["curve"]), default=0)
+        return max((int(row["epoch"]) for row in self.record.curve), default=0)
 
     @cached_property
     def about(self) -> About:
@@ -93,7 +94,7 @@ class Case:
 
     @property
     def _batch(self) -> int:
-        return int(min(self.record["batch_size"], self.record["data"]["train"]["n"]))
+        return int(min(self.record.batch_size, self.record.data["train"].n))
 
     @cached_property
     def floor(self) -> float:
@@ -145,14 +146,14 @@ class Case:
         values = [value for _, value in self.series(self.metric)]
         if not self.of_share:
             return 0.1 * min(values, default=0.0)
-        n = self.record["data"]["val"]["n"]
+        n = self.record.data["val"].n
         found = wilson(min(1.0, max(0.0, max(values, default=0.5))), n)
         return (found.high - found.low) / 2
 
     @property
     def between(self) -> list[Mapping[str, Any]]:
         """The points of WiSE-FT's line that are neither its start nor its end."""
-        return [p for p in self.record.get("alpha_curve") or () if 0 < p["alpha"] < 1]
+        return [p for p in self.record.alpha_curve if 0 < p["alpha"] < 1]
 
 
 def read(folder: Path) -> Case:

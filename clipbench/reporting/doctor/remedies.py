@@ -45,7 +45,7 @@ def until(case: Case, epoch: int) -> str:
 def deeper(case: Case) -> Lines:
     """Return a deeper freezing than this run's, if there is one: half of the blocks, or all."""
     now = case.config["strategy"].get("freeze_depth", "all")
-    blocks = [n for n in case.record["parameters"]["groups"] if n.startswith("block ")]
+    blocks = [n for n in case.record.parameters.groups if n.startswith("block ")]
     half = max(1, len(blocks) // 2)
     if now == "all":
         return ()
@@ -79,12 +79,12 @@ def regularized(case: Case) -> str:
 def more(case: Case) -> Lines:
     """Return what makes a run learn more: the guide's remedies for underfitting, in its order."""
     usual = published_ranges.own_lr(case.config["model"], case.config["strategy"]) or case.lr
-    total, size, smaller = case.record["steps"]["total"], case.record["batch_size"], []
+    total, size, smaller = case.record.steps.total, case.record.batch_size, []
     if total / max(1, case.epochs) < 8 and size > 16:
         smaller = [f"batch_size={max(16, size // 4)}"]
     higher = usual if case.cautious else 3 * case.lr
     faster = [f"lr={higher:.2g}"] if higher > case.lr else []  # else it is the warm-up's fault
-    thawed = ["freeze_depth=0"] if case.record["freeze_depth"] else []
+    thawed = ["freeze_depth=0"] if case.record.freeze_depth else []
     return (*smaller, *faster, longer(case, 3), *thawed, *_freer(case))
 
 

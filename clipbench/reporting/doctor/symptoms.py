@@ -48,8 +48,8 @@ def diverged(case: Case) -> Iterator[Finding]:
     """Find training that ended in non-finite numbers, or in a loss above that of guessing."""
     losses = case.series("train/loss")
     lower = remedies.calmer(case)
-    if case.record["status"] == "diverged":
-        yield Finding("divergence", str(case.record["error"]).partition(";")[0], lower)
+    if case.record.status == "diverged":
+        yield Finding("divergence", str(case.record.error).partition(";")[0], lower)
     elif case.guessing and len(losses) > 1 and _above(case, losses[-1][1]):
         highest = max(value for _, value in losses)
         if highest < BURST * case.guessing:
@@ -66,7 +66,7 @@ def _above(case: Case, loss: float) -> bool:
 def nothing_learnt(case: Case) -> Iterator[Finding]:
     """Find a loss that stays that of guessing: ln(classes), or ln(batch) for pairs."""
     losses = [value for _, value in case.series("train/loss")]
-    if not case.guessing or len(losses) < 2 or case.record["status"] == "diverged":
+    if not case.guessing or len(losses) < 2 or case.record.status == "diverged":
         return
     last = losses[-max(1, len(losses) // 3) :]
     least = case.floor + AT_GUESSING * (case.guessing - case.floor)
@@ -143,10 +143,10 @@ def _least(case: Case) -> str:
 
 def forgetting(case: Case) -> Iterator[Finding]:
     """Find forgetting. The guide: good on the tuned task, poor on general ones."""
-    ends = case.record["final"]
+    ends = case.record.final
     first = case.series("retention/acc")[:1]
     pairs = [("retention/acc", first[0][1])] if first else []
-    for point in case.record.get("alpha_curve") or ():
+    for point in case.record.alpha_curve:
         if point["alpha"] == 0:
             pairs += [(k, v) for k, v in point.items() if re.match(r"test_\w+/acc$", k)]
     for key, before in pairs:
@@ -179,21 +179,21 @@ def _on_the_line(case: Case, key: str, before: float) -> str:
 
 def warmup(case: Case) -> Iterator[Finding]:
     """Find warm-up that never ends, or takes a large share of the run."""
-    steps, plan = case.record["steps"], "warmup_steps=null warmup=0.1"
-    if not steps["total"]:
+    steps, plan = case.record.steps, "warmup_steps=null warmup=0.1"
+    if not steps.total:
         return
-    if steps["warmup"] >= steps["total"]:
+    if steps.warmup >= steps.total:
         yield Finding(
             "unfinished warm-up",
-            f"{steps['warmup']} steps of warm-up in a run of {steps['total']}: the learning rate "
-            f"peaked at {steps['peak_lr']:.2g}, not {case.lr:.2g}",
+            f"{steps.warmup} steps of warm-up in a run of {steps.total}: the learning rate "
+            f"peaked at {steps.peak_lr:.2g}, not {case.lr:.2g}",
             (plan,),
         )
-    elif steps["warmup"] > LONG_WARMUP * steps["total"] and steps["warmup"] > 1:
-        share = steps["warmup"] / steps["total"]
+    elif steps.warmup > LONG_WARMUP * steps.total and steps.warmup > 1:
+        share = steps.warmup / steps.total
         yield Finding(
             "long warm-up",
-            f"{steps['warmup']} of {steps['total']} steps ({share:.0%}) are warm-up",
+            f"{steps.warmup} of {steps.total} steps ({share:.0%}) are warm-up",
             (plan, remedies.longer(case, 2)),
         )
 
@@ -210,7 +210,7 @@ def batchnorm(case: Case) -> Iterator[Finding]:
         return
     if train[2] > train[1] or val[2] < GAP * train[2]:
         return
-    larger = ("batch_size=64",) if case.record["batch_size"] < 64 else ()
+    larger = ("batch_size=64",) if case.record.batch_size < 64 else ()
     yield Finding(
         "BatchNorm",
         f"in epoch 2 val/loss is {val[2]:.2f} and train/loss {train[2]:.2f}: its statistics do "
@@ -239,7 +239,7 @@ def learning_rate(case: Case) -> Iterator[Finding]:
 def no_gain(case: Case) -> Iterator[Finding]:
     """Find a run in which no epoch was better than the start."""
     scores = dict(case.series(case.metric))
-    if case.record["selection"].get("epoch") != 0 or not case.trains or len(scores) < 2:
+    if case.record.selection.epoch != 0 or not case.trains or len(scores) < 2:
         return
     after = max((value for epoch, value in scores.items() if epoch > 0), key=case.good)
     if case.gain(scores[0], after) > 0 or (case.of_share and scores[0] >= PERFECT):
@@ -256,7 +256,7 @@ def no_gain(case: Case) -> Iterator[Finding]:
 def stopped_early(case: Case) -> Iterator[Finding]:
     """Find a run whose last epoch is best, with a curve that improves by more than its noise."""
     scores = case.series(case.metric)
-    if case.record["selection"].get("epoch") != case.epochs or len(scores) < 4:
+    if case.record.selection.epoch != case.epochs or len(scores) < 4:
         return
     third, last = scores[-1 - max(2, len(scores) // 3)][1], scores[-1][1]
     least = max(0.02, case.noise) if case.of_share else case.noise
@@ -306,7 +306,7 @@ def names(case: Case) -> Iterator[Finding]:
 
 def imbalance(case: Case) -> Iterator[Finding]:
     """Find large classes that are learnt beside small ones that are not."""
-    acc, mean = (case.record["final"].get(f"val/{key}") for key in ("acc", "mean_per_class"))
+    acc, mean = (case.record.final.get(f"val/{key}") for key in ("acc", "mean_per_class"))
     if acc is None or mean is None or acc - mean < UNEVEN:
         return
     monitored = () if case.metric == "val/mean_per_class" else ("monitor=mean_per_class",)
@@ -319,14 +319,14 @@ def imbalance(case: Case) -> Iterator[Finding]:
 
 def small_splits(case: Case) -> Iterator[Finding]:
     """Find a val or test split too small to tell models apart."""
-    for split, told in case.record["data"].items():
-        acc = case.record["final"].get(f"{split}/acc")
-        if split == "train" or acc is None or not told["n"]:
+    for split, told in case.record.data.items():
+        acc = case.record.final.get(f"{split}/acc")
+        if split == "train" or acc is None or not told.n:
             continue
-        found = wilson(acc, told["n"])
+        found = wilson(acc, told.n)
         if found.high - found.low > WIDE:
             fix = remedies.larger_splits(case)
-            said = f"{split} has {told['n']} images: {acc:.2f} may be {found.low:.2f} to "
+            said = f"{split} has {told.n} images: {acc:.2f} may be {found.low:.2f} to "
             yield Finding("small split", f"{said}{found.high:.2f}", fix)
 
 

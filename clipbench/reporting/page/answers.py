@@ -9,6 +9,7 @@ from clipbench.metrics import significance
 from clipbench.metrics.significance import Difference
 from clipbench.reporting.page.candidates import Candidate, candidates, measure
 from clipbench.results import comparison, frames, identity, predictions
+from clipbench.results.record import RunRecord
 
 RESAMPLES = 2_000  # of each comparison on a page
 # Pretrained on drawings only: their results say nothing about the models they stand for.
@@ -128,33 +129,33 @@ def answers(runs: frames.Runs) -> list[Answer]:
     """
     groups: dict[tuple[str, str], list[Any]] = {}
     for folder, record in runs:
-        split = record["data"]["test" if "test" in record["data"] else "val"]
-        groups.setdefault((record["dataset"], identity.seen(split)), []).append((folder, record))
+        split = record.data["test" if "test" in record.data else "val"]
+        groups.setdefault((record.dataset, identity.seen(split)), []).append((folder, record))
     return [_answer(group) for group in groups.values()]
 
 
-def _name(record: Mapping[str, Any]) -> str:
+def _name(record: RunRecord) -> str:
     """Return the dataset's name, or that of its folder if it is the user's."""
-    root = str(record["config"]["dataset"].get("root") or "")
-    is_users = record["dataset"] in ("imagefolder", "captions") and root
-    return Path(root).name if is_users else str(record["dataset"])
+    root = str(record.config["dataset"].get("root") or "")
+    is_users = record.dataset in ("imagefolder", "captions") and root
+    return Path(root).name if is_users else str(record.dataset)
 
 
 def _answer(runs: frames.Runs) -> Answer:
     first = runs[0][1]
-    split = "test" if "test" in first["data"] else "val"
+    split = "test" if "test" in first.data else "val"
     metric = measure([record for _, record in runs])
     ordered = candidates(runs, metric)
     compared: dict[str, Mapping[tuple[str, str], Difference]] = {split: {}}
-    names = [key.split("/")[0] for key in first["final"] if key.endswith(f"/{metric}")]
+    names = [key.split("/")[0] for key in first.final if key.endswith(f"/{metric}")]
     for name in dict.fromkeys([split, *names]):
         if name in ("val", "retention") and name != split:
             continue
         compared[name] = {}
-        splits = [r["data"].get(name) for c in ordered for r in c.records]
+        splits = [r.data.get(name) for c in ordered for r in c.records]
         prints = {split and identity.seen(split) for split in splits}
         if metric in significance.METRICS and len(ordered) > 1 and len(prints) == 1:
             models = {candidate.name: candidate.folders for candidate in ordered}
             compared[name] = comparison.compare_all(models, name, metric, RESAMPLES)
-    n = int(first["data"][split]["n"])
+    n = int(first.data[split].n)
     return Answer(_name(first), split, metric, ordered, compared.pop(split), n, compared)

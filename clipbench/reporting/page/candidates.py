@@ -1,7 +1,7 @@
 """The candidates of a sweep: each model and strategy, at its best setting on val."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pandas as pd
 from clipbench.metrics import significance
 from clipbench.metrics.intervals import Interval, interval
 from clipbench.results import comparison, frames
+from clipbench.results.record import RunRecord
 from clipbench.strategies import about
 
 MOST = 8  # candidates compared, if one model and strategy has many settings
@@ -34,28 +35,29 @@ class Candidate:
     model: str
     strategy: str
     folders: tuple[Path, ...]
-    records: tuple[Mapping[str, Any], ...]
+    records: tuple[RunRecord, ...]
     tried: int
     tried_seconds: float
 
     def mean(self, key: str) -> float | None:
         """Return the mean of a final metric over the seeds, or None if no run has it."""
-        values = [record["final"].get(key) for record in self.records]
+        values = [record.final.get(key) for record in self.records]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known else None
 
     def before(self, metric: str) -> float | None:
         """Return the mean on val before training, or None if the head was random."""
-        rows = [row for record in self.records for row in record["curve"] if row["epoch"] == 0]
-        starts = [row.get(f"val/{metric}") for row in rows]
-        return None if None in starts or not starts else sum(starts) / len(starts)
+        rows = [row for record in self.records for row in record.curve if row["epoch"] == 0]
+        starts = [row[f"val/{metric}"] for row in rows if row.get(f"val/{metric}") is not None]
+        return sum(starts) / len(starts) if starts and len(starts) == len(rows) else None
 
     def interval(self, split: str, metric: str) -> Interval | None:
         """Return the 95 % interval over seeds, or over the images of one run or of equal runs."""
-        values = [record["final"].get(f"{split}/{metric}") for record in self.records]
-        if None in values:
+        name = f"{split}/{metric}"
+        values = [r.final[name] for r in self.records if r.final.get(name) is not None]
+        if len(values) < len(self.records):
             return None
-        over_seeds = interval(values, f"{split}/{metric}", self.records[0]["data"][split]["n"])
+        over_seeds = interval(values, name, self.records[0].data[split].n)
         if math.isnan(over_seeds.low) and metric in significance.METRICS:
             return comparison.over_pictures(self.folders[0], split, metric)
         return over_seeds
@@ -63,27 +65,27 @@ class Candidate:
     @property
     def seconds(self) -> float:
         """The time of its fastest run: other work on the machine only adds to it."""
-        return min(float(record["cost"]["seconds"]) for record in self.records)
+        return min(float(record.cost.seconds) for record in self.records)
 
     @property
     def total(self) -> int:
         """The number of parameters, head included."""
-        return int(self.records[0]["parameters"]["total"])
+        return int(self.records[0].parameters.total)
 
     @property
     def trained(self) -> int:
         """The number of trained parameters."""
-        return int(self.records[0]["parameters"]["trainable"])
+        return int(self.records[0].parameters.trainable)
 
     @property
     def memory(self) -> float:
         """The peak memory in bytes."""
-        return max(float(record["cost"]["peak_memory_bytes"]) for record in self.records)
+        return max(float(record.cost.peak_memory_bytes) for record in self.records)
 
 
-def measure(records: Sequence[Mapping[str, Any]]) -> str:
+def measure(records: Sequence[RunRecord]) -> str:
     """Return the metric that orders candidates: that of their selection, or else accuracy."""
-    metric = str(records[0]["selection"]["metric"]).split("/")[1]
+    metric = str(records[0].selection.metric).split("/")[1]
     recall = metric.startswith("mean_recall")
     return metric if metric in significance.METRICS or recall else "acc"
 
@@ -121,7 +123,7 @@ def candidates(runs: frames.Runs, metric: str) -> list[Candidate]:
             folders=tuple(runs[r][0] for r in rows),
             records=tuple(runs[r][1] for r in rows),
             tried=len(same),
-            tried_seconds=float(sum(runs[r][1]["cost"]["seconds"] for r in same)),
+            tried_seconds=float(sum(runs[r][1].cost.seconds for r in same)),
         )
         place: Any = number if alone else tuple(kind)
         rivals = (best.get(place, candidate), candidate)

@@ -1,14 +1,13 @@
 """Where two models disagree, by class and by image, from their saved predictions."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from clipbench.core import spreadsheet
 from clipbench.core.errors import UserError
+from clipbench.results.record import RunRecord
 
 SHOWN = 6  # images of a kind
 RULE = (
@@ -96,13 +95,13 @@ def by_image(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Disagreemen
     return kinds
 
 
-def thumbnails(record: Mapping[str, Any], split: str, ids: set[str], side: int) -> dict[str, str]:
+def thumbnails(record: RunRecord, split: str, ids: set[str], side: int) -> dict[str, str]:
     """Return thumbnails of a split's images, as far as they are here, as ``data:`` URLs."""
     from clipbench.core.config.instantiate import build
     from clipbench.reporting.page.retrieval_examples import thumbnail  # torch
 
     try:
-        rows = build(record["config"]["dataset"]).lists(record["seed"])[split]
+        rows = build(record.config["dataset"]).lists(record.seed)[split]
     except UserError:
         return {}
     urls = {}

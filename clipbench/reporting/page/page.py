@@ -38,8 +38,8 @@ def rendered(
         plan: of :mod:`clipbench.compare`; empty for another sweep.
     """
     by_dataset = answers(runs)
-    commits = {str((record.get("git") or {}).get("commit"))[:8] for _, record in runs}
-    version = runs[0][1]["versions"].get("clipbench")
+    commits = {str((record.git or {}).get("commit"))[:8] for _, record in runs}
+    version = runs[0][1].versions.get("clipbench")
     made = f"clipbench {version} ({', '.join(sorted(commits))}), {date.today().isoformat()}; "
     loader = jinja2.FileSystemLoader(paths.ASSETS)
     page = jinja2.Environment(loader=loader, autoescape=True).get_template("report.html")

@@ -68,9 +68,7 @@ def curves(candidates: Sequence[Candidate], metric: str, label: str) -> str:
     models = list(dict.fromkeys(candidate.model for candidate in candidates))
     for number, candidate in enumerate(candidates):
         seeds = [
-            pd.Series(
-                {row["epoch"]: row.get(f"val/{metric}") for row in record["curve"]}, dtype=float
-            )
+            pd.Series({row["epoch"]: row.get(f"val/{metric}") for row in record.curve}, dtype=float)
             for record in candidate.records
         ]
         mean = pd.concat(seeds, axis=1).mean(axis=1).dropna()
@@ -78,7 +76,7 @@ def curves(candidates: Sequence[Candidate], metric: str, label: str) -> str:
         # matplotlib ignores a label that begins with an underscore.
         look = {"color": f"C{number}", "ls": line, "label": candidate.name.lstrip("_")}
         value = candidate.mean(f"val/{metric}")
-        if not candidate.records[0]["steps"]["total"] and value is not None:
+        if not candidate.records[0].steps.total and value is not None:
             axes.axhline(value, lw=1.2, **look)
         else:
             axes.plot(mean, marker=mark, ms=3.5, lw=1.5, **look)

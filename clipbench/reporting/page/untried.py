@@ -6,13 +6,14 @@ from typing import Any
 from clipbench.core.config import overrides
 from clipbench.reporting.page.answers import Answer
 from clipbench.results import frames
+from clipbench.results.record import RunRecord
 from clipbench.strategies import about
 
 
 def untried(
     runs: frames.Runs,
     answers: Sequence[Answer],
-    failed: Sequence[Mapping[str, Any]],
+    failed: Sequence[RunRecord],
     plan: Mapping[str, Any],
 ) -> Iterator[str]:
     """Yield a sentence for each thing that was not tried, planned runs first.
@@ -33,30 +34,30 @@ def untried(
         else:
             yield f"{words}: {job['status']}, {job['error']}"
     records = [record for _, record in runs]
-    yield from _axes([r for r in records if r["steps"]["total"]])
-    texts = [r for r in records if "logit scale" in r["parameters"]["groups"]]
-    tried = {record["strategy"] for record in texts}
-    data = "classes" if any("val/acc" in record["final"] for record in texts) else "captions"
+    yield from _axes([r for r in records if r.steps.total])
+    texts = [r for r in records if r.reads_text]
+    tried = {record.strategy for record in texts}
+    data = "classes" if any("val/acc" in record.final for record in texts) else "captions"
     others = [about.label(option) for option in about.proposed(data) if option not in tried]
     if texts and others:
         yield f"Other ways to tune a CLIP: {', '.join(others)} (strategy=)."
     if any(
-        str(r["config"]["dataset"]["_target_"]).endswith("ImageFolderDataModule") for r in texts
-    ) and not any(r["config"]["dataset"].get("class_names") for r in texts):
+        str(r.config["dataset"]["_target_"]).endswith("ImageFolderDataModule") for r in texts
+    ) and not any(r.config["dataset"].get("class_names") for r in texts):
         yield (
             "Class names in plain words (dataset.class_names=FILE): they are the folders' names "
             "now, and a CLIP reads them."
         )
     for answer in answers:
-        split = answer.leader.records[0]["data"][answer.split]
-        if split["n"] != split["expected"]:
+        split = answer.leader.records[0].data[answer.split]
+        if split.n != split.expected:
             yield (
-                f"{answer.split} of {answer.dataset} has {split['n']:,} of its "
-                f"{split['expected']:,} images here."
+                f"{answer.split} of {answer.dataset} has {split.n:,} of its "
+                f"{split.expected:,} images here."
             )
 
 
-def _axes(trained: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _axes(trained: Sequence[RunRecord]) -> Iterator[str]:
     """Yield a sentence for each setting that did not vary over the runs with an optimiser."""
     if not trained:
         return
@@ -65,17 +66,17 @@ def _axes(trained: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         """Return the largest number of values that any model and strategy has of a key."""
         values: dict[tuple[str, str], set[str]] = {}
         for record in trained:
-            values.setdefault((record["model"], record["strategy"]), set()).add(str(record[key]))
+            values.setdefault((record.model, record.strategy), set()).add(str(getattr(record, key)))
         return max(map(len, values.values()))
 
     if most("seed") == 1:
         yield "Other seeds: the same training may end elsewhere with another one (seed=0,1,2)."
     if most("lr") == 1:
-        rates = ", ".join(sorted({f"{record['lr']:g}" for record in trained}))
+        rates = ", ".join(sorted({f"{record.lr:g}" for record in trained}))
         yield f"Other learning rates than {rates} (lr=)."
-    if most("freeze_depth") == 1 and {str(r["freeze_depth"]) for r in trained} == {"0"}:
+    if most("freeze_depth") == 1 and {str(r.freeze_depth) for r in trained} == {"0"}:
         yield "Freezing part of the network (freeze_depth=), the usual advice for few images."
-    if all(record["config"]["alphas"] is None for record in trained):
+    if all(record.config["alphas"] is None for record in trained):
         yield (
             "Averages of the weights before and after training (alphas=10), which often forget "
             "less."

@@ -134,7 +134,7 @@ def costs(answer: Answer) -> Iterator[str]:
         leader.before(answer.metric),
         leader.mean(f"val/{answer.metric}"),
     )
-    if leader.strategy != "zero_shot" and not any(r["selection"]["epoch"] for r in leader.records):
+    if leader.strategy != "zero_shot" and not any(r.selection.epoch for r in leader.records):
         yield f"No epoch of training was better on val than what {name} started from."
     elif leader.strategy != "zero_shot" and before is not None:
         yield f"On val {name} has {percent(now)}; before any training it had {percent(before)}."

@@ -8,19 +8,20 @@ import pandas as pd
 
 from clipbench.reporting.tables import figures
 from clipbench.results import frames
+from clipbench.results.record import RunRecord
 
 Rows = Sequence[Mapping[str, float]]
 
 
-def alpha_curve(record: Mapping[str, Any], path: Path) -> None:
+def alpha_curve(record: RunRecord, path: Path) -> None:
     """Draw the line of one run.
 
     Args:
         record: with ``alpha_curve``.
         path: of the figure.
     """
-    metric = record["selection"]["metric"].split("/")[1]
-    _draw(record["alpha_curve"], metric, record["selection"]["alpha"], path)
+    metric = record.selection.metric.split("/")[1]
+    _draw(record.alpha_curve, metric, record.selection.alpha, path)
 
 
 def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
@@ -56,7 +57,7 @@ def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
     return written
 
 
-def _draw(rows: Rows, metric: str, chosen: float, path: Path, title: str | None = None) -> None:
+def _draw(rows: Rows, metric: str, chosen: float | None, path: Path, title: str | None = None) -> None:
     """Draw the shift splits against test, and every split against alpha.
 
     The first panel is that of WiSE-FT's figure 1 (Wortsman et al. 2022). A dataset without shift

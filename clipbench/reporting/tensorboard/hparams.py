@@ -1,7 +1,7 @@
 """Runs in TensorBoard's HParams view, with the same axes and metrics for all; no torch."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tensorboard.compat.proto import summary_pb2
@@ -9,6 +9,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams import summary_v2 as api
 
 from clipbench.reporting.tensorboard.boards import Summary
+from clipbench.results.record import RunRecord
 
 CHOSEN = "chosen"  # prefix of a metric's value at the epoch that val chose
 NUMBERS = (
@@ -19,27 +20,27 @@ FIRST = ("model", "strategy", "lr", "freeze_depth", "shots", "seed", "dataset")
 WORDS = ("model", "dataset", "strategy", "freeze_depth", "text_freeze_depth", "ema")
 
 
-def hyperparameters(record: Mapping[str, Any]) -> dict[str, float | str]:
+def hyperparameters(record: RunRecord) -> dict[str, float | str]:
     """Return the sweep axes of a run under the same names for every run; unset ones are omitted."""
-    values = {**record["config"], **{k: record[k] for k in record if k in (*NUMBERS, *WORDS)}}
-    values["shots"] = record["config"]["dataset"].get("shots")
+    values = {**record.config, **{k: v for k, v in vars(record).items() if k in (*NUMBERS, *WORDS)}}
+    values["shots"] = record.config["dataset"].get("shots")
     numbers = {name: float(values[name]) for name in NUMBERS if values.get(name) is not None}
     words = {name: str(values[name]) for name in WORDS if values.get(name) is not None}
     return {**words, **numbers}
 
 
-def name(record: Mapping[str, Any]) -> str:
+def name(record: RunRecord) -> str:
     """Return a readable name for a run: its main axes and its key."""
     values = hyperparameters(record)
-    axes = [f"lr={values['lr']:g}"] if record["steps"]["total"] else []
+    axes = [f"lr={values['lr']:g}"] if record.steps.total else []
     if (depth := values.get("freeze_depth", "0")) != "0":
         axes.append(f"depth={depth}")
     axes += [f"{axis}={values[axis]:g}" for axis in ("shots", "seed") if axis in values]
-    words = [record["model"], record["strategy"], *axes, record["key"]]
+    words = [record.model, record.strategy, *axes, record.key]
     return " ".join(words).replace("/", "_")
 
 
-def session(record: Mapping[str, Any]) -> list[Summary]:
+def session(record: RunRecord) -> list[Summary]:
     """Return the summaries of a run in the HParams view: axes, success and final metrics.
 
     The tags of the metrics are ``chosen/<split>/<metric>``, whatever was trained.
@@ -63,13 +64,13 @@ def _of_plugin(tag: str, **content: Any) -> Summary:
     return summary_pb2.Summary(value=[value])
 
 
-def final_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+def final_metrics(record: RunRecord) -> dict[str, float]:
     """Return a run's final metrics by tag, without those of each alpha, which are a curve."""
-    final = record["final"].items()
+    final = record.final.items()
     return {f"{CHOSEN}/{k}": v for k, v in final if "@alpha=" not in k and v is not None}
 
 
-def experiment(records: Sequence[Mapping[str, Any]]) -> Summary:
+def experiment(records: Sequence[RunRecord]) -> Summary:
     """Return the columns of the HParams view: the axes that vary, then every run's metrics."""
     values = [hyperparameters(record) for record in records]
     axes = [
