@@ -1,5 +1,6 @@
 """Shared by all tests: outputs in a folder of their own, the real command line, small models."""
 
+import json
 import os
 import subprocess
 import sys
@@ -50,10 +51,20 @@ FEW = ("dataset.counts={train: 8, val: 5, test: 10, test_ood: 5}", *SMALL)
 TINY = ("model=timm", "model.arch=test_resnet", "model.pretrained=null", "model.image_size=32")
 
 
+def result_json(folder):
+    """What the ``result.json`` of a run's folder holds."""
+    return json.loads((Path(folder) / "result.json").read_text())
+
+
+def result_jsons(outputs):
+    """Every run's folder under an outputs root, and what its ``result.json`` holds."""
+    files = sorted((Path(outputs) / "runs").glob("*/*/result.json"))
+    return [(path.parent, result_json(path.parent)) for path in files]
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """A completed run of a CLIP and one of a ResNet: folder and record by the model's name."""
-    from clipbench.results import store
     from tests.test_run import run_here
 
     patch = pytest.MonkeyPatch()
@@ -64,4 +75,4 @@ def runs(tmp_path_factory):
         outcome = run_here(*words, *FEW, model=model)
         assert outcome.status == "completed", outcome.error
     patch.undo()
-    return {record["model"]: (folder, record) for folder, record in store.records(outputs)}
+    return {record["model"]: (folder, record) for folder, record in result_jsons(outputs)}

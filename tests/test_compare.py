@@ -12,10 +12,9 @@ from clipbench import compare
 from clipbench.core.config.instantiate import build
 from clipbench.core.errors import UserError
 from clipbench.reporting.page import page as page_module
-from clipbench.results import store
 from clipbench.sweeps import budget, candidate_models, comparison, launcher
 from clipbench.sweeps.budget import Training
-from tests.conftest import ODD, composed
+from tests.conftest import ODD, composed, result_jsons
 
 
 def training(model, wanted=10, around=10.0, pace=23.0):
@@ -132,7 +131,7 @@ def test_a_comparison_that_the_budget_ends_goes_on_with_the_same_command(
     assert f"On {ODD}, take " in html.unescape(early)
     launcher.stop.signal = None
 
-    before = {folder: record for folder, record in store.records(outputs)}
+    before = {folder: record for folder, record in result_jsons(outputs)}
     assert len(before) == 3  # zero-shot, and a probe of each
     assert compare.compare(words) == 0
     said = capsys.readouterr().out
@@ -143,7 +142,7 @@ def test_a_comparison_that_the_budget_ends_goes_on_with_the_same_command(
     listed = [json.loads(line) for line in (sweep / "jobs.jsonl").read_text().splitlines()]
     done = {(job["overrides"][0], job["overrides"][1]) for job in listed}
     assert len(done) == 5
-    after = dict(store.records(outputs))
+    after = dict(result_jsons(outputs))
     for folder, record in before.items():
         assert after[folder] == record
     tuned = [r for r in after.values() if r["strategy"] == "finetune" and r["epochs"] == 2]

@@ -14,8 +14,8 @@ from tensorboard.plugins.hparams import metadata
 
 from clipbench import dashboard
 from clipbench.reporting.tensorboard import boards, mosaics
-from clipbench.results import store
 from clipbench.training import tensorboard_summary
+from tests.conftest import result_jsons
 
 
 def events(folder):
@@ -114,7 +114,7 @@ def test_runs_have_readable_names_and_stay_where_they_are(home, runs):
     assert dashboard.laid_out() == home  # again: what is gone is gone, and no run with it
     assert not (home / "shapes" / "gone").exists()
     assert sorted(path for path in folder.rglob("*")) == before
-    assert len(list(store.records(folder.parents[2]))) == 2
+    assert len(list(result_jsons(folder.parents[2]))) == 2
 
 
 def test_one_view_of_all_runs(home, runs):

@@ -19,6 +19,7 @@ from clipbench.core.config.instantiate import build
 from clipbench.core.errors import UserError
 from clipbench.inference import averages, export_formats, saved_model
 from clipbench.results import store
+from tests.conftest import result_json
 from tests.inference.test_saved_model import pictures, recorded
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -102,7 +103,7 @@ def test_a_point_between_start_and_end_is_wise_fts(runs, tmp_path):
     end = load_file(run / "model.safetensors")  # that run's best epoch may be its start
     end = {k: v + 0.01 if k.startswith("visual.") and v.ndim > 1 else v for k, v in end.items()}
     save_file(end, run / "model.safetensors", about(run / "model.safetensors"))
-    record = store.read(run)
+    record = result_json(run)
     store.write(run, {**record, "selection": {**record["selection"], "epoch": 1}})
     words = [f"run={run}", f"out={out}", "format=open_clip", "alpha=0.3"]
     assert export.export(words) == 0

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from clipbench.core import paths
-from clipbench.results import store
+from tests.conftest import result_jsons
 
 GIB = 2**30
 
@@ -47,7 +47,7 @@ def test_1500_classes_are_trained_evaluated_and_reported_in_12_gib(tmp_path):
     models = ("model=clip_tiny,resnet_tiny", "epochs=2")
     done = within(12, outputs, "run", "-m", *models, "dataset=imagefolder", f"dataset.root={root}")
     assert done.returncode == 0, done.stderr
-    for folder, record in store.records(outputs):
+    for folder, record in result_jsons(outputs):
         assert record["status"] == "completed"
         assert record["warnings"] == [w for w in record["warnings"] if "TensorBoard" not in w]
         table = pd.read_csv(folder / "per_class.csv")

@@ -16,6 +16,7 @@ from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import Interval
 from clipbench.reporting.page import answers, disagreements, page, untried, verdict
 from clipbench.results import store
+from tests.conftest import result_json
 
 NASTY = "<script>alert('1')</script> & $x_1$ {{ 7 * 7 }}"
 N = 300
@@ -77,7 +78,7 @@ def made(
         **more,
     }
     store.write(folder, record)
-    return folder, store.read(folder)
+    return folder, result_json(folder)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from clipbench.sweeps import worker
 from clipbench.sweeps.launcher import launch
 from clipbench.training import sanity_checks
 from clipbench.training.run import execute
-from tests.conftest import FEW, TINY, clipbench, composed
+from tests.conftest import FEW, TINY, clipbench, composed, result_json, result_jsons
 from tests.faults import alive, descendants
 
 CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
@@ -48,9 +48,9 @@ def sweep(tmp_path_factory):
 def test_a_failed_job_neither_loses_nor_stops_the_others(sweep):
     outputs, _, _, done = sweep
     assert done.returncode == 1
-    found = {r["status"]: r for _, r in store.records(outputs)}
+    found = {r["status"]: r for _, r in result_jsons(outputs)}
     assert set(found) == {"completed", "failed"}
-    assert len(list(store.records(outputs))) == 4
+    assert len(list(result_jsons(outputs))) == 4
     assert "freeze_depth=99 is not possible here; use 0..4 or all" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert found["failed"]["error"].startswith("freeze_depth=99")
@@ -76,7 +76,7 @@ def test_a_sweep_leaves_a_table_and_curves(sweep):
 
 def test_what_a_run_leaves(sweep):
     outputs, *_ = sweep
-    folder, record = next((f, r) for f, r in store.records(outputs) if r["status"] == "completed")
+    folder, record = next((f, r) for f, r in result_jsons(outputs) if r["status"] == "completed")
     assert folder.name == f"timm-finetune-{record['key']}"
     assert folder.parent.name == "shapes"
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
@@ -112,7 +112,7 @@ def test_what_a_run_leaves(sweep):
 
 def test_the_curve_has_a_row_an_epoch_and_nulls_before_a_random_head_is_trained(sweep):
     outputs, *_ = sweep
-    for folder, record in store.records(outputs):
+    for folder, record in result_jsons(outputs):
         if record["status"] != "completed":
             continue
         assert [row["epoch"] for row in record["curve"]] == [0, 1, 2]
@@ -131,7 +131,7 @@ def test_tensorboard_has_the_curve_by_epoch(sweep):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     outputs, *_ = sweep
-    folder, record = next((f, r) for f, r in store.records(outputs) if r["status"] == "completed")
+    folder, record = next((f, r) for f, r in result_jsons(outputs) if r["status"] == "completed")
     events = EventAccumulator(str(folder)).Reload()
     scalars = [(e.step, e.value) for e in events.Scalars("val/acc")]
     rows = [(r["epoch"], r["val/acc"]) for r in record["curve"] if r["val/acc"] is not None]
@@ -140,7 +140,7 @@ def test_tensorboard_has_the_curve_by_epoch(sweep):
 
 def test_predictions_give_the_metrics_again(sweep):
     outputs, *_ = sweep
-    for folder, record in store.records(outputs):
+    for folder, record in result_jsons(outputs):
         if record["status"] != "completed":
             continue
         rows = pd.read_parquet(folder / "predictions.parquet")
@@ -161,7 +161,7 @@ def test_the_same_command_again_runs_nothing_that_was_completed(sweep):
     outputs, env, words, _ = sweep
     before = {
         path: path.stat().st_mtime_ns
-        for folder, record in store.records(outputs)
+        for folder, record in result_jsons(outputs)
         if record["status"] == "completed"
         for path in folder.rglob("*")
     }
@@ -169,7 +169,7 @@ def test_the_same_command_again_runs_nothing_that_was_completed(sweep):
     assert again.returncode == 1  # two jobs fail again
     assert again.stdout.count("completed before; nothing was run") == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert len(list(store.records(outputs))) == 4
+    assert len(list(result_jsons(outputs))) == 4
 
 
 def test_tables_are_rebuilt_from_the_records(sweep):
@@ -189,7 +189,7 @@ def test_the_same_seed_twice_gives_the_same_final_bit_for_bit(tmp_path, monkeypa
         monkeypatch.setenv("CLIPBENCH_OUTPUTS", str(tmp_path / str(i)))
         outcome = run_here(*TINY, *FEW, f"dataset.workers={i}")
         assert outcome.status == "completed", outcome.error
-        ((folder, record),) = store.records(tmp_path / str(i))
+        ((folder, record),) = result_jsons(tmp_path / str(i))
         weights = (folder / "model.safetensors").read_bytes()
         finals.append((record["key"], record["final"], record["curve"], weights))
     assert finals[0] == finals[1]
@@ -198,7 +198,7 @@ def test_the_same_seed_twice_gives_the_same_final_bit_for_bit(tmp_path, monkeypa
 def test_another_seed_is_another_run(outputs):
     for seed in (0, 1):
         assert run_here(*TINY, *FEW, f"seed={seed}").status == "completed"
-    (one, first), (other, second) = store.records(outputs)
+    (one, first), (other, second) = result_jsons(outputs)
     # A network that starts at random starts elsewhere: it is not one start trained twice.
     kernels = [load_file(folder / "model.safetensors")["conv1.0.weight"] for folder in (one, other)]
     assert cosine_similarity(*(kernel.flatten() for kernel in kernels), dim=0).abs() < 0.5
@@ -211,7 +211,7 @@ def test_divergence_has_a_status_and_keeps_its_row(outputs):
     outcome = run_here(*TINY, *FEW, "lr=1e30", "trainer.gradient_clip_val=null")
     assert outcome.status == "diverged"
     assert "not finite" in outcome.error
-    ((_, record),) = store.records(outputs)
+    ((_, record),) = result_jsons(outputs)
     assert record["status"] == "diverged"
     assert record["curve"][0]["epoch"] == 0
 
@@ -238,7 +238,7 @@ def test_the_gate_stops_a_run_whose_epoch_0_is_far_below_the_published_number(
     words = ("model=clip_tiny", "model.pretrained=null", *FEW, f"gate={gate}")
     choices = {**CHOICES, "model": "clip_tiny"}
     outcome = execute(Job(composed(*words), choices, list(words)))
-    ((_, record),) = store.records(outputs)
+    ((_, record),) = result_jsons(outputs)
     assert record["curve"][0]["val/acc"] < 0.2
     if gate == "on":
         assert outcome.status == record["status"] == "failed"
@@ -253,7 +253,7 @@ def test_linear_probe_leaves_the_tower_as_it_was(outputs):
     words = (*TINY, *FEW, "epochs=2", "strategy.solver=sgd")
     outcome = run_here(*words, strategy="linear_probe")
     assert outcome.status == "completed", outcome.error
-    ((_, record),) = store.records(outputs)
+    ((_, record),) = result_jsons(outputs)
     assert record["parameters"]["trainable"] == record["parameters"]["groups"]["head"]["parameters"]
     assert len(record["curve"]) == 3
     assert record["curve"][2]["train/loss"] < record["curve"][1]["train/loss"]
@@ -278,7 +278,7 @@ def test_when_the_launcher_is_killed_its_worker_is_gone_within_five_seconds(tmp_
     while any(map(alive, family)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(alive, family))
-    ((_, record),) = store.records(tmp_path)
+    ((_, record),) = result_jsons(tmp_path)
     assert record["status"] == "interrupted"
     assert [row["epoch"] for row in record["curve"]][:2] == [0, 1]
 
@@ -294,7 +294,7 @@ def test_what_is_said_of_a_class_is_part_of_a_run(tmp_path, monkeypatch, outputs
         assert done.status == "completed", done.error
         keys.append(done.key)
     assert keys[0] != keys[1]
-    record = store.read(Path(done.folder))
+    record = result_json(Path(done.folder))
     assert record["data"]["test"]["n"] == 30
     moved = tmp_path / "elsewhere.json"
     bank.rename(moved)
@@ -319,7 +319,7 @@ def test_class_weights_change_a_run_and_pairs_have_none(outputs):
     for balance in ("null", "weights", "sampler"):
         done = run_here(*words, f"dataset.balance={balance}")
         assert done.status == "completed", done.error
-        finals.append(store.read(Path(done.folder))["final"]["test/loss"])
+        finals.append(result_json(Path(done.folder))["final"]["test/loss"])
     assert len(set(finals)) == 3
 
 

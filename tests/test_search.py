@@ -18,8 +18,7 @@ from clipbench.inference import embeddings, prediction
 from clipbench.loading.readers.image_files import loose
 from clipbench.models.clip import CLIP
 from clipbench.reporting import contact_sheet
-from clipbench.results import store
-from tests.conftest import FEW, TINY
+from tests.conftest import FEW, TINY, result_jsons
 from tests.test_run import run_here
 
 QUERIES = ("a photo of a striped circle", "a plain star")
@@ -34,7 +33,7 @@ def run(tmp_path_factory):
     outcome = run_here("model=clip_tiny", "strategy=zero_shot", *FEW, "seed=3")
     assert outcome.status == "completed", outcome.error
     patch.undo()
-    ((folder, record),) = store.records(outputs)
+    ((folder, record),) = result_jsons(outputs)
     return folder, record
 
 

@@ -11,9 +11,8 @@ from clipbench import soup as command
 from clipbench.core.config.instantiate import build
 from clipbench.core.errors import UserError
 from clipbench.inference import saved_model
-from clipbench.results import store
 from clipbench.training import soup
-from tests.conftest import FEW, TINY
+from tests.conftest import FEW, TINY, result_json
 from tests.test_run import run_here
 
 COUNTS = "dataset.counts={train: 4, val: 8, test: 12, test_ood: 12}"
@@ -46,7 +45,7 @@ def kitchen(tmp_path_factory):
 
 
 def of(outcome):
-    return Path(outcome.folder), store.read(Path(outcome.folder))
+    return Path(outcome.folder), result_json(Path(outcome.folder))
 
 
 def test_a_uniform_soup_is_the_mean_evaluated_and_saved(kitchen):

@@ -83,13 +83,13 @@ def row(folder: Path, record: RunRecord) -> Row:
         (r.get(record.selection.metric) for r in record.curve if r["epoch"] == 0), None
     )
     flat |= {"run/varies": varies(record), "run/setting": record.setting}
-    flat |= {f"selection/{k}": v for k, v in vars(record.selection).items()}
+    flat |= {f"selection/{k}": v for k, v in plain(record.selection).items()}
     flat |= record.final
     if (alpha := record.selection.alpha) is not None:
         ending = f"@alpha={alpha:g}"
         chosen = {k.removesuffix(ending): v for k, v in flat.items() if k.endswith(ending)}
         flat |= {f"{name}@alpha": value for name, value in chosen.items()}
-    flat |= {f"cost/{k}": v for k, v in vars(record.cost).items()}
+    flat |= {f"cost/{k}": v for k, v in plain(record.cost).items()}
     return flat | {"folder": str(folder)}
 
 

@@ -8,9 +8,8 @@ import time
 
 import pytest
 
-from clipbench.results import store
 from tests.clusters.test_slurm import table
-from tests.conftest import FEW, TINY, clipbench
+from tests.conftest import FEW, TINY, clipbench, result_jsons
 from tests.faults import alive, descendants
 
 pytestmark = pytest.mark.slow
@@ -25,7 +24,7 @@ def test_a_sweep_on_ray_ends_as_one_on_this_machine(tmp_path):
         assert done.returncode == 1, done.stderr
         found[launcher] = [
             (record["key"], record["status"], record["final"])
-            for _, record in store.records(tmp_path / launcher)
+            for _, record in result_jsons(tmp_path / launcher)
         ]
     assert found["local"] == found["ray"]
     assert table(tmp_path / "local") == table(tmp_path / "ray")
@@ -48,4 +47,4 @@ def test_a_signal_ends_the_jobs_on_ray_too(tmp_path):
     while any(map(alive, family)) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not any(map(alive, family))
-    assert {record["status"] for _, record in store.records(tmp_path)} == {"interrupted"}
+    assert {record["status"] for _, record in result_jsons(tmp_path)} == {"interrupted"}

@@ -11,8 +11,7 @@ import time
 
 import pytest
 
-from clipbench.results import store
-from tests.conftest import FEW, TINY, clipbench
+from tests.conftest import FEW, TINY, clipbench, result_jsons
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +41,7 @@ def until(outputs, reached):
     """Wait for the second job to come somewhere, by its record."""
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
-        if any(r["seed"] == 1 and reached(r) for _, r in store.records(outputs)):
+        if any(r["seed"] == 1 and reached(r) for _, r in result_jsons(outputs)):
             return
         time.sleep(0.5)
     raise TimeoutError("the second job did not come so far")
@@ -87,5 +86,5 @@ def test_one_job_is_on_two_machines(tmp_path):
     place = ("hydra.launcher.nodes=1", "hydra.launcher.tasks_per_node=2")
     done = clipbench(*words, *SLURM, *place, env={"CLIPBENCH_OUTPUTS": str(tmp_path)}, timeout=900)
     assert done.returncode == 0, done.stderr
-    ((_, record),) = store.records(tmp_path)
+    ((_, record),) = result_jsons(tmp_path)
     assert record["batch"] == {"devices": 2, "per_device": 4, "accumulation": 1}

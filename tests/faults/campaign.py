@@ -22,7 +22,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from clipbench.results import store
+from tests.conftest import result_jsons
 from tests.faults import Sweep, alive, descendants
 
 # Twelve jobs; losses in the table, so that it tells the last bit.
@@ -71,7 +71,7 @@ def stock_plan(count):
 def settled(outputs):
     """Of each completed job its record's time, place on disk and content."""
     found = {}
-    for folder, record in store.records(outputs):
+    for folder, record in result_jsons(outputs):
         if record["status"] == "completed":
             path = folder / "result.json"
             about = path.stat()
@@ -219,7 +219,7 @@ def left(outputs):
         for path in paths
         if path.suffix in (".csv", ".md", ".tex") and "_cost" not in path.name
     }
-    for folder, record in store.records(outputs):
+    for folder, record in result_jsons(outputs):
         kept = {k: v for k, v in record.items() if k not in ("cost", "sha256", "git")}
         name = record["key"]
         files = [

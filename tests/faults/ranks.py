@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from clipbench.results import store
+from tests.conftest import result_jsons
 from tests.faults import CAUSES, Sweep, alive
 
 TIMEOUT = 20  # seconds for which a rank waits for another
@@ -52,7 +52,7 @@ def main():
         ended, left = watch(sweep, good)
         sweep.wait()
         injected = {note["seed"]: note["time"] for note in sweep.notes() if "fault" in note}
-        found = {record["seed"]: record for _, record in store.records(outputs)}
+        found = {record["seed"]: record for _, record in result_jsons(outputs)}
         right = 0
         for seed, (kind, rank, place) in enumerate(CASES, start=1):
             took = ended.get(seed, float("inf")) - injected.get(seed, float("-inf"))

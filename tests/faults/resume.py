@@ -32,12 +32,11 @@ from clipbench.core.config import schema
 from clipbench.core.config.compose import compose
 from clipbench.core.jobs import Job
 from clipbench.loading.samplers import KeyedSampler
-from clipbench.results import store
 from clipbench.sweeps import worker
 from clipbench.training import checkpoint_io, resume
 from clipbench.training.callbacks import Recorder
 from clipbench.training.run import execute
-from tests.conftest import FEW, TINY
+from tests.conftest import FEW, TINY, result_jsons
 
 CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
 # Three epochs of four batches; BatchNorm, blocks that are dropped, an average of the weights,
@@ -123,7 +122,7 @@ def stock(patch):
 
 def left(outputs):
     """All of a completed run that must be the same, by name; of another its error."""
-    ((folder, record),) = store.records(outputs)
+    ((folder, record),) = result_jsons(outputs)
     if record["status"] != "completed":
         return {"record": record["error"]}
     last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)

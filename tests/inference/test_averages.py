@@ -14,7 +14,7 @@ from clipbench.inference import averages, saved_model
 from clipbench.metrics.classification import METRICS
 from clipbench.results import store
 from clipbench.training.run import execute
-from tests.conftest import FEW, TINY, composed
+from tests.conftest import FEW, TINY, composed, result_json
 from tests.test_run import CHOICES
 
 COUNTS = "dataset.counts={train: 4, val: 6, test: 3, test_ood: 3}"
@@ -27,7 +27,7 @@ def completed(*words, strategy="finetune"):
     choices = {**CHOICES, "model": "clip_tiny", "strategy": strategy}
     done = execute(Job(composed(*words, f"strategy={strategy}"), choices, list(words)))
     assert done.status == "completed", done.error
-    return Path(done.folder), store.read(Path(done.folder))
+    return Path(done.folder), result_json(Path(done.folder))
 
 
 def val_loss(classifier, record):
@@ -117,7 +117,7 @@ def test_a_model_without_batchnorm_has_nothing_to_estimate_again(outputs):
 def test_a_dataset_that_has_other_classes_now_is_refused(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs["clip_tiny"][0], run)
-    record = store.read(run)
+    record = result_json(run)
     config = {**record["config"], "dataset": {**record["config"]["dataset"], "subset": 7}}
     store.write(run, {**record, "config": config, "selection": {"epoch": 1}})
     with pytest.raises(UserError, match="has 7 classes that are not the 24 of the run"):

@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clipbench.results import store
-from tests.conftest import SMALL, TINY, clipbench
+from tests.conftest import SMALL, TINY, clipbench, result_jsons
 
 
 class Evil:
@@ -52,7 +51,7 @@ def refused(tmp_path, *words, code=1, env=None, weights="null"):
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert "epoch  1" not in done.stdout
-    for folder, record in store.records(tmp_path / "outputs"):
+    for folder, record in result_jsons(tmp_path / "outputs"):
         assert record["status"] == "failed"
         assert record["curve"] == []
         assert not (folder / "checkpoints").exists()
@@ -111,7 +110,7 @@ def test_a_folder_that_is_wrong_is_named_and_a_good_one_runs(folders, tmp_path):
         assert "val/hen" in said
     assert "no image" in empty
     assert "rooster" in renamed
-    ((_, record),) = store.records(tmp_path / "outputs")
+    ((_, record),) = result_jsons(tmp_path / "outputs")
     assert record["status"] == "completed"
 
 

@@ -10,8 +10,7 @@ from clipbench.core.errors import Damaged, UserError
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
 from clipbench.loading import decoded
 from clipbench.loading.images import integrity
-from clipbench.results import store
-from tests.conftest import TINY, clipbench
+from tests.conftest import TINY, clipbench, result_jsons
 from tests.datamodules.folders import AUGMENT
 from tests.datamodules.folders import TINY as PREPROCESS
 
@@ -141,8 +140,8 @@ def test_damage_found_amid_a_run_comes_to_what_it_would_have_if_known_before(roo
     assert f"{root / name} cannot be read" in amid.stdout
     before = clipbench(*words, env={"CLIPBENCH_OUTPUTS": str(tmp_path / "known")})
     assert before.returncode == 0, before.stderr
-    ((_, known),) = store.records(tmp_path / "known")
-    ended = {record["status"]: record for _, record in store.records(tmp_path / "outputs")}
+    ((_, known),) = result_jsons(tmp_path / "known")
+    ended = {record["status"]: record for _, record in result_jsons(tmp_path / "outputs")}
     assert set(ended) == {"completed", "failed"}
     done = ended["completed"]
     for key in ("key", "final", "curve", "data"):

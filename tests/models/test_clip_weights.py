@@ -13,9 +13,8 @@ from clipbench.core.jobs import Job
 from clipbench.models import clip_weights, weight_files
 from clipbench.models.base import random_head
 from clipbench.models.clip import CLIP
-from clipbench.results import store
 from clipbench.training.run import execute
-from tests.conftest import composed
+from tests.conftest import composed, result_json
 
 
 @pytest.mark.parametrize(
@@ -110,5 +109,5 @@ def test_what_a_bare_file_leaves_open_is_kept_in_the_record(tmp_path, outputs):
         typed = (*words, f"model.pretrained={file}")
         done = execute(Job(composed(*typed), choices, list(typed)))
         assert done.status == "completed", done.error
-        warnings = store.read(Path(done.folder))["warnings"]
+        warnings = result_json(Path(done.folder))["warnings"]
         assert any("does not say which activation" in line for line in warnings) == silent

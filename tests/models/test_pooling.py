@@ -12,11 +12,11 @@ from clipbench.core.jobs import Job
 from clipbench.inference.saved_model import classifier
 from clipbench.models.base import Classifier, random_head
 from clipbench.models.clip import CLIP
-from clipbench.results import identity, store
+from clipbench.results import identity
 from clipbench.strategies.base import Task
 from clipbench.strategies.finetune import Finetune
 from clipbench.training.run import execute
-from tests.conftest import FEW, composed
+from tests.conftest import FEW, composed, result_jsons
 from tests.models.test_clip import random_images
 from tests.training.test_module import recipe_of
 
@@ -140,7 +140,7 @@ def test_other_towers_are_refused_with_the_reason(arch):
 def test_what_a_run_leaves_is_the_model_that_was_evaluated(outputs):
     done = run_here("lr=1e-3", "layer_decay=0.6")
     assert (done.status, done.error) == ("completed", None)
-    ((folder, record),) = store.records(outputs)
+    ((folder, record),) = result_jsons(outputs)
     assert record["curve"][0]["val/acc"] is None, "a random head has no epoch 0"
     assert [name for name in record["parameters"]["groups"] if "text" in name] == []
     model, transform, tokenizer = clipbench.load(folder)

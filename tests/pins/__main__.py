@@ -7,8 +7,7 @@ from pathlib import Path
 
 from clipbench.core import paths
 from clipbench.core.config import schema
-from clipbench.results import store
-from tests.conftest import FEW, TINY, clipbench
+from tests.conftest import FEW, TINY, clipbench, result_jsons
 from tests.pins.test_pins import HERE, keys, shape
 from tests.test_run import run_here
 
@@ -26,6 +25,6 @@ if __name__ == "__main__":
         squashed = (*TINY, "lr=1e-2", "dataset.resize_mode=squash")
         for model, words in (("clip_tiny", ("model=clip_tiny",)), ("timm", squashed)):
             run_here(*words, *FEW, model=model)
-        for _, record in store.records(Path(folder)):
+        for _, record in result_jsons(Path(folder)):
             write(f"record_{record['model']}.json", shape(record))
     (HERE / "help.txt").write_text(clipbench("--help").stdout)

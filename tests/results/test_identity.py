@@ -21,7 +21,7 @@ from clipbench.loading.validation import seen
 from clipbench.results import identity, store
 from clipbench.sweeps.launcher import launch
 from clipbench.training import resume
-from tests.conftest import FEW, TINY, clipbench, composed
+from tests.conftest import FEW, TINY, clipbench, composed, result_json, result_jsons
 from tests.faults.planted import QUICK, image_folder
 from tests.test_run import CHOICES, run_here
 
@@ -38,7 +38,7 @@ def test_two_folders_of_equal_names_are_two_runs_in_a_sweep_and_by_any_launcher(
         env = {"CLIPBENCH_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "2"}
         done = clipbench(*words, *more, env=env)
         assert done.returncode == 0, done.stderr
-        records = {record["key"]: record for _, record in store.records(outputs)}
+        records = {record["key"]: record for _, record in result_jsons(outputs)}
         assert len(records) == 2
         (path,) = (p for p in outputs.glob("tables/sweep_*.csv") if "cost" not in p.name)
         table = pd.read_csv(path, dtype={"key": str}).set_index("key")
@@ -84,7 +84,7 @@ def test_a_reused_record_says_how_it_was_made_and_may_be_made_again(outputs):
     again = run_here(*words)
     assert (again.before, again.note) == (True, None)
     folder = Path(first.folder)
-    record = store.read(folder)
+    record = result_json(folder)
     record["versions"]["pillow"] = "1.0"
     record["environment"]["threads"] = 64
     store.write(folder, record)
@@ -95,11 +95,11 @@ def test_a_reused_record_says_how_it_was_made_and_may_be_made_again(outputs):
         f"made with pillow 1.0 ({here} here), 64 threads (1 here); retry=versions runs it again"
     )
     # What trained the same is reused in part, and says so in the record of the other.
-    other = store.read(Path(run_here(*words, "alphas=[0.5]").folder))
+    other = result_json(Path(run_here(*words, "alphas=[0.5]").folder))
     assert other["weights_from"] is None or any("pillow 1.0" in w for w in other["warnings"])
     anew = run_here(*words, "retry=versions")
     assert (anew.before, anew.key) == (False, first.key)
-    assert store.read(folder)["versions"]["pillow"] == here
+    assert result_json(folder)["versions"]["pillow"] == here
     assert run_here(*words, "retry=versions").before
     # The help says of null: begin anew, a completed one too; twice in one command is once.
     job = Job(composed(*words, "ckpt.resume=null"), CHOICES, list(words))

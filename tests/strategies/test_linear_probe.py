@@ -10,12 +10,11 @@ from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.inference import saved_model
 from clipbench.models.base import Classifier, as_head, random_head
-from clipbench.results import store
 from clipbench.strategies import logistic_regression
 from clipbench.strategies.base import Task
 from clipbench.strategies.linear_probe import LinearProbe
 from clipbench.training.run import execute
-from tests.conftest import FEW, TINY, composed
+from tests.conftest import FEW, TINY, composed, result_jsons
 from tests.strategies.test_finetune import TASK, resnet, tower
 
 CHOICES = {"dataset": "shapes", "strategy": "linear_probe"}
@@ -153,7 +152,7 @@ def test_a_run_has_its_start_and_the_fitted_head_and_no_steps(outputs):
     words = ("model=clip_tiny", *FEW, "strategy.features=penultimate")
     outcome = run(*words, model="clip_tiny")
     assert outcome.status == "completed", outcome.error
-    ((folder, record),) = store.records(outputs)
+    ((folder, record),) = result_jsons(outputs)
     assert [row["epoch"] for row in record["curve"]] == [0, 1]
     assert record["curve"][0]["val/acc"] is None
     assert record["curve"][1]["val/acc"] == record["final"]["val/acc"] > 0.2

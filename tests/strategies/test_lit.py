@@ -13,10 +13,9 @@ from clipbench.core.jobs import Job
 from clipbench.inference import saved_model
 from clipbench.models import weight_files
 from clipbench.models.lit import LiT as Model
-from clipbench.results import store
 from clipbench.strategies.lit import LiT
 from clipbench.training.run import execute
-from tests.conftest import FEW, TINY, composed
+from tests.conftest import FEW, TINY, composed, result_jsons
 from tests.strategies.test_finetune import TASK, resnet, tower
 
 TEXT = {"width": 32, "layers": 2, "heads": 2}
@@ -62,7 +61,7 @@ def test_the_loss_is_open_clips_between_a_locked_tower_and_new_text(make):
 def test_a_run_loads_back_with_its_tokenizer(outputs, model, words):
     outcome = run(model, *words, "lr=1e-3")
     assert outcome.status == "completed", outcome.error
-    ((folder, record),) = store.records(outputs)
+    ((folder, record),) = result_jsons(outputs)
     assert record["curve"][0]["val/acc"] is None
     groups = record["parameters"]["groups"]
     assert all(

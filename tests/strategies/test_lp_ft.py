@@ -6,10 +6,9 @@ import torch.nn.functional as F
 
 from clipbench.core.config.instantiate import build
 from clipbench.core.jobs import Job
-from clipbench.results import store
 from clipbench.strategies.linear_probe import LinearProbe
 from clipbench.training.run import execute
-from tests.conftest import FEW, composed
+from tests.conftest import FEW, composed, result_jsons
 from tests.strategies.test_finetune import TASK, tower
 
 CLIP = ("model=clip_tiny", "model.pretrained=null")
@@ -75,7 +74,7 @@ def test_epoch_0_of_its_run_is_the_last_of_the_probes(outputs):
         choices = {"model": "clip_tiny", "dataset": "shapes", "strategy": strategy}
         outcome = execute(Job(composed(*words), choices, list(words)))
         assert outcome.status == "completed", outcome.error
-    for _, record in store.records(outputs):
+    for _, record in result_jsons(outputs):
         found[record["strategy"]] = record
     probed, tuned = found["linear_probe"]["curve"][1], found["lp_ft"]["curve"][0]
     assert tuned["val/loss"] == np.float64(probed["val/loss"])

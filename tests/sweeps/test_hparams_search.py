@@ -7,9 +7,8 @@ from omegaconf import OmegaConf
 
 from clipbench.core import paths
 from clipbench.core.locking import Lock
-from clipbench.results import store
 from hydra_plugins.clipbench_search import Search, _direction
-from tests.conftest import FEW, TINY, clipbench
+from tests.conftest import FEW, TINY, clipbench, result_jsons
 
 optuna = pytest.importorskip("optuna")
 
@@ -106,7 +105,7 @@ def test_a_search_through_the_command_line(outputs, tmp_path):
     done = clipbench("-m", "hparams_search=optuna", *words, "hydra.sweeper.n_trials=2", env=env)
     assert done.returncode == 0, done.stderr
     assert "2 trials, 1 of them done" in done.stdout
-    ((_, record),) = store.records(outputs)
+    ((_, record),) = result_jsons(outputs)
     assert record["lr"] == before[1]
     assert "Warning" not in done.stderr
     study = optuna.load_study(None, f"sqlite:///{next(outputs.glob('searches/*/study.db'))}")

@@ -8,9 +8,8 @@ from dataclasses import replace
 import pandas as pd
 
 from clipbench.core.jobs import Job, Node
-from clipbench.results import store
 from clipbench.sweeps.launcher import launch
-from tests.conftest import FEW, TINY, composed
+from tests.conftest import FEW, TINY, composed, result_jsons
 from tests.test_run import CHOICES, run_here
 
 
@@ -24,7 +23,7 @@ def test_two_machines_train_one_run(outputs):
         places = (replace(job, node=Node(rank, 2, meeting)) for rank in range(2))
         first, second = pool.map(launch, places)
     assert (first.status, first.error) == (second.status, second.error) == ("completed", None)
-    ((folder, record),) = store.records(outputs)
+    ((folder, record),) = result_jsons(outputs)
     assert first.folder == second.folder == str(folder)
     assert record["batch"] == {"devices": 2, "per_device": 4, "accumulation": 1}
     told = pd.read_parquet(folder / "predictions.parquet")

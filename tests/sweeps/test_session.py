@@ -17,7 +17,7 @@ from clipbench.sweeps.estimate import headline
 from clipbench.sweeps.worker import told
 from clipbench.training.resume import newest
 from clipbench.training.run import execute
-from tests.conftest import FEW, TINY, composed
+from tests.conftest import FEW, TINY, composed, result_jsons
 from tests.faults import CAUSES, Sweep, alive, descendants
 from tests.test_run import CHOICES, run_here
 
@@ -39,7 +39,7 @@ def sweep(tmp_path):
 
 
 def by_seed(outputs):
-    return {record["seed"]: (folder, record) for folder, record in store.records(outputs)}
+    return {record["seed"]: (folder, record) for folder, record in result_jsons(outputs)}
 
 
 def test_whatever_becomes_of_a_job_the_others_complete_and_it_has_its_cause(tmp_path, sweep):
@@ -155,7 +155,7 @@ def test_ranks_of_a_sweep_train_one_config_together_whatever_came_before(tmp_pat
                 assert both[0] + both[1] == alone
     # One config, one result, to what the order of a sum can change (and Adam makes more of).
     for seed in (0, 1):
-        records = [r for _, r in store.records(tmp_path) if r["seed"] == seed]
+        records = [r for _, r in result_jsons(tmp_path) if r["seed"] == seed]
         one, two = sorted(records, key=lambda r: r["config"]["trainer"]["devices"])
         assert one["key"] != two["key"]
         assert one["data"] == two["data"]
@@ -229,7 +229,7 @@ def test_a_record_cut_at_any_byte_or_changed_counts_for_nothing_and_is_named(tmp
     store.write(tmp_path, {"schema": 1, "status": "completed", "final": {"val/acc": 0.5}})
     path = tmp_path / "result.json"
     whole = path.read_bytes()
-    assert store.read(tmp_path)["final"] == {"val/acc": 0.5}
+    assert store.read(tmp_path).final == {"val/acc": 0.5}
     for size in range(len(whole) - 1):  # the last byte ends the line, and is not the record's
         path.write_bytes(whole[:size])
         store._say.cache_clear()

@@ -14,7 +14,7 @@ from clipbench.models import weight_files
 from clipbench.results import identity as identity_module
 from clipbench.results import predictions, store
 from clipbench.training.robustness import wise_ft
-from tests.conftest import FEW, TINY, composed
+from tests.conftest import FEW, TINY, composed, result_json, result_jsons
 from tests.test_run import run_here
 
 COUNTS = "counts={train: 4, val: 8, test: 12, test_ood: 12}"
@@ -26,7 +26,7 @@ OTHER = ("retention=shapes", "retention.subset=4", f"retention.{COUNTS}", "reten
 def completed(*words, **choices):
     done = run_here(*words, **{"model": "clip_tiny", **choices})
     assert done.status == "completed", done.error
-    return Path(done.folder), store.read(Path(done.folder))
+    return Path(done.folder), result_json(Path(done.folder))
 
 
 @pytest.fixture(scope="module")
@@ -238,13 +238,11 @@ def test_a_model_without_text_has_neither_whether_or_not_a_twin_trained_the_same
         assert missing == ["no retention", *(["no alphas"] if more else [])]
         assert not record["alpha_curve"]
         assert not any(k.startswith("retention/") or "@" in k for k in record["final"])
-    (_, first), (_, second) = store.records(outputs)
+    (_, first), (_, second) = result_jsons(outputs)
     assert first["final"] == second["final"]
     assert first["curve"] == second["curve"]
     for name in ("best.ckpt", "../model.safetensors"):
-        weights_of = [
-            weight_files.read(f / "checkpoints" / name) for f, _ in store.records(outputs)
-        ]
+        weights_of = [weight_files.read(f / "checkpoints" / name) for f, _ in result_jsons(outputs)]
         assert all(torch.equal(weights_of[0][k], weights_of[1][k]) for k in weights_of[0])
 
 

@@ -10,11 +10,11 @@ from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.metrics.classification import METRICS
 from clipbench.metrics.intervals import goodness
-from clipbench.results import identity, store
+from clipbench.results import identity
 from clipbench.training.checkpoints import at_epoch, early_stopping
 from clipbench.training.run import execute
 from clipbench.training.spec import resolve
-from tests.conftest import FEW, TINY, composed
+from tests.conftest import FEW, TINY, composed, result_json
 
 CHOICES = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
 
@@ -27,7 +27,7 @@ def done(*words):
     """A run in this process: its folder, its record."""
     outcome = execute(job(*words))
     assert outcome.status == "completed", outcome.error
-    record = store.read(Path(outcome.folder))
+    record = result_json(Path(outcome.folder))
     assert record is not None
     return Path(outcome.folder), record
 

@@ -20,7 +20,6 @@ from clipbench.datamodules.feature_loaders import FeatureLoaders
 from clipbench.inference import saved_model
 from clipbench.loading.split import Split
 from clipbench.models.base import Classifier
-from clipbench.results import store
 from clipbench.strategies.recipe import Recipe
 from clipbench.strategies.zero_shot import ZeroShot
 from clipbench.training import checkpoint_io
@@ -30,7 +29,7 @@ from clipbench.training.module import ClassificationModule, RetrievalModule
 from clipbench.training.robustness.retention import Retention
 from clipbench.training.run import execute
 from clipbench.training.trainer import trainer
-from tests.conftest import FEW, TINY, composed
+from tests.conftest import FEW, TINY, composed, result_jsons
 from tests.test_run import CHOICES
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="forks, which a GPU forbids")
@@ -234,7 +233,7 @@ def with_batchnorm(folder):
 def test_two_ranks_with_batchnorm_evaluate_the_weights_that_are_saved(tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPBENCH_OUTPUTS", str(tmp_path / "world2"))
     together(2, tmp_path, with_batchnorm)
-    ((folder, record),) = store.records(tmp_path / "world2")
+    ((folder, record),) = result_jsons(tmp_path / "world2")
     told = pd.read_parquet(folder / "predictions.parquet")
     for name, count in (("val", 9), ("test", 27), ("test_ood", 9)):
         own = told[told["split"] == name]
@@ -289,7 +288,7 @@ def test_two_ranks_train_as_one(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("CLIPBENCH_OUTPUTS", os.environ.get("CLIPBENCH_OUTPUTS", ""))
     in_shares(tmp_path, words)
     together(2, tmp_path, in_shares, words)
-    found = [next(store.records(tmp_path / f"world{world}")) for world in (1, 2)]
+    found = [next(result_jsons(tmp_path / f"world{world}")) for world in (1, 2)]
     assert tuple(record["batch"]["accumulation"] for _, record in found) == parts
     start, one, two = (
         checkpoint_io.read(folder / "checkpoints" / f"{when}.ckpt")["state_dict"]

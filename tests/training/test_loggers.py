@@ -9,10 +9,10 @@ from pytorch_lightning.loggers import mlflow, wandb
 from clipbench.core import paths
 from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
-from clipbench.results import identity, store
+from clipbench.results import identity
 from clipbench.sweeps.launcher import launch
 from clipbench.training.trainer import trainer
-from tests.conftest import FEW, TINY, composed
+from tests.conftest import FEW, TINY, composed, result_json
 
 
 def logged(*loggers):
@@ -22,7 +22,7 @@ def logged(*loggers):
     choices = {"model": "timm", "dataset": "shapes", "strategy": "finetune"}
     outcome = launch(Job(config, choices, []))
     assert outcome.status == "completed", outcome.error
-    record = store.read(Path(outcome.folder))
+    record = result_json(Path(outcome.folder))
     curve = [row["val/acc"] for row in record["curve"] if row["val/acc"] is not None]
     return Path(outcome.folder), curve
 

@@ -14,7 +14,6 @@ from clipbench.core.config.instantiate import build
 from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.metrics import classification
-from clipbench.results import store
 from clipbench.strategies.base import Task
 from clipbench.strategies.contrastive import Contrastive
 from clipbench.strategies.finetune import Finetune
@@ -25,7 +24,7 @@ from clipbench.training.callbacks import EMA, Recorder
 from clipbench.training.checkpoint_io import AtomicCheckpointIO
 from clipbench.training.module import ClassificationModule
 from clipbench.training.run import execute
-from tests.conftest import composed
+from tests.conftest import composed, result_jsons
 from tests.test_run import CHOICES
 
 TASK = Task(
@@ -361,7 +360,7 @@ def test_skipped_steps_are_in_the_record(outputs, monkeypatch):
     words += ("dataset.counts={train: 4, val: 3, test: 3, test_ood: 3}", "batch_size=2")
     done = run_here(*words, "trainer=cpu", "epochs=3")
     assert done.status == "completed", done.error
-    ((_, record),) = store.records(outputs)
+    ((_, record),) = result_jsons(outputs)
     skipped = record["steps"]["skipped"]
     assert 1 < skipped < record["steps"]["total"] == 18
     assert scaler.get_scale() == 2.0 ** (24 - skipped)
@@ -438,7 +437,7 @@ def test_steps_stand_for_epochs_in_a_run_its_record_and_its_key(outputs):
     words += ("batch_size=4", "trainer=cpu", "ema=auto", "micro_batch=3")
     done = run_here(*words, "steps=5")  # of 3 an epoch
     assert done.status == "completed", done.error
-    ((_, record),) = store.records(outputs)
+    ((_, record),) = result_jsons(outputs)
     assert [row["epoch"] for row in record["curve"]] == [0, 1, 2]
     assert record["epochs"] == 2
     assert record["steps"]["total"] == 5

@@ -7,12 +7,11 @@ import pytest
 from clipbench.core import paths
 from clipbench.core.config.instantiate import build
 from clipbench.core.jobs import Job
-from clipbench.results import store
 from clipbench.strategies.finetune import Finetune
 from clipbench.strategies.zero_shot import ZeroShot
 from clipbench.training import recommendations
 from clipbench.training.run import execute
-from tests.conftest import TINY, composed
+from tests.conftest import TINY, composed, result_jsons
 from tests.test_run import CHOICES
 
 CLIP = ("model=clip_vitb32", "dataset=shapes")
@@ -187,7 +186,7 @@ def test_a_run_keeps_the_reasons_and_is_the_run_that_says_the_same(outputs):
     words = (*TINY, FEW, "trainer=cpu", "dataset.subset=5", "logger=none")
     auto = run_here(*words, "recipe=auto", "epochs=2")
     assert auto.status == "completed", auto.error
-    ((_, record),) = store.records(outputs)
+    ((_, record),) = result_jsons(outputs)
     assert any(line.startswith("lr=0.001: what conf/model") for line in record["advice"])
     assert record["lr"] == record["config"]["lr"] == 1e-3
     assert record["batch_size"] == 16
@@ -202,7 +201,7 @@ def test_a_warning_is_kept_in_the_record(outputs):
     words += ("ema=0.999",)
     done = run_here(*words)
     assert done.status == "completed", done.error
-    ((_, record),) = store.records(outputs)
+    ((_, record),) = result_jsons(outputs)
     (warning,) = [w for w in record["warnings"] if "OpenCLIP" in w]
     assert warning.endswith("lr=0.002 (1e-05 to 0.0001), epochs=1 (5 to 10)")
     assert any("ema=auto fits the run" in w for w in record["warnings"])

@@ -26,7 +26,7 @@ from clipbench.training import checkpoint_io, resume
 from clipbench.training.callbacks import Recorder
 from clipbench.training.resume import ResumePoint, newest
 from clipbench.training.robustness.replay import Zipped
-from tests.conftest import FEW, clipbench
+from tests.conftest import FEW, clipbench, result_jsons
 from tests.faults import resume as campaign
 from tests.faults.resume import Killed, left, same, stop
 from tests.training.test_retrieval_run import photos  # noqa: F401
@@ -135,7 +135,7 @@ MIXED = (
 
 def told(outputs):
     """What TensorBoard shows of the only run: of each curve its points."""
-    ((folder, _),) = store.records(outputs)
+    ((folder, _),) = result_jsons(outputs)
     events = EventAccumulator(str(folder)).Reload()
     names = events.Tags()["scalars"]
     return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in names}
@@ -261,7 +261,7 @@ def test_a_disk_that_fills_while_it_is_written_to(disk, monkeypatch):
     store.write(folder, {"schema": 1, "status": "interrupted"})
     with pytest.raises(UserError, match="could not be written: No space left on device"):
         store.write(folder, {"schema": 1, "status": "completed", "log": "x" * 10**7})
-    assert store.read(folder)["status"] == "interrupted"
+    assert store.read(folder).status == "interrupted"
     assert sorted(p.name for p in folder.iterdir()) == ["result.json", "x.ckpt"]
 
 
@@ -282,7 +282,7 @@ def test_a_disk_that_is_read_only_is_said_in_a_line_with_its_path(disk):
             write()
         assert no.value.status == "interrupted"
     assert checkpoint_io.verified(path) == {}
-    assert store.read(folder)["status"] == "interrupted"
+    assert store.read(folder).status == "interrupted"
     refused = campaign.here(folder, WORDS)
     assert refused.status == "failed"
     assert refused.error.startswith(f"{folder}/runs/shapes/timm-finetune-")

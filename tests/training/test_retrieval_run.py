@@ -17,11 +17,10 @@ from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.datamodules.captions import CaptionsDataModule
 from clipbench.models import weight_files
-from clipbench.results import store
 from clipbench.strategies.contrastive import Contrastive
 from clipbench.training.run import execute
 from tests.conftest import clipbench as clipbench_run
-from tests.conftest import composed
+from tests.conftest import composed, result_jsons
 from tests.datamodules.folders import AUGMENT, TINY
 
 SPLITS = {"train": 20, "val": 7, "test": 6}
@@ -57,7 +56,7 @@ def run(file, *words, model="clip_tiny", strategy="contrastive"):
 
 
 def only_record(outputs):
-    ((folder, record),) = store.records(outputs)
+    ((folder, record),) = result_jsons(outputs)
     return folder, record
 
 
@@ -192,7 +191,7 @@ def test_pictures_encoded_once_train_as_those_encoded_in_every_epoch(outputs, ph
     for once in ("true", "false"):
         outcome = run(photos, *words, f"strategy.encode_once={once}", model="timm", strategy="lit")
         assert outcome.status == "completed", outcome.error
-    (_, one), (_, other) = store.records(outputs)
+    (_, one), (_, other) = result_jsons(outputs)
     assert one["curve"][0]["val/mean_recall"] is not None
     pairs = sum(len(own) for own in captions_of(photos, "train").values())
     assert one["steps"]["total"] == 2 * ((pairs if captions == "all" else 20) // 6)
@@ -252,7 +251,7 @@ def test_what_means_nothing_for_captions_is_refused_at_once(
     outcome = run(photos, *words, model=model, strategy=strategy)
     assert outcome.status == "failed"
     assert re.search(cause, outcome.error), outcome.error
-    assert not list(store.records(outputs))
+    assert not list(result_jsons(outputs))
 
 
 @pytest.mark.slow
@@ -265,7 +264,7 @@ def test_two_devices_train_as_one(tmp_path, photos):
         env={"CLIPBENCH_OUTPUTS": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
-    (_, one), (_, two) = store.records(tmp_path)
+    (_, one), (_, two) = result_jsons(tmp_path)
     for first, second in zip(one["curve"], two["curve"], strict=True):
         for name in set(first) & {"train/loss", "val/loss"}:
             assert first[name] == pytest.approx(second[name], rel=1e-5), name

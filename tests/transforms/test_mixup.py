@@ -7,7 +7,7 @@ from timm.data.mixup import Mixup
 from timm.loss import SoftTargetCrossEntropy
 
 from clipbench.core.jobs import Job
-from clipbench.results import identity, store
+from clipbench.results import identity
 from clipbench.strategies.base import cross_entropy
 from clipbench.strategies.ce_text import CEText
 from clipbench.strategies.finetune import Finetune
@@ -16,7 +16,7 @@ from clipbench.training.run import execute
 from clipbench.training.schedule import Schedule
 from clipbench.transforms.augment import Augment
 from clipbench.transforms.mixup import MixUp
-from tests.conftest import FEW, TINY, composed
+from tests.conftest import FEW, TINY, composed, result_jsons
 from tests.training.test_module import TASK, TIMM_VIT, batches, measure, recipe_of, tower
 
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0])
@@ -150,7 +150,7 @@ def test_a_run_mixes_what_it_trains_on_and_nothing_else(outputs):
     words = ("model=clip_tiny", "augment.cutmix=1", "augment.mixup=0.8", "micro_batch=5", *mix)
     done = execute(job("finetune", *words))
     assert (done.status, done.error) == ("completed", None)
-    ((_, record),) = store.records(outputs)
+    ((_, record),) = result_jsons(outputs)
     assert record["curve"][1]["train/loss"] > 0
     assert record["config"]["augment"]["mixup"] == 0.8
 

@@ -16,6 +16,7 @@ from clipbench.reporting.page.answers import Answer, answers
 from clipbench.reporting.page.candidates import Candidate
 from clipbench.reporting.page.untried import untried
 from clipbench.results import frames, sweep_log
+from clipbench.results.record import Node
 
 SIDE = 128  # pixels of a thumbnail
 CLASSES = 12  # classes that are shown
@@ -26,8 +27,8 @@ TRIED = "time of all tried"
 def rendered(
     name: str,
     runs: frames.Runs,
-    failed: Sequence[Mapping[str, Any]],
-    plan: Mapping[str, Any],
+    failed: Sequence[Node],
+    plan: Node,
 ) -> str:
     """Return the page of a sweep as HTML.
 

@@ -1,20 +1,19 @@
 """What a comparison did not try: failed jobs, jobs that were left out, and further options."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from clipbench.core.config import overrides
 from clipbench.reporting.page.answers import Answer
 from clipbench.results import frames
-from clipbench.results.record import RunRecord
+from clipbench.results.record import Node, RunRecord
 from clipbench.strategies import about
 
 
 def untried(
     runs: frames.Runs,
     answers: Sequence[Answer],
-    failed: Sequence[RunRecord],
-    plan: Mapping[str, Any],
+    failed: Sequence[Node],
+    plan: Node,
 ) -> Iterator[str]:
     """Yield a sentence for each thing that was not tried, planned runs first.
 

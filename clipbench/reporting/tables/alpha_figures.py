@@ -20,8 +20,9 @@ def alpha_curve(record: RunRecord, path: Path) -> None:
         record: with ``alpha_curve``.
         path: of the figure.
     """
-    metric = record.selection.metric.split("/")[1]
-    _draw(record.alpha_curve, metric, record.selection.alpha, path)
+    metric, alpha = record.selection.metric.split("/")[1], record.selection.alpha
+    assert alpha is not None  # where there is a curve, one was chosen
+    _draw(record.alpha_curve, metric, alpha, path)
 
 
 def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
@@ -57,7 +58,7 @@ def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
     return written
 
 
-def _draw(rows: Rows, metric: str, chosen: float | None, path: Path, title: str | None = None) -> None:
+def _draw(rows: Rows, metric: str, chosen: float, path: Path, title: str | None = None) -> None:
     """Draw the shift splits against test, and every split against alpha.
 
     The first panel is that of WiSE-FT's figure 1 (Wortsman et al. 2022). A dataset without shift

@@ -19,9 +19,8 @@ from clipbench.core.config import compose as config
 from clipbench.core.config import overrides
 from clipbench.core.config.instantiate import build
 from clipbench.core.errors import UserError
-from clipbench.results import store
 from clipbench.sweeps.session import Session
-from tests.conftest import ODD, clipbench
+from tests.conftest import ODD, clipbench, result_jsons
 
 NAMES = [
     "photos (1)", "it's", 'the "best"', "'all'", "a,b", "a=b", "[x]", "{y}", "x{000..002}", "#2",
@@ -172,7 +171,7 @@ def test_every_command_takes_a_folder_of_an_odd_name(photos, tmp_path, monkeypat
     words = ["dataset=imagefolder", f"dataset.root={photos}", "strategy=zero_shot", "logger=none"]
     done = clipbench(*words, "trainer=cpu")
     assert done.returncode == 0, done.stderr
-    ((folder, record),) = store.records(outputs)
+    ((folder, record),) = result_jsons(outputs)
     assert str(folder) in done.stdout.splitlines()
     assert record["config"]["dataset"]["root"] == str(photos)
     kept = {

@@ -24,9 +24,8 @@ import numpy as np
 from PIL import Image
 
 from clipbench.core.jobs import Job, Outcome
-from clipbench.results import store
 from clipbench.training.run import execute
-from tests.conftest import TINY, composed
+from tests.conftest import TINY, composed, result_json
 
 # Enough for a number of its own, and no more: a case is a few of these, in two seconds each.
 QUICK = (*TINY, "trainer=cpu", "logger=none", "callbacks=none", "epochs=1", "batch_size=8")
@@ -102,7 +101,7 @@ def run(
     typed = (*quick, f"dataset={dataset}", f"strategy={strategy}", *words)
     choices = {"model": model, "dataset": dataset, "strategy": strategy}
     outcome = execute(Job(composed(*typed), choices, list(typed), outputs=place / "outputs"))
-    record = store.read(Path(outcome.folder)) if outcome.folder else None
+    record = result_json(Path(outcome.folder)) if outcome.folder else None
     return Ran(outcome, record or {})
 
 

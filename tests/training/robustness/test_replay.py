@@ -12,12 +12,11 @@ from clipbench.core.config.instantiate import build
 from clipbench.core.errors import UserError
 from clipbench.loading.samplers import KeyedSampler
 from clipbench.models.base import Classifier
-from clipbench.results import store
 from clipbench.strategies.finetune import Finetune
 from clipbench.strategies.linear_probe import LinearProbe
 from clipbench.training.robustness.replay import Replay, Zipped, rows
 from clipbench.transforms.augment import Augment
-from tests.conftest import FEW, TINY, composed
+from tests.conftest import FEW, TINY, composed, result_json
 from tests.test_run import run_here
 
 MIX = ("mix=shapes", "mix.subset=4", "mix.shots=2", "mix.world_seed=1")
@@ -140,7 +139,7 @@ def test_a_run_with_a_mix_is_another_run(outputs):
     for mix in ((), MIX, (*MIX, "mix_weight=0"), (*MIX, "micro_batch=1")):
         done = run_here(*words, *mix, model="clip_tiny")
         assert done.status == "completed", done.error
-        found[mix] = store.read(Path(done.folder))
+        found[mix] = result_json(Path(done.folder))
     plain, mixed, without, parts = found.values()
     assert len({r["training"] for r in found.values()}) == 4
     assert [r["steps"]["total"] for r in found.values()] == [2, 2, 2, 2]  # 6 by 4, by 3
