@@ -40,7 +40,7 @@ def test_a_sound_folder_has_nothing_to_say(root, tmp_path):
     module = ImageFolderDataModule(root=root)
     module.prepare(0)
     assert {r["split"]: r["sha256"] for r in found.rows} == {
-        name: split["sha256"] for name, split in module.record().items()
+        name: split.sha256 for name, split in module.record().items()
     }
 
 

@@ -27,6 +27,7 @@ from clipbench.loading.validation import (
     readable,
     seen,
 )
+from clipbench.results.record import SplitRecord
 from clipbench.transforms.augment import Augment
 from clipbench.transforms.mixup import Batch
 from clipbench.transforms.preprocess import Preprocess, View, eval_transform, train_transform
@@ -241,7 +242,7 @@ class DataModule(LightningDataModule, ABC):
         side, rows = self.preprocess.size, self.batch_size
         return loader(images, side, order, rows, workers=self.workers, persistent=persistent)
 
-    def record(self) -> dict[str, dict[str, Any]]:
+    def record(self) -> dict[str, SplitRecord]:
         """Return what a run's record says of each split, see :meth:`Split.record`."""
         self.look()
         return {name: split.record() for name, split in self.splits.items()}

@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from clipbench.core.errors import Damaged, UserError
 from clipbench.loading.images.contents import SIZE
 from clipbench.loading.images.integrity import Source, pixels, read
+from clipbench.results.record import SplitRecord
 
 
 @dataclass(frozen=True)
@@ -166,16 +166,16 @@ class Split:
             rows = [f"{row}\t{kind}={group}" for row, group in groups]
         return hashlib.sha256("\n".join(sorted(rows)).encode(errors="surrogateescape")).hexdigest()
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> SplitRecord:
         """Return what a run's record says of it, see :meth:`content`."""
-        return {
-            "n": len(self),
-            "expected": self.expected,
-            "sha256": self.fingerprint(),
-            "content": self.content(),
-            "rule": self.rule,
-            **({"unreadable": self.unreadable} if self.unreadable else {}),
-        }
+        return SplitRecord(
+            n=len(self),
+            expected=self.expected,
+            sha256=self.fingerprint(),
+            content=self.content(),
+            rule=self.rule,
+            unreadable=self.unreadable or None,
+        )
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What every model offers: features, its layers from input to output, and its preprocessing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from clipbench.core.errors import UserError
 from clipbench.models.pooling import small_head
+from clipbench.results.record import Parameters
 from clipbench.transforms.preprocess import Preprocess
 
 
@@ -147,20 +148,20 @@ class Classifier(nn.Module):
             named["logit scale"] = scales
         return {**named, "head": list(self.head.parameters())}
 
-    def counts(self) -> ParameterCounts:
-        """Count all parameters and the trainable ones, in total and in each group."""
-        everything = set(self.parameters())
-        return {
-            "total": sum(p.numel() for p in everything),
-            "trainable": sum(p.numel() for p in everything if p.requires_grad),
-            "groups": {
-                name: {
-                    "parameters": sum(p.numel() for p in group),
-                    "trainable": sum(p.numel() for p in group if p.requires_grad),
-                }
-                for name, group in self.groups().items()
-            },
+    def counts(self) -> Parameters:
+        """Return counts of all parameters, of those that train, and of both in each group."""
+        total, trainable = _counts(set(self.parameters()))
+        groups = {
+            name: dict(zip(("parameters", "trainable"), _counts(group), strict=True))
+            for name, group in self.groups().items()
         }
+        return Parameters(total, trainable, groups)
+
+
+def _counts(parameters: Iterable[nn.Parameter]) -> tuple[int, int]:
+    """Return how many numbers parameters hold, and how many of those train."""
+    sizes = [(p.numel(), p.requires_grad) for p in parameters]
+    return sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
 
 
 def encoder(tower: ImageTower, device: torch.device) -> Callable[[Tensor], Tensor]:

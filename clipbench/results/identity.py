@@ -19,7 +19,7 @@ def of(
     config: Node,
     *,
     weights: str | None,
-    data: Mapping[str, Node],
+    data: Mapping[str, SplitRecord],
     prompts: list[list[str]],
     others: Node,
     devices: Node,
@@ -40,8 +40,8 @@ def of(
     kept["model"] = {**kept["model"], "pretrained": weights}
     return identity(
         kept,
-        data={name: split["sha256"] for name, split in data.items()},
-        content={name: split["content"] for name, split in data.items()},
+        data={name: split.sha256 for name, split in data.items()},
+        content={name: split.content for name, split in data.items()},
         prompts=hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
         **others,
     )

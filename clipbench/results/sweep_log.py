@@ -9,7 +9,7 @@ from clipbench.results.record import Row, RunRecord
 
 
 def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, RunRecord]], list[Row]]:
-    """Return the runs that a sweep's ``jobs.jsonl`` lists, once each, and the jobs that have no result.
+    """Return the runs that a sweep's ``jobs.jsonl`` lists, each once, and jobs without a result.
 
     A record of a run gets what its job typed, as ``typed``.
     """

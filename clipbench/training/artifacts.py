@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from clipbench.inference import saved_model
 from clipbench.models.weight_averaging import State
 from clipbench.reporting.page import retrieval_examples
 from clipbench.reporting.tables import alpha_figures
+from clipbench.results.record import Cost, RunRecord
 from clipbench.training import predictions, tensorboard_summary
 from clipbench.training.build import Components
 from clipbench.training.evaluation import Evaluation
@@ -20,7 +20,7 @@ from clipbench.training.evaluator import Evaluator
 from clipbench.training.robustness.wise_ft import Curve
 
 
-def write_artifacts(parts: Components, record: dict[str, Any], evaluation: Evaluation) -> None:
+def write_artifacts(parts: Components, record: RunRecord, evaluation: Evaluation) -> None:
     """Write the files of a run, in the first rank, and what the run has cost into its record."""
     if distributed.here.first:
         folder, data = parts.folder.path, parts.evaluator.data
@@ -31,11 +31,11 @@ def write_artifacts(parts: Components, record: dict[str, Any], evaluation: Evalu
             _write_line(folder, record, parts.evaluator, evaluation.line)
         if missing := tensorboard_summary.add(folder, record, data):
             parts.folder.warn(missing)
-    record["cost"] = _cost(parts, record["cost"])
+    record.cost = _cost(parts, record.cost)
 
 
 def write_model(
-    folder: Path, record: Mapping[str, Any], evaluator: Evaluator, evaluation: Evaluation
+    folder: Path, record: RunRecord, evaluator: Evaluator, evaluation: Evaluation
 ) -> None:
     """Write the weights of the chosen epoch, and what they predict for each image."""
     if isinstance(evaluator.data, CaptionDataModule):
@@ -46,33 +46,33 @@ def write_model(
 
 
 def _save(
-    folder: Path, record: Mapping[str, Any], evaluator: Evaluator, weights: State | None, stem: str
+    folder: Path, record: RunRecord, evaluator: Evaluator, weights: State | None, stem: str
 ) -> None:
     classifier = evaluator.module.classifier
     if weights is not None:
         classifier.load_state_dict(dict(weights))
-    about = {"clipbench": record["key"]}
+    about = {"clipbench": record.key}
     saved_model.save(folder, classifier, list(evaluator.data.classes), about, stem)
 
 
 def _write_examples(
     folder: Path,
-    record: Mapping[str, Any],
+    record: RunRecord,
     data: CaptionDataModule,
     before: Mapping[str, Tensor],
     after: Mapping[str, Tensor],
 ) -> None:
     """Write a page of queries of val, before training and after, if anything was trained."""
-    if not record["selection"]["epoch"]:
+    if not record.selection.epoch:
         return
     features = [(outputs["image"], outputs["text"]) for outputs in (before, after)]
-    title = f"{record['model']} on {record['dataset']}, {record['strategy']}: val"
+    title = f"{record.model} on {record.dataset}, {record.strategy}: val"
     path = folder / "examples.html"
     split = data.splits["val"]
-    retrieval_examples.write(path, split, *features, seed=record["seed"], title=title)
+    retrieval_examples.write(path, split, *features, seed=record.seed, title=title)
 
 
-def _write_line(folder: Path, record: Mapping[str, Any], evaluator: Evaluator, line: Curve) -> None:
+def _write_line(folder: Path, record: RunRecord, evaluator: Evaluator, line: Curve) -> None:
     """Write the best average of start and end, and the figure of all of them."""
     _save(folder, record, evaluator, line.weights, "merged")
     if not isinstance(evaluator.data, CaptionDataModule):
@@ -80,12 +80,12 @@ def _write_line(folder: Path, record: Mapping[str, Any], evaluator: Evaluator, l
     alpha_figures.alpha_curve(record, folder / "alpha_curve.png")
 
 
-def _cost(parts: Components, before: Mapping[str, Any]) -> dict[str, Any]:
+def _cost(parts: Components, before: Cost) -> Cost:
     """Return what a run has cost, with what its weights have cost an earlier run."""
     seconds = time.perf_counter() - parts.folder.started
     pace = parts.recorder.throughput.images_per_second
-    return {
-        "seconds": seconds + before.get("seconds", 0),
-        "images_per_second": before.get("images_per_second", pace),
+    return Cost(
+        seconds=seconds + before.seconds,
+        images_per_second=before.images_per_second if before.device else pace,
         **environment.device(parts.trainer.strategy.root_device),
-    }
+    )

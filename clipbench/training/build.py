@@ -64,7 +64,7 @@ def build(spec: RunSpec, folder: RunFolder, resume_from: ResumePoint | None) -> 
     """
     _check_data(spec, folder)
     classifier = _classifier(spec)
-    folder.record["parameters"] = classifier.counts()
+    folder.record.parameters = classifier.counts()
     folder.save()
     if spec.strategy.trains:
         fewest, size = spec.batch.smallest_part, spec.batch.size

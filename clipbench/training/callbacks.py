@@ -155,7 +155,7 @@ class Recorder(Callback):
         """Pass the curve and the best row on, as to the run's record."""
         self._report_row(self.curve, self.best)
 
-    def take(self, rows: Sequence[Row], chosen: int, trainer: Trainer) -> None:
+    def take(self, rows: Sequence[Row], chosen: int | None, trainer: Trainer) -> None:
         """Go on as if the epochs of another run, which trained the same, had been this one's.
 
         Args:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor
 
@@ -10,6 +9,7 @@ from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.metrics import calibration, classification
 from clipbench.models.weight_averaging import State
+from clipbench.results.record import RunRecord
 from clipbench.training.build import Components
 from clipbench.training.evaluator import Evaluator, Outputs, copied
 from clipbench.training.fit import Fitted
@@ -33,7 +33,7 @@ class Evaluation:
     before: Mapping[str, Tensor] | None = None
 
 
-def evaluate(parts: Components, record: dict[str, Any], fitted: Fitted) -> Evaluation:
+def evaluate(parts: Components, record: RunRecord, fitted: Fitted) -> Evaluation:
     """Evaluate every split at the chosen epoch, and averages of start and end if asked for."""
     evaluator, merge, start = parts.evaluator, parts.spec.merge, fitted.start
     if merge is None or start is None:
@@ -42,16 +42,16 @@ def evaluate(parts: Components, record: dict[str, Any], fitted: Fitted) -> Evalu
     evaluation = evaluate_chosen(evaluator, record)
     weights = copied(parts.module.classifier)
     # Where the start was chosen, the line leads to the last epoch: it would be a point.
-    end = tuned if record["selection"]["epoch"] or fitted.last is None else fitted.last
-    metric = record["selection"]["metric"]
-    line = alpha_curve(evaluator, merge, (start, end), metric, record["seed"])
-    record["final"] |= line.final()
-    record["alpha_curve"] = line.rows
-    record["selection"]["alpha"] = line.alpha
+    end = tuned if record.selection.epoch or fitted.last is None else fitted.last
+    metric = record.selection.metric
+    line = alpha_curve(evaluator, merge, (start, end), metric, record.seed)
+    record.final |= line.final()
+    record.alpha_curve = line.rows
+    record.selection.alpha = line.alpha
     return replace(evaluation, weights=weights, line=line, before=fitted.before)
 
 
-def evaluate_chosen(evaluator: Evaluator, record: dict[str, Any]) -> Evaluation:
+def evaluate_chosen(evaluator: Evaluator, record: RunRecord) -> Evaluation:
     """Evaluate every split with the weights at hand, and put the metrics into the record.
 
     Args:
@@ -59,15 +59,15 @@ def evaluate_chosen(evaluator: Evaluator, record: dict[str, Any]) -> Evaluation:
         record: of the run; its curve and its chosen epoch are read.
     """
     if "val" in evaluator.outputs:
-        epoch = record["selection"]["epoch"]
-        chosen = next(row for row in record["curve"] if row["epoch"] == epoch)
+        epoch = record.selection.epoch
+        chosen = next(row for row in record.curve if row["epoch"] == epoch)
     else:
         chosen = evaluator(["val"])
     final = {k: v for k, v in chosen.items() if k.startswith("val/")}
-    record["final"] = final | evaluate_held_out(evaluator)
+    record.final = final | evaluate_held_out(evaluator)
     if not isinstance(evaluator.data, CaptionDataModule):
-        record["temperature"], scaled = calibrate(evaluator.data, evaluator.outputs)
-        record["final"] |= scaled
+        record.temperature, scaled = calibrate(evaluator.data, evaluator.outputs)
+        record.final |= scaled
     return Evaluation(None, dict(evaluator.outputs))
 
 

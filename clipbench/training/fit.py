@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clipbench.core.errors import UserError
 from clipbench.models.weight_averaging import State
+from clipbench.results.record import RunRecord
 from clipbench.training import checkpoint_io, lightning_internals, reused_weights
 from clipbench.training.build import Components
 from clipbench.training.checkpoints import stopped
@@ -33,7 +34,7 @@ class Fitted:
     before: Mapping[str, Tensor] | None
 
 
-def fit(parts: Components, record: dict[str, Any], resume_from: ResumePoint | None) -> Fitted:
+def fit(parts: Components, record: RunRecord, resume_from: ResumePoint | None) -> Fitted:
     """Evaluate the start, train, and leave the weights of the chosen epoch in the module."""
     module, strategy = parts.module, parts.spec.strategy
     if strategy.fits_head == "start":
@@ -77,7 +78,7 @@ def _start(parts: Components) -> State | None:
     return copied(classifier)
 
 
-def _train(parts: Components, record: dict[str, Any], resume_from: ResumePoint | None) -> None:
+def _train(parts: Components, record: RunRecord, resume_from: ResumePoint | None) -> None:
     module, strategy = parts.module, parts.spec.strategy
     if strategy.fits_head == "run":
         strategy.fit_head(module.classifier, parts.features.tensors, module.weights)
@@ -102,7 +103,7 @@ def _train_epochs(parts: Components, resume_from: ResumePoint | None) -> None:
     parts.trainer.fit(parts.module, train, val, ckpt_path=checkpoint)
 
 
-def _check_steps(parts: Components, record: dict[str, Any]) -> None:
+def _check_steps(parts: Components, record: RunRecord) -> None:
     """Record the steps that were not taken as planned.
 
     Raises:
@@ -115,7 +116,7 @@ def _check_steps(parts: Components, record: dict[str, Any]) -> None:
         return
     if (epoch := stopped(parts.trainer)) is None:
         raise UserError(f"{taken} steps were taken and {planned} planned; set epochs alone")
-    record["steps"] |= {"stopped": epoch, "taken": taken}
+    record.steps.stopped, record.steps.taken = epoch, taken
     rate = parts.spec.schedule.factor(taken)
     parts.folder.warn(
         f"stopped early after epoch {epoch}, {taken} of {planned} steps: the "
@@ -124,9 +125,9 @@ def _check_steps(parts: Components, record: dict[str, Any]) -> None:
     )
 
 
-def _record_skipped(parts: Components, record: dict[str, Any], taken: int) -> None:
+def _record_skipped(parts: Components, record: RunRecord, taken: int) -> None:
     """Record the steps that a gradient scaler skipped; a few at the start are normal."""
-    skipped = record["steps"]["skipped"] = parts.module.skipped
+    skipped = record.steps.skipped = parts.module.skipped
     if skipped > 0.05 * taken:
         parts.folder.warn(
             f"{skipped} of {taken} steps were skipped: float16 gradients overflowed at the "
@@ -134,11 +135,11 @@ def _record_skipped(parts: Components, record: dict[str, Any], taken: int) -> No
         )
 
 
-def _best_weights(parts: Components, record: dict[str, Any]) -> State:
+def _best_weights(parts: Components, record: RunRecord) -> State:
     """Return the state of the module at the chosen epoch."""
     best = checkpoint_io.read(parts.folder.path / "checkpoints" / "best.ckpt")
     epoch = best["epoch"] + 1 if best["global_step"] else 0
-    if parts.trainer.global_step and epoch != record["selection"]["epoch"]:
+    if parts.trainer.global_step and epoch != record.selection.epoch:
         # Of an epoch that this run came to before it was interrupted, and to another end.
         raise UserError("the run did not go on as it had before; use ckpt.resume=null")
     state: State = best["state_dict"]

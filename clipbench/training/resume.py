@@ -23,6 +23,7 @@ from clipbench.core.locking import LOCK
 from clipbench.reporting.tensorboard import events
 from clipbench.results import identity as identity_module
 from clipbench.results import store
+from clipbench.results.record import RunRecord
 from clipbench.training import checkpoint_io, lightning_internals
 
 _KEPT = 2
@@ -173,7 +174,7 @@ def prepare(
         UserError: see :func:`bring`.
     """
     point, record = None, store.read(folder)
-    if requested is not None and (record is None or record["status"] == "interrupted"):
+    if requested is not None and (record is None or record.status == "interrupted"):
         point = newest(folder, key)
     if point is None and requested not in (None, "auto"):
         point = bring(requested, folder, key, identity)
@@ -250,7 +251,7 @@ def bring(source: str, folder: Path, key: str, identity: Mapping[str, Any]) -> R
     if not keys:
         raise UserError(f"ckpt.resume={source} has no checkpoint that is whole")
     if keys != {key}:
-        told = ", ".join(_differing(store.read(run) or {}, identity)) or f"its key is {min(keys)}"
+        told = ", ".join(_differing(store.read(run), identity)) or f"its key is {min(keys)}"
         raise UserError(
             f"ckpt.resume={source} is another run: {told}; go on with the same values, or use "
             "model.pretrained= for its weights alone"
@@ -267,11 +268,11 @@ def bring(source: str, folder: Path, key: str, identity: Mapping[str, Any]) -> R
     return point
 
 
-def _differing(record: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterator[str]:
-    """What of another run's identity is not as it is here."""
-    if "config" not in record:
+def _differing(record: RunRecord | None, identity: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what of another run's identity is not as it is here."""
+    if record is None:
         return
-    config, devices = record["config"], record.get("environment") or {}
+    config, devices = record.config, record.environment
     resolved = {name: devices.get(name, own) for name, own in config["trainer"].items()}
     known = identity_module.identity({**config, "trainer": resolved})["config"]
     theirs, ours = (dict(_flat(node)) for node in (known, identity["config"]))
@@ -279,10 +280,10 @@ def _differing(record: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterat
     for name in sorted(theirs.keys() & ours.keys() - {"model.pretrained"}):
         if theirs[name] != ours[name]:
             yield f"{name}={theirs[name]} there and {ours[name]} here"
-    data = record.get("data") or {}
     for what, key in (("labels", "data"), ("images", "content")):
         here = identity.get(key, {})
-        others = [name for name in here if data.get(name, {}).get(_DATA[key]) != here[name]]
+        there = {name: getattr(split, _DATA[key]) for name, split in record.data.items()}
+        others = [name for name in here if there.get(name) != here[name]]
         if others:
             yield f"the {what} of {', '.join(others)} are not those here"
 

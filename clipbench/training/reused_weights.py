@@ -1,7 +1,6 @@
 """The weights of a completed run that trained the same, in place of training them again."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,6 +9,7 @@ from clipbench.core.console import console
 from clipbench.inference import saved_model
 from clipbench.models.weight_averaging import State
 from clipbench.results import reuse, store
+from clipbench.results.record import RunRecord
 from clipbench.training.build import Components
 from clipbench.training.evaluator import copied
 from clipbench.training.spec import RunSpec
@@ -23,7 +23,7 @@ def source(spec: RunSpec) -> Path | None:
     return distributed.broadcast(folder)
 
 
-def take(parts: Components, record: dict[str, Any], folder: Path) -> State | None:
+def take(parts: Components, record: RunRecord, folder: Path) -> State | None:
     """Take the weights, the curve and the cost of another run.
 
     Returns:
@@ -37,14 +37,14 @@ def take(parts: Components, record: dict[str, Any], folder: Path) -> State | Non
     module.classifier.load_state_dict(saved_model.classifier(folder).state_dict())
     theirs = store.read(folder)
     assert theirs is not None
-    chosen = theirs["selection"]["epoch"]
-    parts.recorder.take(theirs["curve"][1:], chosen, parts.trainer)
+    chosen = theirs.selection.epoch
+    parts.recorder.take(theirs.curve[1:], chosen, parts.trainer)
     # Nothing has been evaluated yet where the head was random.
     parts.trainer.strategy.connect(module)
     best = parts.folder.path / "checkpoints" / "best.ckpt"
     parts.trainer.save_checkpoint(best, weights_only=True)
-    record["weights_from"] = {"key": theirs["key"], "folder": folder.name}
-    record["cost"] = theirs["cost"]
+    record.weights_from = {"key": theirs.key, "folder": folder.name}
+    record.cost = theirs.cost
     console.print(f"weights of {folder.name}, which trained the same", highlight=False)
     if note := reuse.difference(theirs):
         parts.folder.warn(f"the weights of {folder.name} were {note}")

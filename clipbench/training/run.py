@@ -84,6 +84,6 @@ class Attempt:
         return True
 
     def _ended(self, status: str, error: str) -> Outcome:
-        if self.folder is None or not self.folder.record:
+        if self.folder is None or not self.folder.record.key:
             return Outcome(status, error=error)
         return self.folder.fail(status, error)

@@ -13,8 +13,8 @@ from clipbench.core.errors import UserError
 from clipbench.core.jobs import Outcome
 from clipbench.core.locking import Held, Lock
 from clipbench.loading import leaks
-from clipbench.results import identity, record, reuse, store
-from clipbench.results.record import LOG
+from clipbench.results import identity, reuse, store
+from clipbench.results.record import Batch, RunRecord, Selection, Steps
 from clipbench.training import resume
 from clipbench.training.callbacks import Row
 from clipbench.training.resume import ResumePoint
@@ -36,7 +36,7 @@ class RunFolder:
     def __init__(self, spec: RunSpec) -> None:
         self.spec, self.path = spec, spec.folder
         self.started = spec.started
-        self.record: dict[str, Any] = {}
+        self.record = RunRecord()
         self._lock: Lock | None = None
         self._leaks: list[str] = []
 
@@ -76,21 +76,22 @@ class RunFolder:
         job, config = self.spec.job, self.spec.config
         if (retry := config["retry"]) not in reuse.RETRY:
             raise UserError(f"retry={retry}: is not one of failed, versions. Use one, or null.")
-        before = store.read(self.path) or {}
-        status = before.get("status", "")
-        ended = replace(self.outcome(status, error=before.get("error")), before=True)
-        if status == "completed":
+        before = store.read(self.path)
+        if before is None:
+            return None
+        ended = replace(self.outcome(before.status, error=before.error), before=True)
+        if before.completed:
             again = reuse.again(self.path, before, config, job.asked)
             return None if again else replace(ended, note=reuse.difference(before))
-        return None if status in ("", "interrupted") or job.retry else ended
+        return None if before.status == "interrupted" or job.retry else ended
 
-    def open(self) -> tuple[dict[str, Any], ResumePoint | None]:
+    def open(self) -> tuple[RunRecord, ResumePoint | None]:
         """Find where the run goes on, or empty the folder, and write down what the run is.
 
         Raises:
             UserError: for ``ckpt.resume=`` a place where this run cannot go on.
         """
-        spec, before = self.spec, store.read(self.path) or {}
+        spec, before = self.spec, store.read(self.path)
         requested, point = spec.config["ckpt"]["resume"], None
         if distributed.here.first:
             point = resume.prepare(self.path, spec.key, spec.identity, requested)
@@ -118,7 +119,7 @@ class RunFolder:
     def warn(self, message: str) -> None:
         """Print a warning, and keep it in the record."""
         marked("warning:", message)
-        self.record["warnings"].append(message)
+        self.record.warnings.append(message)
 
     def save(self) -> None:
         """Write ``result.json``, in the first rank."""
@@ -127,14 +128,14 @@ class RunFolder:
 
     def save_curve(self, curve: list[Row], best: Row | None) -> None:
         """Bring the record up to date after an epoch."""
-        self.record["curve"] = curve
-        self.record["selection"]["epoch"] = best and best["epoch"]
+        self.record.curve = curve
+        self.record.selection.epoch = best["epoch"] if best else None
         self.save()
 
     def complete(self) -> Outcome:
         """Seal the record, once every rank has come this far, and leave the folder to others."""
         distributed.check_agreement("end", "reached")
-        self.record["status"] = "completed"
+        self.record.status = "completed"
         self.save()
         if distributed.here.first:
             resume.clear(self.path)
@@ -143,7 +144,7 @@ class RunFolder:
 
     def fail(self, status: str, error: str) -> Outcome:
         """Record that the run did not come to its end, and leave the folder to others."""
-        self.record |= {"status": status, "error": error}
+        self.record.status, self.record.error = status, error
         with contextlib.suppress(UserError):  # a disk that is full has the record as it was before
             self.save()
         self.release()
@@ -159,55 +160,36 @@ class RunFolder:
         return Outcome(status, key=self.spec.key, folder=str(self.path), error=error)
 
 
-def _new_record(spec: RunSpec) -> dict[str, Any]:
+def _new_record(spec: RunSpec) -> RunRecord:
     """Return the record of a run that has just begun."""
-    choices, recipe, schedule, strategy = (
-        spec.job.choices,
-        spec.recipe,
-        spec.schedule,
-        spec.strategy,
-    )
-    config, batch, trainer = spec.config, spec.batch, spec.config["trainer"]
+    config, choices, recipe = spec.config, spec.job.choices, spec.recipe
+    schedule, batch, strategy = spec.schedule, spec.batch, spec.strategy
     others = {name: other.record() for name, other in spec.data.others.items()}
-    return {
-        "schema": record.SCHEMA,
-        "key": spec.key,
-        # Runs that share it have the same weights: they differ in what comes after.
-        "training": spec.training_key,
-        "weights_from": None,
+    return RunRecord(
+        key=spec.key,
+        training=spec.training_key,
         # Sealed as completed at the end: a run that is killed has already said what it is.
-        "status": "interrupted",
-        "error": None,
-        "log": LOG,
-        **{name: choices[name] for name in ("model", "dataset", "strategy")},
-        "lr": recipe.lr,
-        "batch_size": recipe.batch_size,
-        "epochs": recipe.epochs,
-        "freeze_depth": config["freeze_depth"],
-        "seed": config["seed"],
+        status="interrupted",
+        model=choices["model"],
+        dataset=choices["dataset"],
+        strategy=choices["strategy"],
+        lr=recipe.lr,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        freeze_depth=config["freeze_depth"],
+        seed=config["seed"],
         **identity.of_seed(spec.identity, strategy.random, bool(strategy.fits_head)),
-        "config": config,
-        "versions": environment.versions(),
-        "environment": environment.of(trainer, distributed.here.world),
-        "git": environment.git(),
-        "data": {**spec.splits, **others},
-        "steps": {
-            "total": schedule.total,
-            "warmup": schedule.warmup,
-            "peak_lr": recipe.lr * schedule.peak if schedule.total else 0.0,
-        },
-        "batch": {
-            "devices": batch.devices,
-            "per_device": batch.per_device,
-            "accumulation": batch.accumulation,
-        },
-        "parameters": {},
-        "curve": [],
-        "final": {},
-        "selection": {"metric": spec.metric, "epoch": None, "alpha": None},
-        "alpha_curve": [],
-        "temperature": None,
-        "cost": {},
-        "advice": spec.reasons,
-        "warnings": [],
-    }
+        config=config,
+        versions=environment.versions(),
+        environment=environment.of(config["trainer"], distributed.here.world),
+        git=environment.git(),
+        data={**spec.splits, **others},
+        steps=Steps(
+            total=schedule.total,
+            warmup=schedule.warmup,
+            peak_lr=recipe.lr * schedule.peak if schedule.total else 0.0,
+        ),
+        batch=Batch(batch.devices, batch.per_device, batch.accumulation),
+        selection=Selection(spec.metric),
+        advice=spec.reasons,
+    )

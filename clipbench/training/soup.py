@@ -1,6 +1,7 @@
 """A greedy or uniform soup of the runs of a sweep (Wortsman et al. 2022)."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from clipbench.loading.prompts import Prompts
 from clipbench.metrics import intervals
 from clipbench.models import weight_averaging
 from clipbench.results import identity, store, sweep_log
+from clipbench.results.record import Cost, RunRecord, Selection, Soup, SplitRecord
 from clipbench.strategies.base import Strategy, Task
 from clipbench.strategies.recipe import Recipe
 from clipbench.training import schedule
@@ -26,7 +28,7 @@ from clipbench.training.evaluator import Evaluator
 from clipbench.training.robustness import wise_ft
 from clipbench.training.trainer import trainer
 
-Runs = list[tuple[Path, dict[str, Any]]]
+Runs = list[tuple[Path, RunRecord]]
 
 
 def ingredients(sweep: Path) -> Runs:
@@ -39,29 +41,29 @@ def ingredients(sweep: Path) -> Runs:
         raise UserError(
             f"{sweep} is no sweep; give a folder of outputs/sweeps that has a jobs.jsonl"
         )
-    runs = [run for run in sweep_log.sweep_runs(sweep)[0] if run[1]["strategy"] != "soup"]
+    runs = [run for run in sweep_log.sweep_runs(sweep)[0] if run[1].strategy != "soup"]
     if len(runs) < 2:
         raise UserError(f"{sweep} has {len(runs)} completed runs; a soup is of two at least")
     first = _start(runs[0][1])
     for _, record in runs[1:]:
         for what, value in _start(record).items():
             if value != first[what]:
-                keys = f"{runs[0][1]['key']} and {record['key']}"
+                keys = f"{runs[0][1].key} and {record.key}"
                 raise UserError(f"runs {keys} differ in {what}; sweep what does not change it")
-    metric = runs[0][1]["selection"]["metric"]
-    return sorted(runs, key=lambda run: -intervals.goodness(metric, run[1]["final"][metric]))
+    metric = runs[0][1].selection.metric
+    return sorted(runs, key=lambda run: -intervals.goodness(metric, run[1].final[metric]))
 
 
-def _start(record: dict[str, Any]) -> dict[str, Any]:
+def _start(record: RunRecord) -> dict[str, Any]:
     """What all ingredients must share."""
-    config, data = record["config"], record["data"]
+    config, data = record.config, record.data
     evaluated = {k: v for k, v in data.items() if k not in ("train", "retention")}
     return {
         "their model": config["model"],
-        "their dataset": record["dataset"],
+        "their dataset": record.dataset,
         "their data": {name: identity.seen(split) for name, split in evaluated.items()},
         "the start of their head": config["strategy"].get("head"),
-        "the metric they are selected by": record["selection"]["metric"],
+        "the metric they are selected by": record.selection.metric,
     }
 
 
@@ -88,49 +90,60 @@ def evaluation(config: dict[str, Any], folder: Path) -> Evaluator:
 def cook(runs: Runs, kind: str, bn: str) -> Outcome:
     """Average, evaluate on every split, and leave a run's folder; nothing is done twice."""
     started, (_, best) = time.perf_counter(), runs[0]
-    keys = [record["key"] for _, record in runs]
+    keys = [record.key for _, record in runs]
     key = identity.key({"soup": kind, "bn": bn, "ingredients": sorted(keys)})
-    name = f"{best['model']}-soup-{key}"
-    folder = paths.outputs() / "runs" / best["dataset"] / name
-    if (known := store.read(folder)) and known["status"] == "completed":
+    name = f"{best.model}-soup-{key}"
+    folder = paths.outputs() / "runs" / best.dataset / name
+    if (known := store.read(folder)) and known.completed:
         return Outcome("completed", key=key, folder=str(folder), before=True)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {**best["config"], "logger": {}, "callbacks": {}}
+    config = {**best.config, "logger": {}, "callbacks": {}}
     evaluate = evaluation(config, folder)
     data = _unchanged(evaluate, best)
-    record = {
-        **best,
-        **{"key": key, "training": key, "strategy": "soup", "status": "interrupted"},
-        **{"config": config, "versions": environment.versions(), "git": environment.git()},
-        **{"environment": environment.of(config["trainer"], 1), "data": data},
-        **{"curve": best["curve"][:1], "final": {}, "alpha_curve": [], "weights_from": None},
-        "selection": {**best["selection"], "epoch": None, "alpha": None},
-        "soup": {"kind": kind, "bn": bn, "ingredients": keys, "kept": []},
-        "warnings": [],
-    }
+    soup = Soup(kind, bn, keys)
+    record = replace(
+        best,
+        key=key,
+        training=key,
+        strategy="soup",
+        status="interrupted",
+        config=config,
+        versions=environment.versions(),
+        git=environment.git(),
+        environment=environment.of(config["trainer"], 1),
+        data=data,
+        curve=best.curve[:1],
+        final={},
+        alpha_curve=[],
+        weights_from=None,
+        selection=Selection(best.selection.metric),
+        soup=soup,
+        typed={},
+        warnings=[],
+    )
     store.write(folder, record)
     for warning in evaluate.module.classifier.tower.warnings:
         _warn(record, warning)
     if not evaluate.module.classifier.meaningful:
         _warn(record, "their heads start at random, each at another place: such do not average")
-    record["soup"]["kept"] = _average(evaluate, runs, kind, bn)
+    soup.kept = _average(evaluate, runs, kind, bn)
     write_model(folder, record, evaluate, evaluate_chosen(evaluate, record))
     device = environment.device(evaluate.trainer.strategy.root_device)
     seconds = time.perf_counter() - started
-    record["cost"] = {"seconds": seconds, "images_per_second": None, **device}
-    record["status"] = "completed"
+    record.cost = Cost(seconds, images_per_second=None, **device)
+    record.status = "completed"
     store.write(folder, record)
     return Outcome("completed", key=key, folder=str(folder))
 
 
-def _unchanged(evaluate: Evaluator, best: dict[str, Any]) -> dict[str, Any]:
+def _unchanged(evaluate: Evaluator, best: RunRecord) -> dict[str, SplitRecord]:
     """Return the record of the data that a soup is evaluated on.
 
     Raises:
         UserError: if its images are no longer those that the runs saw.
     """
-    found = {**best["data"], **evaluate.data.record()}
-    changed = [name for name in found if not identity.alike(found[name], best["data"][name])]
+    found = {**best.data, **evaluate.data.record()}
+    changed = [name for name in found if not identity.alike(found[name], best.data[name])]
     if changed:
         raise UserError(
             f"the images or labels of {', '.join(changed)} have changed since the runs of this "
@@ -141,7 +154,7 @@ def _unchanged(evaluate: Evaluator, best: dict[str, Any]) -> dict[str, Any]:
 
 def _average(evaluate: Evaluator, runs: Runs, kind: str, bn: str) -> list[str]:
     """Leave the soup in the module; returns the keys of what is in it."""
-    classifier, metric = evaluate.module.classifier, runs[0][1]["selection"]["metric"]
+    classifier, metric = evaluate.module.classifier, runs[0][1].selection.metric
 
     def load(i: int) -> weight_averaging.State:
         return saved_model.classifier(runs[i][0]).state_dict()
@@ -149,7 +162,7 @@ def _average(evaluate: Evaluator, runs: Runs, kind: str, bn: str) -> list[str]:
     def put(state: weight_averaging.State, several: bool) -> None:
         classifier.load_state_dict(dict(state))
         if bn == "reestimate" and several:
-            wise_ft.reestimate(evaluate, runs[0][1]["seed"])
+            wise_ft.reestimate(evaluate, runs[0][1].seed)
 
     def score(state: weight_averaging.State) -> float:
         put(state, several=True)
@@ -158,13 +171,13 @@ def _average(evaluate: Evaluator, runs: Runs, kind: str, bn: str) -> list[str]:
     if kind == "uniform":
         kept, state = list(range(len(runs))), weight_averaging.uniform(map(load, range(len(runs))))
     else:
-        scores = [intervals.goodness(metric, r["final"][metric]) for _, r in runs]
+        scores = [intervals.goodness(metric, r.final[metric]) for _, r in runs]
         kept, state, _ = weight_averaging.greedy(scores, load, score)
     put(state, several=len(kept) > 1)
     evaluate.outputs.clear()
-    return [runs[i][1]["key"] for i in kept]
+    return [runs[i][1].key for i in kept]
 
 
-def _warn(record: dict[str, Any], message: str) -> None:
+def _warn(record: RunRecord, message: str) -> None:
     marked("warning:", message)
-    record["warnings"].append(message)
+    record.warnings.append(message)

@@ -14,6 +14,7 @@ from clipbench.loading import decoded
 from clipbench.loading.prompts import Prompts
 from clipbench.models import hub
 from clipbench.results import identity as identity_module
+from clipbench.results.record import SplitRecord
 from clipbench.strategies.base import Strategy
 from clipbench.strategies.recipe import Recipe, values_of
 from clipbench.training import recommendations, sanity_checks, schedule
@@ -83,7 +84,7 @@ class RunSpec:
     schedule: schedule.Schedule
     metric: str
     merge: wise_ft.Merge | None
-    splits: dict[str, dict[str, Any]]
+    splits: dict[str, SplitRecord]
     identity: dict[str, Any]
     started: float
 
@@ -261,7 +262,7 @@ def choose_metric(requested: str | None, dataset: Data) -> str:
 
 
 def identify(
-    config: Config, strategy: Strategy, data: TrainingData, splits: dict[str, dict[str, Any]]
+    config: Config, strategy: Strategy, data: TrainingData, splits: dict[str, SplitRecord]
 ) -> dict[str, Any]:
     """Return all that can change the outcome of a run, whose hash is its key."""
     return identity_module.of(

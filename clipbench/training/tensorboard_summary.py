@@ -13,12 +13,13 @@ from clipbench.loading.split import Split
 from clipbench.metrics import confusion
 from clipbench.metrics.confusion import Counts
 from clipbench.reporting.tensorboard import boards, hparams, mosaics
+from clipbench.results.record import RunRecord
 
 WORST, MISTAKES = 20, 18  # how many classes and pictures are shown
 MOST = 360  # classes of which the whole matrix is drawn, two pixels each
 
 
-def add(folder: Path, record: Mapping[str, Any], data: DataModule) -> str | None:
+def add(folder: Path, record: RunRecord, data: DataModule) -> str | None:
     """Add hyperparameters, metrics and pictures to the events of a run, if it keeps any.
 
     Args:
@@ -33,14 +34,14 @@ def add(folder: Path, record: Mapping[str, Any], data: DataModule) -> str | None
     if not events:
         return None
     try:
-        step = record["selection"]["epoch"] or 0
+        step = record.selection.epoch or 0
         boards.append(events[-1], _told(folder, record, data.splits), step)
     except Exception as error:
         return f"TensorBoard lacks the end of this run: {type(error).__name__}: {error}"
     return None
 
 
-def _told(folder: Path, record: Mapping[str, Any], splits: Mapping[str, Split]) -> list[Any]:
+def _told(folder: Path, record: RunRecord, splits: Mapping[str, Split]) -> list[Any]:
     told = list(hparams.session(record))
     if (folder / "predictions.parquet").is_file():
         told += _classes(folder, "test" if "test" in splits else "val", splits)

@@ -65,12 +65,12 @@ def test_an_image_absent_from_test_is_one_warning(splits):
         splits["test"].images[i].unlink()
     data = garden(splits)
     data.check()
-    assert (data.record()["test"]["n"], data.record()["test"]["expected"]) == (9, 12)
+    assert (data.record()["test"].n, data.record()["test"].expected) == (9, 12)
     assert len(data.warnings) == 1
     assert "3 of the 12 images of test" in data.warnings[0]
     whole = np.setdiff1d(np.arange(12), [0, 3, 4])
     assert data.splits["test"].ids == [splits["test"].ids[i] for i in whole]
-    assert data.record()["test"]["sha256"] != splits["test"].fingerprint()
+    assert data.record()["test"].sha256 != splits["test"].fingerprint()
 
 
 def test_an_evaluation_split_with_nothing_on_disk_is_refused(splits):

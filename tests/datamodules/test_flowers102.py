@@ -158,11 +158,11 @@ def test_the_real_photos():
     data.prepare(0)
     data.check()
     record = data.record()
-    assert [record[name]["expected"] for name in ("train", "val", "test")] == [1020, 1020, 6149]
-    assert (record["train"]["n"], record["val"]["n"]) == (1020, 1020)
+    assert [record[name].expected for name in ("train", "val", "test")] == [1020, 1020, 6149]
+    assert (record["train"].n, record["val"].n) == (1020, 1020)
     for name in ("train", "val"):
         assert np.bincount(data.splits[name].labels).tolist() == [10] * 102
-    missing = record["test"]["n"] < 6149
+    missing = record["test"].n < 6149
     assert any("images of test" in warning for warning in data.warnings) == missing
 
 

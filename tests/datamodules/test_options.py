@@ -38,7 +38,7 @@ def test_a_subset_keeps_its_classes_in_the_order_asked(splits):
     names = [data.classes[label] for label in test.labels]
     assert [i.split("/")[1][:4] for i in test.ids] == names
     assert test.groups["place"].tolist() == groups["place"][[0, 1, 2, 3, 8, 9, 10, 11]].tolist()
-    assert "classes 2,0" in data.record()["test"]["rule"]
+    assert "classes 2,0" in data.record()["test"].rule
 
 
 def test_names_and_templates_are_the_users_where_given(splits):
@@ -132,7 +132,7 @@ def test_bad_images_may_be_left_out_and_are_counted(splits):
     broken.write_bytes(b"")
     data = garden(splits, bad_images="skip")
     data.check()
-    assert (data.record()["test"]["n"], data.record()["test"]["expected"]) == (11, 12)
+    assert (data.record()["test"].n, data.record()["test"].expected) == (11, 12)
     (warning,) = data.warnings
     said = "1 of the 12 images of test cannot be read and were left out, first "
     assert warning.startswith(f"{said}{broken}: empty, 0 bytes")

@@ -33,6 +33,7 @@ from clipbench.datamodules import imagefolder
 from clipbench.loading import split
 from clipbench.loading.images import folder_walk
 from clipbench.loading.readers import folder_layouts, image_files, table_files
+from clipbench.results.record import plain
 
 READ, REFUSED, EITHER = "read", "refused", "either"
 LONGEST = 1500  # characters of a refusal
@@ -438,7 +439,7 @@ def wrong(case):
     try:
         data.prepare(0)
         data.check()
-        json.dumps([data.record(), data.classes, data.warnings], ensure_ascii=False).encode()
+        json.dumps([plain(data.record()), data.classes, data.warnings], ensure_ascii=False).encode()
         found = [(image, *own) for image, own in read(data)]
     except UserError as refused:
         text = str(refused)

@@ -90,7 +90,7 @@ def test_skip_leaves_out_what_decoding_finds_and_counts_it(root):
     hole(root / "train" / "dog" / "train3.jpeg")
     data = prepared(root, bad_images="skip")
     data.check()
-    assert (data.record()["train"]["n"], data.record()["train"]["expected"]) == (10, 12)
+    assert (data.record()["train"].n, data.record()["train"].expected) == (10, 12)
     (warning,) = data.warnings
     assert warning.startswith("2 of the 12 images of train cannot be read and were left out, first")
     data.attach(preprocess=PREPROCESS, augment=AUGMENT, batch_size=4, seed=0)

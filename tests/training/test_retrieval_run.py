@@ -216,7 +216,7 @@ def test_an_epoch_of_all_captions_has_every_pair_once(photos):
     everything = {(i, text) for i, own in enumerate(train.captions) for text in own}
     assert len(seen) == len(set(seen)) == len(everything) // 4 * 4
     assert set(seen) <= everything
-    assert data.record()["train"]["n"] == 20
+    assert data.record()["train"].n == 20
 
 
 def test_a_pictures_caption_is_drawn_by_its_number_wherever_it_comes_in_a_batch():

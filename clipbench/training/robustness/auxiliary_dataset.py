@@ -13,6 +13,7 @@ from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.loading.prompts import Prompts
 from clipbench.loading.validation import check_labels, check_names
 from clipbench.models.base import ImageTower
+from clipbench.results.record import SplitRecord
 from clipbench.transforms.augment import Augment
 
 
@@ -37,13 +38,13 @@ class AuxiliaryDataset:
         self.prompts = Prompts().of(data.classes, data.templates, data.keys)
         self._head: nn.Linear | None = None
 
-    def identity(self) -> dict[str, str]:
+    def identity(self) -> dict[str, str | None]:
         """What a run's key is to know of it."""
         said = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
         split = self.record()
-        return {"data": split["sha256"], "content": split["content"], "prompts": said}
+        return {"data": split.sha256, "content": split.content, "prompts": said}
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> SplitRecord:
         """Return what the run's record says of its one split."""
         (split,) = self.data.record().values()
         return split

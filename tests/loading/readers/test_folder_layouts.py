@@ -274,7 +274,7 @@ def test_a_file_name_that_is_no_utf8_is_read_and_shown_as_text(tmp_path):
     assert r"cat/caf\xe9\n1.jpg" in ids
     assert len(ids) == 15
     "".join(ids).encode()
-    assert data.record()["train"]["sha256"]
+    assert data.record()["train"].sha256
 
 
 def test_a_damaged_file_whose_name_is_no_utf8_is_refused_in_text(tmp_path):
