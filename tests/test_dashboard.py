@@ -3,6 +3,7 @@
 import html
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tensorboard.plugins.hparams import metadata
 
 from clipbench import dashboard
 from clipbench.reporting.tensorboard import boards, mosaics
+from clipbench.results.record import RunRecord
 from clipbench.training import tensorboard_summary
 from tests.conftest import result_jsons
 
@@ -62,7 +64,7 @@ def test_every_run_has_its_images(runs):
 
 
 def test_images_that_cannot_be_made_lose_no_run(runs, tmp_path):
-    _, record = runs["timm"]
+    record = RunRecord.from_json(runs["timm"][1])
     assert (
         tensorboard_summary.add(tmp_path, record, None) is None
     )  # logger=none: no events, no pictures
@@ -138,12 +140,14 @@ def test_one_view_of_all_runs(home, runs):
 
 
 def test_the_line_of_alphas_is_a_picture_too(runs, tmp_path):
-    _, record = runs["clip_tiny"]
+    record = RunRecord.from_json(runs["clip_tiny"][1])
     (tmp_path / "events.out.tfevents.1").write_bytes(b"")
     Image.new("RGB", (30, 20)).save(tmp_path / "alpha_curve.png")  # of captions: no predictions
-    final = {**record["final"], "test/acc@alpha=0.5": 0.5, "test/none": None}
+    final = {**record.final, "test/acc@alpha=0.5": 0.5, "test/none": None}
     assert (
-        tensorboard_summary.add(tmp_path, {**record, "final": final}, type("D", (), {"splits": {}}))
+        tensorboard_summary.add(
+            tmp_path, replace(record, final=final), type("D", (), {"splits": {}})
+        )
         is None
     )
     tags = events(tmp_path).Tags()

@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from clipbench.core.errors import UserError
 from clipbench.metrics import confusion
 from clipbench.reporting.doctor import case, checklist, remedies, symptoms
 from clipbench.results import store
+from clipbench.results.record import Selection
 from tests.doctor.__main__ import HERE, read
 
 RUNS = yaml.safe_load((HERE / "runs.yaml").read_text())
@@ -52,12 +54,12 @@ def test_every_remedy_can_be_pasted_and_fits_the_run():
     for name in RUNS:
         kept, words = read(name), words_of(name)
         composed = compose.compose(*words)
-        whole = {**kept.record, "config": {**composed, **kept.config}}
-        blocks = [n for n in kept.record["parameters"]["groups"] if n.startswith("block ")]
+        whole = replace(kept.record, config={**composed, **kept.config})
+        blocks = [n for n in kept.record.parameters.groups if n.startswith("block ")]
         findings = symptoms.diagnose(case.Case(whole, kept.confusion))
         for remedy in {remedy for finding in findings for remedy in finding.remedies}:
             pasted = [word for word in shlex.split(remedy) if word != "-m"]
-            kind = (kept.record["model"], *(word.partition("=")[0] for word in pasted))
+            kind = (kept.record.model, *(word.partition("=")[0] for word in pasted))
             if kind in seen:
                 continue
             seen.add(kind)
@@ -73,7 +75,7 @@ def test_nothing_is_proposed_that_the_run_has_done():
     forgot = read("shift_forgotten")
     (finding,) = symptoms.forgetting(forgot)
     assert finding.remedies[0] == "alphas=10"  # it has the two ends alone
-    start, end = forgot.record["alpha_curve"]
+    start, end = forgot.record.alpha_curve
     kept = start["test_ood/acc"]
     line = [
         start,
@@ -82,14 +84,14 @@ def test_nothing_is_proposed_that_the_run_has_done():
         {"alpha": 0.6, "test_ood/acc": kept - 0.2, "val/acc": 0.9},
         end,
     ]
-    (finding,) = symptoms.forgetting(case.Case({**forgot.record, "alpha_curve": line}))
+    (finding,) = symptoms.forgetting(case.Case(replace(forgot.record, alpha_curve=line)))
     assert f"{kept - 0.04:.3f} at alpha=0.4 of its line, with val/acc 0.800" in finding.evidence
     assert "alphas=10" not in finding.remedies
 
     def proposed(depth, curve):
         strategy = {**forgot.config["strategy"], "freeze_depth": depth}
         own = {**forgot.config, "strategy": strategy}
-        run = case.Case({**forgot.record, "config": own, "alpha_curve": curve})
+        run = case.Case(replace(forgot.record, config=own, alpha_curve=curve))
         return remedies.deeper(run), remedies.averaged(run)
 
     assert proposed(0, []) == (("freeze_depth=3",), ("alphas=10",))
@@ -116,8 +118,8 @@ def test_the_door_says_what_it_saw(tmp_path, capsys):
 
 
 def test_a_run_that_failed_is_no_riddle(tmp_path, capsys):
-    record = {**read("diverged").record, "status": "failed", "error": "disk full; make room"}
-    store.write(tmp_path, {**record, "curve": [], "final": {}})
+    failed = {"status": "failed", "error": "disk full; make room"}
+    store.write(tmp_path, replace(read("diverged").record, **failed, curve=[], final={}))
     doctor.examine([f"run={tmp_path}"])
     assert "it ended early: disk full; make room" in capsys.readouterr().out
 
@@ -138,7 +140,7 @@ def test_before_a_run_there_is_the_guides_checklist(capsys):
 
 def test_the_least_loss_of_smoothed_labels_is_their_entropy():
     told = read("healthy_resnet")
-    record = {**told.record, "config": {**told.config, "label_smoothing": 0.1}}
+    record = replace(told.record, config={**told.config, "label_smoothing": 0.1})
     smoothed = case.Case(record, told.confusion)
     classes = told.confusion["val"].shape[0]
     target = np.full(classes, 0.1 / classes)
@@ -156,8 +158,8 @@ def test_none_of_these_doors_waits_for_torch():
 
 def test_what_ails_from_too_little_is_told_every_remedy_of_the_guide():
     ill = read("underfitting")
-    record = {**ill.record, "freeze_depth": 2}
-    record["config"] = {**ill.config, "label_smoothing": 0.1, "weight_decay": 0.05}
+    config = {**ill.config, "label_smoothing": 0.1, "weight_decay": 0.05}
+    record = replace(ill.record, freeze_depth=2, config=config)
     found = symptoms.underfitting(case.Case(record, ill.confusion))
     remedies = " ".join(next(found).remedies)
     for word in ("lr=", "epochs=", "freeze_depth=0", "weight_decay=0.005 label_smoothing=0"):
@@ -175,8 +177,8 @@ def test_a_run_without_val_is_refused(capsys):
 def told(name, **changes):
     """A kept run with another record: ``config`` is merged into its own."""
     kept = read(name)
-    record = {**kept.record, **changes}
-    record["config"] = {**kept.config, **changes.get("config", {})}
+    changes["config"] = {**kept.config, **changes.get("config", {})}
+    record = replace(kept.record, **changes)
     return case.Case(record, kept.confusion)
 
 
@@ -189,21 +191,21 @@ def test_flyp_with_few_classes_cannot_come_below_ln_of_batch_by_classes():
     """Three equal classes and a batch of 48: 16 images of each cannot be told apart."""
     kept, even = read("healthy_flyp"), np.diag([20, 20, 20])
     rows = curve(**{"train/loss": [None, 2.79, 2.78, 2.775], "val/acc": [0.6, 0.8, 0.84, 0.85]})
-    record = {**kept.record, "batch_size": 48, "curve": rows}
+    record = replace(kept.record, batch_size=48, curve=rows)
     few = case.Case(record, {"val": even})
     assert few.floor == pytest.approx(np.log(48 / 3))
     assert [*symptoms.underfitting(few)] == [*symptoms.nothing_learnt(few)] == []
     high = curve(**{"train/loss": [None, 3.7, 3.6, 3.58], "val/acc": [0.4, 0.45, 0.5, 0.5]})
-    (finding,) = symptoms.underfitting(case.Case({**record, "curve": high}, {"val": even}))
+    (finding,) = symptoms.underfitting(case.Case(replace(record, curve=high), {"val": even}))
     assert "guessing is 3.871, the least it can be 2.773" in finding.evidence
     masked = {**kept.config, "strategy": {**kept.config["strategy"], "duplicates": "masked"}}
-    assert case.Case({**record, "config": masked}, {"val": even}).floor == 0
+    assert case.Case(replace(record, config=masked), {"val": even}).floor == 0
     uneven = case.Case(record, {"val": np.diag([54, 3, 3])})
     assert uneven.floor == pytest.approx(0.9 * np.log(0.9 * 48) + 0.1 * np.log(0.05 * 48))
 
 
 def test_a_loss_that_epochs_are_chosen_by_counts_the_other_way():
-    chosen = {"metric": "val/loss", "epoch": 5, "alpha": None}
+    chosen = Selection("val/loss", epoch=5)
     falls = curve(**{"val/loss": [2.0, 1.6, 1.3, 1.1, 0.9, 0.8], "train/loss": [None, *[1.0] * 5]})
     run = told("healthy_clip", selection=chosen, curve=falls)
     (finding,) = symptoms.stopped_early(run)
@@ -212,13 +214,13 @@ def test_a_loss_that_epochs_are_chosen_by_counts_the_other_way():
     flat = curve(**{"val/loss": [2.0, 1.6, 1.3, 0.83, 0.82, 0.81], "train/loss": [None, *[1] * 5]})
     assert [*symptoms.stopped_early(told("healthy_clip", selection=chosen, curve=flat))] == []
     worse = curve(**{"val/loss": [0.5, 0.9, 0.7, 0.8], "train/loss": [None, 0.4, 0.3, 0.2]})
-    start = {**chosen, "epoch": 0}
+    start = replace(chosen, epoch=0)
     (finding,) = symptoms.no_gain(told("healthy_clip", selection=start, curve=worse))
     assert finding.evidence == "val/loss 0.500 before training and at best 0.700 after"
 
 
 def test_nothing_rises_from_what_is_perfect_or_next_to_nothing():
-    chosen = {"metric": "val/acc", "epoch": 5, "alpha": None}
+    chosen = Selection("val/acc", epoch=5)
     full = curve(**{"val/acc": [0.8, 0.9, 0.93, 0.95, 0.96, 1.0], "train/loss": [None, *[0.1] * 5]})
     assert [*symptoms.stopped_early(told("healthy_clip", selection=chosen, curve=full))] == []
     tiny = curve(
@@ -317,7 +319,7 @@ def test_what_is_forgotten_is_mixed_in_by_its_own_words():
     whole = compose.compose("model=clip_tiny", "retention=shapes", "retention.scene=pretrain")
     ill = read("forgetting")
     own = {**ill.config, "retention": whole["retention"]}
-    (finding,) = symptoms.forgetting(case.Case({**ill.record, "config": own}, ill.confusion))
+    (finding,) = symptoms.forgetting(case.Case(replace(ill.record, config=own), ill.confusion))
     assert "mix=shapes mix.scene=pretrain mix_fraction=0.25" in finding.remedies
     again = compose.compose(*shlex.split(finding.remedies[-1]))
     assert again["mix"]["scene"] == "pretrain"

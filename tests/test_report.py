@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,7 +17,6 @@ from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import Interval
 from clipbench.reporting.page import answers, disagreements, page, untried, verdict
 from clipbench.results import store
-from tests.conftest import result_json
 
 NASTY = "<script>alert('1')</script> & $x_1$ {{ 7 * 7 }}"
 N = 300
@@ -78,7 +78,7 @@ def made(
         **more,
     }
     store.write(folder, record)
-    return folder, result_json(folder)
+    return folder, store.read(folder)
 
 
 @pytest.fixture
@@ -193,8 +193,8 @@ def test_who_keeps_more_of_a_shift_is_said(tmp_path):
         shift = rows.assign(split="test_new", prediction=rows["label"])
         shift.loc[shift.index[: round(N * (1 - accuracy))], "prediction"] += 2
         pd.concat([rows, shift]).to_parquet(folder / "predictions.parquet")
-        record["data"]["test_new"] = {**record["data"]["test"], "sha256": "2" * 64}
-        record["final"]["test_new/acc"] = accuracy
+        record.data["test_new"] = replace(record.data["test"], sha256="2" * 64)
+        record.final["test_new/acc"] = accuracy
         store.write(folder, record)
     (answer,) = answers.answers(runs)
     assert not answer.better
@@ -273,7 +273,7 @@ def test_the_first_line_says_who_stands_in(three):
     first = Page(page.rendered("x", three, [], {"stand_ins": NASTY})).text[0]
     assert first == NASTY
     for _, record in three[1:]:
-        record["model"] = "clip_tiny"
+        record.model = "clip_tiny"
     told = Page(page.rendered("x", three, [], {})).text[0]
     assert told.startswith("Stand-ins: clip_tiny is a small CLIP")
     assert told.endswith("says nothing about CLIP or ResNet50.")
@@ -284,18 +284,18 @@ def test_what_was_not_tried_follows_from_the_runs(three):
     assert any("Other seeds" in line for line in told)
     assert any("Other learning rates than 0.001" in line for line in told)
     assert any("fine-tuned, lp_ft, flyp" in line for line in told)
-    three[0][1]["data"]["test"]["expected"] = 999
+    three[0][1].data["test"].expected = 999
     told = list(untried.untried(three, answers.answers(three), [], {}))
     assert "test of shapes has 300 of its 999 images here." in told
     seeds = [
-        (folder, {**record, "seed": n, "lr": 10.0**-n})
+        (folder, replace(record, seed=n, lr=10.0**-n))
         for n, (folder, record) in enumerate(three * 2)
     ]
     told = " ".join(untried.untried(seeds, answers.answers(three), [], {}))
     assert "Other seeds" not in told
     assert "learning rates" not in told
     for _, record in three:
-        record["final"] = {"val/mean_recall": 0.1}  # of captions
+        record.final = {"val/mean_recall": 0.1}  # of captions
     told = " ".join(untried.untried(three, [], [], {}))
     assert "tune a CLIP: contrastive, image_only, text_only, lit (strategy=)" in told
 

@@ -75,11 +75,11 @@ def test_greedy_is_no_worse_on_val_than_its_best_ingredient(kitchen):
     outputs, runs = kitchen
     found = soup.ingredients(listed(outputs / "sweeps" / "two", *runs[:3]))
     best = max(of(run)[1]["final"]["val/acc"] for run in runs[:3])
-    assert found[0][1]["final"]["val/acc"] == best
+    assert found[0][1].final["val/acc"] == best
     done = soup.cook(found, "greedy", "reestimate")
     folder, record = of(done)
     assert record["final"]["val/acc"] >= best
-    assert record["soup"]["kept"][0] == found[0][1]["key"]
+    assert record["soup"]["kept"][0] == found[0][1].key
     if len(record["soup"]["kept"]) == 1:
         own = saved_model.classifier(found[0][0]).state_dict()
         assert all(

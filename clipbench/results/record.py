@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Self
 
+from clipbench.core.config.option_files import Node
+
 SCHEMA = 1
 LOG = "log.txt"  # what a run prints
 
-Node = Mapping[str, Any]  # a JSON object
 Config = dict[str, Any]  # a resolved config: its nodes are those of conf/
 Row = dict[str, Any]  # numbers by name: an epoch's, or an alpha's; None where not finite
 _OPTIONAL = {"optional": True}  # left out of the JSON where it is None
@@ -37,7 +38,7 @@ class SplitRecord(Section):
         unreadable: how many images were left out, by the reason.
     """
 
-    n: int
+    n: int = 0
     expected: int | None = None
     sha256: str = ""
     content: str | None = field(default=None, metadata=_OPTIONAL)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from clipbench.core import environment
+from clipbench.core.config.option_files import Node
 from clipbench.results import store
-from clipbench.results.record import Node, RunRecord
+from clipbench.results.record import RunRecord
 
 RETRY = (None, "failed", "versions")
 

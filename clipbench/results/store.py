@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from clipbench.core import paths
 from clipbench.core.cli import Given
+from clipbench.core.config.option_files import Node
 from clipbench.core.errors import UserError
 from clipbench.core.files import write_text
 from clipbench.results.identity import varies
-from clipbench.results.record import SCHEMA, Node, Row, RunRecord, plain
+from clipbench.results.record import SCHEMA, Row, RunRecord, plain
 
 if TYPE_CHECKING:
     import pandas as pd

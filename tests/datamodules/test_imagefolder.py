@@ -63,9 +63,7 @@ def test_one_folder_is_divided_by_a_fixed_rule(tmp_path):
     class_folders(tmp_path / "there", reversed(CLASSES), 10)
     here, there = prepared(tmp_path / "here"), prepared(tmp_path / "there")
     assert sizes(here) == {"train": [6] * 3, "val": [2] * 3, "test": [2] * 3}
-    assert [s.sha256 for s in here.record().values()] == [
-        s.sha256 for s in there.record().values()
-    ]
+    assert [s.sha256 for s in here.record().values()] == [s.sha256 for s in there.record().values()]
     other = prepared(tmp_path / "here", test_fraction=0.5, val_fraction=0.4)
     assert sizes(other) == {"train": [3] * 3, "val": [2] * 3, "test": [5] * 3}
     assert set(other.splits["test"].ids) > set(here.splits["test"].ids)

@@ -14,6 +14,7 @@ from clipbench.core.config.instantiate import build
 from clipbench.core.jobs import Job
 from clipbench.metrics import confusion
 from clipbench.reporting.doctor import case, symptoms
+from clipbench.results.record import RunRecord
 from clipbench.sweeps.launcher import launch
 
 HERE = Path(__file__).parent
@@ -70,7 +71,7 @@ def main():
 
 def read(name):
     """A kept case."""
-    record = json.loads((HERE / f"{name}.json").read_text())
+    record = RunRecord.from_json(json.loads((HERE / f"{name}.json").read_text()))
     return case.Case(record, confusion.read(HERE / f"{name}.npz"))
 
 

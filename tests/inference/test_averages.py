@@ -13,6 +13,7 @@ from clipbench.core.jobs import Job
 from clipbench.inference import averages, saved_model
 from clipbench.metrics.classification import METRICS
 from clipbench.results import store
+from clipbench.results.record import RunRecord
 from clipbench.training.run import execute
 from tests.conftest import FEW, TINY, composed, result_json
 from tests.test_run import CHOICES
@@ -109,9 +110,9 @@ def test_a_model_without_batchnorm_has_nothing_to_estimate_again(outputs):
         classifier = saved_model.Classifier(tower, torch.nn.Linear(4, 2), meaningful=True)
         if refused:
             with pytest.raises(UserError, match="merge_bn=reestimate"):
-                averages._check_reproducible(record, strategy, classifier)
+                averages._check_reproducible(RunRecord.from_json(record), strategy, classifier)
         else:
-            averages._check_reproducible(record, strategy, classifier)
+            averages._check_reproducible(RunRecord.from_json(record), strategy, classifier)
 
 
 def test_a_dataset_that_has_other_classes_now_is_refused(runs, tmp_path):

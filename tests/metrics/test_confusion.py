@@ -14,6 +14,7 @@ from clipbench.loading.split import Split
 from clipbench.metrics import confusion
 from clipbench.reporting.doctor import case, symptoms
 from clipbench.reporting.page import disagreements
+from clipbench.results.record import RunRecord
 from clipbench.training import predictions, tensorboard_summary
 from tests import limits
 
@@ -67,11 +68,13 @@ def test_a_run_of_10_000_classes_is_written_drawn_and_read_in_little_memory(tmp_
     scores = torch.tensor(rng.normal(size=(len(labels), 10_000)).astype(np.float32))
     scores[torch.arange(0, len(labels), 2), labels[::2]] += 20
     (tmp_path / "events.out.tfevents.1").write_bytes(b"")
-    record = {
-        **{"key": "abc", "model": "m", "dataset": "d", "strategy": "s", "lr": 1, "curve": []},
-        **{"config": {"dataset": {}}, "steps": {"total": 0}, "final": {}, "seed": 0},
-        **{"selection": {"epoch": 1, "metric": "val/acc"}, "parameters": {"groups": {}}},
-    }
+    record = RunRecord.from_json(
+        {
+            **{"key": "abc", "model": "m", "dataset": "d", "strategy": "s", "lr": 1, "curve": []},
+            **{"config": {"dataset": {}}, "steps": {"total": 0}, "final": {}, "seed": 0},
+            **{"selection": {"epoch": 1, "metric": "val/acc"}, "parameters": {"groups": {}}},
+        }
+    )
     outputs = {name: {"logits": scores, "label": labels} for name in data.splits}
     with limits.memory(200):
         predictions.write(tmp_path, data, outputs)

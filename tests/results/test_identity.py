@@ -19,6 +19,7 @@ from clipbench.loading import leaks
 from clipbench.loading.split import Split
 from clipbench.loading.validation import seen
 from clipbench.results import identity, store
+from clipbench.results.record import RunRecord
 from clipbench.sweeps.launcher import launch
 from clipbench.training import resume
 from tests.conftest import FEW, TINY, clipbench, composed, result_json, result_jsons
@@ -111,16 +112,17 @@ def test_a_reused_record_says_how_it_was_made_and_may_be_made_again(outputs):
 
 
 def test_an_older_record_is_read_and_is_the_same_as_none_that_knows_its_images(runs):
-    _, record = runs["timm"]
+    _, written = runs["timm"]
+    record, older = RunRecord.from_json(written), json.loads(json.dumps(written))
     assert identity.current(record)
-    older = json.loads(json.dumps(record))
     for split in older["data"].values():
         del split["content"]
+    older = RunRecord.from_json(older)
     assert not identity.current(older)
-    new, old = record["data"]["test"], older["data"]["test"]
-    assert identity.seen(old) == identity.seen(dict(old)) != identity.seen(new)
+    new, old = record.data["test"], older.data["test"]
+    assert identity.seen(old) == identity.seen(replace(old)) != identity.seen(new)
     assert identity.alike(old, new)
-    assert not identity.alike(new, {**new, "content": "0" * 64})
+    assert not identity.alike(new, replace(new, content="0" * 64))
 
 
 def test_another_run_s_checkpoint_is_refused_by_what_differs(runs):
@@ -132,7 +134,9 @@ def test_another_run_s_checkpoint_is_refused_by_what_differs(runs):
         "content": {name: split["content"] for name, split in record["data"].items()} | {"val": ""},
     }
     other["config"]["trainer"] |= record["environment"]
-    assert list(resume._differing(record, other)) == ["the images of val are not those here"]
+    assert list(resume._differing(RunRecord.from_json(record), other)) == [
+        "the images of val are not those here"
+    ]
 
 
 def _split(files: dict[str, bytes], root: Path) -> Split:

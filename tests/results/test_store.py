@@ -4,8 +4,8 @@ import multiprocessing
 import os
 
 from clipbench.results import identity, store
-from clipbench.results import record as record_module
-from tests.conftest import FEW, TINY, composed
+from clipbench.results.record import RunRecord
+from tests.conftest import FEW, TINY, composed, result_json
 
 BASE = ("dataset=shapes", "lr=1e-3")
 
@@ -58,15 +58,15 @@ def test_what_cannot_change_the_outcome_does_not_change_the_key():
 
 
 def test_a_record_is_read_back_and_numbers_that_are_not_finite_are_null(tmp_path):
-    store.write(tmp_path, {"schema": record_module.SCHEMA, "a": math.nan, "b": [math.inf, 1.5]})
+    store.write(tmp_path, RunRecord(lr=math.nan, final={"a": math.nan, "b": [math.inf, 1.5]}))
+    assert len(result_json(tmp_path)["sha256"]) == 64  # of its own body
     record = store.read(tmp_path)
-    assert len(record.pop("sha256")) == 64  # of its own body
-    assert record == {"schema": record_module.SCHEMA, "a": None, "b": [None, 1.5]}
+    assert (record.lr, record.final) == (None, {"a": None, "b": [None, 1.5]})
 
 
 def test_a_torn_or_foreign_record_is_none(tmp_path):
     path = tmp_path / "result.json"
-    store.write(tmp_path, {"schema": record_module.SCHEMA, "curve": [1, 2, 3]})
+    store.write(tmp_path, RunRecord(curve=[{"epoch": n} for n in range(3)]))
     whole = path.read_text()
     for end in range(len(whole.rstrip())):
         path.write_text(whole[:end])
@@ -77,18 +77,18 @@ def test_a_torn_or_foreign_record_is_none(tmp_path):
 
 def _killed_while_writing(folder):
     os.fsync = lambda descriptor: os._exit(9)
-    store.write(folder, {"schema": record_module.SCHEMA, "new": True})
+    store.write(folder, RunRecord(key="new"))
 
 
 def test_a_kill_while_writing_leaves_the_old_record(tmp_path):
-    store.write(tmp_path, {"schema": record_module.SCHEMA, "new": False})
+    store.write(tmp_path, RunRecord(key="old"))
     process = multiprocessing.get_context("fork").Process(
         target=_killed_while_writing, args=(tmp_path,)
     )
     process.start()
     process.join()
     assert process.exitcode == 9
-    assert store.read(tmp_path)["new"] is False
+    assert store.read(tmp_path).key == "old"
 
 
 def test_a_strategy_that_does_not_train_has_one_key_whatever_the_recipe():

@@ -43,7 +43,7 @@ def test_what_a_strategys_file_says_trains_is_what_trains(option):
     words, _, _ = CASES[option]
     strategy = build(config_of(f"strategy={option}", *words)["strategy"])
     torch.manual_seed(0)
-    groups = strategy.prepare(tower("clip_tiny"), TASK).counts()["groups"]
+    groups = strategy.prepare(tower("clip_tiny"), TASK).counts().groups
     trained = {name for name, told in groups.items() if told["trainable"]} - {"logit scale"}
     parts = {n if n == "head" else "image" if image(n) else "text" for n in trained}
     assert set(about.named(option).trains) == parts

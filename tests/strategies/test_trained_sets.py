@@ -118,7 +118,7 @@ def test_what_is_declared_moves_and_all_else_stays_to_the_bit(case, family):
     classifier = strategy.prepare(encoder, TASK)
     size = encoder.preprocess.size
     groups = classifier.groups()
-    for name, told in classifier.counts()["groups"].items():
+    for name, told in classifier.counts().groups.items():
         assert told["trainable"] == told["parameters"] * trains(name), name
     before = copy.deepcopy(classifier.state_dict())
     train(classifier, strategy, size)

@@ -13,6 +13,7 @@ from clipbench.inference import saved_model
 from clipbench.models import weight_files
 from clipbench.results import identity as identity_module
 from clipbench.results import predictions, store
+from clipbench.results.record import RunRecord
 from clipbench.training.robustness import wise_ft
 from tests.conftest import FEW, TINY, composed, result_json, result_jsons
 from tests.test_run import run_here
@@ -112,7 +113,7 @@ def test_alpha_is_chosen_on_val_and_of_equals_the_smallest(runs):
     scores = {row["alpha"]: row["val/acc"] for row in record["alpha_curve"]}
     best = min(alpha for alpha in scores if scores[alpha] == max(scores.values()))
     assert record["selection"]["alpha"] == best
-    row = store.row(folder, record)
+    row = store.row(folder, RunRecord.from_json(record))
     assert row["test/acc@alpha"] == record["final"][f"test/acc@alpha={best:g}"]
 
 

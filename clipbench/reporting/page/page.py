@@ -10,13 +10,13 @@ import jinja2
 import pandas as pd
 
 from clipbench.core import files, paths
+from clipbench.core.config.option_files import Node
 from clipbench.core.errors import UserError
 from clipbench.reporting.page import disagreements, page_figures, verdict
 from clipbench.reporting.page.answers import Answer, answers
 from clipbench.reporting.page.candidates import Candidate
 from clipbench.reporting.page.untried import untried
 from clipbench.results import frames, sweep_log
-from clipbench.results.record import Node
 
 SIDE = 128  # pixels of a thumbnail
 CLASSES = 12  # classes that are shown

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from clipbench.core.config import overrides
+from clipbench.core.config.option_files import Node
 from clipbench.reporting.page.answers import Answer
 from clipbench.results import frames
-from clipbench.results.record import Node, RunRecord
+from clipbench.results.record import RunRecord
 from clipbench.strategies import about
 
 

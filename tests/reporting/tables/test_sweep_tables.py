@@ -100,7 +100,7 @@ def test_a_job_that_was_completed_when_retried_has_not_failed(sweep):
     text = "".join(json.dumps(line) + "\n" for line in (before, *lines))
     (folder / "jobs.jsonl").write_text(text)
     runs, failed = sweep_log.sweep_runs(folder)
-    assert [found["key"] for _, found in runs] == ["aaaaaaaa"]
+    assert [found.key for _, found in runs] == ["aaaaaaaa"]
     assert [job["overrides"] for job in failed] == [["lr=3"]]
 
 
