@@ -17,6 +17,7 @@ from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import Interval
 from clipbench.reporting.page import answers, disagreements, page, untried, verdict
 from clipbench.results import store
+from clipbench.results.record import RunRecord
 
 NASTY = "<script>alert('1')</script> & $x_1$ {{ 7 * 7 }}"
 N = 300
@@ -175,10 +176,10 @@ def test_an_interval_is_read_with_two_ends(tmp_path):
 def test_what_training_brought_is_said_where_there_was_a_head_before(three):
     (answer,) = answers.answers(three)
     assert not any("before any training" in line for line in verdict.costs(answer))
-    three[0][1]["curve"][0]["val/acc"] = 0.25
+    three[0][1].curve[0]["val/acc"] = 0.25
     said = next(verdict.costs(answers.answers(three)[0]))
     assert said == "On val resnet50, fine-tuned has 96.0 %; before any training it had 25.0 %."
-    three[0][1]["selection"]["epoch"] = 0
+    three[0][1].selection.epoch = 0
     said = next(verdict.costs(answers.answers(three)[0]))
     assert said.startswith("No epoch of training was better on val than what resnet50")
 
@@ -212,7 +213,7 @@ def test_settings_and_seeds_are_told_apart(tmp_path):
         for seed in seeds
     ]
     runs.append(made(tmp_path, "clip_vitb32", "zero_shot", 0.8, val=0.8))
-    runs[3][1]["final"]["val/acc"] = 0.99  # the mean of lr=1e-2 is the higher one
+    runs[3][1].final["val/acc"] = 0.99  # the mean of lr=1e-2 is the higher one
     (answer,) = answers.answers(runs)
     leader, other = answer.candidates
     assert leader.name == "resnet50, fine-tuned lr=0.01"
@@ -223,7 +224,7 @@ def test_settings_and_seeds_are_told_apart(tmp_path):
 
 
 def test_splits_that_differ_are_never_compared(three):
-    three[0][1]["data"]["test"]["sha256"] = "1" * 64
+    three[0][1].data["test"].sha256 = "1" * 64
     assert [len(one.candidates) for one in answers.answers(three)] == [1, 2]
 
 
@@ -256,7 +257,7 @@ def test_the_page_is_whole_by_itself_and_escapes_every_name(tmp_path):
 
 def test_images_are_shown_where_they_are(runs):
     """Of real runs, whose images are drawn again."""
-    text = page.rendered("real", list(runs.values()), [], {})
+    text = page.rendered("real", [(f, RunRecord.from_json(r)) for f, r in runs.values()], [], {})
     images = [told for tag, told in Page(text).tags if tag == "img"]
     assert 6 <= len(images) <= 3 * disagreements.SHOWN
     for told in images:
@@ -324,7 +325,7 @@ def test_the_door_takes_the_latest_sweep(three, outputs, capsys):
         sweep = outputs / "sweeps" / name
         sweep.mkdir(parents=True)
         lines = [
-            {"key": r["key"], "status": "completed", "folder": str(f), "overrides": [f"n={n}"]}
+            {"key": r.key, "status": "completed", "folder": str(f), "overrides": [f"n={n}"]}
             for n, (f, r) in enumerate(three)
         ]
         (sweep / "jobs.jsonl").write_text("\n".join(map(json.dumps, lines)))

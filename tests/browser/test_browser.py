@@ -14,6 +14,7 @@ from PIL import Image
 
 from clipbench.core import paths
 from clipbench.reporting.page import page
+from clipbench.results.record import RunRecord
 from tests.reporting.page.test_retrieval_examples import world  # noqa: F401
 
 sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
@@ -69,7 +70,9 @@ def in_sight(locator):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_report(browser, runs, tmp_path, width, scheme):
     place = tmp_path / "report.html"
-    place.write_text(page.rendered("shapes", list(runs.values()), [], {}))
+    place.write_text(
+        page.rendered("shapes", [(f, RunRecord.from_json(r)) for f, r in runs.values()], [], {})
+    )
     visit = Visit(browser, width, scheme)
     visit.page.goto(place.as_uri())
     title = visit.page.get_by_role("heading", level=1)

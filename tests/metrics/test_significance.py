@@ -47,7 +47,8 @@ def saved(tmp_path):
         other = frame.assign(split="val", prediction=0)
         order = np.random.default_rng(len(name)).permutation(len(frame))
         pd.concat([other, frame.iloc[order]]).to_parquet(folder / "predictions.parquet")
-        record = {"schema": record_module.SCHEMA, "data": {"test": {"sha256": sha256, **more}}}
+        data = {"test": {"sha256": sha256, **more}}
+        record = {"schema": record_module.SCHEMA, "data": data, "varies": True}
         store.write(folder, record)
         return folder
 

@@ -7,6 +7,7 @@ from clipbench.reporting.page import page, verdict
 from clipbench.reporting.tables import cells, significance
 from clipbench.results.evidence import Evidence
 from clipbench.results.frames import frame
+from clipbench.results.record import RunRecord
 from tests.faults.planted import image_folder, plants, run
 
 STRATEGIES = ("lp_ft", "finetune")
@@ -22,7 +23,7 @@ def one_seed_a_side(place):
     trained = [run(place, root, strategy=strategy) for strategy in STRATEGIES]
     scores = [one.record["final"]["test/acc"] for one in trained]
     assert scores[0] > scores[1] + 0.2, f"{scores}: without a difference there is nothing to claim"
-    runs = [(Path(one.outcome.folder), one.record) for one in trained]
+    runs = [(Path(one.outcome.folder), RunRecord.from_json(one.record)) for one in trained]
     text = page.rendered("one seed a side", runs, [], {})
     assert "Better than" not in text, "two single runs are called better and worse"
     assert verdict.REVERSIBLE in text

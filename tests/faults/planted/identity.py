@@ -151,7 +151,7 @@ def changed_soup(place):
 
 @plants(
     "a record of before the content of images was recorded",
-    blind={"clipbench.results.store.seen": lambda split: split["sha256"]},
+    blind={"clipbench.results.identity.seen": lambda split: split.sha256},
 )
 def older_record(place):
     """It is read, but no test sets it beside a run that knows what its images held."""
