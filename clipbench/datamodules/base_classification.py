@@ -16,9 +16,7 @@ from clipbench.loading.validation import (
     check_labels,
     check_names,
 )
-from clipbench.metrics import classification
-
-ANY = ("acc", "mean_per_class", "macro_f1", "acc5", "ece")
+from clipbench.metrics import classification, registry
 
 
 class ClassificationDataModule(DataModule):
@@ -97,8 +95,12 @@ class ClassificationDataModule(DataModule):
     @property
     def measured(self) -> list[str]:
         """Every metric of a split: the dataset's own, then what is worth knowing of any."""
-        few = {"acc5"} if len(self.classes) < 6 else set()
-        return [name for name in dict.fromkeys([*self.metrics, *ANY]) if name not in few]
+        names = dict.fromkeys([*self.metrics, *registry.COMPUTED])
+        return [
+            name
+            for name in names
+            if name != "loss" and len(self.classes) >= registry.of(name).min_classes
+        ]
 
     def measure(self, name: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Return the metrics of a whole split.

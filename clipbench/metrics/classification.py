@@ -5,7 +5,7 @@ counts classes that are predicted and never occur) and the calibration error (it
 of exactly 1 a bin of their own, and takes logits within [0, 1] for probabilities).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 from torch import Tensor
 
+from clipbench.metrics import registry
 from clipbench.metrics.confusion import Counts, count
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017
@@ -88,7 +89,7 @@ def macro_f1(logits: Tensor, labels: Tensor) -> float:
 
 
 def ece(logits: Tensor, labels: Tensor) -> float:
-    """Expected calibration error over 15 equal bins, ((m-1)/15, m/15] (Guo et al. 2017, eq. 3)."""
+    """Return the expected calibration error over 15 bins (m-1)/15 to m/15 (Guo et al. 2017)."""
     confidence = torch.empty(len(labels), dtype=torch.float64)
     for rows in blocks(logits):
         confidence[rows] = logits[rows].double().softmax(1).amax(1)
@@ -99,18 +100,8 @@ def ece(logits: Tensor, labels: Tensor) -> float:
     return float(gaps.abs().sum()) / len(labels)
 
 
-METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
-    "loss": loss,
-    "acc": acc,
-    "acc5": acc5,
-    "mean_per_class": mean_per_class,
-    "macro_f1": macro_f1,
-    "ece": ece,
-}
-
-
 def worst_group(logits: Tensor, labels: Tensor, groups: ArrayLike) -> float:
-    """The lowest accuracy of a group, over the groups that have a picture.
+    """Return the lowest accuracy of a group, over the groups that have an image.
 
     Args:
         logits: (n, C).
@@ -149,7 +140,7 @@ def classification(
     groups: Mapping[str, ArrayLike] | None = None,
     levels: Mapping[str, Sequence[int] | Sequence[str]] | None = None,
 ) -> dict[str, float]:
-    """The named metrics, and the loss, of a whole split.
+    """Return the named metrics, and the loss, of a whole split.
 
     What is NaN is left out: ``acc5`` of fewer than six classes, and the worst group where no
     picture is in one.
@@ -157,8 +148,8 @@ def classification(
     Args:
         logits: (n, C), n at least 1.
         labels: (n,), in [0, C).
-        names: entries of :data:`METRICS`, ``acc_worst_<kind>`` for a kind in ``groups``, or
-            ``acc_<level>`` for a level in ``levels``.
+        names: of :data:`clipbench.metrics.registry.COMPUTED`, ``acc_worst_<kind>`` for a kind in
+            ``groups``, or ``acc_<level>`` for a level in ``levels``.
         groups: kind of group -> the group of each picture, (n,), -1 for none that counts.
         levels: coarser labels: level -> the coarser label, or its name, of each class, (C,).
 
@@ -169,15 +160,16 @@ def classification(
     values: dict[str, float] = {}
     for name in ("loss", *names):
         kind, level = name.removeprefix("acc_worst_"), name.removeprefix("acc_")
-        if name in METRICS:
-            value = METRICS[name](logits, labels)
+        if name in registry.COMPUTED:
+            value = registry.resolve(registry.METRICS[name].function)(logits, labels)
         elif kind != name and groups and kind in groups:
             value = worst_group(logits, labels, groups[kind])
         elif level != name and levels and level in levels:
             value = level_acc(logits, labels, levels[level])
         else:
             known = f"groups are {sorted(groups or ())}, levels {sorted(levels or ())}"
-            raise ValueError(f"no metric is called {name}; there are {sorted(METRICS)}, {known}")
+            computed = sorted(registry.COMPUTED)
+            raise ValueError(f"no metric is called {name}; there are {computed}, {known}")
         values[name] = value
     return {name: value for name, value in values.items() if not np.isnan(value)}
 

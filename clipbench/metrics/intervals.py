@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from clipbench.metrics import registry
+
 EQUAL = 1e-12  # numbers that are nearer than that are one number
 
 
@@ -33,29 +35,6 @@ class Interval:
     high: float
     over: str
     n: int
-
-
-def share_of_images(metric: str) -> bool:
-    """Return whether a metric counts images: so many of a split's n.
-
-    The accuracy of a worst group counts that group's only, a mean over classes none, and a recall
-    of captions counts queries.
-
-    Args:
-        metric: ``<split>/<name>``, with or without ``@alpha=...``.
-    """
-    name = metric.split("@alpha")[0].split("/")[-1]
-    return name in ("acc", "acc5") or (name.startswith("acc_") and not name.startswith("acc_worst"))
-
-
-def fraction(metric: str) -> bool:
-    """Return whether a metric lies between 0 and 1: losses and ranks do not.
-
-    Args:
-        metric: as of :func:`share_of_images`.
-    """
-    name = metric.split("@alpha")[0].split("/")[-1]
-    return not name.endswith(("loss", "rank"))
 
 
 def over_seeds(values: Sequence[float], level: float = 0.95, *, share: bool = False) -> Interval:
@@ -87,8 +66,8 @@ def interval(values: Sequence[float], metric: str, n: int | None) -> Interval:
         metric: ``<split>/<name>``, with or without ``@alpha=...``.
         n: images of the split; None where they are not known.
     """
-    found = over_seeds(values, share=fraction(metric))
-    if np.isnan(found.low) and n and share_of_images(metric):
+    found = over_seeds(values, share=registry.of(metric).bounded)
+    if np.isnan(found.low) and n and registry.of(metric).counts_images:
         return wilson(found.estimate, n)
     return found
 
@@ -115,11 +94,11 @@ def wilson(accuracy: float, n: int, level: float = 0.95) -> Interval:
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """The exact McNemar test: p of two classifiers being right equally often.
+    """Return the p of the exact McNemar test that two classifiers are right equally often.
 
     Args:
         first: whether it was right, (n,).
-        second: likewise of the same pictures.
+        second: likewise of the same images.
     """
     return discordant(int((first & ~second).sum()), int((second & ~first).sum()))
 
@@ -148,11 +127,10 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def goodness(metric: str, value: float) -> float:
-    """A metric's value, or its negative where less is better: of equal metrics the higher wins.
+    """Return a metric's value, or its negative if lower is better, so that the higher one wins.
 
     Args:
         metric: ``<name>`` or ``<split>/<name>``, with or without ``@alpha=...``.
         value: its value.
     """
-    name = metric.split("@")[0].split("/")[-1]
-    return -value if name.startswith("ece") or name.endswith(("loss", "rank")) else value
+    return -value if registry.of(metric).lower_is_better else value

@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
+from clipbench.metrics import registry
 from clipbench.metrics.intervals import mcnemar
 from clipbench.metrics.seeds import Side, spread, t_test
 
 Floats = NDArray[np.float64]
 Labels = NDArray[Any]
 Runs = Sequence[Path]
+Score = Callable[[NDArray[Any]], Floats]
 
-METRICS = ("acc", "mean_per_class", "macro_f1")
 SURE = 0.05  # a difference with a smaller p may be claimed
 RESAMPLES = 10_000
 _AT_ONCE = 4_000_000  # draws held in memory
@@ -85,7 +86,7 @@ def difference(
         labels: (n,).
         first: predictions (n,) of each seed.
         second: likewise of the other model.
-        metric: one of :data:`METRICS`.
+        metric: one of :data:`clipbench.metrics.registry.PAIRED`.
         level: of the interval.
         resamples: of the pictures.
         varies: of either model, whether another seed would give another one.
@@ -109,38 +110,66 @@ def difference(
     else:
         low, high = found.confidence_interval
         p, test = _crossing(found.bootstrap_distribution), "paired bootstrap"
-        if metric == "acc":
+        if registry.METRICS[metric].mcnemar:
             p, test = mcnemar(labels == first[0], labels == second[0]), "exact McNemar"
     ends, n = (float(low), float(high)), len(labels)
     return Difference(metric, estimate, *ends, p, test, n, seeds, training.known)
 
 
-def _scorer(
-    labels: Labels, predicted: Sequence[Labels], metric: str
-) -> Callable[[NDArray[Any]], Floats]:
-    """A function of resamples (B, n) of positions to the metric of each run, (runs, B)."""
-    size = int(max(labels.max(), *(p.max() for p in predicted))) + 1
+def _scorer(labels: Labels, predicted: Sequence[Labels], metric: str) -> Score:
+    """Return the function of resamples (B, n) of positions to the metric of each run, (runs, B)."""
+    score: Score = registry.resolve(registry.METRICS[metric].resampled)(labels, predicted)
+    return score
+
+
+def accuracy(labels: Labels, predicted: Sequence[Labels]) -> Score:
+    """Return the score of the accuracy."""
     hits = [(p == labels).astype(float) for p in predicted]
+    return lambda index: np.stack([hit[np.atleast_2d(index)].mean(-1) for hit in hits])
+
+
+def mean_recall(labels: Labels, predicted: Sequence[Labels]) -> Score:
+    """Return the score of the mean recall over the classes of a resample."""
+    return _over_classes(
+        labels, predicted, lambda correct, support, taken: correct / np.maximum(support, 1)
+    )
+
+
+def mean_f1(labels: Labels, predicted: Sequence[Labels]) -> Score:
+    """Return the score of the mean F1 over the classes of a resample: 2 tp / (2 tp + fp + fn)."""
+    return _over_classes(
+        labels,
+        predicted,
+        lambda correct, support, taken: 2 * correct / np.maximum(support + taken, 1),
+    )
+
+
+def _over_classes(
+    labels: Labels,
+    predicted: Sequence[Labels],
+    value: Callable[[Floats, Floats, Floats], Floats],
+) -> Score:
+    """Return the mean of a value over the classes that a resample has.
+
+    Args:
+        labels: (n,).
+        predicted: (n,) of each run.
+        value: of true positives, support and predictions of each class, each (classes, B).
+    """
+    size = int(max(labels.max(), *(p.max() for p in predicted))) + 1
     truth = _one_hot(labels, size)
-    right = [_one_hot(labels, size, hit) for hit in hits]
+    right = [_one_hot(labels, size, (p == labels).astype(float)) for p in predicted]
     taken = [_one_hot(p, size) for p in predicted]
 
     def score(index: NDArray[Any]) -> Floats:
-        index = np.atleast_2d(index)
-        if metric == "acc":
-            return np.stack([hit[index].mean(-1) for hit in hits])
-        counts = _counts(index, len(labels))
-        support = truth @ counts  # (classes, B)
-        values = []
-        for run in range(len(predicted)):
-            correct = right[run] @ counts
-            if metric == "mean_per_class":
-                value = correct / np.maximum(support, 1)
-            else:  # 2 tp / (2 tp + fp + fn)
-                value = 2 * correct / np.maximum(support + taken[run] @ counts, 1)
-            # Over the classes that a resample has, as of any split.
-            values.append(value.sum(0, where=support > 0) / (support > 0).sum(0))
-        return np.stack(values)
+        counts = _counts(np.atleast_2d(index), len(labels))
+        support = truth @ counts
+        present = support > 0
+        values = [
+            value(hits @ counts, support, guesses @ counts)
+            for hits, guesses in zip(right, taken, strict=True)
+        ]
+        return np.stack([v.sum(0, where=present) / present.sum(0) for v in values])
 
     return score
 

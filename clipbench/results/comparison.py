@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from clipbench.core.errors import UserError
+from clipbench.metrics import registry
 from clipbench.metrics.intervals import Interval, holm
 from clipbench.metrics.significance import (
-    METRICS,
     RESAMPLES,
     Difference,
     Labels,
@@ -39,7 +39,8 @@ def compare(
         first: folders of completed runs, the same but for their seeds.
         second: likewise.
         split: such as ``test``.
-        metric: one of :data:`METRICS`; ``acc@alpha=0.5`` or ``acc@alpha`` of merged weights.
+        metric: one of :data:`clipbench.metrics.registry.PAIRED`; ``acc@alpha=0.5`` or ``acc@alpha``
+            of merged weights.
         other: of the second, if that is at another alpha.
         level: of the interval.
         resamples: of the pictures.
@@ -73,7 +74,7 @@ def compare_all(
     Args:
         models: the runs of each, one a seed.
         split: such as ``test``.
-        metric: one of :data:`METRICS`.
+        metric: one of :data:`clipbench.metrics.registry.PAIRED`.
         resamples: of each comparison.
     """
     found = {
@@ -92,7 +93,7 @@ def over_pictures(
     Args:
         run: a completed run's folder.
         split: such as ``test_ood``.
-        metric: one of :data:`METRICS`.
+        metric: one of :data:`clipbench.metrics.registry.PAIRED`.
         level: of confidence.
         resamples: how many.
 
@@ -109,8 +110,8 @@ def over_pictures(
 
 
 def _known(metric: str) -> None:
-    if metric not in METRICS:
-        raise UserError(f"no test for {metric}; there are {', '.join(METRICS)}")
+    if metric not in registry.PAIRED:
+        raise UserError(f"no test for {metric}; there are {', '.join(registry.PAIRED)}")
 
 
 def _aligned(

@@ -15,7 +15,7 @@ from clipbench.core import distributed
 from clipbench.core.console import console
 from clipbench.core.errors import UserError
 from clipbench.core.files import write_text
-from clipbench.metrics import intervals
+from clipbench.metrics import intervals, registry
 from clipbench.training import lightning_internals
 from clipbench.training.module import FineTuningModule
 from clipbench.training.throughput import Throughput
@@ -204,8 +204,8 @@ class Recorder(Callback):
             trainer.save_checkpoint(last, weights_only=_alone(trainer))
         self._write()
         known = self._log(row, trainer)
-        printed = {"train/loss", "val/loss", "val/acc", self.metric, "retention/acc"}
-        printed |= {"val/image_recall@5", "val/text_recall@5"}
+        printed = {f"val/{metric.printed}" for metric in registry.METRICS.values()}
+        printed |= {"train/loss", self.metric, "retention/acc"}
         shown = "  ".join(f"{k} {v:.4f}" for k, v in known.items() if k in printed)
         shown = shown or "no meaningful head before training"
         self.report()

@@ -11,7 +11,7 @@ from clipbench.core.config.instantiate import build
 from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.inference import averages, saved_model
-from clipbench.metrics.classification import METRICS
+from clipbench.metrics import classification
 from clipbench.results import store
 from clipbench.results.record import RunRecord
 from clipbench.training.run import execute
@@ -38,7 +38,7 @@ def val_loss(classifier, record):
     data.attach(preprocess=classifier.tower.preprocess, augment=None, batch_size=64, seed=0)
     with torch.no_grad():
         parts = [(classifier(b["image"]), b["label"]) for b in data.val_dataloader()]
-    return METRICS["loss"](*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return classification.loss(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def assert_is_the_line(folder, record):

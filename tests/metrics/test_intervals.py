@@ -7,7 +7,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
-from clipbench.metrics.intervals import holm, interval, mcnemar, over_seeds, share_of_images, wilson
+from clipbench.metrics import registry
+from clipbench.metrics.intervals import holm, interval, mcnemar, over_seeds, wilson
 
 # r, n and the interval that Newcombe 1998 (Statistics in Medicine 17, table I, method 3) prints.
 NEWCOMBE = [
@@ -66,9 +67,9 @@ def test_wilson_is_for_a_share_of_the_images():
     counts = ["test/acc", "val/acc5", "test/acc_family", "test/acc@alpha=0.5", "test/acc@alpha"]
     others = ["test/acc_worst_region", "test/mean_per_class", "test/macro_f1", "test/loss"]
     others += ["test/image_recall@5", "test/acc_worst_region@alpha=0.5", "test/ece"]
-    assert all(share_of_images(metric) for metric in counts)
+    assert all(registry.of(metric).counts_images for metric in counts)
     for metric in others:
-        assert not share_of_images(metric)
+        assert not registry.of(metric).counts_images
         assert np.isnan(interval([0.5], metric, 100).low), metric
 
 

@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar as exact
 
 from clipbench.core.errors import UserError
-from clipbench.metrics import significance
+from clipbench.metrics import registry, significance
 from clipbench.metrics.intervals import wilson
 from clipbench.metrics.seeds import t_test
 from clipbench.metrics.significance import difference
@@ -61,7 +61,7 @@ def test_every_resample_is_scored_as_sklearn_scores_it():
     rng = np.random.default_rng(3)
     draws = rng.integers(0, 400, (20, 400))
     draws[0] = np.flatnonzero(LABELS < 3)[rng.integers(0, (LABELS < 3).sum(), 400)]  # two missing
-    for metric in significance.METRICS:
+    for metric in registry.PAIRED:
         found = significance._scorer(LABELS, [first, second], metric)(draws)
         for i, draw in enumerate(draws):
             for run, predicted in enumerate((first[draw], second[draw])):

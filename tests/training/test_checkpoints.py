@@ -8,7 +8,7 @@ import torch
 
 from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
-from clipbench.metrics.classification import METRICS
+from clipbench.metrics import classification, registry
 from clipbench.metrics.intervals import goodness
 from clipbench.results import identity
 from clipbench.training.checkpoints import at_epoch, early_stopping
@@ -37,7 +37,7 @@ def val_loss(classifier, data):
     with torch.no_grad():
         parts = [(classifier(b["image"]), b["label"]) for b in data.val_dataloader()]
     logits, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    return METRICS["loss"](logits, labels)
+    return classification.loss(logits, labels)
 
 
 def test_every_epoch_is_kept_as_it_was_evaluated(outputs):
@@ -99,7 +99,7 @@ def test_what_there_is_not_is_refused(outputs, words, said):
 
 
 def test_less_is_better_of_a_loss_and_of_no_score():
-    lower = {name for name in METRICS if goodness(f"val/{name}", 1.0) < 0}
+    lower = {name for name in registry.COMPUTED if goodness(f"val/{name}", 1.0) < 0}
     assert lower == {"loss", "ece"}
     assert goodness("val/image_median_rank", 3) == -3
     assert goodness("test/loss@alpha=0.5", 3) == -3

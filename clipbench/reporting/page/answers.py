@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clipbench.metrics import significance
+from clipbench.metrics import registry
+from clipbench.metrics.intervals import goodness
 from clipbench.metrics.significance import Difference
 from clipbench.reporting.page.candidates import Candidate, candidates, measure
 from clipbench.results import comparison, frames, identity, predictions
@@ -60,9 +61,12 @@ class Answer:
         better = [
             c
             for c in self.candidates[1:]
-            if (d := self.against(c, shift)) and (d.claimed or d.of_these_runs) and d.estimate < 0
+            if (d := self.against(c, shift))
+            and (d.claimed or d.of_these_runs)
+            and goodness(d.metric, d.estimate) < 0
         ]
-        return max(better, key=lambda c: c.mean(f"{shift}/{self.metric}") or 0, default=None)
+        key = f"{shift}/{self.metric}"
+        return max(better, key=lambda c: goodness(key, c.mean(key) or 0), default=None)
 
     @property
     def worse(self) -> list[Candidate]:
@@ -103,14 +107,12 @@ class Answer:
 
     def guessing(self) -> float:
         """Return the metric of a classifier that always predicts the split's largest class."""
-        if self.metric not in significance.METRICS:
+        guess = registry.of(self.metric).guess
+        if guess is None:
             return 0.0
         labels = predictions.predictions(self.leader.folders[0], self.split)["label"]
         share = float(labels.value_counts(normalize=True).iloc[0])
-        if self.metric == "acc":
-            return share
-        classes = labels.nunique()
-        return 1 / classes if self.metric == "mean_per_class" else 2 * share / (1 + share) / classes
+        return guess(share, labels.nunique())
 
 
 def _turned(one: Difference) -> Difference:
@@ -118,7 +120,7 @@ def _turned(one: Difference) -> Difference:
 
 
 def _clear(one: Difference, sign: int) -> bool:
-    return one.claimed and one.estimate * sign > 0
+    return one.claimed and goodness(one.metric, one.estimate) * sign > 0
 
 
 def answers(runs: frames.Runs) -> list[Answer]:
@@ -154,7 +156,7 @@ def _answer(runs: frames.Runs) -> Answer:
         compared[name] = {}
         splits = [r.data.get(name) for c in ordered for r in c.records]
         prints = {split and identity.seen(split) for split in splits}
-        if metric in significance.METRICS and len(ordered) > 1 and len(prints) == 1:
+        if metric in registry.PAIRED and len(ordered) > 1 and len(prints) == 1:
             models = {candidate.name: candidate.folders for candidate in ordered}
             compared[name] = comparison.compare_all(models, name, metric, RESAMPLES)
     n = int(first.data[split].n)

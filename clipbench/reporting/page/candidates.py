@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from clipbench.metrics import significance
-from clipbench.metrics.intervals import Interval, interval
+from clipbench.metrics import registry
+from clipbench.metrics.intervals import Interval, goodness, interval
 from clipbench.results import comparison, frames
 from clipbench.results.record import RunRecord
 from clipbench.strategies import about
@@ -58,7 +58,7 @@ class Candidate:
         if len(values) < len(self.records):
             return None
         over_seeds = interval(values, name, self.records[0].data[split].n)
-        if math.isnan(over_seeds.low) and metric in significance.METRICS:
+        if math.isnan(over_seeds.low) and metric in registry.PAIRED:
             return comparison.over_pictures(self.folders[0], split, metric)
         return over_seeds
 
@@ -86,8 +86,7 @@ class Candidate:
 def measure(records: Sequence[RunRecord]) -> str:
     """Return the metric that orders candidates: that of their selection, or else accuracy."""
     metric = str(records[0].selection.metric).split("/")[1]
-    recall = metric.startswith("mean_recall")
-    return metric if metric in significance.METRICS or recall else "acc"
+    return metric if registry.of(metric).compares else registry.HEADLINE
 
 
 def candidates(runs: frames.Runs, metric: str) -> list[Candidate]:
@@ -127,9 +126,15 @@ def candidates(runs: frames.Runs, metric: str) -> list[Candidate]:
         )
         place: Any = number if alone else tuple(kind)
         rivals = (best.get(place, candidate), candidate)
-        best[place] = max(rivals, key=lambda c: c.mean(f"val/{metric}") or 0)
-    ordered = sorted(best.values(), key=lambda c: (-(c.mean(f"val/{metric}") or 0), c.seconds))
+        best[place] = max(rivals, key=lambda c: _on_val(c, metric))
+    ordered = sorted(best.values(), key=lambda c: (-_on_val(c, metric), c.seconds))
     return ordered[:MOST] if alone else ordered
+
+
+def _on_val(candidate: Candidate, metric: str) -> float:
+    """Return how good a candidate is on val; higher is better, and not measured is worst."""
+    value = candidate.mean(f"val/{metric}")
+    return -math.inf if value is None else goodness(metric, value)
 
 
 def _settings(frame: pd.DataFrame, axes: Sequence[str]) -> list[list[int]]:

@@ -3,18 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from clipbench.metrics import registry
 from clipbench.metrics.intervals import Interval
 from clipbench.metrics.significance import Difference
 from clipbench.reporting.page.answers import DRAWN, Answer
 from clipbench.reporting.page.candidates import Candidate
 
 REVERSIBLE = "these two trained models differ on these images, and another seed may reverse it"
-
-SCORES = {
-    "acc": "of {n:,} {split} images right",
-    "mean_per_class": "right as the mean over classes, on {n:,} {split} images",
-    "macro_f1": "macro-F1, on {n:,} {split} images",
-}
 
 
 def percent(value: float | None) -> str:
@@ -66,7 +61,7 @@ def score(answer: Answer, candidate: Candidate) -> str:
     interval = candidate.interval(answer.split, answer.metric)
     if interval is None:
         return "nothing was measured"
-    template = SCORES.get(answer.metric, f"{answer.metric} on {{n:,}} {{split}} images")
+    template = registry.of(answer.metric).sentence or f"{answer.metric} on {{n:,}} {{split}} images"
     text = f"{percent(interval.estimate)} {template.format(n=answer.n, split=answer.split)}"
     if not ends(interval):
         return text

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from clipbench.core.errors import UserError
-from clipbench.metrics.intervals import Interval, fraction, goodness, interval, over_seeds
+from clipbench.metrics import registry
+from clipbench.metrics.intervals import Interval, goodness, interval, over_seeds
 from clipbench.reporting.tables import published as references
 from clipbench.reporting.tables.published import Published
 from clipbench.results import frames
@@ -176,7 +177,7 @@ def measure(evidence: Evidence, where: Where, metric: str) -> Measured | None:
         split,
         folders,
         len(groups),
-        share=fraction(of),
+        share=registry.of(of).bounded,
         column=metric,
         metric=of,
         varies=bool(best["run/varies"].any()),

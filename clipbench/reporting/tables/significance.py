@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from clipbench.metrics import significance
-from clipbench.metrics.intervals import discordant, goodness, holm, share_of_images
+from clipbench.metrics import registry
+from clipbench.metrics.intervals import discordant, goodness, holm
 from clipbench.metrics.seeds import Part, Side, spread, t_test
 from clipbench.metrics.significance import Difference
 from clipbench.reporting.tables.cells import Measured
@@ -95,7 +95,7 @@ def _predicted(row: Measured) -> bool:
     """Return whether all runs of a row have saved predictions of its metric."""
     split, _, metric = row.column.partition("/")
     name, *alpha = metric.split("@alpha", 1)
-    if name not in significance.METRICS or not row.folders:
+    if name not in registry.PAIRED or not row.folders:
         return False
     return all(predictions.saved(folder, split, *alpha) for folder in row.folders)
 
@@ -124,8 +124,12 @@ def _pairs(first: Measured, second: Measured) -> list[tuple[int, int, int]]:
 
     A count is (images, only the first is right, only the second is right).
     """
-    same = first.column == second.column and first.column.endswith("/acc")
-    if not same or first.split is None or not (first.counts and first.keys and second.keys):
+    same = first.column == second.column and "@alpha" not in first.column
+    if (
+        not (same and registry.of(first.column).mcnemar)
+        or first.split is None
+        or not (first.counts and first.keys and second.keys)
+    ):
         return []
     name = first.split.name
     keys = [(first.keys[i], second.keys[j]) for i, j in paired_runs(first, second)]
@@ -155,7 +159,7 @@ def _over_pairs(pairs: Sequence[tuple[int, int, int]]) -> Part:
 
 def _unpaired(first: Measured, second: Measured) -> tuple[Part | None, str]:
     """Return the variance of two shares of n images as if unpaired, which is an upper bound."""
-    if not (share_of_images(first.metric) and first.split and second.split):
+    if not (registry.of(first.metric).counts_images and first.split and second.split):
         return None, ""
     n = first.split.n
     shares = [row.interval.estimate for row in (first, second)]

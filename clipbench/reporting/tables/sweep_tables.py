@@ -9,6 +9,7 @@ import pandas as pd
 from clipbench.core import paths
 from clipbench.core.config import overrides
 from clipbench.core.console import marked, show
+from clipbench.metrics import registry
 from clipbench.reporting.tables import alpha_figures, axis_figures, figures, typeset
 from clipbench.results import frames
 from clipbench.results.sweep_log import sweep_runs
@@ -22,13 +23,12 @@ def _metrics(frame: pd.DataFrame) -> list[str]:
         names = [c for c in names if "@alpha=" not in c]
     order = {"val": 0, "test": 1}
     chosen = {metric.split("/")[1] for metric in frame["selection/metric"]}
-    bare = {c: c.split("@")[0].split("/")[1] for c in names}
     kept = [
         c
         for c in names
-        if bare[c] in {"acc", *chosen}
-        or bare[c].startswith("acc_worst_")
-        or c.startswith(("test/image_recall@", "test/text_recall@"))
+        if registry.name_of(c) in chosen
+        or registry.of(c).tables == "all"
+        or (registry.of(c).tables == "test" and c.startswith("test/"))
     ]
     return sorted(kept, key=lambda c: (order.get(c.split("/")[0], 2), c))
 

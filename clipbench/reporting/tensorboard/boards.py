@@ -14,29 +14,32 @@ from tensorboard.plugins.custom_scalar import metadata as custom_scalars
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from clipbench.metrics import registry
+
 Summary = Any  # TensorBoard has no types
-CHARTS = {  # patterns, which TensorBoard looks for anywhere in a tag
-    "val": {
-        "accuracy": "^val/acc$",
-        "mean per class": "^val/mean_per_class$",
-        "macro-F1": "^val/macro_f1$",
-        "loss": "^val/loss$",
-    },
-    "training": {"loss": "^train/loss$", "learning rate": "^lr-"},
-    "retrieval, val": {
-        "a text finds its image": "^val/image_recall@",
-        "an image finds its text": "^val/text_recall@",
-    },
-}
+
+
+def charts() -> dict[str, dict[str, str]]:
+    """Return the pattern of each chart by its title, which TensorBoard looks for in any tag."""
+    drawn: dict[str, dict[str, str]] = {
+        "val": {},
+        "training": {"loss": "^train/loss$", "learning rate": "^lr-"},
+        "retrieval, val": {},
+    }
+    for name, metric in registry.METRICS.items():
+        if metric.chart:
+            pattern = name[:-1] if name.endswith("*") else f"{name}$"
+            drawn[metric.chart][metric.label] = f"^val/{pattern}"
+    return drawn
 
 
 def layout() -> Summary:
     """Return the layout that draws the curves of all runs over each other, one chart per metric."""
     categories = []
-    for title, charts in CHARTS.items():
+    for title, patterns in charts().items():
         drawn = [
             layout_pb2.Chart(title=name, multiline=layout_pb2.MultilineChartContent(tag=[tag]))
-            for name, tag in charts.items()
+            for name, tag in patterns.items()
         ]
         categories.append(layout_pb2.Category(title=title, chart=drawn))
     content = layout_pb2.Layout(category=categories).SerializeToString()

@@ -8,6 +8,7 @@ from tensorboard.compat.proto import summary_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams import summary_v2 as api
 
+from clipbench.metrics import registry
 from clipbench.reporting.tensorboard.boards import Summary
 from clipbench.results.record import RunRecord
 
@@ -79,7 +80,7 @@ def experiment(records: Sequence[RunRecord]) -> Summary:
         if name == "model" or len({row.get(name) for row in values}) > 1
     ]
     tags = {tag: None for r in records for tag in final_metrics(r)}
-    order = sorted(tags, key=lambda tag: (not tag.endswith("/acc"), tag))
+    order = sorted(tags, key=lambda tag: (not tag.endswith(f"/{registry.HEADLINE}"), tag))
     shown = [
         api_pb2.MetricInfo(
             name=api_pb2.MetricName(tag=tag), display_name=tag.removeprefix(f"{CHOSEN}/")

@@ -10,7 +10,7 @@ from clipbench.core.errors import UserError
 from clipbench.inference import averages, saved_model
 from clipbench.loading import dataset
 from clipbench.loading.images.decoding import ORIENTATION
-from clipbench.metrics.classification import METRICS
+from clipbench.metrics import classification
 from tests.faults.planted import image_folder, plants, run
 
 SMALL = "dataset.counts={train: 4, val: 6, test: 3, test_ood: 3}"
@@ -23,7 +23,7 @@ def _val_loss(classifier, record):
     data.attach(preprocess=classifier.tower.preprocess, augment=None, batch_size=64, seed=0)
     with torch.no_grad():
         parts = [(classifier(b["image"]), b["label"]) for b in data.val_dataloader()]
-    return METRICS["loss"](*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return classification.loss(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 @plants(
