@@ -10,7 +10,7 @@ WIDEST = 4.6  # of log T either way: of a split without a mistake the best T is 
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T > 0 for which ``softmax(logits / T)`` has the least negative log-likelihood.
+    """Return the T > 0 whose ``softmax(logits / T)`` has the least negative log-likelihood.
 
     Args:
         logits: (n, C) of held-out rows; -inf where a class is no choice.

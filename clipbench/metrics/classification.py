@@ -41,7 +41,7 @@ def _scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def loss(logits: Tensor, labels: Tensor) -> float:
-    """Mean cross-entropy in nats."""
+    """Return the mean cross-entropy in nats."""
     parts = (
         F.cross_entropy(logits[rows].double(), labels[rows], reduction="sum")
         for rows in blocks(logits)
@@ -50,12 +50,12 @@ def loss(logits: Tensor, labels: Tensor) -> float:
 
 
 def acc(logits: Tensor, labels: Tensor) -> float:
-    """Top-1 accuracy: an exact count over n. On ties the lowest class is the prediction."""
+    """Return the top-1 accuracy, an exact count over n; the lowest class wins ties."""
     return int((logits.argmax(1) == labels).sum()) / len(labels)
 
 
 def acc5(logits: Tensor, labels: Tensor) -> float:
-    """Share of pictures whose class is among the five highest; on ties lower classes go first.
+    """Return the share of images with their class among the five highest; lower ones win ties.
 
     NaN for fewer than six classes, where it says nothing.
     """
@@ -72,14 +72,14 @@ def acc5(logits: Tensor, labels: Tensor) -> float:
 
 
 def mean_per_class(logits: Tensor, labels: Tensor) -> float:
-    """Mean recall over the classes present in the labels (sklearn's balanced accuracy)."""
+    """Return the mean recall over the classes in the labels (scikit-learn's balanced accuracy)."""
     tp, _, support = _scores(logits, labels)
     present = support > 0
     return float((tp[present] / support[present]).mean())
 
 
 def macro_f1(logits: Tensor, labels: Tensor) -> float:
-    """Mean F1 over the classes present in the labels, as WILDS defines it.
+    """Return the mean F1 over the classes in the labels, as WILDS defines it.
 
     torchmetrics averages over classes present in labels *or* predictions, which is another number.
     """

@@ -74,12 +74,12 @@ def interval(values: Sequence[float], metric: str, n: int | None) -> Interval:
 
 @functools.cache
 def _quantile(level: float, freedom: int) -> float:
-    """Student's, two-sided; kept, for a table asks for the same one thousands of times."""
+    """Return Student's two-sided quantile, cached: a table needs one thousands of times."""
     return float(special.stdtrit(freedom, (1 + level) / 2))
 
 
 def wilson(accuracy: float, n: int, level: float = 0.95) -> Interval:
-    """Wilson's interval of one run's accuracy (Wilson 1927), for a share of n pictures only.
+    """Return Wilson's interval of one run's accuracy (Wilson 1927), for a share of n images only.
 
     Args:
         accuracy: a count over n; mean_per_class and macro_f1 are none, see
@@ -118,7 +118,7 @@ def discordant(only_first: int, only_second: int) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number by Holm's step-down rule (Holm 1979)."""
+    """Return p-values adjusted for their number by Holm's step-down rule (Holm 1979)."""
     order = np.argsort(ps)
     steps = np.asarray(ps, float)[order] * np.arange(len(ps), 0, -1)
     adjusted = np.empty(len(ps))

@@ -34,7 +34,7 @@ class Ranks:
     text: Tensor
 
     def metrics(self, ks: Sequence[int] = KS) -> dict[str, float]:
-        """``image_recall@k``, ``text_recall@k``, ``image_median_rank``, ``text_median_rank``.
+        """Return ``{image,text}_recall@k`` and ``{image,text}_median_rank``.
 
         Recalls are exact counts over the number of queries; the median of an even number of ranks
         is the mean of the two in the middle.
@@ -58,7 +58,7 @@ def recall(
     ks: Sequence[int] = KS,
     block: int = BLOCK,
 ) -> dict[str, float]:
-    """The metrics of :meth:`Ranks.metrics`, from features.
+    """Return the metrics of :meth:`Ranks.metrics`, from features.
 
     Args:
         image: (n, D), normalised.
@@ -75,7 +75,7 @@ def recall(
 
 @torch.no_grad()
 def ranks(image: Tensor, text: Tensor, owner: Tensor, block: int = BLOCK) -> Ranks:
-    """The rank of every query, both ways, from one product of each tile.
+    """Return the rank of every query, both ways, from one product of each tile.
 
     The tiles in which pictures meet their own captions come first: they tell the score to beat of
     every query. Above the features, memory is for two tiles of scores, whatever n and m are.
@@ -101,7 +101,7 @@ def ranks(image: Tensor, text: Tensor, owner: Tensor, block: int = BLOCK) -> Ran
 
 @torch.no_grad()
 def ranks_of(scores: Tensor, owner: Tensor, block: int = BLOCK) -> Ranks:
-    """The rank of every query, from a matrix of scores.
+    """Return the rank of every query, from a matrix of scores.
 
     Args:
         scores: (m, n) floating, of each text with each picture; infinite ones are ranked, too.

@@ -70,7 +70,7 @@ def difference(
     resamples: int = RESAMPLES,
     varies: tuple[bool, bool] = (True, True),
 ) -> Difference:
-    """Whether two models differ: their means over seeds, compared on the same pictures.
+    """Return how two models differ: their means over seeds, compared on the same images.
 
     Of one run each, the interval is the paired bootstrap's over pictures, and p the exact McNemar
     test's for the accuracy (Dietterich 1998), the bootstrap's for other metrics. A single run is
@@ -175,14 +175,14 @@ def _over_classes(
 
 
 def _one_hot(labels: Labels, size: int, weight: Floats | None = None) -> Any:
-    """(classes, n), sparse."""
+    """Return a sparse matrix (classes, n) of what each position counts for its class."""
     n = len(labels)
     data = np.ones(n) if weight is None else weight
     return sparse.csr_array((data, (labels, np.arange(n))), shape=(size, n))
 
 
 def _counts(index: NDArray[Any], n: int) -> Floats:
-    """How often each position is in each resample: (n, B)."""
+    """Return how often each position is in each resample: (n, B)."""
     offset = np.arange(len(index))[:, None] * n
     counts = np.bincount((index + offset).ravel(), minlength=len(index) * n)
     return counts.reshape(len(index), n).T.astype(float)
@@ -191,7 +191,7 @@ def _counts(index: NDArray[Any], n: int) -> Floats:
 def _bootstrap(
     statistic: Callable[[NDArray[Any]], Floats], labels: Labels, level: float, resamples: int
 ) -> Any:
-    """Scipy's bootstrap over the positions of n images, given their labels."""
+    """Return SciPy's bootstrap over the positions of n images, given their labels."""
     n = len(labels)
 
     def vectorised(index: NDArray[Any], axis: int = -1) -> Any:
@@ -211,7 +211,7 @@ def _bootstrap(
 
 
 def _crossing(distribution: Floats) -> float:
-    """Twice the smaller share of resamples on either side of zero, zero itself counted."""
+    """Return twice the smaller share of resamples on either side of zero, zero included."""
     n = len(distribution)
     tail = min(int((distribution <= 0).sum()), int((distribution >= 0).sum()))
     return min(1.0, 2 * (tail + 1) / (n + 1))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def compose(*words: str, resolve: bool = True) -> dict[str, Any]:
-    """The config of a command line, as plain data.
+    """Return the config of a command line, as plain data.
 
     Args:
         words: as typed, ``dataset=flowers102``.

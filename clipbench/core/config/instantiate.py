@@ -29,7 +29,7 @@ def _check(node: Any) -> None:
 
 
 def _located(value: Any) -> Any:
-    """A config's value with the addresses in it that have moved replaced by where they are now."""
+    """Return a config's value, its addresses that have moved replaced by where they are now."""
     if isinstance(value, Mapping):
         return {k: _located(v) for k, v in value.items()}
     if isinstance(value, list):

@@ -28,7 +28,7 @@ class AlsoDatasets(ConfigSource):
         return paths.CONF / "dataset" / rest if group in ALSO_DATASETS else None
 
     def available(self) -> bool:
-        """Always: there are datasets."""
+        """Return True: there are always datasets."""
         return True
 
     def is_group(self, config_path: str) -> bool:
@@ -42,7 +42,7 @@ class AlsoDatasets(ConfigSource):
         return place is not None and place.is_file()
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """An option's content, as Hydra reads any file.
+        """Return an option's content, as Hydra reads any file.
 
         Raises:
             ConfigLoadError: if there is none.
@@ -55,7 +55,7 @@ class AlsoDatasets(ConfigSource):
         return ConfigResult(self.provider, self.full_path(), config, header)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """The options and folders below a path."""
+        """Return the options and folders below a path."""
         if config_path == "":
             return sorted(ALSO_DATASETS) if results_filter != ObjectType.CONFIG else []
         place, found = self._place(config_path), list[str]()
