@@ -46,7 +46,7 @@ class _Hashed:
         return len(content)
 
     def flush(self) -> None:
-        """As torch asks at the end."""
+        """Flush the file, as ``torch.save`` asks for at the end."""
         self.file.flush()
 
 
@@ -56,7 +56,7 @@ def write(path: Path, content: Mapping[str, Any], about: Mapping[str, Any] | Non
     Args:
         path: of the checkpoint, which remains readable by ``torch.load``.
         content: plain data and tensors.
-        about: what :func:`verified` shall tell of it, as JSON has it; None for no seal.
+        about: JSON values that :func:`verified` returns; None for a file without a seal.
 
     Raises:
         UserError: with status ``interrupted`` if there is no room, or the folder takes no files;
@@ -83,16 +83,18 @@ def write(path: Path, content: Mapping[str, Any], about: Mapping[str, Any] | Non
         if not isinstance(cause, OSError):
             raise
         why = f"{path} could not be written: {cause.strerror or cause}"
-        fix = "put that right and give the same command again, which goes on from the one before"
+        fix = "fix that and run the same command again: it resumes from the checkpoint before"
         raise UserError(f"{why}; {fix}", status="interrupted") from error
 
 
 def _room(path: Path, content: Mapping[str, Any]) -> None:
     need, free = 2 * _bytes(content), shutil.disk_usage(path.parent).free
     if free < need:
-        said = f"{path} needs {need / 1e6:.0f} MB of room, and {free / 1e6:.0f} MB are free"
-        fix = "make room and give the same command again, which goes on from the one before"
-        raise UserError(f"{said}; {fix}", status="interrupted")
+        raise UserError(
+            f"{path} needs {need / 1e6:.0f} MB of room, and {free / 1e6:.0f} MB are free; make "
+            "room and run the same command again: it resumes from the checkpoint before",
+            status="interrupted",
+        )
 
 
 def _bytes(content: Any) -> int:
@@ -104,7 +106,7 @@ def _bytes(content: Any) -> int:
 
 
 def _flush(folder: Path) -> None:
-    """Have the name on disk, too."""
+    """Flush the folder, so that the file's name is on disk, too."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -126,10 +128,10 @@ def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 def verified(path: Path) -> dict[str, Any]:
-    """What a sealed file says of itself, if every byte of it is as it was written.
+    """Return what the seal of a file holds, once every byte is checked against it.
 
     Raises:
-        Damaged: if not.
+        Damaged: if the file has changed since it was written.
     """
     found = hashlib.sha256()
     try:
@@ -150,13 +152,13 @@ def verified(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, sealed or not, without executing anything in it."""
+    """Return the content of a checkpoint, sealed or not, without executing anything in it."""
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a writer that was killed left half made."""
+    """Remove the temporary files of a writer that was killed."""
     for path in folder.glob(f"{TEMPORARY}*"):
         path.unlink(missing_ok=True)
 
@@ -171,7 +173,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write as ``checkpoint_io.write`` does; ``storage_options`` are what a seal says."""
+        """Write as :func:`write` does; ``storage_options`` go into the seal."""
         checkpoint_io.write(Path(path), checkpoint, storage_options)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Keep(Callback):
         self.recorder, self.which = recorder, which
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After the recorder's: take the weights out of the last checkpoint."""
+        """Copy the weights out of the last checkpoint, which the recorder has just written."""
         trains: bool = trainer.state.fn == TrainerFn.FITTING
         if getattr(pl_module, "split", None) != "val" or not trains or not trainer.is_global_zero:
             return
@@ -52,31 +52,31 @@ class Keep(Callback):
 
 
 def early_stopping(metric: str, patience: int) -> EarlyStopping:
-    """Lightning's, on a metric of val; the epochs before training do not count.
+    """Return Lightning's early stopping on a metric of val.
 
     Args:
         metric: ``val/<name>``.
-        patience: how many epochs in a row may pass without a better one.
+        patience: epochs in a row that may pass without a better value.
     """
     mode = "max" if intervals.goodness(metric, 1.0) > 0 else "min"
     return EarlyStopping(metric, patience=patience, mode=mode)
 
 
 def stopped(trainer: Trainer) -> int | None:
-    """The epoch, the first of which is 1, after which early stopping ended training, if it did."""
+    """Return the epoch, from 1, after which early stopping ended training; None if it did not."""
     ends = [c.stopped_epoch for c in trainer.early_stopping_callbacks if c.stopped_epoch]
     return min(ends) + 1 if ends else None
 
 
 def at_epoch(run: str | Path, epoch: int) -> Classifier:
-    """The classifier of a run as it was after an epoch that ``keep`` kept, in eval mode.
+    """Return a run's classifier, in eval mode, as it was after an epoch that ``keep`` kept.
 
     Args:
         run: a run's folder.
-        epoch: the first is 1.
+        epoch: from 1.
 
     Raises:
-        UserError: if there is no completed run in it, or that epoch was not kept.
+        UserError: if the folder has no completed run, or the epoch was not kept.
     """
     classifier, file = saved_model.classifier(run), _file(Path(run), epoch)
     if not file.is_file():

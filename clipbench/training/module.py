@@ -37,15 +37,15 @@ class FineTuningModule(LightningModule):
     Attributes:
         split: which split the next evaluation is of; names its metrics.
         outputs: what the last evaluation was measured from.
-        rows: how many pictures that were.
-        owners: of an output with other rows than pictures, which one tells whose each is.
+        rows: how many images that were.
+        owners: for an output whose rows are not images, the output that names each row's image.
         values: its metrics, ``<split>/<metric>``.
-        watch: what else is measured with each evaluation, such as what is remembered of another
-            dataset; given the classifier, it returns further ``values``.
-        mixed: the loss of a batch's ``mixed``, where pictures of another dataset are mixed in.
-        mixup: what mixes the pictures of a batch with each other, and their labels, given the step.
-        seed: of the run; with the step and the rank it decides what dropout drops.
-        last_step: to end after, though it be in the midst of an epoch.
+        watch: called with the classifier at each evaluation; returns further ``values``, such as
+            the accuracy on another dataset.
+        mixed: the loss of a batch's ``mixed``, where images of another dataset are mixed in.
+        mixup: mixes the images and labels of a batch with each other, given the step.
+        seed: of the run; dropout is seeded by it, the step and the rank.
+        last_step: to end after, even inside an epoch.
         skipped: how many steps a gradient scaler has left out, ``trainer.precision=16-mixed``.
     """
 
@@ -82,38 +82,38 @@ class FineTuningModule(LightningModule):
 
     @abstractmethod
     def look(self, batch: Batch) -> dict[str, Tensor]:
-        """What the metrics of a split need of a batch, by row; its ``index`` among it."""
+        """Return the rows of a batch that the metrics of its split need, ``index`` included."""
 
     @abstractmethod
     def measured(self) -> dict[str, float]:
-        """The metrics of a split, from :attr:`outputs`."""
+        """Return the metrics of a split, from :attr:`outputs`."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """For the copy that an average of the weights is kept in: without the data."""
+        """Leave the data out of the copy that holds an average of the weights."""
         return {**super().__getstate__(), "measure": None, "watch": None, "mixed": None}
 
     def train(self, mode: bool = True) -> "FineTuningModule":
-        """Train mode, but for the running statistics of frozen blocks."""
+        """Set train mode, except for the running statistics of frozen blocks."""
         super().train(mode)
         freeze_statistics(self.classifier, everywhere=self.strategy.frozen_statistics)
         return self
 
     def on_train_start(self) -> None:
-        """For a run that goes on in the midst of an epoch, whose start Lightning does not tell."""
+        """Start the epoch of a run that resumes inside one: Lightning skips the hook there."""
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        """Lightning trains modules in whatever mode they come; some libraries leave eval mode."""
+        """Set train mode, which Lightning leaves as it is; some libraries load in eval mode."""
         self.strategy.begin_epoch(self.classifier, self.current_epoch)
         self.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The strategy's loss of a batch: cross-entropy, unless it has another.
+        """Return the strategy's loss of a batch.
 
-        With ``micro_batch`` the gradient is collected part by part. All parts but the last are
-        carried back here, the last by the Trainer; each counts by its rows, so that the sum is the
-        gradient of the whole batch. (Not so with BatchNorm in training: it normalises each part
-        by itself.)
+        With ``micro_batch`` the gradient is accumulated part by part. The backward pass of the last
+        part is run by the Trainer, of the others here. Each part is weighted by its rows, so that
+        the sum is the gradient of the whole batch, unless BatchNorm is in train mode, which
+        normalises each part by itself.
 
         Raises:
             UserError: with status ``diverged`` if the loss is not finite.
@@ -133,7 +133,7 @@ class FineTuningModule(LightningModule):
         return whole
 
     def _losses(self, batch: Batch) -> Iterator[tuple[float, Callable[[], Tensor]]]:
-        """The losses that a batch's is made of, each with its share, to be made one by one."""
+        """Yield the parts of a batch's loss: the share of each, and a function that computes it."""
         own = {name: column for name, column in batch.items() if name != "mixed"}
         own = own if self.mixup is None else self.mixup(own, self.global_step)
         size, rows = self._micro_batch, len(own["label"])
@@ -154,10 +154,10 @@ class FineTuningModule(LightningModule):
         )
 
     def optimizer_zero_grad(self, *args: Any) -> None:
-        """Nothing: this comes after :meth:`training_step`, which starts from none itself."""
+        """Do nothing: Lightning calls this after :meth:`training_step`, which does it."""
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Evaluate after the last of a number of steps, though it be in the midst of an epoch."""
+        """End the epoch, and evaluate, after the last step of the run."""
         self.trainer.should_stop |= self.global_step in (self.trainer.max_steps, self.last_step)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -174,12 +174,12 @@ class FineTuningModule(LightningModule):
         self.skipped += 1
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep how many steps were skipped, for a run that goes on."""
+        """Save how many steps were skipped, for a run that resumes."""
         if self.skipped:
             checkpoint["skipped"] = self.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting from there."""
+        """Restore how many steps were skipped."""
         self.skipped = checkpoint.get("skipped", 0)
 
     def _diverged(self, what: str) -> UserError:
@@ -199,7 +199,7 @@ class FineTuningModule(LightningModule):
         self._collected.append({name: found.cpu() for name, found in self.look(batch).items()})
 
     def on_validation_epoch_end(self) -> None:
-        """The metrics of the split, over every picture once, by every rank of all ranks' rows."""
+        """Measure the split on the rows of all ranks, each image counted once."""
         own = {
             name: torch.cat([part[name] for part in self._collected]) for name in self._collected[0]
         }
@@ -218,7 +218,7 @@ class FineTuningModule(LightningModule):
         self.log_dict(self.values, logger=False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The recipe's optimiser over the strategy's groups, on the run's schedule."""
+        """Return the recipe's optimizer of the strategy's groups, and the schedule."""
         optimizer = schedule.optimizer(
             self.strategy.param_groups(self.classifier, self.recipe),
             name=self.recipe.optimizer,
@@ -234,34 +234,34 @@ class FineTuningModule(LightningModule):
 
 
 class ClassificationModule(FineTuningModule):
-    """Of a classifier of pictures: its outputs are logits (n, C) and labels (n,).
+    """Trains a classifier of images: its outputs are logits (n, C) and labels (n,).
 
-    ``measure`` is given a split's name and both.
+    ``measure`` is called with a split's name and both.
     """
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, C) of a batch of pictures, or of features computed before."""
+        """Return the logits (B, C) of a batch of images, or of precomputed features."""
         return logits(self.classifier, batch)
 
     def look(self, batch: Batch) -> dict[str, Tensor]:
-        """Logits and labels."""
+        """Return logits and labels."""
         return {name: batch[name] for name in ("index", "label")} | {"logits": self(batch).float()}
 
     def measured(self) -> dict[str, float]:
-        """Those of the dataset."""
+        """Return the dataset's metrics."""
         assert self.measure is not None
         return self.measure(self.split, self.outputs["logits"], self.outputs["label"])
 
 
 class RetrievalModule(FineTuningModule):
-    """Of two towers that find pictures by text, and texts by picture.
+    """Trains two towers that find images by text, and texts by image.
 
     Its outputs are normalised features: ``image`` (n, D), and ``text`` (m, D) of every caption,
-    picture by picture. ``<split>/loss`` is the CLIP loss of each picture with the first of its
-    captions, in the split's order and in batches of the run's size: it compares with
-    ``train/loss``, and between runs of one batch size.
+    image by image. ``<split>/loss`` is the CLIP loss of each image with its first caption, in the
+    split's order and in batches of the run's size: it is comparable with ``train/loss``, and
+    between runs of the same batch size.
 
-    ``measure`` is given a split's name and both features.
+    ``measure`` is called with a split's name and both features.
     """
 
     owners: Mapping[str, str] = {"text": "owner", "owner": "owner"}
@@ -271,7 +271,7 @@ class RetrievalModule(FineTuningModule):
         self.tokens = Tokens(classifier.tower.tokenizer())
 
     def look(self, batch: Batch) -> dict[str, Tensor]:
-        """Features of the pictures and of all their captions, and whose each caption is."""
+        """Return the features of images and of their captions, and each caption's image."""
         captions: Sequence[Sequence[str]] = batch["captions"]
         image = F.normalize(features(self.classifier, batch).float(), dim=-1)
         text = self._texts([text for own in captions for text in own], len(image))
@@ -283,19 +283,19 @@ class RetrievalModule(FineTuningModule):
         }
 
     def _texts(self, texts: Sequence[str], rows: int) -> Tensor:
-        """Normalised features (m, D) of texts, as many at a time as there are pictures."""
+        """Return the normalised features (m, D) of texts, encoded ``rows`` at a time."""
         tower = two_towers(self.classifier)
         parts = torch.split(self.tokens(texts).to(tower.logit_scale.device), rows)
         return torch.cat([F.normalize(tower.encode_text(p).float(), dim=-1) for p in parts])
 
     def measured(self) -> dict[str, float]:
-        """The loss, and those of the dataset."""
+        """Return the loss, and the dataset's metrics."""
         assert self.measure is not None
         image, text = self.outputs["image"], self.outputs["text"]
         return {"loss": self._whole_loss(image, text), **self.measure(self.split, image, text)}
 
     def _whole_loss(self, image: Tensor, text: Tensor) -> float:
-        """The mean over pictures, of batches as one rank would have trained them."""
+        """Return the mean loss of an image, in the batches that a single rank would train on."""
         index, first = self.outputs["index"], self.outputs["first"]
         text = text[torch.searchsorted(self.outputs["owner"], index)]
         scale = two_towers(self.classifier).logit_scale.exp().float().cpu()

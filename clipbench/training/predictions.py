@@ -62,7 +62,7 @@ def write_merged(
     outputs: Mapping[str, Mapping[str, Tensor]],
     alpha: float,
 ) -> None:
-    """Write ``merged_predictions.parquet``: the rows at the alpha that was chosen, which they say.
+    """Write ``merged_predictions.parquet``: the rows at the chosen alpha, which is a column.
 
     Args:
         folder: the run's.
@@ -80,7 +80,7 @@ def write_merged(
 def _rows(
     data: ClassificationDataModule, name: str, scores: Tensor, labels: Tensor
 ) -> pd.DataFrame:
-    """A row for each image of a split, by its logits (n, C) and labels (n,)."""
+    """Return a row for each image of a split, from its logits (n, C) and labels (n,)."""
     split = data.splits[name]
     groups = {kind: _named(ids, data.groups[kind]) for kind, ids in split.groups.items()}
     return pd.DataFrame({"split": name, **_columns(split, scores, labels), **groups})
@@ -119,7 +119,7 @@ def _write_logits(path: Path, parts: Sequence[NDArray[Any]]) -> None:
 
 
 def _named(ids: NDArray[np.int64], names: Sequence[str]) -> list[str | None]:
-    """The name of each picture's group; None for none that counts."""
+    """Return the name of each image's group; None for an image in no group."""
     return [names[i] if i >= 0 else None for i in ids.tolist()]
 
 
@@ -128,8 +128,8 @@ def write_ranks(
 ) -> None:
     """Write ``ranks.parquet``, from which every recall follows, and paired tests.
 
-    A row is a query: a caption that looks for its picture (``query`` is ``text``), or a picture
-    that looks for the best of its captions (``image``, its caption null); ``id`` is the picture's,
+    A row is a query: a caption that looks for its image (``query`` is ``text``), or an image that
+    looks for the best of its captions (``image``, its caption null); ``id`` is the image's,
     ``rank`` is 1 for the best.
 
     Args:

@@ -12,7 +12,7 @@ from clipbench.strategies.param_groups import Group
 def optimizer(
     groups: list[Group], *, name: str, betas: tuple[float, float], eps: float, momentum: float
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD over parameter groups that carry their own lr and weight decay.
+    """Return AdamW or SGD over parameter groups that have each an lr and a weight decay.
 
     AdamW without weight decay is Adam.
 
@@ -44,7 +44,7 @@ class Schedule:
     floor: float = 0.0
 
     def factor(self, step: int) -> float:
-        """The learning rate at a step, as a share of the one asked for."""
+        """Return the learning rate at a step, as a share of ``lr``."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.total - self.warmup)
@@ -70,15 +70,15 @@ def plan(
 
     Args:
         batches: optimiser steps of an epoch.
-        epochs: passes over the train split, unless ``steps`` says it literally.
-        warmup: as a share of the run, unless ``warmup_steps`` says it literally.
+        epochs: passes over the train split, unless ``steps`` is given.
+        warmup: as a share of the run, unless ``warmup_steps`` is given.
         warmup_steps: optimiser steps.
         steps: optimiser steps of the whole run.
-        lr: the peak; None or 0 where nothing is to move.
+        lr: the peak; None or 0 where nothing trains.
         min_lr: where the learning rate ends.
 
     Raises:
-        UserError: for an end below 0 or above the peak, to which the learning rate would rise.
+        UserError: for a ``min_lr`` below 0 or above the peak.
     """
     # Without batches there is nothing to train, however many steps are asked for.
     total = epochs * batches if steps is None or not batches else steps
@@ -92,11 +92,11 @@ def plan(
 
 
 def ema_decay(ema: float | str | None, steps: int) -> float | None:
-    """The decay of the average that a run of some steps has.
+    """Return the decay of the moving average for a run of ``steps``.
 
     FT-CLIP's 0.9998 averages over 1 / (1 - 0.9998) = 5,000 of its 31,250 steps, 16 % of the run.
-    On Flowers102's 80 steps the same decay would leave 98 % of the weights as they were at first.
-    ``auto`` takes that 16 % of whatever the run has: decay = 1 - 1 / (0.16 steps).
+    On Flowers102's 80 steps the same decay would leave 98 % of the start in the average.
+    ``auto`` takes 16 % of the run's steps: decay = 1 - 1 / (0.16 steps).
 
     Args:
         ema: a decay, ``auto``, or None for no average.

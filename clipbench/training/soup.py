@@ -32,10 +32,11 @@ Runs = list[tuple[Path, RunRecord]]
 
 
 def ingredients(sweep: Path) -> Runs:
-    """The completed runs of a sweep, best on val first, if their weights can be averaged.
+    """Return the completed runs of a sweep, best on val first.
 
     Raises:
-        UserError: for fewer than two, or runs of different models, data or heads.
+        UserError: for fewer than two, or runs that differ in model, data or head, whose weights do
+            not average.
     """
     if not (sweep / "jobs.jsonl").is_file():
         raise UserError(
@@ -55,7 +56,7 @@ def ingredients(sweep: Path) -> Runs:
 
 
 def _start(record: RunRecord) -> dict[str, Any]:
-    """What all ingredients must share."""
+    """Return what all ingredients must share."""
     config, data = record.config, record.data
     evaluated = {k: v for k, v in data.items() if k not in ("train", "retention")}
     return {
@@ -68,14 +69,14 @@ def _start(record: RunRecord) -> dict[str, Any]:
 
 
 def evaluation(config: dict[str, Any], folder: Path) -> Evaluator:
-    """The splits and the classifier of a run's config, with no weights of its own yet."""
+    """Return an evaluator of a config's splits, with its classifier before any training."""
     data = build(config["dataset"])
     data.prepare(config["seed"])
-    prompts: Prompts = build(config["prompts"])
-    said = prompts.of(data.classes, data.templates, data.keys)
+    source: Prompts = build(config["prompts"])
+    prompts = source.of(data.classes, data.templates, data.keys)
     strategy: Strategy = build(config["strategy"])
     seed_everything(config["seed"], workers=True, verbose=False)
-    classifier = strategy.prepare(build(config["model"]), Task(data.classes, said))
+    classifier = strategy.prepare(build(config["model"]), Task(data.classes, prompts))
     data.attach(
         preprocess=classifier.tower.preprocess,
         augment=build(config["augment"]),
@@ -88,7 +89,7 @@ def evaluation(config: dict[str, Any], folder: Path) -> Evaluator:
 
 
 def cook(runs: Runs, kind: str, bn: str) -> Outcome:
-    """Average, evaluate on every split, and leave a run's folder; nothing is done twice."""
+    """Average the runs, evaluate on every split, and write a run's folder, unless it is there."""
     started, (_, best) = time.perf_counter(), runs[0]
     keys = [record.key for _, record in runs]
     key = identity.key({"soup": kind, "bn": bn, "ingredients": sorted(keys)})
@@ -153,7 +154,7 @@ def _unchanged(evaluate: Evaluator, best: RunRecord) -> dict[str, SplitRecord]:
 
 
 def _average(evaluate: Evaluator, runs: Runs, kind: str, bn: str) -> list[str]:
-    """Leave the soup in the module; returns the keys of what is in it."""
+    """Load the soup into the evaluator's module; return the keys of the runs in it."""
     classifier, metric = evaluate.module.classifier, runs[0][1].selection.metric
 
     def load(i: int) -> weight_averaging.State:

@@ -1,4 +1,4 @@
-"""What a run adds to its TensorBoard events at its end, from its files: a part of a second."""
+"""What a run adds to its TensorBoard events at its end, from its files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,43 +15,43 @@ from clipbench.metrics.confusion import Counts
 from clipbench.reporting.tensorboard import boards, hparams, mosaics
 from clipbench.results.record import RunRecord
 
-WORST, MISTAKES = 20, 18  # how many classes and pictures are shown
+WORST, MISTAKES = 20, 18  # how many classes and images are shown
 MOST = 360  # classes of which the whole matrix is drawn, two pixels each
 
 
 def add(folder: Path, record: RunRecord, data: DataModule) -> str | None:
-    """Add hyperparameters, metrics and pictures to the events of a run, if it keeps any.
+    """Add hyperparameters, metrics and images to the events of a run, if it has any.
 
     Args:
         folder: the run's, with all of its files.
         record: of the run, with its final metrics.
-        data: with its pictures.
+        data: with its images.
 
     Returns:
-        Why they are lacking, if they are: pictures for a dashboard are no reason to lose a run.
+        The error, if there is one: a figure in a dashboard is not worth losing a run.
     """
     events = sorted(folder.glob("events.out.tfevents.*"))
     if not events:
         return None
     try:
         step = record.selection.epoch or 0
-        boards.append(events[-1], _told(folder, record, data.splits), step)
+        boards.append(events[-1], _summaries(folder, record, data.splits), step)
     except Exception as error:
         return f"TensorBoard lacks the end of this run: {type(error).__name__}: {error}"
     return None
 
 
-def _told(folder: Path, record: RunRecord, splits: Mapping[str, Split]) -> list[Any]:
-    told = list(hparams.session(record))
+def _summaries(folder: Path, record: RunRecord, splits: Mapping[str, Split]) -> list[Any]:
+    summaries = list(hparams.session(record))
     if (folder / "predictions.parquet").is_file():
-        told += _classes(folder, "test" if "test" in splits else "val", splits)
+        summaries += _classes(folder, "test" if "test" in splits else "val", splits)
     if (folder / "alpha_curve.png").is_file():
-        told.append(boards.png("alpha curve", (folder / "alpha_curve.png").read_bytes()))
-    return told
+        summaries.append(boards.png("alpha curve", (folder / "alpha_curve.png").read_bytes()))
+    return summaries
 
 
 def _classes(folder: Path, name: str, splits: Mapping[str, Split]) -> Iterator[Any]:
-    """The confusion matrix, the worst classes, and the mistakes that it was surest of."""
+    """Yield the confusion matrix, the worst classes, and the most confident mistakes."""
     table = spreadsheet.read(folder / "per_class.csv", ["class", "confused_with"])
     table = table[table["split"] == name]
     matrix = confusion.read(folder / "confusion.npz")[name]
@@ -70,7 +70,7 @@ def _classes(folder: Path, name: str, splits: Mapping[str, Split]) -> Iterator[A
 
 
 def _confusion(matrix: Counts, classes: Sequence[str], name: str) -> Any:
-    """The whole matrix; of more than :data:`MOST` classes, those with the most errors."""
+    """Return the confusion matrix; beyond :data:`MOST` classes, that of the most errors."""
     if len(classes) <= MOST:
         return boards.image(f"confusion, {name}", mosaics.confusion(matrix.toarray(), classes))
     worst = confusion.most_confused(matrix, mosaics.NAMED)
@@ -81,18 +81,18 @@ def _confusion(matrix: Counts, classes: Sequence[str], name: str) -> Any:
 
 
 def _mistakes(folder: Path, name: str, split: Split, classes: Mapping[int, str]) -> Iterator[Any]:
-    said = pd.read_parquet(folder / "predictions.parquet", filters=[("split", "==", name)])
-    wrong = said[said["prediction"] != said["label"]].sort_values(
+    rows = pd.read_parquet(folder / "predictions.parquet", filters=[("split", "==", name)])
+    wrong = rows[rows["prediction"] != rows["label"]].sort_values(
         "probability", ascending=False, kind="stable"
     )
-    place = {one: i for i, one in enumerate(split.ids)}
-    pictures, lines = [], []
+    place = {id_: i for i, id_ in enumerate(split.ids)}
+    images, lines = [], []
     for row in wrong.head(MISTAKES).to_dict("records"):
         try:
-            pictures.append(split.image(place[row["id"]]))
+            images.append(split.image(place[row["id"]]))
         except UserError:  # gone since it was read
             continue
         taken = classes.get(row["prediction"], str(row["prediction"]))
         lines.append((classes[row["label"]], f"as {taken}", f"{row['probability']:.0%} sure"))
-    if pictures:
-        yield boards.image(f"surest mistakes, {name}", mosaics.grid(pictures, lines))
+    if images:
+        yield boards.image(f"surest mistakes, {name}", mosaics.grid(images, lines))

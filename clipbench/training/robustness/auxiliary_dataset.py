@@ -1,4 +1,4 @@
-"""Another dataset beside the one a model is tuned on, with a head of text of its own."""
+"""A second dataset beside the one a model is tuned on, with a zero-shot head."""
 
 import hashlib
 import json
@@ -18,11 +18,11 @@ from clipbench.transforms.augment import Augment
 
 
 class AuxiliaryDataset:
-    """Another dataset, classified by a head of text made of its own class names and templates.
+    """A second dataset, classified by a zero-shot head made of its class names and templates.
 
     Args:
         node: the config of a dataset.
-        key: what asked for it, to be named in messages.
+        key: the config key that names it, for messages.
         seed: of the run.
 
     Raises:
@@ -39,21 +39,21 @@ class AuxiliaryDataset:
         self._head: nn.Linear | None = None
 
     def identity(self) -> dict[str, str | None]:
-        """What a run's key is to know of it."""
-        said = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
+        """Return the hashes of its data and prompts, which are part of the run's key."""
+        prompts = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
         split = self.record()
-        return {"data": split.sha256, "content": split.content, "prompts": said}
+        return {"data": split.sha256, "content": split.content, "prompts": prompts}
 
     def record(self) -> SplitRecord:
-        """Return what the run's record says of its one split."""
+        """Return its split as the run's record has it."""
         (split,) = self.data.record().values()
         return split
 
     def attach(self, tower: ImageTower, batch_size: int, augment: Augment | None = None) -> None:
-        """Say how pictures become batches, as the model's checkpoint was trained.
+        """Check the data, and set how images become batches: as the checkpoint was trained.
 
         Raises:
-            UserError: for names, labels or pictures that cannot be right.
+            UserError: for names, labels or images that cannot be right.
         """
         data = self.data
         # Not data.check(), which wants a train split.
@@ -68,9 +68,9 @@ class AuxiliaryDataset:
         )
 
     def head(self, tower: ImageTower) -> nn.Linear | None:
-        """The head of its classes; made once if the text tower stays as it is.
+        """Return the zero-shot head of its classes, cached where the text tower does not train.
 
-        None for a model without text, or one whose features are not those that text is made for.
+        None for a model without a text tower, or with features that do not match its texts.
         """
         if self._head is None or _text_trains(tower):
             made = tower.zero_shot_head(self.prompts) if tower.normalized else None

@@ -1,4 +1,4 @@
-"""Pictures of another dataset in each batch, against forgetting: ``mix=DATASET``."""
+"""Images of another dataset in each batch, against forgetting: ``mix=DATASET``."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,10 +16,10 @@ from clipbench.transforms.augment import Augment
 
 
 def rows(batch_size: int, fraction: float) -> tuple[int, int]:
-    """How many rows of a batch are the dataset's own, and how many are mixed in.
+    """Return how many rows of a batch are from the run's dataset, and how many are mixed in.
 
     Raises:
-        UserError: if either would be none.
+        UserError: if either would be 0.
     """
     mixed = round(batch_size * fraction)
     if not 0 < mixed < batch_size:
@@ -31,15 +31,15 @@ def rows(batch_size: int, fraction: float) -> tuple[int, int]:
 
 
 class Replay(AuxiliaryDataset):
-    """Cross-entropy over another dataset's classes, through a head of text that does not train.
+    """Cross-entropy over another dataset's classes, through a zero-shot head that does not train.
 
-    The same tower is asked; its own head is not. What FLYP's code calls ``replay_data`` and never
-    reads (locuslab/FLYP, src/args.py) is here done for every strategy that trains an image tower.
+    It trains the run's image tower, for every strategy that trains it. FLYP's code names this
+    ``replay_data`` and never reads it (locuslab/FLYP, src/args.py).
 
     Args:
         node: the config of a dataset.
         seed: of the run.
-        weight: of its loss, beside the strategy's own.
+        weight: of its loss, added to the strategy's.
     """
 
     def __init__(self, node: Mapping[str, Any], seed: int, weight: float) -> None:
@@ -54,7 +54,7 @@ class Replay(AuxiliaryDataset):
         """Prepare for training, with the head as the text tower makes it at the start.
 
         Raises:
-            UserError: for a model without text, or a strategy that sees no picture while it trains.
+            UserError: for a model without text, or a strategy that sees no images while it trains.
         """
         if strategy.reads_features or not strategy.trains:
             raise UserError("mix=... is for an image tower that trains; use strategy=finetune")
@@ -64,36 +64,36 @@ class Replay(AuxiliaryDataset):
             raise UserError("mix=... needs a model with text, to make a head of the other classes")
 
     def __call__(self, classifier: Classifier, batch: Batch) -> Tensor:
-        """The weighted loss of a batch of the other dataset."""
+        """Return the weighted loss of a batch of the other dataset."""
         assert self.kept is not None
         head = self.kept.to(batch["image"])
-        asked = Classifier(classifier.tower, head, meaningful=True)
-        return self.weight * F.cross_entropy(asked(batch["image"]), batch["label"])
+        zero_shot = Classifier(classifier.tower, head, meaningful=True)
+        return self.weight * F.cross_entropy(zero_shot(batch["image"]), batch["label"])
 
 
 class Zipped:
     """Batches of a dataset, each with one of another dataset as its ``mixed``.
 
-    The other is begun anew as often as the first needs it; its order, too, is a function of
+    The other starts over as often as the first needs it; its order, too, depends on
     (seed, epoch) alone.
 
     Args:
         own: sets the length of an epoch.
-        other: with a sampler that is told its epoch, as ``own``'s is.
+        other: with a sampler that has ``begin``, as ``own``'s has.
     """
 
     def __init__(self, own: DataLoader[Any], other: DataLoader[Any]) -> None:
         self.own, self.other, self.epoch, self.first = own, other, 0, 0
-        self.sampler = self  # whom the Trainer tells the epoch
+        self.sampler = self  # the Trainer calls its set_epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch."""
+        """Set the epoch; the Trainer calls this before each one."""
         if epoch != self.epoch:
             self.epoch, self.first = epoch, 0
         self.own.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
 
     def begin(self, epoch: int, row: int) -> None:
-        """Go on in the midst of an epoch, whose rows before this one of ``own`` have been seen."""
+        """Resume inside an epoch, of which ``row`` rows of ``own`` have been seen."""
         assert self.own.batch_size is not None
         self.epoch, self.first = epoch, row // (self.own.batch_size * distributed.here.world)
         self.own.sampler.begin(epoch, row)  # type: ignore[attr-defined]

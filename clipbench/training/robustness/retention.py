@@ -23,18 +23,18 @@ class Retention(AuxiliaryDataset):
     def __init__(self, node: Mapping[str, Any], seed: int) -> None:
         super().__init__(node, "retention", seed)
         self.split = "test" if "test" in self.data.splits else "val"
-        # The rest is not read, and need not be right.
+        # The other splits are not read, and may be wrong.
         self.data.splits = {self.split: self.data.splits[self.split]}
         self.trainer: Trainer | None = None
 
     def ready(self, tower: ImageTower, trainer: Trainer, batch_size: int) -> bool:
-        """Prepare for being asked; False for a model that can make no head of the classes."""
+        """Prepare for evaluation; return False if the model cannot make a head of the classes."""
         self.attach(tower, batch_size)
         self.trainer = trainer
         return self.head(tower) is not None
 
     def __call__(self, classifier: Classifier) -> dict[str, float]:
-        """``retention/<metric>`` of the tuned towers; the tuned head is not asked.
+        """Return ``retention/<metric>`` of the tuned towers with the zero-shot head.
 
         Args:
             classifier: in eval mode, on its device.
@@ -42,14 +42,14 @@ class Retention(AuxiliaryDataset):
         assert self.trainer is not None
         head = self.head(classifier.tower)
         assert head is not None
-        asked = Classifier(classifier.tower, head, meaningful=True)
+        zero_shot = Classifier(classifier.tower, head, meaningful=True)
         logits, labels, index = list[Tensor](), list[Tensor](), list[Tensor]()
         context = self.trainer.precision_plugin.forward_context
-        # A loader draws a seed; training goes on as if nobody had looked.
+        # A loader draws a seed, which must not change what training draws.
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             for batch in self.data.eval_dataloader(self.split):
                 with context():
-                    scores = asked(batch["image"].to(head.weight))
+                    scores = zero_shot(batch["image"].to(head.weight))
                 logits.append(scores.float().cpu())
                 labels.append(batch["label"])
                 index.append(batch["index"])

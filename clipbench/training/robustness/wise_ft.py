@@ -1,4 +1,4 @@
-"""WiSE-FT and its kin in a run: the line from its start to its end, evaluated at any points."""
+"""WiSE-FT, Fisher merging and PAINT: averages of a run's start and end, evaluated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ STATISTICS_PICTURES = 2048
 
 @dataclass(frozen=True)
 class Merge:
-    """Which averages of start and end are asked for.
+    """Which averages of start and end to evaluate.
 
     Attributes:
         alphas: of the end; 0 is the start.
@@ -43,7 +43,7 @@ def requested(config: Config) -> Merge | None:
         config: ``alphas`` is a list, or the number of equal steps from 0 to 1.
 
     Raises:
-        UserError: for values that there are not.
+        UserError: for values that are not known.
     """
     alphas, kind, statistics = (config[k] for k in ("alphas", "merge", "merge_bn"))
     if kind not in KINDS:
@@ -80,7 +80,7 @@ class Curve:
     outputs: Mapping[str, Mapping[str, Tensor]]
 
     def final(self) -> dict[str, float]:
-        """The same numbers flat, ``<split>/<metric>@alpha=0.5``."""
+        """Return the same numbers flat, ``<split>/<metric>@alpha=0.5``."""
         return {
             f"{name}@alpha={row['alpha']:g}": value
             for row in self.rows
@@ -130,7 +130,7 @@ def _between(
 
 
 def _fisher(evaluate: Evaluator, weights: State, seed: int) -> State:
-    """The Fisher information of what trains, at one end."""
+    """Return the Fisher information of the trainable parameters, at the given weights."""
     module = evaluate.module
     module.classifier.load_state_dict(dict(weights))
     module.to(evaluate.trainer.strategy.root_device).eval()
@@ -146,12 +146,12 @@ def _fisher(evaluate: Evaluator, weights: State, seed: int) -> State:
 
 
 def reestimate(evaluate: Evaluator, seed: int) -> None:
-    """BatchNorm's statistics of the image tower anew, on pictures of train."""
+    """Re-estimate the image tower's BatchNorm statistics, on images of train."""
     module = evaluate.module
     if module.strategy.reads_features:
         return  # the image tower is the same at both ends
     size = min(evaluate.data.batch_size, len(evaluate.data.splits["train"]))
     batches = evaluate.train_rows(STATISTICS_PICTURES, seed, size)
     tower = module.to(evaluate.trainer.strategy.root_device).classifier.tower.trained()
-    # The last batch may be one picture, whose statistics say nothing.
+    # The last batch may be a single image, whose statistics mean nothing.
     weight_averaging.reestimate(tower, (b["image"] for b in batches if len(b["label"]) == size))
