@@ -1,4 +1,7 @@
-"""One new thing is one new file and one YAML: a strategy and a dataset, in a copy of the tree."""
+"""One new thing is added in one place, here in a copy of the tree.
+
+A strategy and a dataset are a file and a YAML, a metric and a root key an entry.
+"""
 
 import json
 import os
@@ -8,6 +11,7 @@ import sys
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
 from clipbench.core import paths
@@ -43,6 +47,11 @@ defaults:
 _target_: clipbench.datamodules.toy.ToyDataModule
 root: .
 """,
+    "clipbench/metrics/toy.py": '''
+def share(logits, labels):
+    """Return the share of images that are right, or of the first class."""
+    return float(((logits.argmax(1) == labels) | (labels == 0)).float().mean())
+''',
     "clipbench/strategies/toy.py": '''
 from clipbench.strategies.base import Strategy, start_head
 from clipbench.strategies.freezing import freeze
@@ -73,6 +82,23 @@ about:
     no gain: {factor: 0.5}
 """,
 }
+# file -> where a line is added, and the line
+ADDED = {
+    "clipbench/metrics/registry.py": (
+        "}\nCOMPUTED =",
+        """    "toy_share": Metric(
+        "toy share", function="clipbench.metrics.toy:share", compares=True, chart="val"
+    ),
+""",
+    ),
+    "clipbench/core/config/schema.py": (
+        "\n\nKEYS =",
+        """    toy_key: int = field(
+        default=3, metadata={"affects": "training", "help": "a number of toys"}
+    )
+""",
+    ),
+}
 RUN = (
     "model=clip_tiny",
     "dataset=toy",
@@ -81,6 +107,8 @@ RUN = (
     "batch_size=4",
     "trainer=cpu",
     "lr=1e-12",
+    "monitor=toy_share",
+    "toy_key=4",
 )
 # What follows a run, in one process: Python and its imports are most of a command's time.
 AFTER = """
@@ -107,6 +135,10 @@ def tree(tmp_path_factory):
     shutil.copy(paths.ROOT / "pyproject.toml", root)
     for name, text in NEW.items():
         (root / name).write_text(text)
+    for name, (before, line) in ADDED.items():
+        text = (root / name).read_text()
+        assert text.count(before) == 1
+        (root / name).write_text(text.replace(before, line + before))
     return root
 
 
@@ -129,6 +161,7 @@ def test_what_is_new_is_in_a_run_its_table_the_page_the_doctor_the_dashboard_and
     lists = dict(line.split(": ", 1) for line in told.splitlines() if ": " in line)
     assert "toy" in lists["strategy"].split(", ")
     assert "toy" in lists["dataset"].split(", ")
+    assert lists["toy_key"] == "a number of toys"
 
     python(tree, "-m", "clipbench.run", "-m", *RUN)
     folders = sorted((tree / "outputs" / "runs" / "toy").iterdir())
@@ -138,6 +171,11 @@ def test_what_is_new_is_in_a_run_its_table_the_page_the_doctor_the_dashboard_and
         ("zero_shot", "completed"),
     ]
     assert "about" not in records[0]["config"]["strategy"]
+    for record in records:
+        assert record["config"]["toy_key"] == 4
+        assert record["selection"]["metric"] == "val/toy_share"
+        assert 0.5 <= record["curve"][0]["val/toy_share"] <= 1
+        assert 0.5 <= record["final"]["test/toy_share"] <= 1
     found = EventAccumulator(str(folders[0])).Reload()
     content = found.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     start = metadata.parse_session_start_info_plugin_data(content)
@@ -145,6 +183,7 @@ def test_what_is_new_is_in_a_run_its_table_the_page_the_doctor_the_dashboard_and
     assert start.hparams["dataset"].string_value == "toy"
 
     (table,) = (tree / "outputs" / "tables").glob("sweep_*[0-9].md")
+    assert "test/toy_share" in table.read_text().splitlines()[0]
     rows = [[c.strip() for c in row.split("|")[1:4]] for row in table.read_text().splitlines()[2:]]
     assert rows == [["clip_tiny", "toy", "toy"], ["clip_tiny", "toy", "zero_shot"]]
 
@@ -155,6 +194,16 @@ def test_what_is_new_is_in_a_run_its_table_the_page_the_doctor_the_dashboard_and
     assert "proposed: ['zero_shot', 'linear_probe', 'finetune', 'lp_ft', 'flyp', 'toy']" in told
     (page,) = (tree / "outputs" / "reports").glob("*.html")
     assert "clip_tiny, toy tuning" in page.read_text()
+    assert "toy_share on 12 test images" in page.read_text()
+    board = tree / "outputs" / "dashboard" / "events.out.tfevents.0.clipbench"
+    events = EventAccumulator(str(board)).Reload()
+    (event,) = events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = {chart.title: chart for category in layout.category for chart in category.chart}
+    assert list(charts["toy share"].multiline.tag) == ["^val/toy_share$"]
+    content = events.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    columns = metadata.parse_experiment_plugin_data(content).metric_infos
+    assert "chosen/test/toy_share" in [column.name.tag for column in columns]
     names = [link.name for link in (tree / "outputs" / "dashboard" / "toy").iterdir()]
     assert sorted(name.split()[:2] for name in names) == [
         ["clip_tiny", "toy"],
