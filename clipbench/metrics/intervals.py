@@ -83,7 +83,7 @@ def wilson(accuracy: float, n: int, level: float = 0.95) -> Interval:
 
     Args:
         accuracy: a count over n; mean_per_class and macro_f1 are none, see
-            :func:`clipbench.metrics.significance.over_pictures`.
+            :func:`clipbench.metrics.significance.over_images`.
         n: pictures of the split.
         level: of confidence.
     """

@@ -43,7 +43,7 @@ def compare(
             of merged weights.
         other: of the second, if that is at another alpha.
         level: of the interval.
-        resamples: of the pictures.
+        resamples: of the images.
 
     Raises:
         UserError: if two runs saw different splits, or have no predictions.
@@ -85,10 +85,10 @@ def compare_all(
     return {pair: replace(one, p=p) for (pair, one), p in zip(found.items(), adjusted, strict=True)}
 
 
-def over_pictures(
+def over_images(
     run: Path, split: str, metric: str, level: float = 0.95, resamples: int = RESAMPLES
 ) -> Interval:
-    """The bootstrap interval of one run's metric over the pictures of a split.
+    """Return the bootstrap interval of a run's metric over the images of a split.
 
     Args:
         run: a completed run's folder.
@@ -117,7 +117,7 @@ def _known(metric: str) -> None:
 def _aligned(
     first: Sequence[tuple[Any, ...]], second: Sequence[tuple[Any, ...]], split: str
 ) -> tuple[Labels, tuple[list[Labels], list[Labels]]]:
-    """Labels, and what each run of either side predicted for them, in one order of pictures.
+    """Labels, and what each run of either side predicted for them, in one order of images.
 
     Args:
         first: folders of runs, each with its alpha if it is at one.
@@ -132,7 +132,7 @@ def _aligned(
     if len(seen) > 1:
         (digest, run), (other_digest, other_run), *_ = seen.items()
         raise UserError(
-            f"{run} and {other_run} saw different pictures or labels of split={split}"
+            f"{run} and {other_run} saw different images or labels of split={split}"
             f"{_unlike(digest, other_digest)}"
         )
 

@@ -18,7 +18,7 @@ Counts = tuple[int, int, int]  # images, those that only the first gets right, o
 
 
 def sweeps(source: str | None = None) -> dict[str, Path]:
-    """The folder, or the frozen rows, of each sweep there is, by its name.
+    """Return the folder, or the frozen rows, of each sweep, by its name.
 
     Args:
         source: ``outputs``, ``frozen``, or None: both, an own sweep before a frozen one of its
@@ -30,7 +30,7 @@ def sweeps(source: str | None = None) -> dict[str, Path]:
 
 
 def gather(source: str | None = None) -> Sweeps:
-    """The runs of each sweep by its name, a row each, as :func:`clipbench.results.frames.frame`.
+    """Return the runs of each sweep by its name, as :func:`clipbench.results.frames.frame` does.
 
     Args:
         source: as for :func:`sweeps`.
@@ -54,12 +54,12 @@ def gather(source: str | None = None) -> Sweeps:
 
 
 def frozen(path: Path) -> pd.DataFrame:
-    """The rows of one of ``experiments/results/*.csv``."""
+    """Return the rows of one of ``experiments/results/*.csv``."""
     return frames.read(path)
 
 
 def pairs() -> dict[tuple[str, str, str], Counts]:
-    """What is kept of pairs of frozen runs, by the split and the keys of both, either way round.
+    """Return the counts kept of pairs of frozen runs, by split and the two keys, in either order.
 
     See :func:`clipbench.freeze.pairs`.
     """
@@ -95,7 +95,7 @@ class Evidence:
         self._found: dict[str, pd.DataFrame] = {}
 
     def select(self, where: Where) -> pd.DataFrame:
-        """The completed runs that a selection names, each once.
+        """Return the completed runs that a selection names, each once.
 
         Args:
             where: values by column, a list for any of them; ``experiment`` is the sweep's name.
@@ -129,7 +129,7 @@ class Evidence:
 
 
 def _text(value: Any) -> str:
-    """As it is compared: 1e-05 is 0.00001, and what is missing is null."""
+    """Return it as it is compared: 1e-05 is 0.00001, and what is missing is null."""
     text = frames.cell(value) or "null"
     try:
         return f"{float(text):g}"

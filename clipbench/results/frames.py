@@ -26,7 +26,7 @@ _NUMBERS = ("lr", "batch_size", "epochs", "shots", "seed", "epoch0")
 
 
 def frame(runs: Runs) -> pd.DataFrame:
-    """One row a run: what its sweep typed, its axes, metrics, cost, data and versions.
+    """Return one row a run: what its sweep typed, its axes, metrics, cost, data and versions.
 
     ``data/n``, ``data/expected``, ``data/sha256`` and ``data/content`` are of the test split, or of
     val where there is none; other splits' are ``data/val/n``, ... ``curve/0``, ``curve/1``, ... is
@@ -61,7 +61,7 @@ def _row(folder: Path, record: RunRecord) -> Row:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A frame that was written as CSV, as it was but for its folders."""
+    """Read a frame that was written as CSV; it is the same but for its folders."""
     # What was typed are words, null and 1e-4 too; so is a key of digits alone.
     with path.open(newline="") as lines:
         names = next(csv.reader(lines))
@@ -89,20 +89,20 @@ def _record(row: dict[Any, Any]) -> RunRecord:
 
 
 def curves(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row a run, a column an epoch from 0 on: the metric that runs were selected by."""
+    """Return the selection metric as a row a run and a column an epoch, from 0 on."""
     names = {int(c.split("/")[1]): c for c in map(str, frame) if c.startswith("curve/")}
     found = frame[[names[epoch] for epoch in sorted(names)]].astype(float)
     return found.set_axis(sorted(names), axis=1)
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
-    """What sets the runs apart: the axes, then the keys that only this sweep typed."""
+    """Return what sets the runs apart: the axes, then the keys that only this sweep typed."""
     told = [str(c) for c in frame if c not in (*AXES, *_NO_AXES) and "/" not in str(c)]
     return [axis for axis in (*AXES, *told) if frame[axis].astype(str).nunique() > 1]
 
 
 def ordered(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Rows in the order of some columns: numbers first, by size, then words."""
+    """Sort rows by some columns: numbers first, by size, then words."""
 
     def rank(column: pd.Series) -> pd.Series:
         def place(value: Any) -> tuple[bool, float, str]:
@@ -119,7 +119,7 @@ def ordered(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def seedless(frame: pd.DataFrame) -> list[str]:
-    """What sets the runs apart but for their seeds: runs that share it are one mean.
+    """Return what sets the runs apart but for their seeds: runs that share it are one mean.
 
     A learning rate that follows from the model or the strategy, as recommended ones do, is none.
     """
@@ -133,7 +133,7 @@ def seedless(frame: pd.DataFrame) -> list[str]:
 
 
 def settings(frame: pd.DataFrame, axes: Sequence[str]) -> list[str]:
-    """What the runs of a mean share: some axes, and all else that their keys are made of.
+    """Return what the runs of a mean share: some axes, and the rest that makes up their keys.
 
     Args:
         frame: one row a run.
@@ -144,7 +144,7 @@ def settings(frame: pd.DataFrame, axes: Sequence[str]) -> list[str]:
 
 
 def means(frame: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
-    """Means over the runs that share some axes, and where they may lie.
+    """Return means over the runs that share some axes, and where they may lie.
 
     Args:
         frame: one row a run.
@@ -176,7 +176,7 @@ def means(frame: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> p
 
 
 def _size(frame: pd.DataFrame, column: str) -> tuple[str, str | None]:
-    """The metric that a column is of, and the column of how many images it was measured on."""
+    """Return the metric of a column, and the column that has the number of its images."""
     metric = column
     if column.replace(" ", "") == "epoch0" or column.startswith("curve/"):
         metric = str(frame["selection/metric"].iloc[0]) if "selection/metric" in frame else column
@@ -187,7 +187,7 @@ def _size(frame: pd.DataFrame, column: str) -> tuple[str, str | None]:
 
 
 def bars(frame: pd.DataFrame, column: str) -> list[list[float]]:
-    """How far the intervals of :func:`means` go below their means, and above."""
+    """Return how far the intervals of :func:`means` go below their means, and above."""
     ends = (frame[column] - frame[f"{column} low"], frame[f"{column} high"] - frame[column])
     return [end.clip(lower=0).tolist() for end in ends]
 
@@ -209,7 +209,7 @@ def shown(sha256: str, content: str | None) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value of an axis as it is read: 80 and not 80.0."""
+    """Return a value of an axis as people write it: 80 and not 80.0."""
     if isinstance(value, float):
         return "" if pd.isna(value) else f"{value:g}"
     return "" if value is None else str(value)

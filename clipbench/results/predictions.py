@@ -25,7 +25,7 @@ def record(run: Path, split: str) -> RunRecord:
 
 
 def predictions(run: Path, split: str, alpha: str | None = None) -> pd.DataFrame:
-    """The saved predictions of one split, by picture id.
+    """Return the saved predictions of one split, by image id.
 
     Args:
         run: a completed run's folder.

@@ -14,7 +14,7 @@ from clipbench.metrics.seeds import t_test
 from clipbench.metrics.significance import difference
 from clipbench.results import record as record_module
 from clipbench.results import store
-from clipbench.results.comparison import compare, compare_all, over_pictures
+from clipbench.results.comparison import compare, compare_all, over_images
 
 LABELS = np.random.default_rng(0).choice(5, 400, p=[0.4, 0.3, 0.2, 0.07, 0.03])
 
@@ -86,11 +86,11 @@ def test_two_single_runs_are_compared_picture_by_picture(saved):
 
 def test_the_interval_of_one_run_nears_wilsons(saved):
     run = saved("a", guesses(1, 0.6))
-    found = over_pictures(run, "test", "acc")
+    found = over_images(run, "test", "acc")
     theirs = wilson(found.estimate, 400)
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
     with pytest.raises(UserError, match="no test for loss"):
-        over_pictures(run, "test", "loss")
+        over_images(run, "test", "loss")
 
 
 def test_seeds_count_as_well_as_pictures(saved):
@@ -161,9 +161,9 @@ def test_other_splits_are_refused_by_name(saved):
         compare([one], [])
     (other / "predictions.parquet").unlink()
     with pytest.raises(UserError, match=r"other has no predictions\.parquet"):
-        over_pictures(other, "test", "acc")
+        over_images(other, "test", "acc")
     with pytest.raises(UserError, match="no predictions of split=test_ood"):
-        over_pictures(one, "test_ood", "acc")
+        over_images(one, "test_ood", "acc")
 
 
 def test_every_pair_is_compared(saved):

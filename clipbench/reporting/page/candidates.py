@@ -59,7 +59,7 @@ class Candidate:
             return None
         over_seeds = interval(values, name, self.records[0].data[split].n)
         if math.isnan(over_seeds.low) and metric in registry.PAIRED:
-            return comparison.over_pictures(self.folders[0], split, metric)
+            return comparison.over_images(self.folders[0], split, metric)
         return over_seeds
 
     @property

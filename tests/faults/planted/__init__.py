@@ -3,7 +3,7 @@
 A case is a function in a file of this folder, which plants one fault and asserts what must come of
 it: a refusal, a recorded warning, or the right number::
 
-    @plants("a leaked image", blind={"clipbench.loading.validation.leaks": lambda splits: []})
+    @plants("a leaked image", blind={"clipbench.loading.leaks.leaks": lambda splits: []})
     def leaked(place):
         root = image_folder(place / "images", test_of_train=True)
         refused(run(place, f"dataset.root={root}"), "byte for byte")
