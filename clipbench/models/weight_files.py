@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from clipbench.core import files
 from clipbench.core.errors import UserError
 
 State = dict[str, Tensor]
@@ -75,12 +76,8 @@ def save(path: Path, state: Mapping[str, Tensor], about: Mapping[str, str]) -> N
         about: the file's metadata, as ``ImageTower.metadata()`` returns it.
     """
     whole = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(whole, partial, dict(about))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.replacing(path) as file:
+        save_file(whole, file.name, dict(about))
 
 
 def load_into(

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -12,10 +11,10 @@ from typing import IO, Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from clipbench.core import files
 from clipbench.core.errors import UserError
 from clipbench.training import checkpoint_io
 
-TEMPORARY = ".tmp-"
 _TAIL = 4096  # bytes; more than any seal has
 
 
@@ -62,29 +61,15 @@ def write(path: Path, content: Mapping[str, Any], about: Mapping[str, Any] | Non
         UserError: with status ``interrupted`` if there is no room, or the folder takes no files;
             what was there before is as it was.
     """
-    made: _Hashed | None = None
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as file:
         _room(path, content)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=TEMPORARY, delete=False) as file:
-            temporary, made = Path(file.name), _Hashed(file)
+        made = _Hashed(file)
+        try:
             torch.save(dict(content), made)  # type: ignore[arg-type]  # it asks for no more
-            if about is not None:
-                file.write(b"\n" + json.dumps(_seal(made.hash, made.size, about)).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _flush(path.parent)
-    except (OSError, RuntimeError) as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        cause = made.error if made and made.error else error
-        if not isinstance(cause, OSError):
-            raise
-        why = f"{path} could not be written: {cause.strerror or cause}"
-        fix = "fix that and run the same command again: it resumes from the checkpoint before"
-        raise UserError(f"{why}; {fix}", status="interrupted") from error
+        except RuntimeError as error:
+            raise made.error or error from error
+        if about is not None:
+            file.write(b"\n" + json.dumps(_seal(made.hash, made.size, about)).encode())
 
 
 def _room(path: Path, content: Mapping[str, Any]) -> None:
@@ -103,15 +88,6 @@ def _bytes(content: Any) -> int:
     if isinstance(content, Mapping):
         return sum(map(_bytes, content.values()))
     return sum(map(_bytes, content)) if isinstance(content, list | tuple) else 0
-
-
-def _flush(folder: Path) -> None:
-    """Flush the folder, so that the file's name is on disk, too."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _seal(content: "hashlib._Hash", size: int, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,8 +134,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files of a writer that was killed."""
-    for path in folder.glob(f"{TEMPORARY}*"):
+    """Remove what a writer that was killed left half made."""
+    for path in folder.glob(f"{files.TEMPORARY}*"):
         path.unlink(missing_ok=True)
 
 

@@ -27,13 +27,13 @@ import sklearn.metrics  # noqa: F401  # by every run, so once before they are fo
 import torch
 from safetensors.torch import load_file
 
-from clipbench.core import distributed, paths
+from clipbench.core import distributed, files, paths
 from clipbench.core.config import schema
 from clipbench.core.config.compose import compose
 from clipbench.core.jobs import Job
 from clipbench.loading.samplers import KeyedSampler
 from clipbench.sweeps import worker
-from clipbench.training import checkpoint_io, resume
+from clipbench.training import resume
 from clipbench.training.callbacks import Recorder
 from clipbench.training.run import execute
 from tests.conftest import FEW, TINY, result_jsons
@@ -94,7 +94,7 @@ def stop(patch, step, place="step", end=die):
         patch(Recorder, "on_train_batch_end", before)
     else:
         patch(resume.Resume, "_save", save)
-        patch(checkpoint_io.os, "fsync", fsync)
+        patch(files.os, "fsync", fsync)
 
 
 def copies(patch, outputs, target):

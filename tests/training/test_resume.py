@@ -18,7 +18,7 @@ from tensorboard.summary.writer import event_file_writer
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from clipbench.core import distributed
+from clipbench.core import distributed, files
 from clipbench.core.errors import UserError
 from clipbench.loading.samplers import KeyedSampler, RankSampler, UniqueSampler
 from clipbench.results import store
@@ -108,7 +108,7 @@ def test_a_run_stopped_again_and_again_is_the_run_that_never_was(whole, terminat
     kept = cut(moved, 4, "step", went_on)
     assert kept == ["best.ckpt", "last.ckpt", "resume-00000003.ckpt", "resume-00000004.ckpt"]
     kept = cut(moved, 6, "saving", went_on)
-    assert kept[0].startswith(checkpoint_io.TEMPORARY)
+    assert kept[0].startswith(files.TEMPORARY)
     assert kept[-1] == "resume-00000005.ckpt"
     assert cut(moved, 7, "step", went_on)[-1] == "resume-00000007.ckpt"
     done = campaign.here(moved, (*WORDS, went_on))
@@ -217,16 +217,16 @@ def test_no_room_and_no_writing_are_said_and_leave_what_was(points, monkeypatch)
         assert str(path) in str(caught.value)
         assert caught.value.status == "interrupted", "so that it is gone on with"
         assert path.read_bytes() == before
-        assert not list(path.parent.glob(f"{checkpoint_io.TEMPORARY}*"))
+        assert not list(path.parent.glob(f"{files.TEMPORARY}*"))
         return str(caught.value)
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda p: shutil._ntuple_diskusage(9, 9, 5 * 10**6))
         assert "needs 8 MB of room, and 5 MB are free" in refused()
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_io.os, "fsync", _full)
+        patch.setattr(files.os, "fsync", _full)
         assert "could not be written: No space left on device" in refused()
-    monkeypatch.setattr(checkpoint_io.tempfile, "NamedTemporaryFile", _denied)
+    monkeypatch.setattr(files.tempfile, "NamedTemporaryFile", _denied)
     assert "could not be written: Permission denied" in refused()
 
 
@@ -286,7 +286,7 @@ def test_a_disk_that_is_read_only_is_said_in_a_line_with_its_path(disk):
     refused = campaign.here(folder, WORDS)
     assert refused.status == "failed"
     assert refused.error.startswith(f"{folder}/runs/shapes/timm-finetune-")
-    assert "takes no files: Read-only file system; make it writable, or set" in refused.error
+    assert "is not writable: Read-only file system. Make it writable, or set" in refused.error
     door = clipbench("-m", *WORDS, "seed=1,2", env={"CLIPBENCH_OUTPUTS": str(folder)})
     assert door.returncode == 1
     said = door.stderr.splitlines()[-1]
