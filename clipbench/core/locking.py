@@ -1,34 +1,69 @@
-"""One process at a time in a folder, told by the kernel, which forgets a holder that dies."""
+"""Locks between processes; the kernel releases those of a process that dies."""
 
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from clipbench.core.console import console
 from clipbench.core.errors import UserError
 
-if sys.platform != "win32":  # where no job runs, see launch.Stop.install
+if sys.platform != "win32":  # where no job runs, see launcher.Stop.install
     import fcntl
 
 LOCK = ".lock"
 
 
+@contextmanager
+def wait_for_lock(path: Path, notice: str | None = None) -> Iterator[bool]:
+    """Hold a lock file; wait while another process holds it.
+
+    Args:
+        path: of the lock file, which is made if it does not exist.
+        notice: printed before waiting.
+
+    Yields:
+        False on a disk without locks, where several processes may enter.
+    """
+    lock = FileLock(path)
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if notice is not None:
+                console.print(notice)
+            lock.acquire()
+    except (NotImplementedError, OSError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 class Held(Exception):
-    """Somebody else is in the folder; says who."""
+    """Another process holds the folder; says which."""
 
 
 class Lock:
-    """Holds a folder until :meth:`release`, or until this process and its children are gone.
+    """Hold a run's folder until :meth:`release`, or until this process and its children are gone.
 
-    Its file stays when it is released: one that came and went could be held twice, under the old
-    name and the new.
+    filelock does not fit here: its locks do not pass to forked children, which write to the folder
+    too, do not say who holds them, and on a disk without locks fall back to a marker file, which a
+    process that is killed leaves behind. The lock file stays after the release: were it removed,
+    two processes could hold one name, each on a file of its own.
 
     Args:
-        folder: made if it is not there.
+        folder: made if it does not exist.
 
     Raises:
         Held: if another process holds it.
-        UserError: if no file can be made there, or the disk has no locks.
+        UserError: if the folder is not writable, or its disk has no locks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,8 +71,8 @@ class Lock:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = (folder / LOCK).open("a+")
         except OSError as error:
-            why = f"{folder} takes no files: {error.strerror}"
-            raise UserError(f"{why}; make it writable, or set CLIPBENCH_OUTPUTS") from error
+            why = f"{folder} is not writable: {error.strerror}"
+            raise UserError(f"{why}. Make it writable, or set CLIPBENCH_OUTPUTS.") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -45,17 +80,17 @@ class Lock:
             holder = self._file.read().strip()
             self._file.close()
             raise Held(holder) from None
-        except OSError as error:  # some network disks know no locks
+        except OSError as error:  # some network disks have no locks
             self._file.close()
             raise UserError(
                 f"{folder} is on a disk that has no locks ({error.strerror}). Set "
-                "CLIPBENCH_OUTPUTS to a folder on another disk"
+                "CLIPBENCH_OUTPUTS to a folder on another disk."
             ) from error
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._file.flush()
 
     def release(self) -> None:
-        """Let others in, though a child of this process have the file open."""
+        """Release the folder, even while a child of this process has the file open."""
         fcntl.flock(self._file, fcntl.LOCK_UN)
         self._file.close()

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipbench.core.console import console, track
+from clipbench.core.locking import wait_for_lock
 from clipbench.loading.images.decoding import FORMATS, Source, opened
 from clipbench.transforms.preprocess import Deterministic, ImageInput
 
@@ -107,7 +107,7 @@ def kept(
     if _whole(home, about):
         return Kept(home, planar=geometry is not None)
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(home) as locked:
+    with wait_for_lock(home.with_suffix(".lock")) as locked:
         if not _whole(home, about):  # another job may have made it while this one waited
             for part in folder.glob(f"{home.name}.*.part") if locked else ():
                 shutil.rmtree(part, ignore_errors=True)  # of a job that was killed
@@ -154,24 +154,6 @@ def _whole(home: Path, about: _About) -> bool:
 def _stamps(home: Path) -> dict[str, list[int]]:
     files = {name: (home / name).stat() for name in ("pixels", "shapes.npy")}
     return {name: [file.st_size, file.st_mtime_ns] for name, file in files.items()}
-
-
-@contextmanager
-def alone(home: Path) -> Iterator[bool]:
-    """Let one job at a time make a cache; the lock ends with its process, however that ends.
-
-    Yields:
-        False where there are no locks: then several jobs may make it, and one of them stays.
-    """
-    with home.with_suffix(".lock").open("w") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except (ImportError, OSError):  # Windows, or a file system without locks
-            yield False
-        else:
-            yield True
 
 
 def _too_large(

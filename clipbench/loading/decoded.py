@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipbench.core import paths
-from clipbench.loading.cache import alone
+from clipbench.core.locking import wait_for_lock
 from clipbench.loading.images.decoding import Range, Source
 from clipbench.loading.images.integrity import COMPLAINT, survey
 from clipbench.loading.split import Split
@@ -72,7 +72,7 @@ def decode(
         return Decoded()
     file = kept_in(root)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with alone(file):
+    with wait_for_lock(file.with_suffix(".lock")):
         doubted = _doubted(root)
         limit = None if doubted.exists() else seconds
         rows = survey(sources, file, value_range, limit)

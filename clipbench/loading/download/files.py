@@ -5,22 +5,16 @@ whether it is still the same file, fsspec needs a further HTTP library and knows
 """
 
 import hashlib
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from clipbench.core.console import console
 from clipbench.core.errors import UserError
+from clipbench.core.files import sync_folder
+from clipbench.core.locking import LOCK, wait_for_lock
 from clipbench.loading.download.archives import extract
 from clipbench.loading.download.http import Failed, length, receive, tag
-
-if sys.platform != "win32":
-    import fcntl
-
 
 UNASKED = 5e9  # bytes; a run that would fetch more waits to be asked
 
@@ -81,7 +75,8 @@ def bring(files: Sequence[Remote], root: Path) -> None:
         return
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _alone(root):
+        waiting = f"another process is downloading to {root}: waiting for it"
+        with wait_for_lock(root / LOCK, waiting):
             for file in files:
                 if not file.there(root):
                     _bring(file, root)
@@ -150,7 +145,7 @@ def _fetch(file: Remote, target: Path) -> None:
         raise Failed(f"{urlsplit(file.url).netloc} sends another file, {amiss}")
     part.replace(target)
     tag(part).unlink(missing_ok=True)
-    _settle(target.parent)
+    sync_folder(target.parent)
 
 
 def wrong(file: Remote, path: Path) -> str | None:
@@ -164,33 +159,3 @@ def wrong(file: Remote, path: Path) -> str | None:
             if actual != expected:
                 return f"{kind} {actual}, not {expected}"
     return None
-
-
-def _settle(folder: Path) -> None:
-    """Have the disk know a folder's new names, so that they outlast a power cut."""
-    if sys.platform != "win32":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes that fetch into it; they wait."""
-    if sys.platform == "win32":
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.print(f"another process fetches into {folder}: waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            pass  # some network disks know no locks; the checksum still tells
-        yield
-    finally:
-        os.close(handle)
