@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from clipbench.core import cli, files, paths
 from clipbench.core.config import compose, overrides
-from clipbench.core.console import console, marked, show
+from clipbench.core.console import console, marked, show, warn
 from clipbench.core.errors import SHOWN, UserError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _say(found: "Audit", name: str, report: Path) -> None:
         if row["rule"]:
             console.print(f"{row['split']}: {row['rule']}", highlight=False)
     for warning in found.warnings:
-        marked("warning:", warning)
+        warn(warning)
     for fault, details in found.faults.items():
         marked("fault:", fault, "red")
         for line in details[:SHOWN]:

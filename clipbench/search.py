@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipbench.core import cli, paths
-from clipbench.core.console import show
+from clipbench.core.console import show, warn
 from clipbench.core.errors import UserError
 from clipbench.results import store
 
@@ -100,9 +100,7 @@ def _answer(
 
     texts = list(queries)
     for cut in tower.cut(texts):
-        print(
-            f"warning: too long for the model, its end is not read: {texts[cut]}", file=sys.stderr
-        )
+        warn(f"too long for the model, which does not read its end: {texts[cut]}")
     with torch.inference_mode():
         device = next(tower.parameters()).device
         features = tower.encode_text(tower.tokenizer()(texts).to(device)).float().cpu()

@@ -165,7 +165,7 @@ def test_names_that_are_no_text(run, photos, outputs, capsys, undrawn):
 
 def test_a_long_query_is_told(run, photos, outputs, capsys, undrawn):
     assert asked(run, photos, "query=" + "star " * 40) == 0
-    assert "warning: too long for the model" in capsys.readouterr().err
+    assert "warning: too long for the model" in capsys.readouterr().out
 
 
 def test_what_is_asked_wrongly(run, photos, outputs, tmp_path, monkeypatch):

@@ -23,6 +23,18 @@ def marked(mark: str, text: str, style: str = "yellow") -> None:
     console.print(Text.assemble((mark, style), f" {text}" if text else ""))
 
 
+def warn(text: str) -> None:
+    """Print a warning."""
+    marked("warning:", text)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:
     """The items, with a progress bar where there is a terminal to draw it on."""
     if not console.is_terminal:

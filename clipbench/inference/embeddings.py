@@ -18,7 +18,7 @@ from torch import Tensor
 
 from clipbench.core import cli, files
 from clipbench.core.config import compose
-from clipbench.core.console import marked, track
+from clipbench.core.console import track, warn
 from clipbench.core.errors import UserError
 from clipbench.inference import prediction
 from clipbench.loading.images.integrity import Source, status
@@ -178,7 +178,7 @@ def _tower(asked: cli.Given, name: str, overrides: list[str]) -> "TwoTowers":
     else:
         tower = build(compose.compose(f"model={name}", *overrides)["model"])
         for warning in tower.warnings:
-            marked("warning:", warning)
+            warn(warning)
     if not isinstance(tower, TwoTowers) or not tower.has_text:
         pooled = "left the space that texts share (model.pool=mean)"
         raise UserError(

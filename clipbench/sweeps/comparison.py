@@ -12,10 +12,10 @@ from typing import Any
 
 from clipbench.core import cli, files, paths
 from clipbench.core.config import compose
+from clipbench.core.console import duration
 from clipbench.core.errors import UserError
 from clipbench.core.jobs import Job
 from clipbench.reporting.page import page
-from clipbench.reporting.page.verdict import duration
 from clipbench.results import store
 from clipbench.strategies import about
 from clipbench.sweeps import candidate_models, summary

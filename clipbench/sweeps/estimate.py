@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from clipbench.core.console import duration
 from clipbench.core.jobs import Job
 from clipbench.results import identity, store
 
@@ -33,13 +34,6 @@ def expected(what: str, total: int, seconds: Sequence[float], at_once: int | Non
         return text
     mean = sum(seconds) / len(seconds)
     if at_once is None:
-        return f"{text}; {_duration(mean)} for each of the others, if it takes as long"
+        return f"{text}; {duration(mean)} for each of the others, if it takes as long"
     rounds = -(-left // at_once)
-    return f"{text}; {_duration(rounds * mean)} for the others, if they take as long"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    return f"{text}; {duration(rounds * mean)} for the others, if they take as long"

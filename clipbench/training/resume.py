@@ -17,7 +17,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from clipbench.core import distributed, paths
-from clipbench.core.console import console, marked
+from clipbench.core.console import console, warn
 from clipbench.core.errors import UserError
 from clipbench.core.locking import LOCK
 from clipbench.reporting.tensorboard import events
@@ -219,7 +219,7 @@ def newest(folder: Path, key: str) -> ResumePoint | None:
 
 
 def _say(text: str) -> None:
-    marked("warning:", text)
+    warn(text)
 
 
 def bring(source: str, folder: Path, key: str, identity: Mapping[str, Any]) -> ResumePoint:

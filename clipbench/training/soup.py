@@ -9,7 +9,7 @@ from pytorch_lightning import seed_everything
 
 from clipbench.core import environment, paths
 from clipbench.core.config.instantiate import build
-from clipbench.core.console import marked
+from clipbench.core.console import warn
 from clipbench.core.errors import UserError
 from clipbench.core.jobs import Outcome
 from clipbench.inference import saved_model
@@ -180,5 +180,5 @@ def _average(evaluate: Evaluator, runs: Runs, kind: str, bn: str) -> list[str]:
 
 
 def _warn(record: RunRecord, message: str) -> None:
-    marked("warning:", message)
+    warn(message)
     record.warnings.append(message)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from clipbench.core import files, paths
 from clipbench.core.config.option_files import Node
+from clipbench.core.console import duration
 from clipbench.core.errors import UserError
 from clipbench.reporting.page import disagreements, page_figures, verdict
 from clipbench.reporting.page.answers import Answer, answers
@@ -105,9 +106,9 @@ def _row(answer: Answer, candidate: Candidate, shifts: Sequence[str], guess: flo
         f"{candidate.total / 1e6:.1f}",
         f"{candidate.trained:,}",
         f"{candidate.memory / 1e9:.1f}",
-        verdict.duration(candidate.seconds),
+        duration(candidate.seconds),
         rate,
-        verdict.duration(candidate.tried_seconds),
+        duration(candidate.tried_seconds),
     ]
 
 

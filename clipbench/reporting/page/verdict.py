@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from clipbench.core.console import duration
 from clipbench.metrics import registry
 from clipbench.metrics.intervals import Interval
 from clipbench.metrics.significance import Difference
@@ -21,13 +22,6 @@ def points(value: float) -> str:
     """Return a difference of fractions in points, with its sign."""
     rounded = round(100 * value, 1) + 0.0  # no minus before zero
     return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}")
-
-
-def duration(seconds: float) -> str:
-    """Return a time in seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def stand_ins(plan: Mapping[str, Any], answers: Sequence[Answer]) -> str | None:
