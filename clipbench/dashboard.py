@@ -8,17 +8,14 @@ curve, and the figures of each sweep; Text has the worst classes. Runs that begi
 are added.
 """
 
-import shutil
 import sys
 import threading
 import time
 from pathlib import Path
 
-from clipbench.core import paths
-from clipbench.reporting.tensorboard import boards, hparams
-from clipbench.results import store
+from clipbench.reporting.tensorboard.run_links import laid_out, link
 
-AGAIN = 30.0  # seconds, after which new runs are looked for
+AGAIN = 30.0  # seconds between two looks for new runs
 
 
 def main() -> None:
@@ -30,32 +27,6 @@ def main() -> None:
     board = program.TensorBoard()
     board.configure(argv=[None, "--logdir", str(home), *sys.argv[1:]])
     sys.exit(board.main())
-
-
-def laid_out() -> Path:
-    """The folder for TensorBoard, made anew: links to the runs, and events of its own."""
-    home = paths.outputs() / "dashboard"
-    shutil.rmtree(home, ignore_errors=True)  # links are removed, not what they lead to
-    home.mkdir(parents=True)
-    records = [record for _, record in store.records(paths.outputs())]
-    done = [record for record in records if record.completed]
-    own = home / "events.out.tfevents.0.clipbench"
-    boards.append(own, [boards.layout(), *([hparams.experiment(done)] if done else [])])
-    for path in sorted((paths.outputs() / "tables").rglob("sweep_*.png")):
-        place = home / "sweeps" / path.stem.removeprefix("sweep_") / own.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        boards.append(place, [boards.png("figure", path.read_bytes())])
-    link(home)
-    return home
-
-
-def link(home: Path) -> None:
-    """A link by a readable name to each run that has none yet."""
-    for folder, record in store.records(paths.outputs()):
-        place = home / record.dataset / hparams.name(record)
-        if not place.is_symlink():
-            place.parent.mkdir(exist_ok=True)
-            place.symlink_to(folder, target_is_directory=True)
 
 
 def _watch(home: Path) -> None:

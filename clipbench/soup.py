@@ -5,14 +5,13 @@ Run: python -m clipbench.soup sweep=outputs/sweeps/NAME [kind=greedy|uniform] [b
 greedy keeps what makes val better, best run first; uniform takes all (Wortsman et al. 2022).
 """
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from clipbench.core import cli
 from clipbench.core.errors import UserError
 from clipbench.reporting.tables import sweep_tables
+from clipbench.results import sweep_log
 from clipbench.sweeps import summary
 
 KINDS = {"kind": ("greedy", "uniform"), "bn": ("average", "reestimate")}
@@ -37,10 +36,7 @@ def main() -> None:
         cli.refusal(f"refused: {refused}", refused.details, sweep)
         sys.exit(1)
     summary.job(outcome)
-    line: dict[str, Any] = {"key": outcome.key, "status": outcome.status, "error": None}
-    line |= {"folder": outcome.folder, "overrides": [f"soup={asked['kind']}", f"bn={asked['bn']}"]}
-    with (sweep / "jobs.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    sweep_log.append(sweep, outcome, [f"soup={asked['kind']}", f"bn={asked['bn']}"])
     for path in sweep_tables.sweep(sweep):
         print(path)
 

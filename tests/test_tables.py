@@ -19,7 +19,7 @@ from clipbench import tables
 from clipbench.core import paths
 from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import Interval, over_seeds
-from clipbench.reporting.tables import documents, layouts, significance, typeset
+from clipbench.reporting.tables import all_tables, documents, layouts, significance, typeset
 from clipbench.reporting.tables import published as references
 from clipbench.reporting.tables.cells import Cell, Measured, Split, measure
 from clipbench.reporting.tables.published import Published
@@ -107,7 +107,7 @@ def test_a_table_over_two_fingerprints_refuses_and_the_others_are_made(small, ca
     frame.loc[frame["model"] == "resnet50", "data/sha256"] = "ef" * 32
     monkeypatch.setattr(evidence, "gather", lambda source: {"one": frame})
     specs = {name: HERE / "experiments/table/golden.yaml" for name in ("first", "second")}
-    assert tables.of_documents(specs, "frozen") == 1
+    assert all_tables.of_documents(specs, "frozen") == 1
     said = capsys.readouterr().out.replace("\n", " ")
     assert "table first, column after: rows were measured on different images" in said
     assert "abababab n=6149" in said
@@ -278,7 +278,7 @@ def test_every_table_of_the_documents_is_made_without_torch(made):
     written = {path.stem for path in made.glob("*.md")}
     sweeps = {f"sweep_{path.stem}" for path in (paths.EXPERIMENTS / "results").glob("*.csv")}
     assert names | sweeps <= written
-    assert all(name.startswith("sweep_") for name in written - names - {tables.CLAIMS})
+    assert all(name.startswith("sweep_") for name in written - names - {all_tables.CLAIMS})
     assert {path.stem for path in made.glob("sweep_*.png")} >= sweeps
     assert {name.split("_")[0] for name in names} == {"blog", "jina", "ft", "openclip", "reference"}
     for path in made.glob("*.md"):

@@ -61,7 +61,7 @@ def frozen(path: Path) -> pd.DataFrame:
 def pairs() -> dict[tuple[str, str, str], Counts]:
     """Return the counts kept of pairs of frozen runs, by split and the two keys, in either order.
 
-    See :func:`clipbench.freeze.pairs`.
+    See :func:`clipbench.reporting.tables.frozen_rows.pairs`.
     """
     found: dict[tuple[str, str, str], Counts] = {}
     for path in sorted((paths.EXPERIMENTS / "results" / "pairs").glob("*.csv")):

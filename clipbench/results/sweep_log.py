@@ -1,9 +1,11 @@
 """Which runs a sweep asked for."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from clipbench.core.jobs import Outcome
 from clipbench.results import store
 from clipbench.results.record import Row, RunRecord
 
@@ -25,3 +27,19 @@ def sweep_runs(sweep: Path) -> tuple[list[tuple[Path, RunRecord]], list[Row]]:
         for folder, record, job in read
         if record is not None
     ], failed
+
+
+def append(sweep: Path, outcome: Outcome, overrides: Sequence[str]) -> None:
+    """Add the outcome of a job to a sweep's ``jobs.jsonl``.
+
+    Args:
+        sweep: its folder.
+        outcome: of the job.
+        overrides: as typed.
+    """
+    line = {
+        **{"key": outcome.key, "status": outcome.status, "folder": outcome.folder},
+        **{"error": outcome.error, "overrides": [*overrides], "code": outcome.code},
+    }
+    with (sweep / "jobs.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")

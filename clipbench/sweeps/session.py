@@ -1,6 +1,5 @@
 """The jobs of one command: how many there are and how many are done, run some at a time."""
 
-import json
 import os
 import signal
 import threading
@@ -19,7 +18,7 @@ from clipbench.core.config import compose, overrides
 from clipbench.core.devices import devices, gpus
 from clipbench.core.jobs import Job, Outcome
 from clipbench.core.locking import Held, Lock
-from clipbench.results import store
+from clipbench.results import store, sweep_log
 from clipbench.sweeps import summary
 from clipbench.sweeps.estimate import headline
 from clipbench.sweeps.gpu_pool import GPUs
@@ -148,11 +147,7 @@ class Session:
             return
         self.outcomes.append(outcome)
         if self.sweep is not None:
-            line: dict[str, Any] = {"key": outcome.key, "status": outcome.status}
-            line |= {"folder": outcome.folder, "error": outcome.error, "overrides": job.overrides}
-            line |= {"code": outcome.code}
-            with (self.sweep / "jobs.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            sweep_log.append(self.sweep, outcome, job.overrides)
 
     def close(self) -> int:
         """After the last job: the sweep's table, and the exit code of the worst job."""

@@ -2,10 +2,10 @@
 
 import pytest
 
-from clipbench import pretrain
 from clipbench.core import paths
 from clipbench.core.config import instantiate
 from clipbench.datamodules.synthetic.drawing import FILLS, SHAPES
+from clipbench.inference.embedded_models import zero_shot
 from tests.conftest import composed
 
 ATTRIBUTES = {"shape": 1 / 12, "fill": 1 / 8, "colour": 1 / 10}
@@ -71,7 +71,7 @@ def test_the_weights_are_small(model):
 def test_clip_tiny_knows_each_attribute_by_itself(downstream):
     """Five times chance for shape, fill and colour apart; classes well, but not fine-tuned well."""
     tower = instantiate.build(composed("model=clip_tiny")["model"])
-    known = pretrain.zero_shot(tower, downstream, "test")
+    known = zero_shot(tower, downstream, "test")
     for attribute, chance in ATTRIBUTES.items():
         assert known[attribute] >= 5 * chance, known
     assert 5 / 24 <= known["class"] <= 0.85, known

@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from clipbench import freeze
 from clipbench.core import paths
 from clipbench.core.errors import UserError
-from clipbench.reporting.tables import claims, documents, layouts
+from clipbench.reporting.tables import claims, documents, frozen_rows, layouts
 from clipbench.reporting.tables.typeset import Bold
 from clipbench.results import evidence, frames, store, sweep_log
 from clipbench.results import record as record_module
@@ -123,7 +122,7 @@ def experiment(tmp_path, monkeypatch):
 def test_frozen_rows_keep_what_each_claimed_pair_is_right_of(experiment):
     sweep, right = experiment
     kept = paths.EXPERIMENTS / "results"
-    rows_of, counts_of = freeze.freeze(kept)
+    rows_of, counts_of = frozen_rows.freeze(kept)
     assert (rows_of, counts_of) == (kept / "one.csv", kept / "pairs" / "one.csv")
     counts = pd.read_csv(counts_of).set_index("first")
     for seed in range(3):
@@ -144,7 +143,7 @@ def test_frozen_rows_keep_what_each_claimed_pair_is_right_of(experiment):
     assert without.p > of_rows.difference.p
     for folder in (paths.outputs() / "runs").glob("*/*"):
         (folder / "predictions.parquet").unlink()
-    assert freeze.freeze(kept) == [rows_of]  # of what was not predicted nothing is counted
+    assert frozen_rows.freeze(kept) == [rows_of]  # of what was not predicted nothing is counted
     assert not counts_of.exists()
 
 

@@ -8,10 +8,10 @@ import pytest
 from matplotlib import cbook
 from statsmodels.stats.proportion import proportion_confint
 
-from clipbench import freeze, tables
+from clipbench import tables
 from clipbench.core import paths
 from clipbench.core.errors import UserError
-from clipbench.reporting.tables import axis_figures, figures, sweep_tables, typeset
+from clipbench.reporting.tables import axis_figures, figures, frozen_rows, sweep_tables, typeset
 from clipbench.results import evidence, frames, store, sweep_log
 from clipbench.results import record as record_module
 
@@ -211,7 +211,7 @@ def test_what_is_frozen_gives_the_same_tables_and_names_no_place(sweep, tmp_path
     (folder / "jobs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     runs, _ = sweep_log.sweep_runs(folder)
     path = tmp_path / "one.csv"
-    path.write_text(freeze.frozen(frames.frame(runs)).to_csv(index=False))
+    path.write_text(frozen_rows.frozen(frames.frame(runs)).to_csv(index=False))
     assert str(tmp_path) not in path.read_text()
     assert "/home/me" not in path.read_text()
     typed = ("dataset.resize_mode", "ema")
@@ -225,11 +225,11 @@ def test_what_is_frozen_gives_the_same_tables_and_names_no_place(sweep, tmp_path
 def test_every_experiment_that_was_run_is_frozen(sweep, tmp_path, monkeypatch):
     folder = sweep(record("bbbbbbbb"), record("aaaaaaaa", lr=1e-4))
     folder.rename(folder.with_name("demo"))
-    (path,) = freeze.freeze(tmp_path / "results")
+    (path,) = frozen_rows.freeze(tmp_path / "results")
     assert path.name == "demo.csv"
     assert frames.read(path)["key"].tolist() == ["aaaaaaaa", "bbbbbbbb"]
     before = path.read_bytes()
-    assert freeze.freeze(tmp_path / "results") == [path]
+    assert frozen_rows.freeze(tmp_path / "results") == [path]
     assert path.read_bytes() == before
 
 
@@ -260,7 +260,7 @@ def test_the_door_makes_tables_of_what_is_frozen(sweep, tmp_path, monkeypatch):
     runs, _ = sweep_log.sweep_runs(sweep(record("aaaaaaaa"), record("bbbbbbbb", lr=1e-4)))
     monkeypatch.setattr(paths, "EXPERIMENTS", tmp_path)
     (tmp_path / "results").mkdir()
-    text = freeze.frozen(frames.frame(runs)).to_csv(index=False)
+    text = frozen_rows.frozen(frames.frame(runs)).to_csv(index=False)
     (tmp_path / "results" / "some.csv").write_text(text)
     assert tables.make(["results=frozen"]) == 0
     written = pd.read_csv(tmp_path / "tables" / "sweep_some.csv")
@@ -278,7 +278,7 @@ def test_frozen_rows_have_their_curves_and_every_splits_fingerprint(sweep, tmp_p
         entry["data"] |= {"val": {"n": 20, "expected": 20, "sha256": "cd" * 32, "rule": None}}
     runs, _ = sweep_log.sweep_runs(sweep(*entries))
     path = tmp_path / "one.csv"
-    path.write_text(freeze.frozen(frames.frame(runs)).to_csv(index=False))
+    path.write_text(frozen_rows.frozen(frames.frame(runs)).to_csv(index=False))
     kept = frames.read(path)
     assert frames.curves(kept).to_numpy().tolist() == [[0.25, 0.5], [0.25, 0.7]]
     assert kept["data/val/sha256"].tolist() == ["cd" * 32] * 2
@@ -332,7 +332,7 @@ def test_an_own_sweep_stands_before_a_frozen_one_of_its_name(sweep, tmp_path, mo
     (tmp_path / "results").mkdir()
     runs, _ = sweep_log.sweep_runs(folder)
     for name, key in (("one", "cccccccc"), ("other", "dddddddd")):
-        text = freeze.frozen(frames.frame(runs).assign(key=key)).to_csv(index=False)
+        text = frozen_rows.frozen(frames.frame(runs).assign(key=key)).to_csv(index=False)
         (tmp_path / "results" / f"{name}.csv").write_text(text)
     lone = tmp_path / "runs" / "flowers102" / "run-bbbbbbbb"
     lone.mkdir(parents=True)
