@@ -1,17 +1,16 @@
-"""Your own pictures: CLIP or ResNet? Zero-shot, linear probe and fine-tuning, then the report.
+"""CLIP or ResNet on your own images: zero-shot, linear probe, fine-tuning and a report.
 
 Run: python -m clipbench.compare data=FOLDER [models=auto] [budget=MINUTES] [key=value ...]
 
-data     a folder of pictures in class folders, with or without train/, val/ and test/ above them;
+data     a folder of images in class folders, with or without train/, val/ and test/ above them;
          or the name of a dataset, such as flowers102
-models   auto: clip_vitb32 and resnet50 if their weights are here or can be fetched, else stand-ins,
-         and the report says so first; or names of models, with commas between
-budget   minutes for all of it, default 30; weights that have to be fetched come on top
+models   auto: clip_vitb32 and resnet50 if their weights are on this machine or can be downloaded,
+         else stand-ins, which the report says first; or names of models, separated by commas
+budget   minutes in total, default 30, without the time of downloads
 
-Cheap jobs come first. Then each model's pace is measured, and the fine-tunings get as many of the
-epochs that recipe=auto would take as fit; what does not fit is named in the report. Further words
-go to every run: dataset.class_names=FILE, trainer=cpu. The runs are ordinary ones. The same command
-again goes on where it was and keeps what is done.
+Cheap jobs run first. Then the pace of each model is measured, and its fine-tuning gets as many of
+the epochs of recipe=auto as fit; the report names what did not fit. Other overrides apply to every
+run: dataset.class_names=FILE, trainer=cpu. The same command continues an interrupted comparison.
 """
 
 from clipbench.core import cli
@@ -22,17 +21,17 @@ KEYS = ("data", "models", "budget")
 
 
 def main() -> None:
-    """Compare, and write the report."""
+    """Compare the models, and write the report."""
     cli.opened(__doc__ or "", compare)
 
 
 def compare(words: list[str]) -> int:
-    """Do what the command line asks; 1 if a job failed."""
-    own = [word for word in words if word.partition("=")[0] in KEYS]
-    asked = cli.given(own, KEYS)
+    """Run the command; return 1 if a job failed."""
+    known = [word for word in words if word.partition("=")[0] in KEYS]
+    asked = cli.given(known, KEYS)
     if "data" not in asked:
-        raise UserError("data=FOLDER is missing; name your folder of pictures in class folders")
-    rest = [word for word in words if word not in own]
+        raise UserError("data=FOLDER is missing. Name your folder of images in class folders.")
+    rest = [word for word in words if word not in known]
     done = comparison.Comparison(
         asked["data"], asked.get("models", "auto"), _minutes(asked.get("budget", "30")), rest
     )
@@ -45,7 +44,7 @@ def _minutes(given: str) -> float:
     except ValueError:
         minutes = 0.0
     if not 0 < minutes < float("inf"):
-        raise UserError(f"budget={given} is no number of minutes above 0; the default is 30")
+        raise UserError(f"budget={given} is not a number of minutes above 0. The default is 30.")
     return minutes
 
 

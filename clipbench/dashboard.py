@@ -1,10 +1,10 @@
-"""TensorBoard over the outputs root: every run by a readable name, sweeps by their figures.
+"""TensorBoard over the outputs root: every run by a readable name, sweeps with their figures.
 
 Run: python -m clipbench.dashboard [TensorBoard's own flags, such as --port 6007]
 
 HParams has the axes and, as chosen/<split>/<metric>, the same metrics for every run. Custom Scalars
-lays the curves of all runs over each other. Images are confusion, the surest mistakes, the alpha
-curve, and the figures of each sweep; Text has the worst classes. Runs that begin while it is open
+overlays the curves of all runs. Images are confusion, the most confident mistakes, the alpha
+curve, and the figures of each sweep; Text has the worst classes. Runs that start while it is open
 are added.
 """
 

@@ -1,4 +1,4 @@
-"""What is there of a dataset, what is wrong with it, and how to get it.
+"""Check or download a dataset.
 
 Run: python -m clipbench.data check dataset=flowers102
      python -m clipbench.data fetch dataset=flowers102
@@ -28,21 +28,21 @@ USAGE = "usage: python -m clipbench.data check|fetch dataset=NAME [dataset.root=
 
 
 def named(words: list[str]) -> str:
-    """The dataset that a command line names."""
+    """Return the dataset that a command line names."""
     parsed = OverridesParser.create().parse_overrides(overrides.read(words))
     return next((str(o.value()) for o in parsed if o.key_or_group == "dataset"), "")
 
 
 def fetch(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
-    """Fetch what may be fetched; for the rest say the steps.
+    """Download a dataset, or print the steps to get it.
 
     Args:
-        data: to be fetched.
+        data: to download.
         name: of the dataset.
-        words: that named it, for the command that checks what was fetched.
+        words: the overrides that named it, for the command that checks the download.
     """
     if not data.files:
-        print(data.instructions or f"{name} has nothing to fetch", file=sys.stderr)
+        print(data.instructions or f"{name} has nothing to download", file=sys.stderr)
         return 1 if data.instructions else 0
     data.fetch()
     again = overrides.shell(["python", "-m", "clipbench.data", "check", *words])
@@ -51,7 +51,7 @@ def fetch(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
 
 
 def check(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
-    """Say what was found, and keep it as ``data/<dataset>.json`` under the outputs root."""
+    """Check a dataset, and write the report to ``data/<dataset>.json`` under the outputs root."""
     from clipbench.datamodules.audit import audit
     from clipbench.loading.decoded import kept_in
 
@@ -60,11 +60,11 @@ def check(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
     found = audit(data, name, kept_in(data.root))
     report = json.dumps({"dataset": name, **asdict(found)}, indent=1)
     files.write_text(kept / f"{name}.json", report + "\n")
-    _say(found, name, kept / f"{name}.json")
+    _print(found, name, kept / f"{name}.json")
     return 1 if found.faults else 0
 
 
-def _say(found: "Audit", name: str, report: Path) -> None:
+def _print(found: "Audit", name: str, report: Path) -> None:
     digests = ("sha256", "content")  # as runs record them; content is of the images
     columns = ("split", "n", "expected", "published", "captions", *digests)
     rows = [[row[c][:12] if c in digests else row[c] for c in columns] for row in found.rows]
@@ -74,7 +74,7 @@ def _say(found: "Audit", name: str, report: Path) -> None:
         show("classes", ("label", "folder", "name"), found.labels[:SHOWN])
         if len(found.labels) > SHOWN:
             rest = len(found.labels) - SHOWN
-            console.print(f"and {rest} more, all of them in {report}", highlight=False)
+            console.print(f"and {rest} more, listed in {report}", highlight=False)
     if of is not None:
         console.print(f"{of} classes" + (f", {known} published" if known else ""), highlight=False)
     for splits, n in found.sums.items():
@@ -95,17 +95,17 @@ def _say(found: "Audit", name: str, report: Path) -> None:
 
 
 def main() -> None:
-    """Build the datamodule that is asked for, and look at it or fetch it."""
-    door, *words = sys.argv[1:] or [""]
-    doors = {"check": check, "fetch": fetch}
-    if door not in doors or not any(word.startswith("dataset=") for word in words):
+    """Build the datamodule, and check or download it."""
+    action, *words = sys.argv[1:] or [""]
+    actions = {"check": check, "fetch": fetch}
+    if action not in actions or not any(word.startswith("dataset=") for word in words):
         print(USAGE, file=sys.stderr)
-        sys.exit(0 if door in ("-h", "--help") else 2)
+        sys.exit(0 if action in ("-h", "--help") else 2)
     try:
         node = compose.compose(*words)["dataset"]
         from clipbench.core.config.instantiate import build
 
-        sys.exit(doors[door](build(node), named(words), words))
+        sys.exit(actions[action](build(node), named(words), words))
     except (HydraException, OmegaConfBaseException) as error:
         cli.config_error(error, words)
         sys.exit(2)

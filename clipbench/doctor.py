@@ -1,10 +1,10 @@
-"""What went wrong in a run, by its record: each symptom, its evidence, overrides to try.
+"""What went wrong in a run, from its record: each symptom, its evidence, overrides to try.
 
 Run: python -m clipbench.doctor run=DIR
      python -m clipbench.doctor model=clip_vitb32 dataset=flowers102 lr=1e-3 ...
 
-The first looks at a run that ended, well or not. The second is the OpenCLIP guide's checklist
-before a run begins: type what you would give to clipbench.run. Exit code 0: nothing was found.
+The first examines a run that has ended. The second is the OpenCLIP guide's checklist before a run
+starts: give it the arguments of clipbench.run. Exit code 0: nothing was found.
 """
 
 from pathlib import Path
@@ -42,7 +42,7 @@ def _after(run: case.Case) -> int:
             console.print(f"  try: {remedy}", highlight=False, markup=False)
     if not found:
         looked = len(symptoms.SYMPTOMS)
-        console.print(f"nothing found; {looked} symptoms were looked for", highlight=False)
+        console.print(f"nothing found; checked {looked} symptoms", highlight=False)
     return 1 if found else 0
 
 

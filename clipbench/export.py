@@ -1,17 +1,17 @@
-"""The tuned model in files for other programs.
+"""The fine-tuned model in files for other programs.
 
 Run: python -m clipbench.export run=DIR format=open_clip|safetensors|onnx [out=FOLDER]
 
-open_clip    a folder for open_clip.create_model_and_transforms("local-dir:FOLDER"); its weights
-             alone load by create_model(ARCH, pretrained=FOLDER/open_clip_model.safetensors)
+open_clip    a folder for open_clip.create_model_and_transforms("local-dir:FOLDER"); the weights
+             alone load with create_model(ARCH, pretrained=FOLDER/open_clip_model.safetensors)
 safetensors  a CLIP's towers apart, under open_clip's names; a ResNet whole, under its library's
-onnx         image -> logits, features; tokens -> features; any batch, opset 20, held to PyTorch
-             with onnxruntime (pip install 'clipbench[onnx]')
+onnx         image -> logits, features; tokens -> features; any batch, opset 20, compared with
+             PyTorch by onnxruntime (pip install 'clipbench[onnx]')
 
 towers       both (default), image or text
 weights      model (default), or merged: the best average of start and end of a run with alphas
 alpha        0.3: the average of start (0) and end (1) that a run with alphas=[0.3] evaluates;
-             made again if that was not the chosen one, which needs the run's dataset
+             unless it was the chosen one, computing it needs the run's dataset
 out          default: exports/ under the outputs root
 
 The classifier is in head.safetensors: it reads normalised features of a CLIP, and its metadata
@@ -28,16 +28,16 @@ KEYS = ("run", "format", "towers", "weights", "alpha", "out")
 
 
 def main() -> None:
-    """Export, and say what was written."""
+    """Export, and print the files."""
     cli.opened(__doc__ or "", export)
 
 
 def export(words: list[str]) -> int:
-    """Do what the command line asks."""
+    """Run the command."""
     asked = cli.given(words, KEYS)
     run, record = store.completed(asked)
     if "format" not in asked:
-        raise UserError("format= is missing; there are open_clip, safetensors and onnx")
+        raise UserError("format= is missing. Choose open_clip, safetensors or onnx.")
     kind = cli.choice(asked, "format", ("open_clip", "safetensors", "onnx"))
     towers = cli.choice(asked, "towers", ("both", "image", "text"))
     stem = cli.choice(asked, "weights", ("model", "merged"))
@@ -54,7 +54,7 @@ def export(words: list[str]) -> int:
     name += "" if alpha is None else f"-alpha={alpha:g}"
     folder = Path(asked["out"]) if "out" in asked else paths.outputs() / "exports" / name / kind
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"out={folder} is a file; name a folder")
+        raise UserError(f"out={folder} is a file. Name a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     tuned = export_formats.Tuned(classifier, classes, about, towers)
     for file in export_formats.FORMATS[kind](tuned, folder):
@@ -70,9 +70,9 @@ def _alpha(asked: cli.Given) -> float | None:
     except ValueError:
         alpha = -1
     if not 0 <= alpha <= 1:
-        raise UserError(f"alpha={asked['alpha']} is no number from 0 (start) to 1 (end)")
+        raise UserError(f"alpha={asked['alpha']} is not a number from 0 (start) to 1 (end).")
     if "weights" in asked:
-        raise UserError("weights= and alpha= name one point each; leave one out")
+        raise UserError("weights= and alpha= exclude each other. Leave one out.")
     return alpha
 
 

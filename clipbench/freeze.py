@@ -1,6 +1,6 @@
-"""The evidence of every experiment that was run here: one CSV an experiment, one row a run.
+"""Save the rows of every experiment that was run here: a CSV per experiment, a row per run.
 
-What a claim compares image by image is counted in ``pairs/``, a row a pair of runs.
+``pairs/`` has the counts of claims that compare image by image, a row per pair of runs.
 
 Run: python -m clipbench.freeze
 """

@@ -1,10 +1,10 @@
-"""What a command would run, before anything starts: jobs, steps, GPU-hours, memory, disk.
+"""What a command would run, before it starts: jobs, steps, GPU-hours, memory, disk.
 
 Run: python -m clipbench.plan experiment=ft_clip_main
      python -m clipbench.plan model=clip_vitb32,resnet50 dataset=flowers102 seed=0,1,2
 
-Type what you would give to clipbench.run, with or without -m. Nothing is read but the config, the
-published sizes of datasets and models, and the records of runs that were made already.
+Give it the arguments of clipbench.run, with or without -m. It reads only the config, the published
+sizes of datasets and models, and the records of earlier runs.
 """
 
 from typing import Any

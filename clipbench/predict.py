@@ -1,20 +1,20 @@
-"""What a tuned model says of pictures, as CSV: a row for each, the most probable classes first.
+"""Predictions of a fine-tuned model as CSV: a row per image, the most probable classes first.
 
 Run: python -m clipbench.predict run=DIR images=PATH [out=FILE.csv]
      python -m clipbench.predict run=DIR split=test_ood [dataset=NAME] [dataset.key=value ...]
 
-images       a picture, a folder (with those below it), a tar, or shards{000..010}.tar
+images       an image, a folder (with those below it), a tar, or shards{000..010}.tar
 split        one of the run's own dataset, or of another; dataset.key=value changes that one value
-out          default: predictions/ under the outputs root; out=- prints
+out          default: predictions/ under the outputs root; out=- prints it
 top          how many classes a row has, default 5
 weights      model (default), or merged: the best average of start and end of a run with alphas
 temperature  of the probabilities: that of the run, fitted on val (1 for merged)
 batch_size   default 64; workers (0) decode beside, device= takes cpu, cuda or mps
 
-Where folders bear names of classes, or the split has labels, there is a column `label`, and the
-accuracy is printed; where nothing bears such a name, that is printed. A picture that cannot be read
-has a row that says why, and the exit code is 1. A name that a spreadsheet would take for a formula
-(=, +, -, @ first) has an apostrophe before it.
+If folders have the names of classes, or the split has labels, there is a column `label`, and the
+accuracy is printed; if no name matches, that is printed. An image that cannot be read has a row
+with the error, and the exit code is 1. A name that a spreadsheet would take for a formula (=, +, -,
+@ first) gets an apostrophe before it.
 """
 
 import sys
@@ -30,7 +30,7 @@ from clipbench.results import store
 from clipbench.results.record import RunRecord
 
 if TYPE_CHECKING:
-    from clipbench.inference.prediction import Asked, Prediction
+    from clipbench.inference.prediction import Images, Prediction
 
 KEYS = (
     *("run", "images", "out", "dataset", "split", "top", "weights", "temperature"),
@@ -39,17 +39,17 @@ KEYS = (
 
 
 def main() -> None:
-    """Predict, write, and say how it went."""
+    """Predict, write the CSV, and print the accuracy."""
     cli.opened(__doc__ or "", predict)
 
 
 def predict(words: list[str]) -> int:
-    """Do what the command line asks; 1 if a picture could not be read."""
+    """Run the command; return 1 if an image could not be read."""
     data = [word for word in words if word.startswith("dataset")]
     asked = cli.given([w for w in words if not w.startswith("dataset.")], KEYS)
     run, record = store.completed(asked)
     if ("images" in asked) == ("split" in asked):
-        raise UserError("give either images=PATH, or split=NAME of a dataset, such as split=test")
+        raise UserError("Give either images=PATH, or split=NAME of a dataset, such as split=test.")
     stem = cli.choice(asked, "weights", ("model", "merged"))
     options: dict[str, Any] = {
         "top": cli.number(asked, "top", 5),
@@ -62,64 +62,64 @@ def predict(words: list[str]) -> int:
     from clipbench.inference import prediction, saved_model  # torch
 
     if not (classes := saved_model.classes(run, stem)):
-        raise UserError(f"{run} was tuned on captions and has no classes; use clipbench.search")
+        raise UserError(f"{run} was trained on captions and has no classes. Use clipbench.search.")
     if "images" in asked:
         pictures = prediction._images(paths.expanded(asked["images"]), record, classes)
     else:
         pictures = prediction._split(asked["split"], record, data, classes)
     classifier = saved_model.classifier(run, stem).to(prediction.device(asked.get("device")))
     reading = {k: pictures.data[k] for k in ("decoder", "value_range") if k in pictures.data}
-    found = prediction.said(classifier, pictures.split, **options, **reading)
+    lazy = prediction.predictions(classifier, pictures.split, **options, **reading)
     many = len(pictures.split)
-    rows = list(track(found, f"predicting {many:,} pictures", many))
+    rows = list(track(lazy, f"predicting {many:,} images", many))
     place = place or paths.outputs() / "predictions" / f"{run.resolve().name}-{pictures.name}.csv"
     prediction._write(place, pictures, rows, classes)
-    return _tell(place, pictures, rows, classes)
+    return _report(place, pictures, rows, classes)
 
 
 def _place(asked: cli.Given) -> Path | None:
-    """Where to write; None for the usual place.
+    """Return where to write; None for the default.
 
     Raises:
-        UserError: for a file that would be no CSV, or in no folder.
+        UserError: if the file is not a CSV, or its folder does not exist.
     """
     if "out" not in asked:
         return None
     place = Path(asked["out"])
     if asked["out"] != "-" and place.suffix.lower() != ".csv":
-        raise UserError(f"out={place} is no .csv; name one, or out=- to print")
+        raise UserError(f"out={place} is not a .csv file. Name one, or use out=- to print.")
     if not place.parent.is_dir():
-        raise UserError(f"out={place}: there is no folder {place.parent}; make it first")
+        raise UserError(f"out={place}: the folder {place.parent} does not exist. Make it first.")
     return place
 
 
 def _temperature(asked: cli.Given, record: RunRecord, stem: str) -> float:
-    own = record.temperature if stem == "model" else None
+    fitted = record.temperature if stem == "model" else None
     try:
-        value = float(asked.get("temperature", own or 1))
+        value = float(asked.get("temperature", fitted or 1))
     except ValueError:
         value = 0
     if not 0 < value < float("inf"):
         raise UserError(
-            f"temperature={asked['temperature']} is no number above 0; 1 leaves logits be"
+            f"temperature={asked['temperature']} is not a number above 0. The default is 1."
         )
     return value
 
 
-def _tell(
-    place: Path, pictures: "Asked", rows: Sequence["Prediction"], classes: Sequence[str]
+def _report(
+    place: Path, pictures: "Images", rows: Sequence["Prediction"], classes: Sequence[str]
 ) -> int:
-    """Say where it is, how often it was right, and what could not be read."""
+    """Print where the CSV is, the accuracy, and which images could not be read."""
     good = [row for row in rows if row.error is None]
-    told = [(pictures.labels[row.index], classes[row.classes[0]]) for row in good]
-    lines = [f"{len(good):,} pictures" + (f" in {place}" if str(place) != "-" else "")]
-    if labelled := [label == said for label, said in told if label is not None]:
-        found = wilson(sum(labelled) / len(labelled), len(labelled))
+    pairs = [(pictures.labels[row.index], classes[row.classes[0]]) for row in good]
+    lines = [f"{len(good):,} images" + (f" in {place}" if str(place) != "-" else "")]
+    if labelled := [label == predicted for label, predicted in pairs if label is not None]:
+        ci = wilson(sum(labelled) / len(labelled), len(labelled))
         lines.append(
-            f"accuracy {found.estimate:.4f} ({found.low:.4f} to {found.high:.4f}, Wilson 95 %) "
-            f"of {found.n:,} whose class is known"
+            f"accuracy {ci.estimate:.4f} ({ci.low:.4f} to {ci.high:.4f}, Wilson 95 %) "
+            f"of {ci.n:,} whose class is known"
         )
-    if unknown := len(told) - len(labelled):
+    if unknown := len(pairs) - len(labelled):
         few = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
         lines.append(
             f"{'no accuracy' if not labelled else f'{unknown:,} images are not in it'}: "
@@ -129,7 +129,7 @@ def _tell(
         print(line, file=sys.stderr)
     bad = [f"{pictures.split.ids[row.index]}: {row.error}" for row in rows if row.error]
     if bad:
-        cli.refusal(f"{len(bad)} pictures could not be read:", bad, paths.outputs())
+        cli.refusal(f"{len(bad)} images could not be read:", bad, paths.outputs())
     return 1 if bad else 0
 
 

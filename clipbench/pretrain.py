@@ -1,7 +1,7 @@
-"""Rebuild the weights of the embedded models, and measure what they know before any fine-tuning.
+"""Rebuild the weights of the embedded models, and measure their zero-shot accuracy.
 
 Run: python -m clipbench.pretrain clip_tiny     (or resnet_tiny; `make pretrain` does both)
-     python -m clipbench.pretrain clip_tiny --measure     (the weights at hand, half a minute)
+     python -m clipbench.pretrain clip_tiny --measure     (the packaged weights, half a minute)
 """
 
 import argparse
@@ -17,16 +17,16 @@ from clipbench.models.base import ImageTower
 
 
 def main() -> None:
-    """Pretrain, keep, measure."""
+    """Pretrain, save the weights in the package, measure them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", choices=["clip_tiny", "resnet_tiny"])
-    parser.add_argument("--measure", action="store_true", help="only measure what is there")
-    asked = parser.parse_args()
-    if not asked.measure:
-        command = [sys.executable, "-m", "clipbench.run", f"experiment=pretrain_{asked.model}"]
+    parser.add_argument("--measure", action="store_true", help="only measure the packaged weights")
+    options = parser.parse_args()
+    if not options.measure:
+        command = [sys.executable, "-m", "clipbench.run", f"experiment=pretrain_{options.model}"]
         subprocess.run(command, check=True)
-        keep(asked.model)
-    config = compose(f"model={asked.model}", "dataset=shapes")
+        keep(options.model)
+    config = compose(f"model={options.model}", "dataset=shapes")
     tower: ImageTower = build(config["model"])
     if not tower.has_text:
         return
@@ -36,7 +36,7 @@ def main() -> None:
     chance = {"class": 1 / len(data.classes)}
     chance |= {name: 1 / len(values) for name, (values, _) in ATTRIBUTES.items()}
     rows = [(n, chance[n], *(measured[split][n] for split in measured)) for n in chance]
-    show(f"{asked.model}, zero-shot on shapes", ("names the", "chance", *measured), rows)
+    show(f"{options.model}, zero-shot on shapes", ("names the", "chance", *measured), rows)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""One page that answers: which model, how sure, at what cost. It needs no other file, no network.
+"""One page: which model is best, how certain that is, and at what cost. It needs no other file.
 
 Run: python -m clipbench.report [sweep=DIR] [out=FILE.html]
 
 sweep   a folder of sweeps/ below the outputs root, or its name; default: the latest
 out     default: reports/NAME.html below the outputs root
 
-Models and settings are chosen by val; the test split tells how good the chosen ones are and
-whether they differ. Pictures are shown where the dataset is on this machine.
+Models and settings are chosen on val; the test split shows how good the chosen ones are and
+whether they differ. Images are shown if the dataset is on this machine.
 """
 
 from pathlib import Path
@@ -17,17 +17,17 @@ from clipbench.reporting.page.page import write
 
 
 def main() -> None:
-    """Write the page, and say where."""
+    """Write the page, and print its path."""
     cli.opened(__doc__ or "", report, bare=True)
 
 
 def report(words: list[str]) -> int:
-    """Do what the command line asks."""
+    """Run the command."""
     asked = cli.given(words, ("sweep", "out"))
     folder = _sweep(asked.get("sweep"))
     out = Path(asked.get("out", paths.outputs() / "reports" / f"{folder.name}.html"))
     if out.suffix != ".html":
-        raise UserError(f"out={out} is no .html; name one")
+        raise UserError(f"out={out} is not a .html file. Name one.")
     print(write(folder, out))
     return 0
 
@@ -44,7 +44,7 @@ def _sweep(given: str | None) -> Path:
     for folder in (paths.expanded(given), home / given):
         if (folder / "jobs.jsonl").is_file():
             return folder.resolve()
-    raise UserError(f"sweep={given} has no jobs.jsonl; name a folder of {home}")
+    raise UserError(f"sweep={given} has no jobs.jsonl. Name a folder of {home}.")
 
 
 if __name__ == "__main__":

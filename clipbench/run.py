@@ -1,4 +1,4 @@
-"""The door: one run, or with -m a sweep.
+"""One run, or with -m a sweep.
 
 Run: python -m clipbench.run model=clip_tiny dataset=shapes
      python -m clipbench.run -m model=clip_vitb32,resnet50 dataset=flowers102
@@ -30,14 +30,14 @@ the config  python -m clipbench.run dataset=flowers102 --cfg job
 
 
 def main() -> None:
-    """Compose the config, run what it asks for, exit non-zero if any job failed."""
+    """Compose the config, run its jobs, exit non-zero if any job failed."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         # Hydra would look for groups in every option: more than a second of CPU.
         print(HELP.format(options=paths.options(), keys=schema.listing()))
         return
     paths.register()
     schema.register()
-    # Hydra's own handler cuts tracebacks and exits; errors in a config are explained below.
+    # Hydra's handler shortens tracebacks and exits; errors in a config are explained below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     # Imported here: --help must not pay for it.
     from clipbench.core.errors import UserError
@@ -64,7 +64,7 @@ def main() -> None:
 
         cli.config_error(error, words)
         sys.exit(2)
-    except (OSError, UserError) as error:  # a disk that is full, or takes no files
+    except (OSError, UserError) as error:  # a disk that is full or not writable
         print(f"error: {error}; the same command again runs what is left", file=sys.stderr)
         code = 1
     sys.exit(code)

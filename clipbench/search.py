@@ -1,21 +1,21 @@
-"""The pictures of a folder that come nearest to a text, for any run or model that reads text.
+"""The images of a folder that are nearest to a text, for any run or model that reads text.
 
 Run: python -m clipbench.search run=DIR images=PATH query="a dog in the snow" [query=...]
      python -m clipbench.search model=NAME [model.key=value ...] images=PATH query="..."
 
-run          a run's folder: its tuned weights; weights=merged takes the best average of a run
+run          a run's folder: its fine-tuned weights; weights=merged takes the best average of a run
              with alphas
-model        an option of conf/model instead, such as clip_tiny: its weights as they are
-images       a folder (with those below it), a picture, a tar, or shards{000..010}.tar
+model        an option of conf/model instead, such as clip_tiny: its pretrained weights
+images       a folder (with those below it), an image, a tar, or shards{000..010}.tar
 query        a text, as typed; several give several answers
-top          how many pictures, default 10
+top          how many images, default 10
 out          a folder for the contact sheets; default: searches/ under the outputs root
 batch_size   default 64; workers (0) decode beside, device= takes cpu, cuda or mps
 
-A folder is embedded once for each state of a model, and kept in cache/search under the outputs
-root: a picture that is new or changed is embedded alone, and an interrupted search goes on where
-it was. Scores are cosines. Each answer is printed, and drawn as one PNG. A picture that cannot be
-read is reported, and the exit code is 1.
+Features are cached in cache/search under the outputs root, once for each state of a model: only
+images that are new or have changed are embedded, and an interrupted search continues. Scores are
+cosines. Each answer is printed, and drawn as one PNG. An image that cannot be read is reported, and
+the exit code is 1.
 """
 
 import hashlib
@@ -37,22 +37,22 @@ KEYS = ("run", "model", "images", "top", "weights", "out", "batch_size", "worker
 
 
 def main() -> None:
-    """Search, print and draw."""
+    """Search, print and draw the nearest images."""
     cli.opened(__doc__ or "", search)
 
 
 def search(words: list[str]) -> int:
-    """Do what the command line asks; 1 if a picture could not be read."""
+    """Run the command; return 1 if an image could not be read."""
     queries = [word.removeprefix("query=") for word in words if word.startswith("query=")]
     overrides = [word for word in words if word.startswith("model.")]
     rest = [word for word in words if word not in overrides and not word.startswith("query=")]
     asked = cli.given(rest, (*KEYS, "query"))
     if not queries or not all(query.strip() for query in queries):
         raise UserError(
-            'query= is missing or empty; say what to look for, query="a dog in the snow"'
+            'query= is missing or empty. Give a text, such as query="a dog in the snow".'
         )
     if "images" not in asked:
-        raise UserError("images=PATH is missing; name a folder of pictures")
+        raise UserError("images=PATH is missing. Name a folder of images.")
     top = cli.number(asked, "top", 10)
     loading = {
         "batch_size": cli.number(asked, "batch_size", 64),
@@ -60,7 +60,7 @@ def search(words: list[str]) -> int:
     }
     out = Path(asked.get("out", paths.outputs() / "searches"))
     if out.exists() and not out.is_dir():
-        raise UserError(f"out={out} is no folder; name one, sheets are written into it")
+        raise UserError(f"out={out} is not a folder. Name one for the contact sheets.")
     name = _name(asked, overrides)
 
     from clipbench.inference import embeddings, prediction  # torch
@@ -73,27 +73,27 @@ def search(words: list[str]) -> int:
     kept = paths.outputs() / "cache" / "search"
     kept /= f"{embeddings.fingerprint(tower)[:16]}-{place}.parquet"
     found = embeddings.embedded(tower, split, kept, **loading)
-    print(f"{len(found.split):,} pictures, {found.fresh:,} of them new", file=sys.stderr)
+    print(f"{len(found.split):,} images, {found.fresh:,} of them new", file=sys.stderr)
     _answer(tower, found, dict.fromkeys(queries), top, out, name)
     bad = [f"{name}: {why}" for name, why in found.faults.items()]
     if bad:
-        cli.refusal(f"{len(bad)} pictures could not be read:", bad, paths.outputs())
+        cli.refusal(f"{len(bad)} images could not be read:", bad, paths.outputs())
     return 1 if bad else 0
 
 
 def _name(asked: cli.Given, overrides: list[str]) -> str:
-    """What to search with is called; a run is looked for before anything is loaded."""
+    """Return the name of the run or model, after a check that the run exists."""
     if ("run" in asked) == ("model" in asked):
-        raise UserError("give either run=DIR, or model=NAME for a model as it is published")
+        raise UserError("Give either run=DIR, or model=NAME for pretrained weights.")
     if "run" in asked and overrides:
-        raise UserError(f"{overrides[0]} goes with model=NAME; a run has a model of its own")
+        raise UserError(f"{overrides[0]} applies to model=NAME only; a run has its model already.")
     return store.completed(asked)[0].resolve().name if "run" in asked else asked["model"]
 
 
 def _answer(
     tower: "TwoTowers", found: "Gallery", queries: dict[str, None], top: int, out: Path, name: str
 ) -> None:
-    """Print what was found, and draw it."""
+    """Print the nearest images of each query, and draw them."""
     import torch
 
     from clipbench.reporting.contact_sheet import contact_sheet

@@ -2,7 +2,7 @@
 
 Run: python -m clipbench.soup sweep=outputs/sweeps/NAME [kind=greedy|uniform] [bn=reestimate]
 
-greedy keeps what makes val better, best run first; uniform takes all (Wortsman et al. 2022).
+greedy adds runs, best first, that improve val; uniform takes all (Wortsman et al. 2022).
 """
 
 import sys
@@ -18,7 +18,7 @@ KINDS = {"kind": ("greedy", "uniform"), "bn": ("average", "reestimate")}
 
 
 def main() -> None:
-    """Make a soup, list it beside the sweep's runs, and write their table again."""
+    """Make a soup, add it to the sweep's runs, and write their table again."""
     given = dict(word.partition("=")[::2] for word in sys.argv[1:])
     asked = {"kind": "greedy", "bn": "average", **given}
     right = all(asked[key] in known for key, known in KINDS.items())

@@ -4,8 +4,8 @@ Run: python -m clipbench.tables [table=NAME] [results=outputs|frozen]
 
 table=claims: what each experiment claims, and whether its runs show it.
 
-Without results= from both: own runs, and those frozen in experiments/results of experiments that
-were not run here.
+Without results=, tables use the runs here and, of experiments that were not run here, the rows in
+experiments/results.
 """
 
 from clipbench.core import cli

@@ -1,6 +1,6 @@
-"""Hydra's way to the jobs of a sweep; it makes launchers of this namespace only.
+"""Hydra's launcher for sweeps on this machine; Hydra finds launchers in this namespace only.
 
-Hydra reads this file whenever it starts, so it imports nothing that takes time.
+Hydra imports this file whenever it starts, so the file imports nothing slow.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Local(Launcher):
     """Hydra's launcher on this machine: ``hydra/launcher=local`` or ``parallel``.
 
     Args:
-        at_once: how many jobs work at a time; ``auto``: one a GPU, else one for four cores.
+        at_once: how many jobs run at a time; ``auto``: one per GPU, else one per four cores.
     """
 
     def __init__(self, at_once: int | str = 1) -> None:
@@ -25,19 +25,19 @@ class Local(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Called by Hydra."""
+        """Take what Hydra hands to a launcher."""
         self.loader, self.config = hydra_context.config_loader, config
         self.session: Any = task_function
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
-        """Called by Hydra, with the jobs of a whole grid or of a search's next step."""
+        """Run the jobs of a whole grid or of a search's next step."""
         jobs = self.jobs(job_overrides, initial_job_idx)
         return returned(self.session.grid(jobs, self.at_once, not self.told))
 
     def jobs(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
-        """What each asks for, composed."""
+        """Compose the config of each job."""
         setup_globals()
         jobs = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
@@ -49,5 +49,5 @@ class Local(Launcher):
 
 
 def returned(values: Sequence[float | None]) -> list[JobReturn]:
-    """For Hydra: a search is to go on where a job has failed; how it ended is in the record."""
+    """Return the values as Hydra expects them; a failed job must not end a search."""
     return [JobReturn(status=JobStatus.COMPLETED, _return_value=value) for value in values]

@@ -1,9 +1,9 @@
-"""Hydra's way to the jobs of a sweep on a cluster: ``hydra/launcher=slurm`` and ``ray``.
+"""Hydra's launchers for sweeps on a cluster: ``hydra/launcher=slurm`` and ``ray``.
 
 What crosses to another machine is a :class:`clipbench.core.jobs.Job`, plain data, and its outcome.
-The machines share the file system that the outputs are on.
+The machines share the file system of the outputs.
 
-Hydra reads this file whenever it starts, so it imports nothing that takes time.
+Hydra imports this file whenever it starts, so the file imports nothing slow.
 """
 
 import multiprocessing
@@ -20,32 +20,32 @@ from hydra.errors import HydraException
 
 from hydra_plugins.clipbench import Local, returned
 
-# Of submitit's words those that it has for any cluster; the others are SLURM's.
+# submitit's parameters for any cluster; the others are for SLURM.
 _ANY = {"name", "timeout_min", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node"}
 _ANY |= {"mem_gb", "stderr_to_stdout"}
 
 
 class Cluster(Local):
-    """A launcher of jobs that others carry out."""
+    """A launcher of jobs on other machines."""
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
-        """Called by Hydra."""
+        """Run the jobs of a whole grid or of a search's next step."""
         jobs = self.jobs(job_overrides, initial_job_idx)
         return returned(self.session.cluster(jobs, self.outcomes, not self.told))
 
     @abstractmethod
     def outcomes(self, jobs: Sequence[Any]) -> Iterator[Any]:
-        """The outcome of each job when it has come, in their order."""
+        """Yield the outcome of each job once it has ended, in order."""
 
 
 class Slurm(Cluster):
-    """A SLURM job for each job, by submitit, which queues it again when it is preempted.
+    """A SLURM job for each job, by submitit, which queues it again after a preemption.
 
     Args:
-        folder: for submitit's files, the logs among them.
-        max_num_timeout: how often a job may run out of its time, and be queued again.
+        folder: for submitit's files and logs.
+        max_num_timeout: how often a job that runs out of time is queued again.
         parameters: of sbatch, by submitit's names.
     """
 
@@ -54,7 +54,7 @@ class Slurm(Cluster):
         self.folder, self.max_num_timeout, self.parameters = folder, max_num_timeout, parameters
 
     def outcomes(self, jobs: Sequence[Any]) -> Iterator[Any]:
-        """Queue them all; the outcome of each when it has come, in their order."""
+        """Queue all jobs, and yield the outcome of each once it has ended, in order."""
         from clipbench.core.jobs import Outcome
         from clipbench.sweeps.launcher import stop
 
@@ -73,23 +73,23 @@ class Slurm(Cluster):
             for one in queued:
                 try:
                     ends = one.results()
-                    # The others of several machines only say that they lost one.
+                    # The other machines of a job only report that they lost one.
                     yield next((end for end in ends if end.violent), ends[0])
                 except (submitit.core.utils.UncompletedJobError, OSError):
                     said = f"SLURM's job {one.job_id} left no result: {one.paths.stderr}"
                     yield Outcome("interrupted", error=said, signal=signal.SIGTERM)
         finally:
             for one in queued:
-                # They outlive the terminal that they were queued from.
+                # Jobs outlive the terminal from which they were queued.
                 if stop.signal != signal.SIGHUP and not one.done():
                     one.cancel(check=False)
 
 
 class OnSlurm:
-    """A job in a process that SLURM has started."""
+    """Run a job in a process that SLURM started."""
 
     def __call__(self, job: Any) -> Any:
-        """Run it to its end, on this machine, and on others if it has several."""
+        """Run the job on this machine, and on others if it has several."""
         import submitit
 
         from clipbench.core.jobs import Node
@@ -104,9 +104,9 @@ class OnSlurm:
         return launch(job)
 
     def checkpoint(self, job: Any) -> Any:
-        """Called by submitit before a preemption, or at the end of the job's time: queue it again.
+        """Queue the job again, before a preemption or at the end of its time.
 
-        The run keeps where it is first.
+        The run saves its state first.
         """
         import submitit
 
@@ -119,9 +119,9 @@ class OnSlurm:
 
 
 def _start_server() -> None:
-    """Start what ranks are forked from so that they let pass what submitit listens to.
+    """Start the fork server so that ranks ignore the signals that submitit handles.
 
-    SLURM sends it to every process of a job: they would end before their state is kept.
+    SLURM sends them to every process of a job, which would end before it has saved its state.
     """
     numbers = (signal.SIGUSR1, signal.SIGUSR2)
     before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
@@ -136,7 +136,7 @@ class Ray(Cluster):
 
     Args:
         init: of ``ray.init``, such as ``address``.
-        remote: what a task takes, by the names of ``ray.remote``: ``num_cpus``, ``num_gpus``.
+        remote: resources of a task, by the names of ``ray.remote``: ``num_cpus``, ``num_gpus``.
     """
 
     def __init__(self, init: Any, remote: Any) -> None:
@@ -144,7 +144,7 @@ class Ray(Cluster):
         self.init, self.remote = init, remote
 
     def outcomes(self, jobs: Sequence[Any]) -> Iterator[Any]:
-        """Hand all to Ray; the outcome of each when it has come, in their order."""
+        """Submit all jobs to Ray, and yield the outcome of each once it has ended, in order."""
         from clipbench.core.jobs import Outcome
         from clipbench.sweeps.launcher import stop
 
@@ -152,8 +152,8 @@ class Ray(Cluster):
         ray = _library("ray", "ray")
         if not ray.is_initialized():
             ray.init(**self.init)
-            stop.install()  # again: Ray has put handlers of its own in its place
-        # A machine that goes takes its task along: another one goes on with the run.
+            stop.install()  # again: Ray replaces the handlers
+        # If a machine fails, its task moves to another, which resumes the run.
         task = ray.remote(**self.remote)(on_ray)
         handed = [task.remote(_moved(job)) for job in jobs]
         try:
@@ -169,7 +169,7 @@ class Ray(Cluster):
 
 
 def on_ray(job: Any) -> Any:
-    """A job in a process of Ray's, which may have had another job's GPUs before."""
+    """Run a job in a Ray process, which may have had the GPUs of another job before."""
     from clipbench.sweeps.launcher import launch
 
     mine = {k: v for k, v in os.environ.items() if k in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
@@ -177,7 +177,7 @@ def on_ray(job: Any) -> Any:
 
 
 def _moved(job: Any) -> Any:
-    """With what it would find in the environment of this machine."""
+    """Return the job with what the environment of this machine says."""
     return replace(job, environment={"CLIPBENCH_OUTPUTS": str(job.outputs)})
 
 

@@ -1,6 +1,6 @@
-"""Hydra's way to a search in place of a grid, where the extra ``optuna`` is installed.
+"""Hydra's sweeper for a search in place of a grid; it needs the extra ``optuna``.
 
-Hydra reads this file whenever it starts, so it imports nothing that takes time.
+Hydra imports this file whenever it starts, so the file imports nothing slow.
 """
 
 import hashlib
@@ -18,16 +18,16 @@ except ImportError:
 
 
 class Search(OptunaSweeper):  # type: ignore[misc]
-    """The plugin's sweeper over a study that the same command finds again.
+    """The Optuna sweeper, over a study that the same command continues.
 
-    What an interrupted command has begun is asked for again, and its runs go on.
+    Trials that an interrupted command started are suggested again, and their runs resume.
     """
 
     def sweep(self, arguments: list[str]) -> None:
-        """Called by Hydra.
+        """Search the ranges of the overrides.
 
         Raises:
-            HydraException: where nothing is to be searched, or somebody else is at this search.
+            HydraException: if there is no range, or another process runs this search.
         """
         from clipbench.core import paths
         from clipbench.core.locking import Held, Lock
@@ -40,7 +40,7 @@ class Search(OptunaSweeper):  # type: ignore[misc]
         try:
             lock = Lock(folder)
         except Held as holder:
-            raise HydraException(f"{holder} is at this search; wait for it: {folder}") from None
+            raise HydraException(f"{holder} runs this search. Wait for it: {folder}") from None
         try:
             self._search(arguments, folder)
         finally:
@@ -52,13 +52,13 @@ class Search(OptunaSweeper):  # type: ignore[misc]
 
         own = self.sweeper
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        place = URL.create("sqlite", database=str(folder / "study.db"))  # which may have a ? in it
-        # This optuna does not commit by itself what SQLAlchemy 2 does not commit unasked.
+        place = URL.create("sqlite", database=str(folder / "study.db"))  # a path may contain a ?
+        # This optuna relies on autocommit, which SQLAlchemy 2 does not do by default.
         own.storage = own.storage or optuna.storages.RDBStorage(
             str(place), engine_kwargs={"isolation_level": "AUTOCOMMIT"}
         )
         own.direction = own.direction or _direction(own.config.monitor)
-        with warnings.catch_warnings():  # of what is old in this optuna, and what was new
+        with warnings.catch_warnings():  # about deprecated and experimental features of this optuna
             warnings.simplefilter("ignore")
             study = optuna.create_study(
                 study_name=own.study_name,
@@ -71,19 +71,19 @@ class Search(OptunaSweeper):  # type: ignore[misc]
         try:
             if own.n_trials > 0:
                 super().sweep(arguments)
-        except ValueError:  # it asks for the best trial where none has completed
+        except ValueError:  # it takes the best trial even if none has completed
             if _done(study):
                 raise
         _report(study)
 
     def _resume(self, study: Any) -> int:
-        """How many trials are done; those that were begun are the next to be asked for."""
+        """Return how many trials are done; queue those that were started and not finished."""
         from optuna.trial import TrialState
 
         from clipbench.sweeps.estimate import expected
 
         if study.trials and hasattr(self.sweeper.sampler, "reseed_rng"):
-            self.sweeper.sampler.reseed_rng()  # not to draw again what was drawn before
+            self.sweeper.sampler.reseed_rng()  # so that it does not draw the same values again
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
@@ -100,7 +100,7 @@ def _something(asked: list[str]) -> None:
     words = OverridesParser.create().parse_overrides(asked)
     if not any(word.is_sweep_override() for word in words):
         raise HydraException(
-            "there is nothing to search; give a key a range, as "
+            "there is nothing to search. Give a key a range, as "
             "'lr=tag(log, interval(1e-6, 1e-3))', or values, as batch_size=32,64"
         )
 
@@ -108,7 +108,7 @@ def _something(asked: list[str]) -> None:
 def _direction(monitor: str | None) -> str:
     from clipbench.metrics import intervals
 
-    # What a dataset selects by, where nothing else is asked for, is better when it is more.
+    # For the metric that a dataset selects by default, more is better.
     return "maximize" if intervals.goodness(monitor or "acc", 1.0) > 0 else "minimize"
 
 

@@ -19,7 +19,7 @@ from tests.conftest import ODD, composed, result_jsons
 
 def training(model, wanted=10, around=10.0, pace=23.0):
     """100 + 45 / 3 pictures an epoch at 23 a second: 5 s, and a margin."""
-    return Training(model, wanted, around, pictures=100, looked_at=45, pace=pace)
+    return Training(model, wanted, around, images=100, val_images=45, pace=pace)
 
 
 def test_epochs_are_those_that_fit():
@@ -47,7 +47,7 @@ def test_what_one_model_does_not_need_is_the_next_ones():
 def test_stand_ins_are_named_and_nothing_is_claimed(monkeypatch):
     here = {"resnet50", "clip_vitb32"}
     monkeypatch.setattr(candidate_models, "_there", lambda name: name in here)
-    assert candidate_models.of("auto") == candidate_models.Contestants(
+    assert candidate_models.of("auto") == candidate_models.Candidates(
         ["clip_vitb32", "resnet50"], None
     )
     here.remove("clip_vitb32")

@@ -1,4 +1,4 @@
-"""What the doors share that are not Hydra's own: ``key=value`` words, help, how a refusal ends."""
+"""What the commands share: ``key=value`` arguments, help, and how errors are printed."""
 
 import difflib
 import re
@@ -15,12 +15,12 @@ Given = dict[str, str]
 
 
 def opened(usage: str, act: Callable[[list[str]], int], *, bare: bool = False) -> None:
-    """Do what a command line asks, and exit: 0 well, 1 refused, 2 not understood.
+    """Run a command and exit: 0 on success, 1 on a UserError, 2 on a wrong command line.
 
     Args:
-        usage: the door's docstring, shown for ``--help`` and for no words at all.
-        act: takes the words, returns the exit code.
-        bare: whether no words at all ask for something.
+        usage: the command's docstring, printed for ``--help`` and without arguments.
+        act: takes the arguments, returns the exit code.
+        bare: whether the command runs without arguments.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -40,14 +40,14 @@ def opened(usage: str, act: Callable[[list[str]], int], *, bare: bool = False) -
 
 
 def given(words: list[str], keys: Collection[str]) -> Given:
-    """The values of ``key=value`` words.
+    """Parse ``key=value`` arguments.
 
     Args:
         words: as typed.
-        keys: that the door knows.
+        keys: that the command accepts.
 
     Raises:
-        UserError: for a word of another form or key, or an empty value.
+        UserError: if an argument has another form or key, or an empty value.
     """
     found: Given = {}
     for word in words:
@@ -56,44 +56,44 @@ def given(words: list[str], keys: Collection[str]) -> Given:
             hint = near(key, [*keys])
             raise UserError(f"{word} is not understood{hint}; keys are {', '.join(keys)}")
         if not value:
-            raise UserError(f"{key}= has no value; give one or leave it out")
+            raise UserError(f"{key}= has no value. Give one or leave it out.")
         found[key] = value
     return found
 
 
 def number(words: Given, key: str, default: int, least: int = 1) -> int:
-    """A whole number.
+    """Return the value of a key as an integer.
 
     Raises:
-        UserError: for anything else.
+        UserError: if it is not an integer of at least ``least``.
     """
     value = words.get(key, str(default))
     if not value.isdecimal() or int(value) < least:
         raise UserError(
-            f"{key}={value} is no whole number from {least} up; the default is {default}"
+            f"{key}={value} is not a whole number of at least {least}. The default is {default}."
         )
     return int(value)
 
 
 def choice(words: Given, key: str, options: Sequence[str]) -> str:
-    """One of some options, the first by default.
+    """Return the value of a key that has fixed options; the first is the default.
 
     Raises:
-        UserError: for another.
+        UserError: if the value is not one of them.
     """
     value = words.get(key, options[0])
     if value not in options:
         hint = near(value, options)
-        raise UserError(f"{key}={value} is no option{hint}; there are {', '.join(options)}")
+        raise UserError(f"{key}={value} is not an option{hint}; there are {', '.join(options)}")
     return value
 
 
-# Hydra's names for what comes with a plugin, and the extra that brings it.
+# Hydra's names for options of a plugin, and the extra that installs it.
 _EXTRAS = {"optuna": "optuna"}
 
 
 def refusal(summary: str, details: Sequence[str], folder: Path) -> None:
-    """Print a cause and its details; those beyond the first fifty go to a file in ``folder``."""
+    """Print an error and its details; those beyond the first fifty go to a file in ``folder``."""
     sys.stdout.flush()
     print(summary, file=sys.stderr)
     for line in details[:SHOWN]:
@@ -106,9 +106,9 @@ def refusal(summary: str, details: Sequence[str], folder: Path) -> None:
 
 
 def near(word: str, options: Sequence[str]) -> str:
-    """``; did you mean ...?`` for the options nearest to a word, or nothing."""
+    """Return ``; did you mean ...?`` with the options nearest to a word, or an empty text."""
     matches = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
-    # A key's last part is what people remember: rot is near dataset.root.
+    # People remember the last part of a key: rot is near dataset.root.
     matches += [
         o for o in options if difflib.get_close_matches(word, [o.split(".")[-1]], cutoff=0.75)
     ]
@@ -117,7 +117,7 @@ def near(word: str, options: Sequence[str]) -> str:
 
 
 def config_error(error: Exception, words: Sequence[str]) -> None:
-    """Print what is wrong with the command line, in one line, with what comes near."""
+    """Print what is wrong with the command line, in one line, with the nearest options."""
     text = str(error)
     cause = str(error.__cause__ or "")
     if match := re.search(r"Could not find '([^']+?)/?([^'/]+)'", text):
@@ -125,13 +125,13 @@ def config_error(error: Exception, words: Sequence[str]) -> None:
         place = "dataset" if group in ALSO_DATASETS else group
         folders = [paths.CONF / place, paths.EXPERIMENTS / place]
         options = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
-        message = f"{group}={option} is no option{near(option, options)}"
+        message = f"{group}={option} is not an option{near(option, options)}"
         if (extra := _EXTRAS.get(option)) is not None:
             message, options = f'{extra} is not installed; pip install "clipbench[{extra}]"', []
         message += f" (options: {', '.join(options)})" if options else ""
     elif match := re.search(r"Could not override '([^']+)'", text):
         name = match.group(1)
-        message = f"{name} is no key{near(name, compose.keys())}"
+        message = f"{name} is not a key{near(name, compose.keys())}"
     elif match := re.search(r"override '([^'=]+)'\s+missing EQUAL", text):
         message = f"{match.group(1)} is not key=value; put quotes around a value that has spaces"
     elif match := re.search(r"Missing mandatory value: (\S+)", text):

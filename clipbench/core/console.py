@@ -1,4 +1,4 @@
-"""What a person sees while a run works: bars on a terminal, plain lines in a log."""
+"""What a run prints: progress bars on a terminal, plain lines in a log."""
 
 import sys
 from collections.abc import Iterable, Sequence, Sized
@@ -36,7 +36,7 @@ def duration(seconds: float) -> str:
 
 
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:
-    """The items, with a progress bar where there is a terminal to draw it on."""
+    """Yield the items, with a progress bar if the output is a terminal."""
     if not console.is_terminal:
         return items
     total = len(items) if isinstance(items, Sized) else total
@@ -44,7 +44,7 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterabl
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it: fractions to four digits, nothing for what is not there."""
+    """Return a value as a table shows it: floats to four digits, None and NaN as an empty cell."""
     if value is None or value != value:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -6,10 +6,10 @@ from clipbench.core.errors import UserError
 
 
 def devices(trainer: dict[str, Any]) -> int:
-    """How many ranks a job has: one a device.
+    """Return how many ranks a job has: one per device.
 
     Raises:
-        UserError: for what is no number of devices.
+        UserError: if ``devices`` is not a number of devices.
     """
     asked = trainer["devices"]
     if isinstance(asked, list):
@@ -23,12 +23,14 @@ def devices(trainer: dict[str, Any]) -> int:
     except (TypeError, ValueError):
         number = 0
     if number < 1:
-        raise UserError(f"trainer.devices={asked} is no number of devices; use 1 or more, or auto")
+        raise UserError(
+            f"trainer.devices={asked} is not a number of devices. Use 1 or more, or auto."
+        )
     return number
 
 
 def gpus() -> int:
-    """How many CUDA devices there are for us."""
+    """Return how many CUDA devices this process sees."""
     import torch
 
     return torch.cuda.device_count()

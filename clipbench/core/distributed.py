@@ -1,4 +1,4 @@
-"""Which of a run's processes this is, and how they agree; one alone agrees with itself."""
+"""The ranks of a run: which one this process is, and how they exchange values."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ class Place:
     """This process among those of its run.
 
     Attributes:
-        rank: from 0; the first writes what the run leaves.
+        rank: from 0; rank 0 writes the files of the run.
         world: how many there are.
     """
 
@@ -26,7 +26,7 @@ class Place:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes."""
+        """Whether this is the rank that writes files."""
         return self.rank == 0
 
 
@@ -34,12 +34,12 @@ here = Place()
 
 
 def join(rank: int, world: int, timeout: float) -> None:
-    """Meet the other ranks, at the address that the environment names.
+    """Join the process group, at the address that the environment names.
 
     Args:
         rank: of this process.
         world: how many there are.
-        timeout: seconds after which waiting for one another is an error.
+        timeout: seconds after which waiting for another rank is an error.
     """
     import torch.distributed
     from lightning_utilities.core.rank_zero import rank_zero_only
@@ -49,7 +49,7 @@ def join(rank: int, world: int, timeout: float) -> None:
         "cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=timedelta(seconds=timeout)
     )
     here.rank, here.world = rank, world
-    # The libraries were loaded before there were ranks, and took every process for the first.
+    # Lightning was imported before the ranks existed, and took every process for the first.
     rank_zero_only.rank = rank  # type: ignore[attr-defined]
 
 
@@ -81,7 +81,7 @@ def broadcast(value: Value) -> Value:
 
 
 def gathered(value: Value) -> list[Value]:
-    """The values of all ranks, in their order."""
+    """Return the values of all ranks, in the order of the ranks."""
     if here.world == 1:
         return [value]
     import torch.distributed
@@ -92,12 +92,12 @@ def gathered(value: Value) -> list[Value]:
 
 
 def mean(value: float) -> float:
-    """The mean over the ranks."""
+    """Return the mean over the ranks."""
     return sum(gathered(value)) / here.world
 
 
 def any_of(value: bool) -> bool:
-    """Whether it is so in any rank."""
+    """Return whether the value is true on any rank."""
     if here.world == 1:
         return value
     import torch.distributed
@@ -124,10 +124,10 @@ def _barrier() -> None:
 
 
 def shares(batches: Iterable[list[Value]]) -> Iterator[Value]:
-    """This rank's rows of each global batch; all ranks have as many.
+    """Yield this rank's rows of each global batch; all ranks have the same number.
 
-    Where a batch does not divide, as the last of an epoch may not, it is filled up with its own
-    first rows: each rank must take the same steps, on rows that count alike.
+    A batch that does not divide by the ranks, such as the last of an epoch, is filled up with its
+    first rows: each rank must take the same steps, with equal weight.
     """
     for batch in batches:
         own = -(-len(batch) // here.world)
@@ -136,16 +136,16 @@ def shares(batches: Iterable[list[Value]]) -> Iterator[Value]:
 
 
 def own(length: int) -> range:
-    """The positions that this rank evaluates of a split: every so many, none twice, no filling up.
+    """Return the positions of a split that this rank evaluates: every ``world``-th, no padding.
 
-    Where there are fewer than ranks, one without any takes the first, so that it has something to
-    go through; :func:`whole` leaves it out.
+    If there are fewer positions than ranks, a rank without any takes the first, so that its loader
+    is not empty; :func:`whole` leaves it out.
     """
     return range(here.rank, length, here.world) or range(min(1, length))
 
 
 def whole(rows: "Tensor", positions: "Tensor") -> "Tensor":
-    """The rows of all ranks, as one rank would have come to them.
+    """Return the rows of all ranks, in the order in which a single rank would have them.
 
     Args:
         rows: of this rank, (b, ...), on the CPU.
@@ -162,7 +162,7 @@ def whole(rows: "Tensor", positions: "Tensor") -> "Tensor":
 
 
 def same_buffers(module: "nn.Module") -> None:
-    """Give every rank the first one's running statistics: each has seen its own rows alone."""
+    """Copy the first rank's running statistics to every rank, since each has seen only its rows."""
     if here.world == 1:
         return
     import torch.distributed

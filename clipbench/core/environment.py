@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 _PACKAGES = (
     *("torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "numpy"),
-    "pillow",  # what it decodes may move with it
+    "pillow",  # decoded pixels may change with it
 )
 _PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
 
 def versions() -> dict[str, str]:
-    """Of Python, of clipbench and of the packages that compute."""
+    """Return the versions of Python, of clipbench and of the packages that compute."""
     packages = {name: version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), "clipbench": __version__, **packages}
 
 
 def git() -> dict[str, Any] | None:
-    """Commit of the checkout and whether it has uncommitted changes; None in an installed wheel."""
+    """Return the commit and whether there are uncommitted changes; None for an installed wheel."""
 
     def ask(*words: str) -> str:
         command = ["git", "-C", str(paths.ROOT), *words]
@@ -47,22 +47,23 @@ def git() -> dict[str, Any] | None:
 
 
 def cores() -> int:
-    """How many CPU cores this process may use."""
+    """Return how many CPU cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def threads() -> int:
-    """Return how many threads an operation on the CPU has, which its last bits depend on."""
+    """Return how many threads a CPU operation uses; its last bits depend on them."""
     import torch
 
     return torch.get_num_threads()
 
 
 def share_threads(ranks: int) -> None:
-    """Leave each rank of a job its part of the cores.
+    """Give each rank of a job its share of the cores.
 
-    However many jobs work at once: a run is the same, to the bit, by any launcher.
+    The share does not depend on how many jobs run at once, so that a run is bitwise the same with
+    any launcher.
     """
     import torch
 
@@ -72,7 +73,7 @@ def share_threads(ranks: int) -> None:
 
 
 def resolved(trainer: Mapping[str, Any], world: int) -> dict[str, Any]:
-    """Return what a run will be on in place of the words that ask for it, as Lightning takes them.
+    """Return the accelerator, devices and precision of a run in place of words such as ``auto``.
 
     Args:
         trainer: the config's node, with ``accelerator``, ``devices`` and ``precision``.
@@ -86,19 +87,19 @@ def resolved(trainer: Mapping[str, Any], world: int) -> dict[str, Any]:
         none = gpu == "cuda" and not torch.cuda.is_available()
         accelerator = gpu if not none else "cpu" if accelerator == "auto" else accelerator
     precision = _PRECISIONS.get(precision, precision)
-    if (accelerator, precision) == ("cpu", "16-mixed"):  # which a CPU has not
+    if (accelerator, precision) == ("cpu", "16-mixed"):  # a CPU has no float16 autocast
         precision = "bf16-mixed"
     devices = world // int(trainer["num_nodes"] or 1)
     return {"accelerator": accelerator, "devices": devices, "precision": precision}
 
 
 def of(trainer: Mapping[str, Any], world: int) -> dict[str, Any]:
-    """Return what a record says a run was on: what :func:`resolved` does, and the threads."""
+    """Return what a record stores of the hardware: :func:`resolved` and the threads."""
     return {**resolved(trainer, world), "threads": threads()}
 
 
 def device(used: "torch.device") -> dict[str, Any]:
-    """The device's name and the peak memory of this process on it, in bytes."""
+    """Return the device's name and the peak memory of this process on it, in bytes."""
     if used.type == "cuda":
         import torch
 
@@ -112,11 +113,11 @@ def device(used: "torch.device") -> dict[str, Any]:
 
 
 def quiet() -> None:
-    """Keep the libraries from saying what this project says itself, or what no user can change."""
+    """Silence warnings of libraries that clipbench prints itself or that no user can act on."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for message in (
         ".*does not have many workers.*",  # dataset.workers is the user's to choose
-        ".*number of training batches.*logging interval.*",  # small data is what we are for
+        ".*number of training batches.*logging interval.*",  # small datasets are common here
         ".*LeafSpec.*is deprecated.*",  # Lightning 2.6 on torch 2.14
         ".*in eval mode at the start of training.*",  # frozen statistics, as intended
         ".*Checkpoint directory.*exists.*",

@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right: it is printed, never traced."""
+"""The exception for what a user can fix: its message is printed, without a traceback."""
 
 import os
 import re
@@ -12,7 +12,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def printable(path: str | Path) -> str:
     r"""Return a path as text on one line that can be written anywhere.
 
-    Bytes that are no UTF-8 are shown as ``\xe9``, and line ends and their like as ``\n``.
+    Bytes that are not UTF-8 are shown as ``\xe9``, and control characters as ``\n``.
     """
     text = _writable(os.fspath(path))
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
@@ -29,9 +29,9 @@ class UserError(Exception):
     """A run that cannot start (or go on), with its cause and its fix in one line.
 
     Attributes:
-        details: further lines, such as one ``path: reason`` for each bad picture.
-        status: what the run's record says of it, ``failed``, ``diverged`` or ``interrupted``.
-        signal: that interrupted it.
+        details: further lines, such as one ``path: reason`` for each bad image.
+        status: for the run's record: ``failed``, ``diverged`` or ``interrupted``.
+        signal: the one that interrupted it.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class UserError(Exception):
         status: str = "failed",
         signal: int | None = None,
     ) -> None:
-        # Out of a DataLoader's worker it comes as a formatted traceback that ends with it.
-        own = summary.rpartition(f"{__name__}.{type(self).__name__}: ")[2].strip()
-        super().__init__(_writable(own))
+        # A DataLoader's worker passes it on as a formatted traceback that ends with it.
+        message = summary.rpartition(f"{__name__}.{type(self).__name__}: ")[2].strip()
+        super().__init__(_writable(message))
         self.details = [printable(line) for line in details]
         self.status, self.signal = status, signal
 
@@ -53,7 +53,7 @@ class UserError(Exception):
 
 
 class Damaged(UserError):
-    """An image that could not be decoded when it was used, though nothing was wrong with it before.
+    """An image that could not be decoded in training, though it passed the checks before.
 
-    Where images that cannot be read are skipped, the run begins again without it.
+    If unreadable images are skipped, the run starts again without it.
     """

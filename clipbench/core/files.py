@@ -47,15 +47,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         temporary.chmod(0o644)
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
+    except Exception as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise UserError(
             f"{path} could not be written: {error.strerror or error}. Fix that and run the same "
             "command again, which continues from the last state that was saved.",
             status="interrupted",
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

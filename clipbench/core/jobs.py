@@ -1,4 +1,4 @@
-"""What a command and the processes of its jobs tell each other: plain data."""
+"""What a command and the processes of its jobs exchange: plain data."""
 
 import time
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ Config = dict[str, Any]  # resolved: plain values by key, and mappings of them b
 
 @dataclass(frozen=True)
 class Node:
-    """One of the machines that a job is on.
+    """One of the machines of a job.
 
     Attributes:
         rank: from 0.
         count: how many there are.
-        meeting: host and port of the first.
+        meeting: host and port of the first machine.
     """
 
     rank: int
@@ -32,13 +32,13 @@ class Job:
     Attributes:
         config: the resolved config.
         choices: the option typed for each config group.
-        overrides: the command line's own words.
+        overrides: as typed.
         outputs: the outputs root; the fork server's environment may be older than this job.
         retry: whether to run what failed before.
-        at_once: how many jobs share the machine.
-        environment: variables of this job's own, such as which GPU it has.
-        node: which of several machines this is; None for the only one.
-        asked: when it was, in seconds since the epoch.
+        at_once: how many jobs run at once on the machine.
+        environment: variables of this job, such as its GPU.
+        node: which of several machines this is; None for a single one.
+        asked: when the job was requested, in seconds since the epoch.
     """
 
     config: Config
@@ -62,13 +62,12 @@ class Outcome:
         key: of the run, or None if the job was refused before it had one.
         folder: the run's.
         error: the cause in one line.
-        details: further lines, such as one for each bad picture.
-        before: True if an earlier command has brought the run to this end.
-        signal: that has interrupted it.
-        violent: whether a process of it was ended by a signal.
-        note: how the run of an earlier command was made otherwise than now; None where it was not.
-        again: whether it is to begin again at once, since it came upon an image that cannot be
-            decoded, and such images are skipped.
+        details: further lines, such as one for each bad image.
+        before: True if the run ended so in an earlier command.
+        signal: the one that interrupted it.
+        violent: whether a signal ended one of its processes.
+        note: in what the run of an earlier command differs from this one; None if in nothing.
+        again: whether to start again at once, without an image that could not be decoded.
     """
 
     status: str
@@ -84,5 +83,5 @@ class Outcome:
 
     @property
     def code(self) -> int:
-        """For a shell: 0, 1, or 128 and the signal's number."""
+        """The exit code: 0, 1, or 128 plus the signal's number."""
         return 128 + self.signal if self.signal else int(self.status != "completed")

@@ -16,37 +16,37 @@ ASSETS = PACKAGE / "assets"
 
 
 def outputs() -> Path:
-    """The folder of runs, sweeps and tables: ``$CLIPBENCH_OUTPUTS``, else ``outputs/``."""
+    """Return the folder of runs, sweeps and tables: ``$CLIPBENCH_OUTPUTS``, else ``outputs/``."""
     home = ROOT if ROOT != PACKAGE else Path.cwd()
     return Path(os.environ.get("CLIPBENCH_OUTPUTS") or home / "outputs").absolute()
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path as its user means it: what is there under that name, else from ``~`` on."""
+    """Return a path, with ``~`` expanded unless a file of that very name exists."""
     try:
         return Path(path) if os.path.lexists(path) else Path(path).expanduser()
-    except RuntimeError:  # ~old, and there is nobody of that name
+    except RuntimeError:  # ~old, and there is no such user
         return Path(path)
 
 
 @functools.cache
 def begun() -> str:
-    """When this command first asked: the name of its sweep, on whatever machines that is run."""
+    """Return when this command started, which names its sweep on every machine that runs it."""
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def data(layout: str) -> Path:
-    """A dataset's folder: ``$CLIPBENCH_DATA/<layout>``, else ``data/<layout>``."""
+    """Return a dataset's folder: ``$CLIPBENCH_DATA/<layout>``, else ``data/<layout>``."""
     home = ROOT if ROOT != PACKAGE else Path.cwd()
     return Path(os.environ.get("CLIPBENCH_DATA") or home / "data").absolute() / layout
 
 
 def options() -> str:
-    """The options of each group, a line a group."""
+    """Return the options of each group, one line per group."""
     groups = {folder.name: folder for folder in sorted(CONF.iterdir()) if folder.is_dir()}
     groups["experiment"] = EXPERIMENTS / "experiment"
     names = {group: sorted(p.stem for p in path.glob("*.yaml")) for group, path in groups.items()}
-    return "\n".join(f"{group}: {', '.join(own)}" for group, own in names.items() if own)
+    return "\n".join(f"{group}: {', '.join(stems)}" for group, stems in names.items() if stems)
 
 
 def register() -> None:

@@ -13,17 +13,17 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def safe(value: Any) -> Any:
-    """Text that would be a formula, with an apostrophe before it; all else as it is."""
+    """Return text that would be a formula with an apostrophe before it, other values unchanged."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def unsafe(text: str) -> str:
-    """What :func:`safe` was given."""
+    """Return the text that :func:`safe` was given."""
     return text[1:] if text.startswith(tuple(f"'{sign}" for sign in _FORMULAS)) else text
 
 
 def write(file: IO[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table as CSV, its text made safe.
+    """Write a table as CSV, with its text made safe.
 
     Args:
         file: opened with ``newline=""``.
@@ -36,11 +36,11 @@ def write(file: IO[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def read(path: Path, words: Sequence[str]) -> "pd.DataFrame":
-    """Return a table that was written safely, some columns being text: NaN and null included.
+    """Return a table that :func:`write` wrote; text columns may contain "NaN" or "null".
 
     Args:
         path: the CSV.
-        words: the columns of text; what is not in the table is passed over.
+        words: the columns of text; those that the table does not have are ignored.
     """
     import pandas as pd
 

@@ -30,7 +30,7 @@ def read(path: Path) -> Any:
 
 
 def _value(node: Any) -> Any:
-    """What a node of YAML holds, scalars as they are written."""
+    """Return what a YAML node holds, with scalars as they are written."""
     if isinstance(node, yaml.MappingNode):
         return _mapping([(_value(key), _value(value)) for key, value in node.value])
     if isinstance(node, yaml.SequenceNode):
@@ -50,7 +50,7 @@ def _refuse_twice(keys: Sequence[Any]) -> None:
 
 
 def _as_text(value: Any) -> Any:
-    """JSON's truth values as they are written."""
+    """Return JSON with its booleans as they are written."""
     if isinstance(value, list):
         return [_as_text(item) for item in value]
     if isinstance(value, dict):

@@ -1,1 +1,1 @@
-"""A tuned model after its run: read again, asked, searched with, written for other programs."""
+"""A fine-tuned model after its run: loading, prediction, search and export."""

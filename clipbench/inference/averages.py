@@ -1,4 +1,4 @@
-"""The averages of a run's start and end, made again from what the run left."""
+"""Averages of a run's start and end weights, computed again from the files of the run."""
 
 from pathlib import Path
 

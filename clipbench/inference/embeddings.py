@@ -1,4 +1,4 @@
-"""The features of a folder's pictures, computed once and kept."""
+"""The features of a folder's images, computed once and cached."""
 
 import hashlib
 import time
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from clipbench.models.two_towers import TwoTowers
 
 
-PAUSE = 30.0  # seconds of work that an interruption may lose
+PAUSE = 30.0  # seconds between two writes of the cache
 
 
 @dataclass
 class Gallery:
-    """Pictures that can be searched.
+    """Images that can be searched.
 
     Attributes:
-        split: the pictures that could be read.
-        features: (n, D) of these, normalised.
-        faults: why each of the others could not.
-        fresh: how many were computed now and not taken from an earlier time.
+        split: the images that could be read.
+        features: of these, (n, D), normalised.
+        faults: of each other image, why it could not be read.
+        fresh: how many were computed now and not read from the cache.
     """
 
     split: Split
@@ -50,14 +50,14 @@ class Gallery:
     fresh: int
 
     def best(self, query: Tensor, top: int) -> list[tuple[int, float]]:
-        """The positions nearest to a text's feature (D,), with their cosines, best first."""
+        """Return the positions nearest to a text's feature (D,), with their cosines, best first."""
         scores = self.features @ query.to(self.features)
         order = scores.argsort(descending=True, stable=True)[:top].tolist()
         return [(i, float(scores[i])) for i in order]
 
 
 def fingerprint(tower: TwoTowers) -> str:
-    """Sha256 of what the features of a picture depend on: every weight, and the preprocessing."""
+    """Return the SHA-256 of all that features depend on: the weights and the preprocessing."""
     digest = hashlib.sha256(tower.preprocess.to_json().encode())
     for name, tensor in sorted(tower.state_dict().items()):
         flat = tensor.detach().cpu().contiguous().reshape(-1)
@@ -69,20 +69,20 @@ def fingerprint(tower: TwoTowers) -> str:
 def embedded(
     tower: TwoTowers, split: Split, kept: Path, *, batch_size: int = 64, workers: int = 0
 ) -> Gallery:
-    """The features of all pictures, those known from an earlier time read and not computed.
+    """Return the features of all images; those in the cache are not computed again.
 
-    What is known of a picture holds as long as its path, size and time of change are the same.
-    What was computed is kept even if this is interrupted.
+    A cached feature is valid as long as the path, size and times of the file are the same. What
+    was computed is cached even if this is interrupted.
 
     Args:
-        tower: in eval mode, on the device that it should work on.
-        split: pictures, readable or not.
-        kept: the file of features, of these weights alone.
-        batch_size: pictures in memory at once.
+        tower: in eval mode, on its device.
+        split: images, readable or not.
+        kept: the cache file for these weights.
+        batch_size: images in memory at once.
         workers: processes that decode.
 
     Raises:
-        UserError: if no picture can be read.
+        UserError: if no image can be read.
     """
     store = Store(kept)
     marks = [_mark(source) for source in split.sources]
@@ -101,7 +101,7 @@ def embedded(
     readable = np.flatnonzero([row is not None for row in rows])
     if not len(readable):
         details = [f"{name}: {why}" for name, why in faults.items()]
-        raise UserError("no picture can be read; bring them again", details)
+        raise UserError("none of the images can be read. Copy them again.", details)
     known = torch.from_numpy(np.stack([row for row in rows if row is not None]))
     return Gallery(split.take(readable), known, faults, len(computed))
 
@@ -110,22 +110,22 @@ def embedded(
 def _computed(
     tower: TwoTowers, split: Split, batch_size: int, workers: int
 ) -> Iterator[tuple[dict[int, NDArray[np.float32]], dict[int, str]]]:
-    """By batch the features by position, and why those that cannot be read cannot."""
+    """Yield of each batch the features by position, and the errors of unreadable images."""
     device = next(tower.parameters()).device
     loader = prediction.batches(split, tower.preprocess, batch_size=batch_size, workers=workers)
     for batch, bad in track(
-        loader, f"embedding {len(split):,} pictures", -(-len(split) // batch_size)
+        loader, f"embedding {len(split):,} images", -(-len(split) // batch_size)
     ):
         found: dict[int, NDArray[np.float32]] = {}
         if batch is not None:
             features = tower.model.encode_image(batch["image"].to(device))
             rows = F.normalize(features.float(), dim=-1).cpu().numpy()
             found = dict(zip(batch["index"].tolist(), rows, strict=True))
-        yield found, {one.index: one.error or "" for one in bad}
+        yield found, {row.index: row.error or "" for row in bad}
 
 
 def _mark(source: Source) -> str | None:
-    """What a picture is known by; None for one that is not there, or whose name is no UTF-8."""
+    """Return the cache key of an image; None if it does not exist or its name is not UTF-8."""
     name = str(source.absolute() if isinstance(source, Path) else source)
     try:
         name.encode()
@@ -136,26 +136,26 @@ def _mark(source: Source) -> str | None:
 
 
 class Store:
-    """Features by mark, in a file that is whole at any time; a damaged one is begun anew."""
+    """Features by key, in a file that is written atomically; a damaged one is replaced."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, dict[str, NDArray[np.float32]]()
         self.written, self.changed = time.monotonic(), False
         if path.is_file():
-            with suppress(Exception):  # a parquet reader's own, of many kinds
+            with suppress(Exception):  # the parquet reader raises many kinds
                 frame = pd.read_parquet(path)
                 features = (np.frombuffer(row, np.float32) for row in frame["feature"])
                 self.rows = dict(zip(frame["mark"], features, strict=True))
 
     def add(self, rows: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take in rows, and write them now and then."""
+        """Add rows, and write the file every :data:`PAUSE` seconds."""
         self.rows |= rows
         self.changed |= bool(rows)
         if time.monotonic() - self.written > PAUSE:
             self.write(self.rows)
 
     def write(self, marks: Collection[str]) -> None:
-        """Write the rows of some marks, if there is anything new."""
+        """Write the rows of some keys, if any is new."""
         if not self.changed:
             return
         self.rows = {mark: row for mark, row in self.rows.items() if mark in marks}
@@ -183,7 +183,7 @@ def _tower(asked: cli.Given, name: str, overrides: list[str]) -> "TwoTowers":
         pooled = "left the space that texts share (model.pool=mean)"
         raise UserError(
             f"{name} cannot read text: {tower.arch} "
-            f"{pooled if tower.mean_pooled else 'has pictures alone'}; "
+            f"{pooled if tower.mean_pooled else 'has no text tower'}; "
             "search with a run of a CLIP, or with model=clip_vitb32"
         )
     return tower.eval()

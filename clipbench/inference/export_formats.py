@@ -1,4 +1,4 @@
-"""A tuned classifier in files that other programs read: open_clip, safetensors, ONNX."""
+"""A fine-tuned classifier in files that other programs read: open_clip, safetensors, ONNX."""
 
 import copy
 import json
@@ -24,18 +24,17 @@ from clipbench.models.clip import CLIP
 
 OPSET = 20  # torch 2.14's own default; onnxruntime reads it since 1.17
 TOLERANCE = 1e-4  # absolute and relative, of ONNX against PyTorch
-TOWERS = ("both", "image", "text")
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What is exported.
+    """What to export.
 
     Attributes:
         classifier: in eval mode, on the CPU.
         classes: names of its head's rows.
-        about: text to keep in every file: the run's key, and the alpha if it is an average.
-        towers: which are asked for.
+        about: metadata of every file: the run's key, and the alpha of an average.
+        towers: ``both``, ``image`` or ``text``.
     """
 
     classifier: Classifier
@@ -45,12 +44,12 @@ class Tuned:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What a file says of itself: how pictures are prepared, and the class of each logit."""
+        """The metadata of a file: the preprocessing, and the class of each logit."""
         tower = self.classifier.tower
         return {**tower.metadata(), **self.about, "classes": json.dumps(self.classes)}
 
     def write_head(self, folder: Path) -> Path:
-        """The linear classifier, which a CLIP has no place for: it reads normalised features."""
+        """Write the linear head, which is not part of a CLIP: it reads normalised features."""
         weight_files.save(
             folder / "head.safetensors", self.classifier.head.state_dict(), self.metadata
         )
@@ -58,23 +57,23 @@ class Tuned:
 
 
 def to_open_clip(tuned: Tuned, folder: Path) -> list[Path]:
-    """A folder that open_clip loads: ``create_model_and_transforms("local-dir:FOLDER")``.
+    """Write a folder that open_clip loads: ``create_model_and_transforms("local-dir:FOLDER")``.
 
-    Its weights alone, too: ``create_model(ARCH, pretrained=".../open_clip_model.safetensors")``.
+    The weights also load alone, with ``create_model`` and ``pretrained=`` the weight file.
 
     Raises:
-        UserError: for a model that is none of open_clip's, or a tower alone.
+        UserError: if the model is not one of open_clip, or only one tower is requested.
     """
     tower = tuned.classifier.tower
     if not isinstance(tower, CLIP) or not tower.has_text:
-        raise UserError(f"{tower.arch} is no model of open_clip's; use format=safetensors or onnx")
+        raise UserError(f"{tower.arch} is not from open_clip. Use format=safetensors or onnx.")
     if tuned.towers != "both":
-        raise UserError(f"open_clip loads whole models; for towers={tuned.towers} use safetensors")
+        raise UserError(f"towers={tuned.towers}: open_clip loads both. Use format=safetensors.")
     config = copy.deepcopy(open_clip.get_model_config(tower.open_clip_name))
     config["vision_cfg"]["image_size"] = tower.preprocess.size
-    told = tower.preprocess
-    prepared = {"mean": told.mean, "std": told.std, "interpolation": told.interpolation}
-    about = {"model_cfg": config, "preprocess_cfg": {**prepared, "resize_mode": told.resize_mode}}
+    view = tower.preprocess
+    prepared = {"mean": view.mean, "std": view.std, "interpolation": view.interpolation}
+    about = {"model_cfg": config, "preprocess_cfg": {**prepared, "resize_mode": view.resize_mode}}
     files.write_text(folder / "open_clip_config.json", json.dumps(about, indent=2) + "\n")
     file = folder / "open_clip_model.safetensors"
     weight_files.save(file, tower.native_state_dict(tuned.classifier.head), tuned.metadata)
@@ -82,15 +81,15 @@ def to_open_clip(tuned: Tuned, folder: Path) -> list[Path]:
 
 
 def to_safetensors(tuned: Tuned, folder: Path) -> list[Path]:
-    """Either tower under the names of its own library; of a ResNet the whole network, head in it.
+    """Write the towers under the names of their library; a ResNet as a whole, with its head.
 
     Raises:
-        UserError: for the text tower of a model that has none.
+        UserError: if the text tower is requested of a model that has none.
     """
     image, text = saved_model.apart(tuned.classifier)
     parts = {name: part for name, part in {"image": image, "text": text}.items() if part}
     if not text:
-        _only_pictures(tuned)
+        _check_no_text(tuned)
         parts = {"model": image}
     written = []
     for name, part in parts.items():
@@ -101,7 +100,7 @@ def to_safetensors(tuned: Tuned, folder: Path) -> list[Path]:
 
 
 class _Image(nn.Module):
-    """Pictures (B, 3, S, S), prepared, to logits (B, C) and features (B, D)."""
+    """Preprocessed images (B, 3, S, S) to logits (B, C) and features (B, D)."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -126,29 +125,29 @@ class _Text(nn.Module):
 
 
 def to_onnx(tuned: Tuned, folder: Path) -> list[Path]:
-    """``image.onnx`` and, of a CLIP, ``text.onnx``; any batch size; checked with onnxruntime.
+    """Write ``image.onnx`` and, of a CLIP, ``text.onnx``, checked with onnxruntime.
 
     ``image.onnx`` takes ``image`` and gives ``logits`` and ``features``; ``text.onnx`` takes
-    ``tokens`` and gives ``features``. Both features are normalised where a head reads them so.
-    Preprocessing, class names and the logit scale are in the files' metadata.
+    ``tokens`` and gives ``features``. Both features are normalised if the head reads them so.
+    The batch size is free. Preprocessing, class names and the logit scale are in the metadata.
 
     Raises:
-        UserError: if the extra is not installed, there is no such tower, or onnxruntime comes to
-            other numbers.
+        UserError: if the extra is not installed, there is no such tower, or the numbers of
+            onnxruntime differ.
     """
     _extra()
     tower, size = tuned.classifier.tower, tuned.classifier.tower.preprocess.size
     about = tuned.metadata
     if not tower.has_text:
-        _only_pictures(tuned)
+        _check_no_text(tuned)
     else:
         about["logit_scale"] = str(float(tower.scales()[0].exp()))
     draws = torch.Generator().manual_seed(0)
-    pictures = torch.randn(5, 3, size, size, generator=draws)
+    images = torch.randn(5, 3, size, size, generator=draws)
     written = []
     if tuned.towers != "text":
         file = folder / "image.onnx"
-        _onnx(_Image(tuned.classifier), "image", pictures, ["logits", "features"], file, about)
+        _onnx(_Image(tuned.classifier), "image", images, ["logits", "features"], file, about)
         written.append(file)
     if tuned.towers != "image" and tower.has_text:
         tokens = tower.tokenizer()([f"a photo of a {name}." for name in (tuned.classes * 5)[:5]])
@@ -204,7 +203,7 @@ def _extra() -> None:
             raise UserError(f"format=onnx needs {name}; pip install 'clipbench[onnx]'")
 
 
-def _only_pictures(tuned: Tuned) -> None:
+def _check_no_text(tuned: Tuned) -> None:
     if tuned.towers == "text":
         arch = tuned.classifier.tower.arch
         raise UserError(f"{arch} has no text tower; leave towers= out")

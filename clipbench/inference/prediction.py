@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was said of one picture.
+    """The prediction for one image.
 
     Attributes:
         index: its position in the split.
-        classes: the most probable, best first; empty for a picture that cannot be read.
-        probabilities: of these.
-        error: why it cannot be read.
+        classes: the most probable, best first; empty if the image cannot be read.
+        probabilities: of these classes.
+        error: why the image cannot be read.
     """
 
     index: int
@@ -46,7 +46,7 @@ class Prediction:
 
 
 class _Readable(ImageDataset):
-    """Rows of pictures; of one that cannot be read, the reason."""
+    """Rows of images; of one that cannot be read, the reason."""
 
     def __init__(self, split: Split, *args: Any, **reading: Any) -> None:
         super().__init__(split, *args, **reading)
@@ -64,7 +64,7 @@ class _Readable(ImageDataset):
 
 
 def _apart(rows: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, list[Prediction]]:
-    """A batch of what can be read, and the rest."""
+    """Return a batch of the rows that can be read, and a prediction with an error of the others."""
     bad = [Prediction(row["index"], error=row["error"]) for row in rows if "error" in row]
     good = [row for row in rows if "error" not in row]
     return (collate(good) if good else None), bad
@@ -73,22 +73,22 @@ def _apart(rows: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, list[Pred
 def batches(
     split: Split, preprocess: Preprocess, *, batch_size: int = 64, workers: int = 0, **reading: Any
 ) -> Iterable[tuple[dict[str, Any] | None, list[Prediction]]]:
-    """Batches of a split as a model sees it, each with what was left out of it and why.
+    """Return batches of a split, each with the images that were left out of it and why.
 
     Args:
-        split: pictures, readable or not.
+        split: images, readable or not.
         preprocess: the model's.
-        batch_size: pictures in memory at once.
+        batch_size: images in memory at once.
         workers: processes that decode.
         reading: ``decoder`` and ``value_range``, see :class:`ImageDataset`.
     """
     refuse_small_shared_memory(workers, batch_size, preprocess.size)
-    pictures = _Readable(split, eval_transform(preprocess), **reading)
-    return DataLoader(pictures, batch_size, num_workers=workers, collate_fn=_apart)
+    images = _Readable(split, eval_transform(preprocess), **reading)
+    return DataLoader(images, batch_size, num_workers=workers, collate_fn=_apart)
 
 
 @torch.inference_mode()
-def said(
+def predictions(
     classifier: Classifier,
     split: Split,
     *,
@@ -98,14 +98,14 @@ def said(
     workers: int = 0,
     **reading: Any,
 ) -> Iterator[Prediction]:
-    """The most probable classes of each picture, in the split's order within a batch.
+    """Yield the most probable classes of each image, in the order of the split within a batch.
 
     Args:
-        classifier: in eval mode, on the device that it should work on.
-        split: its labels are not looked at; of ``among`` nothing else is chosen.
+        classifier: in eval mode, on its device.
+        split: its labels are not used; only classes of ``among`` are predicted.
         top: how many classes.
-        temperature: of the probabilities; it changes no order.
-        batch_size: pictures in memory at once.
+        temperature: of the probabilities; it does not change the order.
+        batch_size: images in memory at once.
         workers: processes that decode.
         reading: ``decoder`` and ``value_range``, see :class:`ImageDataset`.
     """
@@ -119,26 +119,26 @@ def said(
             found += _best(
                 classification.among(scores, split.among), batch["index"], top, temperature
             )
-        yield from sorted(found, key=lambda one: one.index)
+        yield from sorted(found, key=lambda row: row.index)
 
 
 def device(name: str | None) -> torch.device:
-    """The device of that name; by default a GPU if there is one.
+    """Return the device of a name; by default a GPU if there is one.
 
     Raises:
-        UserError: for one that there is not.
+        UserError: if there is no such device.
     """
     try:
         found = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise UserError(f"device={name} is not here; use cpu, or leave it out") from None
+        raise UserError(f"device={name} is not available. Use cpu, or leave it out.") from None
     return found
 
 
 def _best(scores: Tensor, index: Tensor, top: int, temperature: float) -> Iterator[Prediction]:
     probabilities = (scores / temperature).softmax(1)
-    # By score, the lowest class first on ties, as everywhere: topk() promises no order.
+    # By score, the lowest class first on ties, as everywhere: topk() does not define an order.
     order = scores.argsort(dim=1, descending=True, stable=True)[:, :top]
     for i, classes, own in zip(
         index.tolist(), order.tolist(), probabilities.gather(1, order).tolist(), strict=True
@@ -147,15 +147,15 @@ def _best(scores: Tensor, index: Tensor, top: int, temperature: float) -> Iterat
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be predicted.
+class Images:
+    """The images to predict.
 
     Attributes:
-        name: what it was called.
+        name: of the folder or split.
         split: the images.
-        labels: of each the name of its class, where it has one of the run's.
-        data: config of the dataset, which says how images are read.
-        sought: where a label would be.
+        labels: of each image the name of its class, None if that is not a class of the run.
+        data: config of the dataset, which determines how images are read.
+        sought: where labels were looked for, for a message.
     """
 
     name: str
@@ -165,8 +165,8 @@ class Asked:
     sought: str
 
 
-def _images(where: Path, record: RunRecord, classes: Sequence[str]) -> Asked:
-    """Pictures of a place; a folder that bears a class's name is their label."""
+def _images(where: Path, record: RunRecord, classes: Sequence[str]) -> Images:
+    """Return the images of a path; a folder with the name of a class is their label."""
     from clipbench.loading.class_names import class_of
     from clipbench.loading.readers.image_files import loose
 
@@ -177,11 +177,11 @@ def _images(where: Path, record: RunRecord, classes: Sequence[str]) -> Asked:
     by_folder = {folder: class_of(folder, known) for folder in set(folders)}
     labels = [by_folder[folder] for folder in folders]
     sought = "the folder that an image lies in is called"
-    return Asked(home, split, labels, record.config["dataset"], sought)
+    return Images(home, split, labels, record.config["dataset"], sought)
 
 
-def _split(name: str, record: RunRecord, overrides: list[str], classes: Sequence[str]) -> Asked:
-    """A split of the run's own dataset, changed by the overrides, or of the one they name."""
+def _split(name: str, record: RunRecord, overrides: list[str], classes: Sequence[str]) -> Images:
+    """Return a split of the run's dataset as the overrides change it, or of the one they name."""
     from dataclasses import replace
 
     from clipbench.core.config.instantiate import build
@@ -193,20 +193,20 @@ def _split(name: str, record: RunRecord, overrides: list[str], classes: Sequence
     data = build(node)
     data.prepare(record.seed)
     if name not in data.splits:
-        raise UserError(f"there is no split={name} here; there are {', '.join(data.splits)}")
+        raise UserError(f"split={name} does not exist; there are {', '.join(data.splits)}")
     split, own = data.splits[name], list(getattr(data, "classes", []))
     if own != list(classes):  # its numbers are not the run's
         split = replace(split, among=None)
     known = {label: text for label, text in enumerate(own) if text in set(classes)}
     folder = Path(str(node.get("root") or "")).name or record.dataset
     labels = [known.get(label) for label in split.labels.tolist()]
-    return Asked(f"{folder}-{name}", split, labels, node, f"a class of {name} is called")
+    return Images(f"{folder}-{name}", split, labels, node, f"a class of {name} is called")
 
 
 def _write(
-    place: Path, pictures: Asked, rows: Sequence["Prediction"], classes: Sequence[str]
+    place: Path, pictures: Images, rows: Sequence["Prediction"], classes: Sequence[str]
 ) -> None:
-    """The CSV: file, prediction, probability, the next ones, label, error."""
+    """Write the CSV: file, prediction, probability, the next ones, label, error."""
     top = max((len(row.classes) for row in rows), default=1)
     more = [f"{what}_{k}" for k in range(2, top + 1) for what in ("prediction", "probability")]
     labelled, bad = any(pictures.labels), any(row.error for row in rows)

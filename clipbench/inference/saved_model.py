@@ -1,4 +1,4 @@
-"""A tuned model in the names of the library that it comes from, and back again."""
+"""Saving a fine-tuned model under the names of its library, and loading it."""
 
 import json
 from pathlib import Path
@@ -49,35 +49,35 @@ def _head_file(stem: str) -> str:
 
 
 def completed(run: str | Path, stem: str = "model") -> RunRecord:
-    """Return the record of a run whose weights are there.
+    """Return the record of a completed run that has its weights.
 
     Raises:
-        UserError: if there is no completed run in it, or it was not asked for averages.
+        UserError: if the folder has no completed run, or the run has no such weights.
     """
     folder = Path(run)
     record = store.read(folder)
     if record is None or not record.completed:
-        raise UserError(f"{folder} holds no completed run; give a folder that has a result.json")
+        raise UserError(f"{folder} has no completed run. Give a folder that has a result.json.")
     for name in (f"{stem}.safetensors", _head_file(stem)):
         if not (folder / name).is_file():
-            fix = "run it with alphas=10" if stem != "model" else "bring it back, or run it again"
+            fix = "run it with alphas=10" if stem != "model" else "restore it, or run it again"
             raise UserError(f"{folder} has no {name}; {fix}")
     return record
 
 
 def classes(run: str | Path, stem: str = "model") -> list[str]:
-    """The names of a saved head's rows.
+    """Return the class names of a saved head's rows.
 
     Raises:
         UserError: as :func:`completed` does.
     """
     completed(run, stem)
-    told: list[str] = json.loads(weight_files.metadata(Path(run) / _head_file(stem))["classes"])
-    return told
+    names: list[str] = json.loads(weight_files.metadata(Path(run) / _head_file(stem))["classes"])
+    return names
 
 
 def classifier(run: str | Path, stem: str = "model") -> Classifier:
-    """The tuned classifier of a run, in eval mode.
+    """Return the fine-tuned classifier of a run, in eval mode.
 
     Args:
         run: a run's folder.
@@ -94,11 +94,11 @@ def classifier(run: str | Path, stem: str = "model") -> Classifier:
 
 
 def apart(tuned: Classifier) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A classifier's image tower and text tower, under their library's names.
+    """Split a classifier into image tower and text tower, under their library's names.
 
     Returns:
-        What encodes pictures, and all the rest: of a CLIP its text tower and logit scale, of a
-        ResNet nothing, since its head goes with it.
+        The weights of the image tower, and the others: of a CLIP its text tower and logit scale, of
+        a ResNet none, since its head is part of the first.
     """
     whole = tuned.tower.native_state_dict(tuned.head)
     if not tuned.tower.has_text:
@@ -113,7 +113,7 @@ def apart(tuned: Classifier) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def towers(run: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The image tower and the text tower of a run, as :func:`apart` gives them.
+    """Return the image tower and the text tower of a run, as :func:`apart` does.
 
     Raises:
         UserError: as :func:`completed` does.
@@ -122,9 +122,9 @@ def towers(run: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 class OpenedView(View):
-    """The eval transform, of images as anyone has opened them with Pillow.
+    """The eval transform, for images that were opened with Pillow.
 
-    They are upright, on white and of 8 bits first, as the files of a run are when they are read.
+    They are first rotated upright, put on white and converted to 8 bits, as when a run reads files.
 
     Args:
         preprocess: of the checkpoint.
@@ -135,22 +135,22 @@ class OpenedView(View):
         super().__init__(preprocess)
         self.value_range = value_range
 
-    def __call__(self, picture: ImageInput) -> Tensor:
-        """Image to float32 (3, S, S).
+    def __call__(self, image: ImageInput) -> Tensor:
+        """Transform an image to float32 (3, S, S).
 
         Raises:
-            UserError: for one that a run would not read, such as one of too many pixels.
+            UserError: if a run would not read the image, such as one with too many pixels.
         """
-        if isinstance(picture, Image.Image):
+        if isinstance(image, Image.Image):
             try:
-                picture = as_read(picture, self.value_range)
+                image = as_read(image, self.value_range)
             except ValueError as unfit:
                 raise UserError(str(unfit)) from None
-        return super().__call__(picture)
+        return super().__call__(image)
 
 
 def load(run: str | Path) -> tuple[nn.Module, Transform, Any]:
-    """Return a tuned model as open_clip's factory returns one.
+    """Return a fine-tuned model as open_clip's factory does.
 
     Args:
         run: a run's folder.

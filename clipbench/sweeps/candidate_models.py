@@ -1,4 +1,4 @@
-"""Which models a comparison is between, on this machine: the two of the question, or stand-ins."""
+"""The models that a comparison is between: CLIP and ResNet50, or stand-ins for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from clipbench.core.config import compose
 from clipbench.core.errors import UserError
 from clipbench.models import about
 
-# Of each side, the model that is meant, and who may stand in for it, the best first.
+# Of each side, the model that is meant, then its stand-ins, the best first.
 SIDES = (("clip_vitb32", "clip_tiny"), ("resnet50", "efficientnet_lite0", "resnet_tiny"))
 KNOWN = {
     "clip_tiny": "clip_tiny (a small CLIP, pretrained on drawings)",
@@ -16,43 +16,43 @@ KNOWN = {
 
 
 @dataclass(frozen=True)
-class Contestants:
-    """The models, and what to say of them first.
+class Candidates:
+    """The models, and the notice about them.
 
     Attributes:
         models: options of ``model=``.
-        notice: the first line of the report where they are stand-ins; None where they are not.
+        notice: the first line of the report if there are stand-ins, else None.
     """
 
     models: Sequence[str]
     notice: str | None = None
 
 
-def of(models: str) -> Contestants:
-    """The models that were asked for; ``auto`` takes those of the question if they can be had.
+def of(models: str) -> Candidates:
+    """Return the requested models; ``auto`` takes CLIP and ResNet50 if their weights are available.
 
-    Their weights are fetched where there is network.
+    Weights are downloaded if there is a network.
 
     Args:
         models: ``auto``, or options of ``model=`` with commas between.
     """
     if models != "auto":
-        return Contestants([name for name in models.split(",") if name])
+        return Candidates([name for name in models.split(",") if name])
     found = [next((name for name in side if _there(name)), side[-1]) for side in SIDES]
     swapped = [(took, side[0]) for took, side in zip(found, SIDES, strict=True) if took != side[0]]
     if not swapped:
-        return Contestants(found)
-    said = [f"{KNOWN.get(took, took)} in place of {meant}" for took, meant in swapped]
+        return Candidates(found)
+    replaced = [f"{KNOWN.get(took, took)} in place of {meant}" for took, meant in swapped]
     names = " or ".join("CLIP" if meant.startswith("clip") else "ResNet50" for _, meant in swapped)
-    return Contestants(
+    return Candidates(
         found,
-        f"Stand-ins: {' and '.join(said)}: what was meant is not on this machine and could not be "
-        f"fetched. What follows says nothing about {names}.",
+        f"Stand-ins: {' and '.join(replaced)}: weights are not on this machine and could not be "
+        f"downloaded. What follows says nothing about {names}.",
     )
 
 
 def _there(name: str) -> bool:
-    """Whether a model's weights are on this machine, or are once this has returned."""
+    """Return whether a model's weights are on this machine, after a download if necessary."""
     from clipbench.core.config.instantiate import build  # torch
 
     try:
@@ -63,9 +63,9 @@ def _there(name: str) -> bool:
 
 
 def has_text(name: str) -> bool:
-    """Whether a model can be asked without training.
+    """Return whether a model reads text, and so can classify without training.
 
     Raises:
-        hydra.errors.HydraException: for an option that there is not.
+        hydra.errors.HydraException: if there is no such option.
     """
     return about.of(compose.compose(f"model={name}")["model"]).text

@@ -1,4 +1,4 @@
-"""The jobs of a comparison within a budget, cheap ones first, and what was decided about them."""
+"""The jobs of a comparison within a time budget, cheap ones first."""
 
 import hashlib
 import json
@@ -29,16 +29,16 @@ MEASURED = 4  # steps of training, to see how long one takes
 
 
 class Comparison:
-    """A sweep whose jobs are chosen as it goes, by what the ones before have taken.
+    """A sweep whose jobs are chosen one after the other, by the time that earlier ones took.
 
     Args:
         data: a folder, or a dataset's name.
         models: see :func:`clipbench.sweeps.candidate_models.of`.
-        minutes: of the budget.
-        words: for every job.
+        minutes: the budget.
+        words: overrides of every job.
 
     Raises:
-        UserError: for data that is neither, before anything is looked for.
+        UserError: if ``data`` is neither, before any weights are looked for.
     """
 
     def __init__(self, data: str, models: str, minutes: float, words: Sequence[str]) -> None:
@@ -51,14 +51,14 @@ class Comparison:
         self.session.sweep = paths.outputs() / "sweeps" / f"compare-{name}-{digest}"
         self.plan: dict[str, Any] = {**page.plan(self.session.sweep)}
         if not self.plan:
-            _look(self.job("clip_tiny", "finetune"))  # what is typed, before weights are looked for
+            _look(self.job("clip_tiny", "finetune"))  # the overrides, before weights are looked for
             chosen = candidate_models.of(models)
             self.plan = {"models": list(chosen.models), "stand_ins": chosen.notice, "epochs": {}}
         self.budget = Budget(minutes)
         self.over, self.begun = False, set[tuple[str, str]]()
 
     def __call__(self) -> int:
-        """Run what fits, write the report; 1 if a job failed."""
+        """Run what fits and write the report; return 1 if a job failed."""
         assert self.session.sweep is not None
         stop.install()
         self.session.sweep.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Comparison:
         except KeyboardInterrupt:
             interrupted = True
         alarm.cancel()
-        self.plan["left"] = self._left()
+        self.plan["left"] = self._not_started()
         self._note()
         try:
             place = page.write(self.session.sweep, self._page())
@@ -90,7 +90,7 @@ class Comparison:
         return paths.outputs() / "reports" / f"{self.session.sweep.name}.html"
 
     def _end(self) -> None:
-        """The budget is over: what is at work keeps where it is."""
+        """End the running jobs, which save their state, since the budget is used up."""
         print("the budget is over", flush=True)
         self.over = True
         stop.now(signal.SIGTERM)
@@ -105,14 +105,15 @@ class Comparison:
             record = store.read(Path(self.session.outcomes[-1].folder or ""))
             around[model] = record.cost.seconds if record else 0.0
         epochs = self.plan["epochs"]
-        open_ones = [model for model in self.plan["models"] if model not in epochs]
-        trainings = [one for model in open_ones if (one := self._measured(model, around[model]))]
+        undecided = [model for model in self.plan["models"] if model not in epochs]
+        measured = (self._measured(model, around[model]) for model in undecided)
+        trainings = [training for training in measured if training is not None]
         self.plan |= {"dropped": {}, "shortened": self.plan.get("shortened", {})}
-        found = shared(trainings, self.budget.left)
-        for one in trainings:
-            self._decide(one, *found[one.model])
+        shares = shared(trainings, self.budget.left)
+        for training in trainings:
+            self._decide(training, *shares[training.model])
         self._note()
-        needed = {one.model: one.seconds(epochs.get(one.model) or one.wanted) for one in trainings}
+        needed = {t.model: t.seconds(epochs.get(t.model) or t.wanted) for t in trainings}
         for model in sorted(epochs, key=lambda name: needed.get(name, 0.0)):
             self._work(model, "finetune", *AUTO, *_epochs(epochs[model]))
 
@@ -120,8 +121,8 @@ class Comparison:
         self.begun.add((model, strategy))
         self.session.work([self.job(model, strategy, *more)], 1)
 
-    def _left(self) -> dict[str, str]:
-        """What the end came before."""
+    def _not_started(self) -> dict[str, str]:
+        """Return the jobs that did not start before the budget was used up."""
         meant = [(model, way) for way in WAYS for model in self.plan["models"]]
         return {
             f"{model} {way}": f"{model}, {about.label(way)}: the end came before it began."
@@ -131,31 +132,31 @@ class Comparison:
             and (way != "zero_shot" or candidate_models.has_text(model))
         }
 
-    def _decide(self, one: Training, epochs: int, seconds: float) -> None:
-        name = f"{one.model}, {about.label('finetune')}"
-        took = f"an epoch takes {duration(one.epoch)} here"
+    def _decide(self, training: Training, epochs: int, seconds: float) -> None:
+        name = f"{training.model}, {about.label('finetune')}"
+        took = f"an epoch takes {duration(training.epoch)} here"
         if not epochs:
-            self.plan["dropped"][one.model] = (
-                f"{name}: {took}, a run of {LEAST} epochs {duration(one.seconds(LEAST))}; it had "
-                f"{duration(seconds)} of the {self.budget.minutes:g} min."
+            self.plan["dropped"][training.model] = (
+                f"{name}: {took}, a run of {LEAST} epochs {duration(training.seconds(LEAST))}; "
+                f"it had {duration(seconds)} of the {self.budget.minutes:g} min."
             )
             return
-        # None is what recipe=auto chooses, so that the run is the one that anybody would get.
-        self.plan["epochs"][one.model] = None if epochs == one.wanted else epochs
-        if epochs < one.wanted:
-            self.plan["shortened"][one.model] = (
+        # None leaves the epochs to recipe=auto, so that the run is that of the plain command.
+        self.plan["epochs"][training.model] = None if epochs == training.wanted else epochs
+        if epochs < training.wanted:
+            self.plan["shortened"][training.model] = (
                 f"{name}, for longer: it has {epochs} epochs for the budget of "
-                f"{self.budget.minutes:g} min, recipe=auto would take {one.wanted}; {took}."
+                f"{self.budget.minutes:g} min, recipe=auto would take {training.wanted}; {took}."
             )
 
     def _measured(self, model: str, around: float) -> Training | None:
-        """The pace of a model, by a short training that is no part of the sweep."""
+        """Measure the pace of a model by a short training that is not part of the sweep."""
         from clipbench.training.spec import resolve  # torch
 
         try:
             spec = resolve(self.job(model, "finetune", *AUTO))
         except UserError:
-            self.plan["epochs"][model] = None  # to fail as a job does
+            self.plan["epochs"][model] = None  # so that it fails as a job
             return None
         print(f"\nmeasuring the pace of {model}", flush=True)
         few = (*AUTO, "epochs=1", f"trainer.limit_train_batches={MEASURED}", "logger=none")
@@ -173,7 +174,7 @@ class Comparison:
         return Training(model, wanted, around, len(data.epoch), len(val), pace)
 
     def job(self, model: str, strategy: str, *more: str) -> Job:
-        """An ordinary job, as ``clipbench.run`` would make it."""
+        """Return a job as ``clipbench.run`` would make it."""
         words = [f"model={model}", f"strategy={strategy}", *self.words, *more]
         choices = {"model": model, "dataset": self.dataset, "strategy": strategy}
         return Job(compose.compose(*words), choices, words, retry=True)
@@ -185,7 +186,11 @@ class Comparison:
 
 
 def _look(job: Job) -> None:
-    """Refuse data that no job could take, once and not by each of them."""
+    """Check the data once, before the jobs do.
+
+    Raises:
+        UserError: for data that no job could use.
+    """
     from clipbench.core.config.instantiate import build
     from clipbench.datamodules.base_classification import ClassificationDataModule
     from clipbench.loading import leaks
@@ -194,11 +199,11 @@ def _look(job: Job) -> None:
     data = build(job.config["dataset"])
     if not isinstance(data, ClassificationDataModule):
         raise UserError(
-            f"{job.choices['dataset']} has captions and no classes; compare needs these"
+            f"{job.choices['dataset']} has captions but no classes. compare needs classes."
         )
     data.prepare(job.config["seed"])
     check_names(data.classes, data.templates, data.homonyms)
-    data.look()  # which is kept for the jobs
+    data.look()  # the jobs reuse what it finds
     leaks.check(data.splits, job.config["leaks"])
 
 
@@ -207,12 +212,14 @@ def _epochs(chosen: int | None) -> list[str]:
 
 
 def _data(given: str) -> tuple[str, list[str]]:
-    """The dataset's option, and the words that choose it."""
+    """Return the dataset's option, and the overrides that choose it."""
     options = sorted(path.stem for path in (paths.CONF / "dataset").glob("*.yaml"))
     place = paths.expanded(given)
     if place.is_dir() or (place.is_file() and given not in options):  # a table of labels, or a tar
         return "imagefolder", ["dataset=imagefolder", f"dataset.root={place.resolve()}"]
     if given not in options:
         near = cli.near(given, options)
-        raise UserError(f"data={given} is no folder here, and no dataset{near}; name your folder")
+        raise UserError(
+            f"data={given} is neither a folder nor a dataset{near}. Give the path of your folder."
+        )
     return given, [f"dataset={given}"]

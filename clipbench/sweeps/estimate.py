@@ -1,4 +1,4 @@
-"""What a sweep says of how long it will take."""
+"""How long a sweep will take."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from clipbench.results import identity, store
 
 
 def headline(jobs: Sequence[Job], at_once: int | None) -> str:
-    """How many jobs, how many are done, and how long the others may take."""
+    """Return how many jobs there are and are done, and how long the others may take."""
     known = [record for _, record in store.records(jobs[0].outputs)]
     known = [r for r in known if r.completed and identity.current(r)]
     done = [
@@ -21,13 +21,13 @@ def headline(jobs: Sequence[Job], at_once: int | None) -> str:
 
 
 def expected(what: str, total: int, seconds: Sequence[float], at_once: int | None) -> str:
-    """How many there are and how many are done, by the seconds of each, and what that lets expect.
+    """Return how many there are and are done, and the time that the others may take.
 
     Args:
-        what: are counted.
+        what: is counted, such as ``jobs``.
         total: how many.
-        seconds: that each took which is done.
-        at_once: how many at a time; None where nobody knows, as of a cluster.
+        seconds: that each finished one took.
+        at_once: how many run at a time; None if unknown, as on a cluster.
     """
     left, text = total - len(seconds), f"{total} {what}, {len(seconds)} of them done"
     if not seconds or left <= 0:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 
 class GPUs:
-    """Those of this machine, lent to one job at a time.
+    """The GPUs of this machine, each lent to one job at a time.
 
     Args:
-        count: how many there are; with none, jobs go without.
+        count: how many there are; with none, jobs run without.
     """
 
     def __init__(self, count: int) -> None:
@@ -20,7 +20,7 @@ class GPUs:
 
     @contextlib.contextmanager
     def lend(self, wanted: int) -> Iterator[dict[str, str]]:
-        """The environment of a job that has some of them to itself."""
+        """Yield the environment of a job that has some of the GPUs to itself."""
         if not 0 < wanted <= self.count:
             yield {}
             return

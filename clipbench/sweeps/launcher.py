@@ -1,4 +1,4 @@
-"""Each job in fresh processes, so that no run inherits another's seeds, memory or crash."""
+"""Each job in new processes, so that no run inherits the seeds, memory or crash of another."""
 
 import contextlib
 import multiprocessing
@@ -21,12 +21,12 @@ from clipbench.sweeps.output import Streams
 
 
 class Stop:
-    """SIGINT, SIGTERM or SIGHUP for the launcher: the jobs at work keep where they are and end.
+    """SIGINT, SIGTERM or SIGHUP for the launcher: the running jobs save their state and end.
 
-    No other begins. They have :data:`KEEPING` seconds; whoever cannot wait sends it again.
+    No other job starts. They have :data:`KEEPING` seconds; a second signal ends them at once.
 
     Attributes:
-        signal: that came; None before.
+        signal: the one received; None before.
     """
 
     def __init__(self) -> None:
@@ -34,13 +34,13 @@ class Stop:
         self.working: set[Running] = set()
 
     def install(self) -> None:
-        """Listen from now on.
+        """Install the signal handlers.
 
         Raises:
-            UserError: on Windows, which has neither these signals nor the processes jobs run in.
+            UserError: on Windows, which has neither these signals nor forked processes.
         """
         if sys.platform == "win32":
-            raise UserError("clipbench runs on Linux and macOS. On Windows use it within WSL 2")
+            raise UserError("clipbench runs on Linux and macOS. On Windows use WSL 2.")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, self._came)
@@ -58,15 +58,15 @@ class Stop:
             raise KeyboardInterrupt
 
     def now(self, number: int) -> None:
-        """Have the jobs at work end."""
+        """End the running jobs."""
         self.signal = number
         for running in list(self.working):
             running.end()
 
 
 stop = Stop()
-GRACE = 5.0  # seconds that the other ranks have to end when one has failed
-KEEPING = 25.0  # and that all have for a last checkpoint; a cluster kills after 30
+GRACE = 5.0  # seconds that the other ranks have to end once one has failed
+KEEPING = 25.0  # seconds that all have for a last checkpoint; a cluster kills after 30
 _starting = threading.Lock()
 
 
@@ -80,19 +80,19 @@ def _check_nodes(job: Job) -> None:
 
 
 class Running:
-    """A job at work.
+    """A running job.
 
     Args:
-        job: what to do.
+        job: to run.
         world: how many ranks it has.
-        label: what its output is marked with.
+        label: printed before each line of its output.
     """
 
     def __init__(self, job: Job, world: int, label: str) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["clipbench.training.run"])
         pipes = [context.Pipe(duplex=False) for _ in range(world + 1)]
-        # The last is the guard's, who speaks for a rank that could not.
+        # The last is of the guard, which reports a rank that could not report itself.
         self.receivers = {receiver: rank for rank, (receiver, _) in enumerate(pipes)}
         self.world, self.limit = world, job.config["timeout"]
         self.deadline = time.monotonic() + (self.limit or 1e9)
@@ -106,29 +106,29 @@ class Running:
         for end in (*senders, *self.streams.ends):
             end.close()
         stop.working.add(self)
-        if stop.signal:  # it came while this began
+        if stop.signal:  # it came while this job started
             self.end()
 
     def end(self) -> None:
-        """Have the ranks keep where they are, and end, in a while."""
+        """Let the ranks save their state and end."""
         self.deadline = min(self.deadline, time.monotonic() + KEEPING)
-        self.process.terminate()  # the guard passes it on
+        self.process.terminate()  # the guard passes it on to the ranks
 
     def kill(self) -> None:
         """End every process of the job."""
         assert self.process.pid is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.kill()  # that has not made its group yet
+        self.process.kill()  # if it has no process group yet
 
     def wait(self) -> Outcome:
-        """Until the job has ended and none of its processes is left."""
+        """Wait until the job has ended and none of its processes is left."""
         while (left := self.deadline - time.monotonic()) > 0 and self.process.is_alive():
-            self._listen(min(left, 1.0), self.process.sentinel)  # a signal brings it nearer
+            self._listen(min(left, 1.0), self.process.sentinel)  # a signal shortens the deadline
         self.kill()
         self.process.join()
         stop.working.discard(self)
-        patience = time.monotonic() + 2  # for a program of somebody else's that has our ends
+        patience = time.monotonic() + 2  # for another program that holds the ends of our pipes
         while (self.receivers or self.streams.open) and time.monotonic() < patience:
             self._listen(0.1)
         if stop.signal:
@@ -154,14 +154,14 @@ class Running:
             return
         if outcome.status != "running":
             self.outcomes.append((self.receivers[receiver], outcome))
-            if outcome.status != "completed":  # a rank that hangs hears no SIGTERM
+            if outcome.status != "completed":  # a rank that hangs ignores SIGTERM
                 self.deadline = min(self.deadline, time.monotonic() + GRACE)
         elif outcome.folder and not self.started:
             self.started = outcome
             self.streams.keep(Path(outcome.folder))
 
     def _cause(self) -> Outcome:
-        """The first thing that went wrong; a rank's violent end goes before what others say."""
+        """Return the first error; that of a rank ended by a signal goes before the others."""
         wrong = [(rank, end) for rank, end in self.outcomes if end.status != "completed"]
         guards = [end for rank, end in wrong if rank == self.world]
         said = [end for rank, end in wrong if rank != self.world]
@@ -171,12 +171,12 @@ class Running:
             return said[0]
         if done := [end for rank, end in self.outcomes if rank == 0]:
             return done[0]
-        from clipbench.sweeps.worker import told
+        from clipbench.sweeps.worker import from_exit_code
 
-        return told(0, self.process.exitcode or 0)
+        return from_exit_code(0, self.process.exitcode or 0)
 
     def _sealed(self, outcome: Outcome) -> Outcome:
-        """Bring the record in line with an end that the run itself could not write down."""
+        """Write the end to the record if the run could not do so itself."""
         if self.started is None:
             return outcome
         assert self.started.folder is not None
@@ -197,16 +197,16 @@ def _work(job: Job, senders: Sequence[Connection], ends: Sequence[Connection]) -
 
 
 def launch(job: Job, label: str = "") -> Outcome:
-    """Run a job in processes of its own and wait for it.
+    """Run a job in new processes and wait for it.
 
     The fork server has the libraries loaded, so a job starts in half a second and yet shares
-    nothing with the one before. A job that comes upon an image that cannot be decoded, where such
-    are skipped, begins again once, after all have been decoded: what comes of it is what would have
-    come of it had the damage been known.
+    nothing with an earlier one. If a job finds an image that cannot be decoded, and such images are
+    skipped, it starts again once, after all images have been decoded; its result is then the same
+    as if the damage had been known before.
 
     Args:
-        job: what to do.
-        label: what its output is marked with, where several are shown at once.
+        job: to run.
+        label: printed before each line of its output, if several jobs run at once.
     """
     try:
         world = devices(job.config["trainer"])
@@ -216,5 +216,5 @@ def launch(job: Job, label: str = "") -> Outcome:
     outcome = Running(job, world, label).wait()
     if not outcome.again or job.node is not None or stop.signal:
         return outcome
-    print(f"{outcome.error}\nevery image is decoded now, and the run begins again", flush=True)
+    print(f"{outcome.error}\nevery image is decoded now, and the run starts again", flush=True)
     return Running(job, world, label).wait()

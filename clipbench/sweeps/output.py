@@ -1,4 +1,4 @@
-"""What the processes of a job print: shown as it comes, and kept in the run's folder."""
+"""What the processes of a job print: shown as it comes, and logged in the run's folder."""
 
 import codecs
 import contextlib
@@ -13,13 +13,13 @@ from typing import TextIO
 
 from clipbench.results.record import LOG
 
-# A bar draws itself anew by moving the cursor; such lines are for eyes only.
+# A progress bar moves the cursor; such lines do not belong in a log.
 _FRAME = re.compile(rb"\r|\x1b\[[0-9;?]*[A-HJKSTfhln]")
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
 
 
 def _terminal(like: int) -> tuple[Connection, Connection]:
-    """A terminal of the same size, so that what is drawn for one is drawn."""
+    """Return a pseudo-terminal of the same size, so that progress bars are drawn."""
     reader, writer = os.openpty()
     mode = termios.tcgetattr(writer)
     mode[1] &= ~termios.OPOST  # the real one will do that
@@ -33,11 +33,11 @@ class Stream:
 
     Args:
         shown: where it is shown.
-        label: what each line is marked with; with one, lines are shown whole.
+        label: printed before each line; with a label, only whole lines are shown.
 
     Attributes:
-        source: to be read from when there is something.
-        end: for the processes to write to.
+        source: to read from.
+        end: that the processes write to.
     """
 
     def __init__(self, shown: TextIO, label: str) -> None:
@@ -48,10 +48,10 @@ class Stream:
         self._line = b""
 
     def read(self) -> tuple[bool, bytes]:
-        """Show what there is.
+        """Show what has arrived.
 
         Returns:
-            Whether there may be more, and the whole lines for a log.
+            Whether more may come, and the whole lines for the log.
         """
         chunk = b""
         with contextlib.suppress(OSError):  # EIO is how a terminal ends
@@ -65,8 +65,8 @@ class Stream:
             text = self._decode(chunk)
         self.shown.write(text)
         self.shown.flush()
-        told = [_COLOUR.sub(b"", line) + b"\n" for line in lines if not _FRAME.search(line)]
-        return bool(chunk), b"".join(told)
+        logged = [_COLOUR.sub(b"", line) + b"\n" for line in lines if not _FRAME.search(line)]
+        return bool(chunk), b"".join(logged)
 
 
 class Streams:
@@ -84,13 +84,13 @@ class Streams:
         self._path: Path | None = None
 
     def keep(self, folder: Path) -> None:
-        """Log to a run's folder, beginning with what came before it was known."""
+        """Log to a run's folder, starting with what came before the folder was known."""
         self._path = folder / LOG
         self.write(self._before or b"")
         self._before = None
 
     def write(self, lines: bytes) -> None:
-        """Add to the log alone."""
+        """Write to the log only."""
         if self._path is None:
             self._before = (self._before or b"") + lines
         elif lines:
@@ -98,7 +98,7 @@ class Streams:
                 file.write(lines)
 
     def read(self, source: Connection) -> None:
-        """Pass on what has come."""
+        """Pass on what has arrived."""
         stream = self.open[source]
         more, lines = stream.read()
         self.write(lines)

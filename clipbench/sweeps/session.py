@@ -26,7 +26,7 @@ from clipbench.sweeps.launcher import launch, stop
 
 
 class Session:
-    """What one command has done so far: its outcomes, and the sweep's folder if it is one."""
+    """The jobs of one command: their outcomes, and the sweep's folder if it is a sweep."""
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
@@ -34,7 +34,7 @@ class Session:
         self._noting = threading.Lock()
 
     def job(self, config: DictConfig) -> Job:
-        """What a composed config asks for, to be run with Hydra's own part of it taken out."""
+        """Return the job of a composed config, without Hydra's part of it."""
         HydraConfig.instance().set_config(config)
         about = HydraConfig.get()
         if about.mode == RunMode.MULTIRUN:
@@ -59,12 +59,12 @@ class Session:
     def grid(
         self, jobs: Sequence[Job], at_once: int | str, told: bool = True
     ) -> list[float | None]:
-        """Run the jobs of a sweep, and say beforehand how many and how long.
+        """Run the jobs of a sweep, after printing how many they are and how long they may take.
 
         Args:
             jobs: at least one.
-            at_once: how many at a time; ``auto``: one a GPU, else one for four cores.
-            told: False where that has been said, as of a search, whose jobs come one by one.
+            at_once: how many at a time; ``auto``: one per GPU, else one per four cores.
+            told: whether to print; a search, whose jobs come one by one, does it itself.
 
         Returns:
             See :meth:`work`.
@@ -82,11 +82,11 @@ class Session:
         run: Callable[[Sequence[Job]], Iterator[Outcome]],
         told: bool = True,
     ) -> list[float | None]:
-        """Run the jobs of a sweep elsewhere, and say how each ended.
+        """Run the jobs of a sweep on a cluster, and print how each ended.
 
         Args:
             jobs: at least one.
-            run: does all, and yields their outcomes in their order.
+            run: runs all, and yields their outcomes in order.
             told: see :meth:`grid`.
 
         Returns:
@@ -104,13 +104,13 @@ class Session:
         return [_score(outcome) for outcome in ended]
 
     def work(self, jobs: Sequence[Job], at_once: int) -> list[float | None]:
-        """Run jobs, some at a time, and say how each ended.
+        """Run jobs, some at a time, and print how each ended.
 
         Returns:
-            Of each the metric it was selected by, on val; None where there is none.
+            The val metric by which each run was selected; None if it has none.
 
         Raises:
-            KeyboardInterrupt: after a signal, when the jobs at work have ended.
+            KeyboardInterrupt: after a signal, once the running jobs have ended.
         """
         lent = GPUs(gpus() if at_once > 1 and _on_gpus(jobs) else 0)
         labels = [f"[{n}] " if at_once > 1 else "" for n in range(1, len(jobs) + 1)]
@@ -131,7 +131,7 @@ class Session:
             try:
                 ended = list(pool.map(one, range(len(jobs))))
             except BaseException:
-                stop.now(signal.SIGTERM)  # or the pool would wait for what is at work
+                stop.now(signal.SIGTERM)  # or the pool would wait for the running jobs
                 raise
         for number in range(len(ended)):
             while ended[number].status == "elsewhere" and not stop.signal:
@@ -150,7 +150,7 @@ class Session:
             sweep_log.append(self.sweep, outcome, job.overrides)
 
     def close(self) -> int:
-        """After the last job: the sweep's table, and the exit code of the worst job."""
+        """Write the sweep's table, and return the exit code of the worst job."""
         if self.sweep is not None and self.outcomes:
             from clipbench.reporting.tables import sweep_tables
 
@@ -164,7 +164,7 @@ def _on_gpus(jobs: Sequence[Job]) -> bool:
 
 
 def _wait_for(outcome: Outcome) -> None:
-    """Until nobody is in the run's folder any more, or a signal comes."""
+    """Wait until no process holds the run's folder, or a signal comes."""
     assert outcome.folder is not None
     print(f"waiting for {outcome.error}, which is at {outcome.folder}", flush=True)
     while not stop.signal:

@@ -1,4 +1,4 @@
-"""The last words of a job: its table, or the cause of its end and the fix."""
+"""What is printed when a job ends: its table, or the error and its fix."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""The processes of one job: a guard, and the ranks it starts and takes with it when it goes.
+"""The processes of one job: a guard, and the ranks, which end with it.
 
-All are one process group, which the launcher ends when the job has ended, however it did.
+All are one process group, which the launcher ends when the job has ended.
 """
 
 import ctypes
@@ -20,18 +20,18 @@ _OUTSIDE = {
     *(signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
     *(signal.SIGUSR1, signal.SIGUSR2),  # how a cluster preempts
 }
-_FAILED = 97  # the exit code of a rank that has said why
+_FAILED = 97  # the exit code of a rank that has sent its outcome
 _ELASTIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end this process with the one that forked it (on Linux)."""
+    """Let the kernel end this process when its parent ends (on Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _die_with_launcher() -> None:
-    """End the group when the launcher is gone, however it went: nobody waits for its result."""
+    """End the process group when the launcher is gone, since nothing waits for its result."""
     launcher = multiprocessing.parent_process()
     assert launcher is not None
 
@@ -50,32 +50,32 @@ def settle(ends: Sequence[Connection]) -> None:
     """
     os.setpgid(0, 0)
     _die_with_launcher()
-    # What is forked below, loaders' workers included, goes even if all above are killed at once.
+    # Forked processes, loader workers included, end even if all their parents are killed.
     os.register_at_fork(after_in_child=_die_with_parent)
     for number, end in enumerate(ends, start=1):
         os.dup2(end.fileno(), number)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    # A fork server's children would start their own that way, each worker of a loader importing
-    # everything again: five seconds a worker and epoch. The platform's way instead, as torch's is.
+    # With the fork server, each loader worker would import everything again: five seconds per
+    # worker and epoch. The platform's default instead, as torch uses.
     multiprocessing.set_start_method(None, force=True)
-    for name in _ELASTIC:  # of a launcher that was itself launched so
+    for name in _ELASTIC:  # of a launcher that torchrun started itself
         os.environ.pop(name, None)
     signal.signal(signal.SIGTERM, _pass_on)
 
 
 def _pass_on(number: int, frame: Any) -> None:
-    """To the ranks alone: without a loader's workers none could come to the end of its step."""
+    """Pass SIGTERM to the ranks, not to loader workers, which they need to finish their step."""
     for rank in multiprocessing.active_children():
         rank.terminate()
 
 
 def guard(job: Job, senders: Sequence[Connection], ends: Sequence[Connection]) -> None:
-    """The process between launcher and ranks; it computes nothing, so that it always answers.
+    """Run the ranks of a job; this process computes nothing, so that it always responds.
 
     Args:
-        job: the ranks'.
-        senders: one for each rank to tell its outcome by, and one for what the guard has to say.
+        job: for the ranks.
+        senders: one for the outcome of each rank, and one for that of the guard.
         ends: see :func:`settle`.
     """
     settle(ends)
@@ -84,12 +84,12 @@ def guard(job: Job, senders: Sequence[Connection], ends: Sequence[Connection]) -
     alone = len(theirs) == 1 and job.node is None
     ended = _one(job, theirs) if alone else _several(job, theirs)
     if ended is not None:
-        own.send(told(*ended))
+        own.send(from_exit_code(*ended))
 
 
-def told(rank: int, code: int) -> Outcome:
-    """What the exit code of a rank means that has not said so itself."""
-    if code == 255:  # what multiprocessing says when the fork server was ended, as by a cluster
+def from_exit_code(rank: int, code: int) -> Outcome:
+    """Return what the exit code of a rank means that sent no outcome."""
+    if code == 255:  # what multiprocessing returns if the fork server was ended, as by a cluster
         error = "the processes of the job were ended from outside"
         return Outcome("interrupted", error=error, signal=signal.SIGTERM)
     if code >= 0:
@@ -97,7 +97,7 @@ def told(rank: int, code: int) -> Outcome:
     name = signal.Signals(-code).name
     ending = "; out of memory?" if -code == signal.SIGKILL else ""
     error = f"the process of rank {rank} was ended by {name}{ending}"
-    # The first are sent from outside, the others by a bug: it would be met again.
+    # Those are sent from outside; any other comes from a bug, which would occur again.
     if -code in _OUTSIDE:
         return Outcome("interrupted", error=error, signal=-code, violent=True)
     return Outcome("failed", error=error, violent=True)
@@ -112,8 +112,8 @@ def _one(job: Job, senders: Sequence[Connection]) -> tuple[int, int] | None:
 
 
 def _several(job: Job, senders: Sequence[Connection]) -> tuple[int, int] | None:
-    """Ranks by torch's elastic launcher, which ends the others when one has failed."""
-    # Whether there are GPUs is asked without touching them, which would keep the ranks from it.
+    """Run the ranks with torch's elastic launcher, which ends the others when one fails."""
+    # Count GPUs without initialising CUDA, which forked ranks could not use then.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -136,7 +136,7 @@ def _several(job: Job, senders: Sequence[Connection]) -> tuple[int, int] | None:
             start_method="fork",
             logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
             shutdown_timeout=1,
-            signals_to_handle="SIGQUIT",  # it would give the ranks no more than that second
+            signals_to_handle="SIGQUIT",  # of others it gives the ranks only that second
         ),
         _rank,
     )
@@ -149,7 +149,7 @@ def _several(job: Job, senders: Sequence[Connection]) -> tuple[int, int] | None:
 
 
 def _rank(job: Job, senders: Sequence[Connection]) -> None:
-    """One rank of a job."""
+    """Run one rank of a job."""
     from clipbench.core import allocator, distributed, environment
     from clipbench.core.console import console
     from clipbench.training.run import execute
@@ -166,7 +166,7 @@ def _rank(job: Job, senders: Sequence[Connection]) -> None:
     outcome = execute(job, senders[local].send)
     senders[local].send(outcome)
     if world > 1 and outcome.status != "completed":
-        # At once: a clean end would wait for the others, who wait for this one.
+        # At once: a clean exit would wait for the others, which wait for this rank.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(_FAILED)

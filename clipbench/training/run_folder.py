@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from clipbench.core import distributed, environment
 from clipbench.core.config import overrides
-from clipbench.core.console import marked
+from clipbench.core.console import warn
 from clipbench.core.errors import UserError
 from clipbench.core.jobs import Outcome
 from clipbench.core.locking import Held, Lock
@@ -118,7 +118,7 @@ class RunFolder:
 
     def warn(self, message: str) -> None:
         """Print a warning, and keep it in the record."""
-        marked("warning:", message)
+        warn(message)
         self.record.warnings.append(message)
 
     def save(self) -> None:

@@ -14,7 +14,7 @@ from clipbench.core.locking import Held, Lock
 from clipbench.results import store
 from clipbench.sweeps import launcher as launching
 from clipbench.sweeps.estimate import headline
-from clipbench.sweeps.worker import told
+from clipbench.sweeps.worker import from_exit_code
 from clipbench.training.resume import newest
 from clipbench.training.run import execute
 from tests.conftest import FEW, TINY, composed, result_jsons
@@ -259,14 +259,14 @@ def test_what_is_no_number_of_devices_is_refused(outputs, asked):
 
 
 def test_signals_from_outside_interrupt_and_bugs_fail():
-    assert told(1, -9) == Outcome(
+    assert from_exit_code(1, -9) == Outcome(
         *("interrupted", None, None, "the process of rank 1 was ended by SIGKILL; out of memory?"),
         signal=9,
         violent=True,
     )
-    assert told(0, -15).code == 143
-    assert (told(0, -11).status, told(0, -11).code) == ("failed", 1)
-    assert (told(0, 5).status, told(0, 5).error) == (
+    assert from_exit_code(0, -15).code == 143
+    assert (from_exit_code(0, -11).status, from_exit_code(0, -11).code) == ("failed", 1)
+    assert (from_exit_code(0, 5).status, from_exit_code(0, 5).error) == (
         *("failed", "the process of rank 0 ended with exit code 5"),
     )
 

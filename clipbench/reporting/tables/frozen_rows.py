@@ -1,6 +1,6 @@
-"""The rows of every experiment that was run here: one CSV an experiment, one row a run.
+"""Save the rows of every experiment that was run here: a CSV per experiment, a row per run.
 
-What a claim compares image by image is counted in ``pairs/``, a row a pair of runs.
+``pairs/`` has the counts of claims that compare image by image, a row per pair of runs.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from clipbench.results.evidence import Evidence
 
 
 def frozen(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows without what is of this machine: folders, and typed words that are paths.
+    """Return the rows without the paths of this machine.
 
     Args:
         frame: of :func:`clipbench.results.frames.frame`.
@@ -26,7 +26,7 @@ def frozen(frame: pd.DataFrame) -> pd.DataFrame:
     words = [str(c) for c in frame if "/" not in str(c)]
     local = [c for c in words if frame[c].astype(str).str.match(r"[/~.]|[A-Za-z]:\\").any()]
     left_out = {"folder", "experiment", *local}
-    # A probe has no pace; tables of costs have a column for it all the same.
+    # A probe has no pace, but tables of costs have a column for it.
     empty = [str(c) for c in frame if c not in words and frame[c].isna().all()]
     left_out |= {c for c in empty if not c.startswith("cost/")}
     kept = frame[[c for c in frame if c not in left_out]]
@@ -37,7 +37,7 @@ def freeze(results: Path) -> list[Path]:
     """Write the rows of each experiment that has a sweep of its name under the outputs root.
 
     Args:
-        results: the folder to write to. What is there of other experiments stays.
+        results: the folder to write to; files of other experiments are not changed.
 
     Returns:
         The files written.
@@ -56,7 +56,7 @@ def freeze(results: Path) -> list[Path]:
             write_text(results / f"{path.stem}.csv", typeset.csv(frozen(frame)))
             written.append(results / f"{path.stem}.csv")
             counts = results / "pairs" / f"{path.stem}.csv"
-            counts.unlink(missing_ok=True)  # of runs that are frozen no longer
+            counts.unlink(missing_ok=True)  # of runs that are no longer frozen
             if rows := pairs(path, frame):
                 counts.parent.mkdir(exist_ok=True)
                 write_text(counts, typeset.csv(pd.DataFrame(rows)))
@@ -65,18 +65,18 @@ def freeze(results: Path) -> list[Path]:
 
 
 def pairs(path: Path, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return what is kept of each pair of runs that a claim compares on saved predictions.
+    """Return the counts of each pair of runs that a claim compares on saved predictions.
 
-    Frozen rows have no predictions; with these counts they have an exact McNemar test, and what
-    the images add to the spread of a difference between means over seeds.
+    Frozen rows have no predictions; these counts give an exact McNemar test, and what the images
+    add to the variance of a difference between means over seeds.
 
     Args:
         path: the experiment's YAML.
         frame: of its runs, with their folders.
 
     Returns:
-        A row a pair: the split, the keys ``first`` and ``second``, ``n`` images, and how many the
-        one alone has right (``only_first``), and the other alone.
+        A row per pair: the split, the keys ``first`` and ``second``, ``n`` images, and how many only
+        the first (``only_first``) or only the second (``only_second``) classifies correctly.
     """
     evidence = Evidence({path.stem: frame})
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
