@@ -192,7 +192,7 @@ def test_what_cannot_be_exported_is_refused(runs, tmp_path, outputs, model, word
 
 def test_lost_weights_are_named(runs, tmp_path):
     (tmp_path / "result.json").write_bytes((runs["timm"][0] / "result.json").read_bytes())
-    with pytest.raises(UserError, match=r"has no model\.safetensors; bring it back"):
+    with pytest.raises(UserError, match=r"has no model\.safetensors; restore it"):
         export.export([f"run={tmp_path}", "format=safetensors", f"out={tmp_path}/out"])
 
 

@@ -86,7 +86,7 @@ def test_a_folder_with_a_broken_picture_goes_on(run, photos, tmp_path, capsys):
     out = tmp_path / "out.csv"
     assert predict.predict([f"run={folder}", f"images={home}", f"out={out}"]) == 1
     said = capsys.readouterr().err
-    assert "1 pictures could not be read:\n" in said
+    assert "1 images could not be read:\n" in said
     assert f"  {first}: cut off" in said
     found = pd.read_csv(out).set_index("file")
     assert len(found) == len(names) + 1

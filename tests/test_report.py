@@ -336,5 +336,5 @@ def test_the_door_takes_the_latest_sweep(three, outputs, capsys):
     assert report.report(["sweep=old", f"out={outputs}/a.html"]) == 0
     with pytest.raises(UserError, match=r"sweep=none has no jobs\.jsonl"):
         report.report(["sweep=none"])
-    with pytest.raises(UserError, match=r"is no \.html"):
+    with pytest.raises(UserError, match=r"is not a \.html"):
         report.report([f"out={outputs}/a.pdf"])

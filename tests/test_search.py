@@ -146,11 +146,11 @@ def test_bad_pictures_are_told_and_the_rest_is_searched(run, photos, outputs, ca
     said = capsys.readouterr()
     assert "$a$ [b]star[/b] <x>, y={z} (и)" in said.out
     assert len(table(said.out)) == 10
-    assert "2 pictures could not be read:\n  [red]cut.png: " in said.err
+    assert "2 images could not be read:\n  [red]cut.png: " in said.err
     assert "empty.jpg: empty, 0 bytes" in said.err
     for file in photos.rglob("*.png"):
         file.write_bytes(b"no picture")
-    with pytest.raises(UserError, match="no picture can be read") as refusal:
+    with pytest.raises(UserError, match="none of the images can be read") as refusal:
         asked(run, photos, "query=a star")
     assert len(refusal.value.details) == 12
 

@@ -90,10 +90,10 @@ def test_what_is_better_follows_from_the_metric(monitor, direction):
 def test_a_search_is_one_command_at_a_time_and_of_something(outputs, tmp_path):
     name = search(tmp_path, trials=1).study_name
     lock = Lock(paths.outputs() / "searches" / name)
-    with pytest.raises(HydraException, match=r"process \d+ on .* is at this search; wait for it"):
+    with pytest.raises(HydraException, match=r"process \d+ on .* runs this search. Wait for it"):
         search(tmp_path, trials=2)
     lock.release()
-    with pytest.raises(HydraException, match="nothing to search; give a key a range"):
+    with pytest.raises(HydraException, match=r"nothing to search\. Give a key a range"):
         search(tmp_path, "seed=0")
 
 

@@ -255,7 +255,7 @@ def test_what_is_no_number_of_devices_is_refused(outputs, asked):
     config = composed(*TINY, *FEW)
     config["trainer"]["devices"] = asked
     done = launching.launch(Job(config, CHOICES, []))
-    assert f"trainer.devices={asked} is no number of devices" in done.error
+    assert f"trainer.devices={asked} is not a number of devices" in done.error
 
 
 def test_signals_from_outside_interrupt_and_bugs_fail():

@@ -75,8 +75,8 @@ def pairs(path: Path, frame: pd.DataFrame) -> list[dict[str, Any]]:
         frame: of its runs, with their folders.
 
     Returns:
-        A row per pair: the split, the keys ``first`` and ``second``, ``n`` images, and how many only
-        the first (``only_first``) or only the second (``only_second``) classifies correctly.
+        A row per pair: the split, the keys ``first`` and ``second``, ``n`` images, and how many
+        only the first (``only_first``) or only the second (``only_second``) classifies correctly.
     """
     evidence = Evidence({path.stem: frame})
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
