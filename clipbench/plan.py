@@ -14,6 +14,7 @@ import pandas as pd
 from clipbench.core import cli
 from clipbench.core.config import ranges
 from clipbench.core.console import console, show
+from clipbench.core.jobs import Config
 from clipbench.reporting.tables import costs
 from clipbench.reporting.tables.costs import Job
 from clipbench.results import evidence
@@ -32,7 +33,7 @@ def plan(words: list[str]) -> int:
     """Print a row for runs that differ by what costs nothing, and the sums."""
     found = evidence.gather().values()
     runs = pd.concat([*found], ignore_index=True) if found else pd.DataFrame(columns=["model"])
-    groups: dict[tuple[Any, ...], tuple[Job | None, dict[str, Any], int]] = {}
+    groups: dict[tuple[Any, ...], tuple[Job | None, Config, int]] = {}
     for config, choices, count in configs([w for w in words if w not in ("-m", "--multirun")]):
         ranges.check(config)
         job, told = described(config, choices)

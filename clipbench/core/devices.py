@@ -1,11 +1,10 @@
 """How many devices there are, and how many a run takes."""
 
-from typing import Any
-
 from clipbench.core.errors import UserError
+from clipbench.core.jobs import Config
 
 
-def devices(trainer: dict[str, Any]) -> int:
+def devices(trainer: Config) -> int:
     """Return how many ranks a job has: one per device.
 
     Raises:

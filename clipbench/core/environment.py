@@ -7,12 +7,12 @@ import resource
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clipbench import __version__
 from clipbench.core import paths
+from clipbench.core.jobs import Config
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "clipbench": __version__, **packages}
 
 
-def git() -> dict[str, Any] | None:
+def git() -> dict[str, str | bool] | None:
     """Return the commit and whether there are uncommitted changes; None for an installed wheel."""
 
     def ask(*words: str) -> str:
@@ -72,7 +72,7 @@ def share_threads(ranks: int) -> None:
         torch.set_num_threads(share)
 
 
-def resolved(trainer: Mapping[str, Any], world: int) -> dict[str, Any]:
+def resolved(trainer: Config, world: int) -> dict[str, str | int]:
     """Return the accelerator, devices and precision of a run in place of words such as ``auto``.
 
     Args:
@@ -93,12 +93,12 @@ def resolved(trainer: Mapping[str, Any], world: int) -> dict[str, Any]:
     return {"accelerator": accelerator, "devices": devices, "precision": precision}
 
 
-def of(trainer: Mapping[str, Any], world: int) -> dict[str, Any]:
+def of(trainer: Config, world: int) -> dict[str, str | int]:
     """Return what a record stores of the hardware: :func:`resolved` and the threads."""
     return {**resolved(trainer, world), "threads": threads()}
 
 
-def device(used: "torch.device") -> dict[str, Any]:
+def device(used: "torch.device") -> dict[str, str | int]:
     """Return the device's name and the peak memory of this process on it, in bytes."""
     if used.type == "cuda":
         import torch

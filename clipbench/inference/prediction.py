@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from clipbench.core import files, spreadsheet
 from clipbench.core.config import compose
 from clipbench.core.errors import UserError
+from clipbench.core.jobs import Config
 from clipbench.loading.dataset import ImageDataset, collate
 from clipbench.loading.images.contents import faults
 from clipbench.loading.loaders import refuse_small_shared_memory
@@ -161,7 +162,7 @@ class Images:
     name: str
     split: "Split"
     labels: Sequence[str | None]
-    data: Mapping[str, Any]
+    data: Config
     sought: str
 
 

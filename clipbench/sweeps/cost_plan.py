@@ -9,6 +9,7 @@ import pandas as pd
 from clipbench.core import paths
 from clipbench.core.config import overrides, schema
 from clipbench.core.config.compose import plain
+from clipbench.core.jobs import Config
 from clipbench.reporting.tables import costs, published
 from clipbench.reporting.tables.costs import Job
 from clipbench.strategies import about
@@ -16,7 +17,7 @@ from clipbench.strategies import about
 _FREE = ("seed", "lr", "weight_decay", "layer_decay", "warmup", "label_smoothing")
 
 
-def configs(words: list[str]) -> Iterator[tuple[dict[str, Any], dict[str, str], int]]:
+def configs(words: list[str]) -> Iterator[tuple[Config, dict[str, str], int]]:
     """Yield the configs of a command line's jobs, their options, and how many there are of each.
 
     Jobs that differ by :data:`_FREE` alone are one config.
@@ -56,9 +57,7 @@ def configs(words: list[str]) -> Iterator[tuple[dict[str, Any], dict[str, str], 
             yield plain(found), choices, again
 
 
-def described(
-    config: dict[str, Any], choices: dict[str, str]
-) -> tuple[Job | None, tuple[Any, ...]]:
+def described(config: Config, choices: dict[str, str]) -> tuple[Job | None, tuple[Any, ...]]:
     """Describe a job; it is None where its length is not known before its data are read."""
     model, dataset, strategy = (choices[name] for name in ("model", "dataset", "strategy"))
     pictures, batch = trained_on(dataset, config), config["batch_size"]
@@ -80,7 +79,7 @@ def described(
     return job, (model, dataset, strategy, depth, pictures, epochs, job.steps)
 
 
-def trained_on(dataset: str, config: dict[str, Any]) -> int | None:
+def trained_on(dataset: str, config: Config) -> int | None:
     """Pictures of an epoch, or captions where all of them are taken; None if that is not known."""
     own = config["dataset"]
     counted = own.get("counts") or {}
