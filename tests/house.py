@@ -10,7 +10,7 @@ import networkx as nx
 from clipbench.core import paths
 
 FILE = paths.ROOT / "docs" / "house.svg"
-WIDTH, BOX, HEIGHT, STEP = 860, (250, 52), 34, 96
+WIDTH, BOX, HEIGHT, STEP = 960, (250, 52), 34, 96
 NOTE = "An import is not drawn where it also follows from a chain of arrows."
 
 
@@ -44,7 +44,20 @@ def purpose(room):
 def place(floor, number):
     """Return the middle of a box: rooms of one floor are side by side."""
     y = HEIGHT + floor[0] * STEP
-    return WIDTH * (number + 1) / (floor[1] + 1), y
+    return WIDTH / 2 + 300 * (number - (floor[1] - 1) / 2), y
+
+
+def arrow(start, end, floors_down, number):
+    """Return the path of an arrow: straight to the next floor, else around the boxes between."""
+    (x, y), (u, v) = start, end
+    if floors_down == 1:
+        return f"M{x:g} {y + 26:g}C{x:g} {y + 60:g} {u:g} {v - 60:g} {u:g} {v - 27:g}"
+    middle = WIDTH / 2
+    right = x + u > 2 * middle or (x + u == 2 * middle and number % 2)
+    sign = 1 if right else -1
+    lane = middle + sign * (340 + 38 * floors_down)
+    x, u = x + sign * BOX[0] / 2, u + sign * (BOX[0] / 2 + 1)
+    return f"M{x:g} {y + 8:g}C{lane:g} {y + 8:g} {lane:g} {v - 8:g} {u:g} {v - 8:g}"
 
 
 def draw():
@@ -64,14 +77,12 @@ def draw():
         'markerHeight="8" orient="auto"><path d="M0 0L8 4L0 8z" fill="#456"/></marker></defs>',
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
     ]
-    for number, (start, end) in enumerate(sorted(nx.transitive_reduction(imports(commands)).edges)):
-        (x, y), (u, v) = at[start], at[end]
-        skipped = level[end] - level[start] - 1
-        side = (1 if number % 2 else -1) * (130 + 80 * skipped) if skipped else 0
-        svg.append(
-            f'<path d="M{x:g} {y + 26:g}C{x + side:g} {y + 60:g} {u + side:g} {v - 60:g} '
-            f'{u:g} {v - 27:g}" fill="none" stroke="#456" marker-end="url(#tip)"/>'
-        )
+    edges = sorted(nx.transitive_reduction(imports(commands)).edges)
+    svg += [
+        f'<path d="{arrow(at[start], at[end], level[end] - level[start], number)}" fill="none" '
+        'stroke="#456" marker-end="url(#tip)"/>'
+        for number, (start, end) in enumerate(edges)
+    ]
     for room, (x, y) in at.items():
         left, top = x - BOX[0] / 2, y - BOX[1] / 2
         svg += [
