@@ -28,12 +28,15 @@ def main() -> None:
 def compare(words: list[str]) -> int:
     """Run the command; return 1 if a job failed."""
     known = [word for word in words if word.partition("=")[0] in KEYS]
-    asked = cli.given(known, KEYS)
-    if "data" not in asked:
+    arguments = cli.given(known, KEYS)
+    if "data" not in arguments:
         raise UserError("data=FOLDER is missing. Name your folder of images in class folders.")
     rest = [word for word in words if word not in known]
     done = comparison.Comparison(
-        asked["data"], asked.get("models", "auto"), _minutes(asked.get("budget", "30")), rest
+        arguments["data"],
+        arguments.get("models", "auto"),
+        _minutes(arguments.get("budget", "30")),
+        rest,
     )
     return done()
 

@@ -55,42 +55,42 @@ def check(data: "DataModule", name: str, words: Sequence[str] = ()) -> int:
     from clipbench.datamodules.audit import audit
     from clipbench.loading.decoded import kept_in
 
-    kept = paths.outputs() / "data"
-    kept.mkdir(parents=True, exist_ok=True)
-    found = audit(data, name, kept_in(data.root))
-    report = json.dumps({"dataset": name, **asdict(found)}, indent=1)
-    files.write_text(kept / f"{name}.json", report + "\n")
-    _print(found, name, kept / f"{name}.json")
-    return 1 if found.faults else 0
+    folder = paths.outputs() / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    result = audit(data, name, kept_in(data.root))
+    report = json.dumps({"dataset": name, **asdict(result)}, indent=1)
+    files.write_text(folder / f"{name}.json", report + "\n")
+    _print(result, name, folder / f"{name}.json")
+    return 1 if result.faults else 0
 
 
-def _print(found: "Audit", name: str, report: Path) -> None:
+def _print(result: "Audit", name: str, report: Path) -> None:
     digests = ("sha256", "content")  # as runs record them; content is of the images
     columns = ("split", "n", "expected", "published", "captions", *digests)
-    rows = [[row[c][:12] if c in digests else row[c] for c in columns] for row in found.rows]
+    rows = [[row[c][:12] if c in digests else row[c] for c in columns] for row in result.rows]
     show(name, columns, rows)
-    of, known = found.classes
-    if found.labels:
-        show("classes", ("label", "folder", "name"), found.labels[:SHOWN])
-        if len(found.labels) > SHOWN:
-            rest = len(found.labels) - SHOWN
+    of, known = result.classes
+    if result.labels:
+        show("classes", ("label", "folder", "name"), result.labels[:SHOWN])
+        if len(result.labels) > SHOWN:
+            rest = len(result.labels) - SHOWN
             console.print(f"and {rest} more, listed in {report}", highlight=False)
     if of is not None:
         console.print(f"{of} classes" + (f", {known} published" if known else ""), highlight=False)
-    for splits, n in found.sums.items():
+    for splits, n in result.sums.items():
         console.print(f"{splits}: {n:,} published", highlight=False)
-    for row in found.rows:
+    for row in result.rows:
         if row["rule"]:
             console.print(f"{row['split']}: {row['rule']}", highlight=False)
-    for warning in found.warnings:
+    for warning in result.warnings:
         warn(warning)
-    for fault, details in found.faults.items():
+    for fault, details in result.faults.items():
         marked("fault:", fault, "red")
         for line in details[:SHOWN]:
             console.print(f"  {line}", highlight=False, markup=False)
         if len(details) > SHOWN:
             console.print(f"  and {len(details) - SHOWN} more, all of them in {report}")
-    if not found.faults:
+    if not result.faults:
         console.print("nothing that stops a run")
 
 

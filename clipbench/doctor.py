@@ -31,19 +31,19 @@ def examine(words: list[str]) -> int:
 def _after(run: case.Case) -> int:
     record = run.record
     title = f"{record.model} on {record.dataset}, {record.strategy}, {record.status}"
-    found = symptoms.diagnose(run)
+    findings = symptoms.diagnose(run)
     console.print(title, highlight=False, markup=False)
     if record.status in ("failed", "interrupted"):
         console.print(f"it ended early: {record.error}", highlight=False, markup=False)
-    for finding in found:
+    for finding in findings:
         marked(finding.name, "", "red")
         console.print(f"  {finding.evidence}", highlight=False, markup=False)
         for remedy in finding.remedies:
             console.print(f"  try: {remedy}", highlight=False, markup=False)
-    if not found:
+    if not findings:
         looked = len(symptoms.SYMPTOMS)
         console.print(f"nothing found; checked {looked} symptoms", highlight=False)
-    return 1 if found else 0
+    return 1 if findings else 0
 
 
 def _before(words: list[str]) -> int:

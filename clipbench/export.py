@@ -34,14 +34,14 @@ def main() -> None:
 
 def export(words: list[str]) -> int:
     """Run the command."""
-    asked = cli.given(words, KEYS)
-    run, record = store.completed(asked)
-    if "format" not in asked:
+    arguments = cli.given(words, KEYS)
+    run, record = store.completed(arguments)
+    if "format" not in arguments:
         raise UserError("format= is missing. Choose open_clip, safetensors or onnx.")
-    kind = cli.choice(asked, "format", ("open_clip", "safetensors", "onnx"))
-    towers = cli.choice(asked, "towers", ("both", "image", "text"))
-    stem = cli.choice(asked, "weights", ("model", "merged"))
-    alpha = _alpha(asked)
+    kind = cli.choice(arguments, "format", ("open_clip", "safetensors", "onnx"))
+    towers = cli.choice(arguments, "towers", ("both", "image", "text"))
+    stem = cli.choice(arguments, "weights", ("model", "merged"))
+    alpha = _alpha(arguments)
 
     from clipbench.inference import averages, export_formats, saved_model  # torch
 
@@ -52,7 +52,9 @@ def export(words: list[str]) -> int:
         classifier, about["alpha"] = averages.between(run, alpha), f"{alpha:g}"
     name = "-".join([run.resolve().name, *([stem] if stem != "model" else [])])
     name += "" if alpha is None else f"-alpha={alpha:g}"
-    folder = Path(asked["out"]) if "out" in asked else paths.outputs() / "exports" / name / kind
+    folder = (
+        Path(arguments["out"]) if "out" in arguments else paths.outputs() / "exports" / name / kind
+    )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out={folder} is a file. Name a folder.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,16 +64,16 @@ def export(words: list[str]) -> int:
     return 0
 
 
-def _alpha(asked: cli.Given) -> float | None:
-    if "alpha" not in asked:
+def _alpha(arguments: cli.Given) -> float | None:
+    if "alpha" not in arguments:
         return None
     try:
-        alpha = float(asked["alpha"])
+        alpha = float(arguments["alpha"])
     except ValueError:
         alpha = -1
     if not 0 <= alpha <= 1:
-        raise UserError(f"alpha={asked['alpha']} is not a number from 0 (start) to 1 (end).")
-    if "weights" in asked:
+        raise UserError(f"alpha={arguments['alpha']} is not a number from 0 (start) to 1 (end).")
+    if "weights" in arguments:
         raise UserError("weights= and alpha= exclude each other. Leave one out.")
     return alpha
 

@@ -20,7 +20,7 @@ from clipbench.reporting.tables.costs import Job
 from clipbench.results import evidence
 from clipbench.sweeps.cost_plan import configs, described, disk, giga, measured, seconds
 
-_HEAD = ("runs", "model", "dataset", "strategy", "frozen", "pictures", "epochs", "steps")
+_HEAD = ("runs", "model", "dataset", "strategy", "frozen", "images", "epochs", "steps")
 _COSTS = ("GPU-hours", "memory GB", "disk GB", "measured s")
 
 
@@ -31,33 +31,33 @@ def main() -> None:
 
 def plan(words: list[str]) -> int:
     """Print a row for runs that differ by what costs nothing, and the sums."""
-    found = evidence.gather().values()
-    runs = pd.concat([*found], ignore_index=True) if found else pd.DataFrame(columns=["model"])
+    frames = evidence.gather().values()
+    runs = pd.concat([*frames], ignore_index=True) if frames else pd.DataFrame(columns=["model"])
     groups: dict[tuple[Any, ...], tuple[Job | None, Config, int]] = {}
     for config, choices, count in configs([w for w in words if w not in ("-m", "--multirun")]):
         ranges.check(config)
-        job, told = described(config, choices)
-        groups[told] = (job, config, count + groups.get(told, (job, config, 0))[2])
+        job, described_as = described(config, choices)
+        groups[described_as] = (job, config, count + groups.get(described_as, (job, config, 0))[2])
     rows, sums = [], {"GPU-hours": 0.0, "seconds": 0.0, "disk": 0.0}
-    for told, (job, config, count) in groups.items():
-        own = measured(runs, *told[:1], *told[2:4])
+    for described_as, (job, config, count) in groups.items():
+        alike = measured(runs, *described_as[:1], *described_as[2:4])
         each = {
             "GPU-hours": costs.gpu_hours(job) if job else None,
             "memory": costs.memory_bytes(job, config["micro_batch"]) if job else None,
-            "disk": disk(told[0], own),
-            "seconds": seconds(job, own),
+            "disk": disk(described_as[0], alike),
+            "seconds": seconds(job, alike),
         }
-        if each["memory"] is None and len(own):
-            each["memory"] = float(own["cost/peak_memory_bytes"].min())
+        if each["memory"] is None and len(alike):
+            each["memory"] = float(alike["cost/peak_memory_bytes"].min())
         shown = [each["GPU-hours"], giga(each["memory"]), giga(each["disk"]), each["seconds"]]
-        rows.append((count, *told, *shown))
+        rows.append((count, *described_as, *shown))
         sums = {name: total + count * (each[name] or 0) for name, total in sums.items()}
     show("before it starts", (*_HEAD, *_COSTS), rows)
-    _said(rows, sums)
+    _sums(rows, sums)
     return 0
 
 
-def _said(rows: list[tuple[Any, ...]], sums: dict[str, float]) -> None:
+def _sums(rows: list[tuple[Any, ...]], sums: dict[str, float]) -> None:
     runs, parts = sum(row[0] for row in rows), []
     for name, place, unit in (
         ("GPU-hours", -4, "GPU-hours"),

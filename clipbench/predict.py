@@ -46,72 +46,72 @@ def main() -> None:
 def predict(words: list[str]) -> int:
     """Run the command; return 1 if an image could not be read."""
     data = [word for word in words if word.startswith("dataset")]
-    asked = cli.given([w for w in words if not w.startswith("dataset.")], KEYS)
-    run, record = store.completed(asked)
-    if ("images" in asked) == ("split" in asked):
+    arguments = cli.given([w for w in words if not w.startswith("dataset.")], KEYS)
+    run, record = store.completed(arguments)
+    if ("images" in arguments) == ("split" in arguments):
         raise UserError("Give either images=PATH, or split=NAME of a dataset, such as split=test.")
-    stem = cli.choice(asked, "weights", ("model", "merged"))
+    stem = cli.choice(arguments, "weights", ("model", "merged"))
     options: dict[str, Any] = {
-        "top": cli.number(asked, "top", 5),
-        "batch_size": cli.number(asked, "batch_size", 64),
-        "workers": cli.number(asked, "workers", 0, least=0),
-        "temperature": _temperature(asked, record, stem),
+        "top": cli.number(arguments, "top", 5),
+        "batch_size": cli.number(arguments, "batch_size", 64),
+        "workers": cli.number(arguments, "workers", 0, least=0),
+        "temperature": _temperature(arguments, record, stem),
     }
-    place = _place(asked)
+    place = _place(arguments)
 
     from clipbench.inference import prediction, saved_model  # torch
 
     if not (classes := saved_model.classes(run, stem)):
         raise UserError(f"{run} was trained on captions and has no classes. Use clipbench.search.")
-    if "images" in asked:
-        pictures = prediction._images(paths.expanded(asked["images"]), record, classes)
+    if "images" in arguments:
+        images = prediction._images(paths.expanded(arguments["images"]), record, classes)
     else:
-        pictures = prediction._split(asked["split"], record, data, classes)
-    classifier = saved_model.classifier(run, stem).to(prediction.device(asked.get("device")))
-    reading = {k: pictures.data[k] for k in ("decoder", "value_range") if k in pictures.data}
-    lazy = prediction.predictions(classifier, pictures.split, **options, **reading)
-    many = len(pictures.split)
-    rows = list(track(lazy, f"predicting {many:,} images", many))
-    place = place or paths.outputs() / "predictions" / f"{run.resolve().name}-{pictures.name}.csv"
-    prediction._write(place, pictures, rows, classes)
-    return _report(place, pictures, rows, classes)
+        images = prediction._split(arguments["split"], record, data, classes)
+    classifier = saved_model.classifier(run, stem).to(prediction.device(arguments.get("device")))
+    reading = {k: images.data[k] for k in ("decoder", "value_range") if k in images.data}
+    predictions = prediction.predictions(classifier, images.split, **options, **reading)
+    many = len(images.split)
+    rows = list(track(predictions, f"predicting {many:,} images", many))
+    place = place or paths.outputs() / "predictions" / f"{run.resolve().name}-{images.name}.csv"
+    prediction._write(place, images, rows, classes)
+    return _report(place, images, rows, classes)
 
 
-def _place(asked: cli.Given) -> Path | None:
+def _place(arguments: cli.Given) -> Path | None:
     """Return where to write; None for the default.
 
     Raises:
         UserError: if the file is not a CSV, or its folder does not exist.
     """
-    if "out" not in asked:
+    if "out" not in arguments:
         return None
-    place = Path(asked["out"])
-    if asked["out"] != "-" and place.suffix.lower() != ".csv":
+    place = Path(arguments["out"])
+    if arguments["out"] != "-" and place.suffix.lower() != ".csv":
         raise UserError(f"out={place} is not a .csv file. Name one, or use out=- to print.")
     if not place.parent.is_dir():
         raise UserError(f"out={place}: the folder {place.parent} does not exist. Make it first.")
     return place
 
 
-def _temperature(asked: cli.Given, record: RunRecord, stem: str) -> float:
+def _temperature(arguments: cli.Given, record: RunRecord, stem: str) -> float:
     fitted = record.temperature if stem == "model" else None
     try:
-        value = float(asked.get("temperature", fitted or 1))
+        value = float(arguments.get("temperature", fitted or 1))
     except ValueError:
         value = 0
     if not 0 < value < float("inf"):
         raise UserError(
-            f"temperature={asked['temperature']} is not a number above 0. The default is 1."
+            f"temperature={arguments['temperature']} is not a number above 0. The default is 1."
         )
     return value
 
 
 def _report(
-    place: Path, pictures: "Images", rows: Sequence["Prediction"], classes: Sequence[str]
+    place: Path, images: "Images", rows: Sequence["Prediction"], classes: Sequence[str]
 ) -> int:
     """Print where the CSV is, the accuracy, and which images could not be read."""
     good = [row for row in rows if row.error is None]
-    pairs = [(pictures.labels[row.index], classes[row.classes[0]]) for row in good]
+    pairs = [(images.labels[row.index], classes[row.classes[0]]) for row in good]
     lines = [f"{len(good):,} images" + (f" in {place}" if str(place) != "-" else "")]
     if labelled := [label == predicted for label, predicted in pairs if label is not None]:
         ci = wilson(sum(labelled) / len(labelled), len(labelled))
@@ -123,11 +123,11 @@ def _report(
         few = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
         lines.append(
             f"{'no accuracy' if not labelled else f'{unknown:,} images are not in it'}: "
-            f"{pictures.sought} otherwise than each of the run's {len(classes)} classes ({few})"
+            f"{images.sought} otherwise than each of the run's {len(classes)} classes ({few})"
         )
     for line in lines:
         print(line, file=sys.stderr)
-    bad = [f"{pictures.split.ids[row.index]}: {row.error}" for row in rows if row.error]
+    bad = [f"{images.split.ids[row.index]}: {row.error}" for row in rows if row.error]
     if bad:
         cli.refusal(f"{len(bad)} images could not be read:", bad, paths.outputs())
     return 1 if bad else 0

@@ -23,9 +23,9 @@ def main() -> None:
 
 def report(words: list[str]) -> int:
     """Run the command."""
-    asked = cli.given(words, ("sweep", "out"))
-    folder = _sweep(asked.get("sweep"))
-    out = Path(asked.get("out", paths.outputs() / "reports" / f"{folder.name}.html"))
+    arguments = cli.given(words, ("sweep", "out"))
+    folder = _sweep(arguments.get("sweep"))
+    out = Path(arguments.get("out", paths.outputs() / "reports" / f"{folder.name}.html"))
     if out.suffix != ".html":
         raise UserError(f"out={out} is not a .html file. Name one.")
     print(write(folder, out))

@@ -46,29 +46,31 @@ def search(words: list[str]) -> int:
     queries = [word.removeprefix("query=") for word in words if word.startswith("query=")]
     overrides = [word for word in words if word.startswith("model.")]
     rest = [word for word in words if word not in overrides and not word.startswith("query=")]
-    asked = cli.given(rest, (*KEYS, "query"))
+    arguments = cli.given(rest, (*KEYS, "query"))
     if not queries or not all(query.strip() for query in queries):
         raise UserError(
             'query= is missing or empty. Give a text, such as query="a dog in the snow".'
         )
-    if "images" not in asked:
+    if "images" not in arguments:
         raise UserError("images=PATH is missing. Name a folder of images.")
-    top = cli.number(asked, "top", 10)
+    top = cli.number(arguments, "top", 10)
     loading = {
-        "batch_size": cli.number(asked, "batch_size", 64),
-        "workers": cli.number(asked, "workers", 0, least=0),
+        "batch_size": cli.number(arguments, "batch_size", 64),
+        "workers": cli.number(arguments, "workers", 0, least=0),
     }
-    out = Path(asked.get("out", paths.outputs() / "searches"))
+    out = Path(arguments.get("out", paths.outputs() / "searches"))
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is not a folder. Name one for the contact sheets.")
-    name = _name(asked, overrides)
+    name = _name(arguments, overrides)
 
     from clipbench.inference import embeddings, prediction  # torch
     from clipbench.loading.readers.image_files import loose
 
-    where = paths.expanded(asked["images"])
+    where = paths.expanded(arguments["images"])
     split = loose(where)
-    tower = embeddings._tower(asked, name, overrides).to(prediction.device(asked.get("device")))
+    tower = embeddings._tower(arguments, name, overrides).to(
+        prediction.device(arguments.get("device"))
+    )
     place = hashlib.sha256(str(where.resolve()).encode(errors="replace")).hexdigest()[:8]
     kept = paths.outputs() / "cache" / "search"
     kept /= f"{embeddings.fingerprint(tower)[:16]}-{place}.parquet"
@@ -81,13 +83,15 @@ def search(words: list[str]) -> int:
     return 1 if bad else 0
 
 
-def _name(asked: cli.Given, overrides: list[str]) -> str:
+def _name(arguments: cli.Given, overrides: list[str]) -> str:
     """Return the name of the run or model, after a check that the run exists."""
-    if ("run" in asked) == ("model" in asked):
+    if ("run" in arguments) == ("model" in arguments):
         raise UserError("Give either run=DIR, or model=NAME for pretrained weights.")
-    if "run" in asked and overrides:
+    if "run" in arguments and overrides:
         raise UserError(f"{overrides[0]} applies to model=NAME only; a run has its model already.")
-    return store.completed(asked)[0].resolve().name if "run" in asked else asked["model"]
+    return (
+        store.completed(arguments)[0].resolve().name if "run" in arguments else arguments["model"]
+    )
 
 
 def _answer(

@@ -20,9 +20,9 @@ KINDS = {"kind": ("greedy", "uniform"), "bn": ("average", "reestimate")}
 def main() -> None:
     """Make a soup, add it to the sweep's runs, and write their table again."""
     given = dict(word.partition("=")[::2] for word in sys.argv[1:])
-    asked = {"kind": "greedy", "bn": "average", **given}
-    right = all(asked[key] in known for key, known in KINDS.items())
-    if not right or "sweep" not in given or asked.keys() - {"sweep", *KINDS}:
+    options = {"kind": "greedy", "bn": "average", **given}
+    right = all(options[key] in known for key, known in KINDS.items())
+    if not right or "sweep" not in given or options.keys() - {"sweep", *KINDS}:
         print(__doc__, file=sys.stderr)
         sys.exit(0 if {"-h", "--help"} & given.keys() else 2)
     sweep = Path(given["sweep"])
@@ -31,12 +31,12 @@ def main() -> None:
 
     environment.quiet()
     try:
-        outcome = cook(ingredients(sweep), asked["kind"], asked["bn"])
+        outcome = cook(ingredients(sweep), options["kind"], options["bn"])
     except UserError as refused:
         cli.refusal(f"refused: {refused}", refused.details, sweep)
         sys.exit(1)
     summary.job(outcome)
-    sweep_log.append(sweep, outcome, [f"soup={asked['kind']}", f"bn={asked['bn']}"])
+    sweep_log.append(sweep, outcome, [f"soup={options['kind']}", f"bn={options['bn']}"])
     for path in sweep_tables.sweep(sweep):
         print(path)
 

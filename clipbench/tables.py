@@ -19,8 +19,8 @@ def main() -> None:
 
 def make(words: list[str]) -> int:
     """Write the tables that ``table=NAME`` and ``results=SOURCE`` name."""
-    asked = cli.given(words, ("table", "results"))
-    return all_tables.write(asked.get("table"), asked.get("results"))
+    arguments = cli.given(words, ("table", "results"))
+    return all_tables.write(arguments.get("table"), arguments.get("results"))
 
 
 if __name__ == "__main__":

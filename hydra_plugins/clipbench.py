@@ -20,7 +20,7 @@ class Local(Launcher):
     """
 
     def __init__(self, at_once: int | str = 1) -> None:
-        self.at_once, self.told = at_once, False
+        self.at_once, self.announced = at_once, False
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -34,7 +34,7 @@ class Local(Launcher):
     ) -> list[JobReturn]:
         """Run the jobs of a whole grid or of a search's next step."""
         jobs = self.jobs(job_overrides, initial_job_idx)
-        return returned(self.session.grid(jobs, self.at_once, not self.told))
+        return returned(self.session.grid(jobs, self.at_once, not self.announced))
 
     def jobs(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
         """Compose the config of each job."""

@@ -33,7 +33,7 @@ class Cluster(Local):
     ) -> list[JobReturn]:
         """Run the jobs of a whole grid or of a search's next step."""
         jobs = self.jobs(job_overrides, initial_job_idx)
-        return returned(self.session.cluster(jobs, self.outcomes, not self.told))
+        return returned(self.session.cluster(jobs, self.outcomes, not self.announced))
 
     @abstractmethod
     def outcomes(self, jobs: Sequence[Any]) -> Iterator[Any]:
@@ -76,8 +76,8 @@ class Slurm(Cluster):
                     # The other machines of a job only report that they lost one.
                     yield next((end for end in ends if end.violent), ends[0])
                 except (submitit.core.utils.UncompletedJobError, OSError):
-                    said = f"SLURM's job {one.job_id} left no result: {one.paths.stderr}"
-                    yield Outcome("interrupted", error=said, signal=signal.SIGTERM)
+                    message = f"SLURM's job {one.job_id} left no result: {one.paths.stderr}"
+                    yield Outcome("interrupted", error=message, signal=signal.SIGTERM)
         finally:
             for one in queued:
                 # Jobs outlive the terminal from which they were queued.
@@ -161,8 +161,8 @@ class Ray(Cluster):
                 try:
                     yield ray.get(one)
                 except ray.exceptions.RayError as error:
-                    said = f"Ray's task left no result: {type(error).__name__}"
-                    yield Outcome("interrupted", error=said, signal=signal.SIGTERM)
+                    message = f"Ray's task left no result: {type(error).__name__}"
+                    yield Outcome("interrupted", error=message, signal=signal.SIGTERM)
         finally:
             for one in handed:
                 ray.cancel(one, force=True)

@@ -32,11 +32,13 @@ class Search(OptunaSweeper):  # type: ignore[misc]
         from clipbench.core import paths
         from clipbench.core.locking import Held, Lock
 
-        asked = sorted(word for word in arguments if not word.startswith("hparams_search="))
-        _something(asked)
-        own = self.sweeper
-        own.study_name = own.study_name or hashlib.sha256("\n".join(asked).encode()).hexdigest()[:8]
-        folder = paths.outputs() / "searches" / own.study_name
+        requested = sorted(word for word in arguments if not word.startswith("hparams_search="))
+        _something(requested)
+        sweeper = self.sweeper
+        sweeper.study_name = (
+            sweeper.study_name or hashlib.sha256("\n".join(requested).encode()).hexdigest()[:8]
+        )
+        folder = paths.outputs() / "searches" / sweeper.study_name
         try:
             lock = Lock(folder)
         except Held as holder:
@@ -50,26 +52,26 @@ class Search(OptunaSweeper):  # type: ignore[misc]
         import optuna
         from sqlalchemy import URL
 
-        own = self.sweeper
+        sweeper = self.sweeper
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         place = URL.create("sqlite", database=str(folder / "study.db"))  # a path may contain a ?
         # This optuna relies on autocommit, which SQLAlchemy 2 does not do by default.
-        own.storage = own.storage or optuna.storages.RDBStorage(
+        sweeper.storage = sweeper.storage or optuna.storages.RDBStorage(
             str(place), engine_kwargs={"isolation_level": "AUTOCOMMIT"}
         )
-        own.direction = own.direction or _direction(own.config.monitor)
+        sweeper.direction = sweeper.direction or _direction(sweeper.config.monitor)
         with warnings.catch_warnings():  # about deprecated and experimental features of this optuna
             warnings.simplefilter("ignore")
             study = optuna.create_study(
-                study_name=own.study_name,
-                storage=own.storage,
-                direction=own.direction,
+                study_name=sweeper.study_name,
+                storage=sweeper.storage,
+                direction=sweeper.direction,
                 load_if_exists=True,
             )
-            own.n_trials -= self._resume(study)
-        own.launcher.told = True
+            sweeper.n_trials -= self._resume(study)
+        sweeper.launcher.announced = True
         try:
-            if own.n_trials > 0:
+            if sweeper.n_trials > 0:
                 super().sweep(arguments)
         except ValueError:  # it takes the best trial even if none has completed
             if _done(study):
@@ -89,15 +91,15 @@ class Search(OptunaSweeper):  # type: ignore[misc]
             study.enqueue_trial(trial.params)
         done = _done(study)
         seconds = [trial.duration.total_seconds() for trial in done]
-        said = expected("trials", self.sweeper.n_trials, seconds, self.sweeper.n_jobs)
-        print(f"search {study.study_name}: {said}", flush=True)
+        message = expected("trials", self.sweeper.n_trials, seconds, self.sweeper.n_jobs)
+        print(f"search {study.study_name}: {message}", flush=True)
         return len(done)
 
 
-def _something(asked: list[str]) -> None:
+def _something(requested: list[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    words = OverridesParser.create().parse_overrides(asked)
+    words = OverridesParser.create().parse_overrides(requested)
     if not any(word.is_sweep_override() for word in words):
         raise HydraException(
             "there is nothing to search. Give a key a range, as "

@@ -10,20 +10,20 @@ def devices(trainer: Config) -> int:
     Raises:
         UserError: if ``devices`` is not a number of devices.
     """
-    asked = trainer["devices"]
-    if isinstance(asked, list):
-        return len(asked)
-    if isinstance(asked, str) and "," in asked:
-        return len(asked.strip(",").split(","))
-    if asked in ("auto", -1, "-1"):
+    requested = trainer["devices"]
+    if isinstance(requested, list):
+        return len(requested)
+    if isinstance(requested, str) and "," in requested:
+        return len(requested.strip(",").split(","))
+    if requested in ("auto", -1, "-1"):
         return 1 if trainer["accelerator"] in ("cpu", "mps") else max(1, gpus())
     try:
-        number = int(asked)
+        number = int(requested)
     except (TypeError, ValueError):
         number = 0
     if number < 1:
         raise UserError(
-            f"trainer.devices={asked} is not a number of devices. Use 1 or more, or auto."
+            f"trainer.devices={requested} is not a number of devices. Use 1 or more, or auto."
         )
     return number
 

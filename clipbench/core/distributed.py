@@ -130,9 +130,9 @@ def shares(batches: Iterable[list[Value]]) -> Iterator[Value]:
     first rows: each rank must take the same steps, with equal weight.
     """
     for batch in batches:
-        own = -(-len(batch) // here.world)
+        share = -(-len(batch) // here.world)
         filled = batch * here.world if len(batch) < here.world else batch + batch[: here.world]
-        yield from filled[here.rank * own : (here.rank + 1) * own]
+        yield from filled[here.rank * share : (here.rank + 1) * share]
 
 
 def own(length: int) -> range:

@@ -94,9 +94,11 @@ def _load_end(tuned: Classifier, folder: Path, record: RunRecord, strategy: Stra
 
 def load_checkpoint(classifier: Classifier, file: Path) -> None:
     """Load the classifier's weights out of a checkpoint of training."""
-    own = "classifier."
+    prefix = "classifier."
     state = weight_files.read(file).items()
-    classifier.load_state_dict({k.removeprefix(own): v for k, v in state if k.startswith(own)})
+    classifier.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in state if k.startswith(prefix)}
+    )
 
 
 def _start(folder: Path, config: Config, strategy: Strategy) -> Classifier:

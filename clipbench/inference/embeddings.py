@@ -67,7 +67,7 @@ def fingerprint(tower: TwoTowers) -> str:
 
 
 def embedded(
-    tower: TwoTowers, split: Split, kept: Path, *, batch_size: int = 64, workers: int = 0
+    tower: TwoTowers, split: Split, cache: Path, *, batch_size: int = 64, workers: int = 0
 ) -> Gallery:
     """Return the features of all images; those in the cache are not computed again.
 
@@ -77,14 +77,14 @@ def embedded(
     Args:
         tower: in eval mode, on its device.
         split: images, readable or not.
-        kept: the cache file for these weights.
+        cache: the cache file for these weights.
         batch_size: images in memory at once.
         workers: processes that decode.
 
     Raises:
         UserError: if no image can be read.
     """
-    store = Store(kept)
+    store = Store(cache)
     marks = [_mark(source) for source in split.sources]
     new = [i for i, mark in enumerate(marks) if mark is None or mark not in store.rows]
     faults: dict[str, str] = {}
@@ -167,14 +167,14 @@ class Store:
         self.written, self.changed = time.monotonic(), False
 
 
-def _tower(asked: cli.Given, name: str, overrides: list[str]) -> "TwoTowers":
+def _tower(arguments: cli.Given, name: str, overrides: list[str]) -> "TwoTowers":
     from clipbench.core.config.instantiate import build
     from clipbench.inference import saved_model
     from clipbench.models.two_towers import TwoTowers
 
-    if "run" in asked:
-        stem = cli.choice(asked, "weights", ("model", "merged"))
-        tower = saved_model.classifier(store.completed(asked)[0], stem).tower
+    if "run" in arguments:
+        stem = cli.choice(arguments, "weights", ("model", "merged"))
+        tower = saved_model.classifier(store.completed(arguments)[0], stem).tower
     else:
         tower = build(compose.compose(f"model={name}", *overrides)["model"])
         for warning in tower.warnings:

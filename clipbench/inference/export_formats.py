@@ -188,9 +188,9 @@ def _onnx(
         with torch.no_grad():
             ours = module(rows)
         pairs = zip(gives, theirs, ours if len(gives) > 1 else [ours], strict=True)
-        for name, other, own in pairs:
-            gap = float((torch.from_numpy(other) - own).abs().max())
-            if gap > TOLERANCE * (1 + float(own.abs().max())):
+        for name, actual, expected in pairs:
+            gap = float((torch.from_numpy(actual) - expected).abs().max())
+            if gap > TOLERANCE * (1 + float(expected.abs().max())):
                 raise UserError(
                     f"onnxruntime's {name} are {gap:.1e} off PyTorch's; use safetensors"
                 )

@@ -1,4 +1,4 @@
-"""What a tuned classifier says of pictures, be they readable or not."""
+"""The predictions of a fine-tuned classifier, also for images that cannot be read."""
 
 import io
 import sys
@@ -141,10 +141,10 @@ def _best(scores: Tensor, index: Tensor, top: int, temperature: float) -> Iterat
     probabilities = (scores / temperature).softmax(1)
     # By score, the lowest class first on ties, as everywhere: topk() does not define an order.
     order = scores.argsort(dim=1, descending=True, stable=True)[:, :top]
-    for i, classes, own in zip(
+    for i, classes, values in zip(
         index.tolist(), order.tolist(), probabilities.gather(1, order).tolist(), strict=True
     ):
-        yield Prediction(i, tuple(classes), tuple(own))
+        yield Prediction(i, tuple(classes), tuple(values))
 
 
 @dataclass(frozen=True)
@@ -195,31 +195,31 @@ def _split(name: str, record: RunRecord, overrides: list[str], classes: Sequence
     data.prepare(record.seed)
     if name not in data.splits:
         raise UserError(f"split={name} does not exist; there are {', '.join(data.splits)}")
-    split, own = data.splits[name], list(getattr(data, "classes", []))
-    if own != list(classes):  # its numbers are not the run's
+    split, names = data.splits[name], list(getattr(data, "classes", []))
+    if names != list(classes):  # its numbers are not the run's
         split = replace(split, among=None)
-    known = {label: text for label, text in enumerate(own) if text in set(classes)}
+    known = {label: text for label, text in enumerate(names) if text in set(classes)}
     folder = Path(str(node.get("root") or "")).name or record.dataset
     labels = [known.get(label) for label in split.labels.tolist()]
     return Images(f"{folder}-{name}", split, labels, node, f"a class of {name} is called")
 
 
 def _write(
-    place: Path, pictures: Images, rows: Sequence["Prediction"], classes: Sequence[str]
+    place: Path, images: Images, rows: Sequence["Prediction"], classes: Sequence[str]
 ) -> None:
     """Write the CSV: file, prediction, probability, the next ones, label, error."""
     top = max((len(row.classes) for row in rows), default=1)
     more = [f"{what}_{k}" for k in range(2, top + 1) for what in ("prediction", "probability")]
-    labelled, bad = any(pictures.labels), any(row.error for row in rows)
+    labelled, bad = any(images.labels), any(row.error for row in rows)
     columns = ["file", "prediction", "probability", *more]
     columns += ["label"] * labelled + ["error"] * bad
 
     def cells(row: "Prediction") -> list[Any]:
         best = zip(row.classes, row.probabilities, strict=True)
-        said: list[Any] = [cell for label, p in best for cell in (classes[label], f"{p:.6f}")]
-        said += [None] * (2 * top - len(said))
-        label = [pictures.labels[row.index]] * labelled
-        return [pictures.split.ids[row.index], *said, *label, *[row.error] * bad]
+        top_cells: list[Any] = [cell for label, p in best for cell in (classes[label], f"{p:.6f}")]
+        top_cells += [None] * (2 * top - len(top_cells))
+        label = [images.labels[row.index]] * labelled
+        return [images.split.ids[row.index], *top_cells, *label, *[row.error] * bad]
 
     if str(place) == "-":
         spreadsheet.write(sys.stdout, columns, map(cells, rows))

@@ -105,10 +105,10 @@ def apart(tuned: Classifier) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return whole, {}
     native = tuned.tower.native(tuned.head)
     image = next(name for name, part in native.named_modules() if part is tuned.tower.trained())
-    own = {name: name.startswith(f"{image}.") for name in whole}
+    in_image = {name: name.startswith(f"{image}.") for name in whole}
     return (
-        {name: value for name, value in whole.items() if own[name]},
-        {name: value for name, value in whole.items() if not own[name]},
+        {name: value for name, value in whole.items() if in_image[name]},
+        {name: value for name, value in whole.items() if not in_image[name]},
     )
 
 

@@ -41,56 +41,56 @@ def configs(words: list[str]) -> Iterator[tuple[Config, dict[str, str], int]]:
         whole = compose("config", fixed, return_hydra_config=True).hydra
         grid = (whole.sweeper.params or {}) if "MULTIRUN" in str(whole.mode) else {}
         given = {str(o.key_or_group): str(o.input_line) for o in typed}
-        asked = parse([*({key: f"{key}={of}" for key, of in grid.items()} | given).values()])
-        swept = [o for o in asked if o.is_sweep_override()]
+        requested = parse([*({key: f"{key}={of}" for key, of in grid.items()} | given).values()])
+        swept = [o for o in requested if o.is_sweep_override()]
         values = [[f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] for o in swept]
         again = 1
-        for override, own in zip(swept, values, strict=True):
+        for override, options in zip(swept, values, strict=True):
             if override.key_or_group in _FREE:
-                again *= len(own)
-                del own[1:]
+                again *= len(options)
+                del options[1:]
         for chosen in product(*values):
-            found = compose("config", [*fixed, *chosen], return_hydra_config=True)
-            choices = {str(k): str(v) for k, v in found.hydra.runtime.choices.items()}
-            with open_dict(found):
-                del found["hydra"]
-            yield plain(found), choices, again
+            composed = compose("config", [*fixed, *chosen], return_hydra_config=True)
+            choices = {str(k): str(v) for k, v in composed.hydra.runtime.choices.items()}
+            with open_dict(composed):
+                del composed["hydra"]
+            yield plain(composed), choices, again
 
 
 def described(config: Config, choices: dict[str, str]) -> tuple[Job | None, tuple[Any, ...]]:
     """Describe a job; it is None where its length is not known before its data are read."""
     model, dataset, strategy = (choices[name] for name in ("model", "dataset", "strategy"))
-    pictures, batch = trained_on(dataset, config), config["batch_size"]
+    images, batch = trained_on(dataset, config), config["batch_size"]
     epochs = config["epochs"]
-    if config["steps"] is not None and pictures and batch:
-        epochs = config["steps"] * batch / pictures
+    if config["steps"] is not None and images and batch:
+        epochs = config["steps"] * batch / images
     depth = str(config["freeze_depth"])
     if not about.named(strategy).trains:
         epochs = 0
-    if pictures is None or epochs is None or batch is None:
-        return None, (model, dataset, strategy, depth, pictures, epochs, None)
+    if images is None or epochs is None or batch is None:
+        return None, (model, dataset, strategy, depth, images, epochs, None)
     averages = (
         len(config["alphas"]) if isinstance(config["alphas"], list) else config["alphas"] or 0
     )
     scheme = config["dataset"].get("scheme")
     evaluated = published.evaluated(dataset, epochs, averages, scheme)
     size = config["model"].get("image_size")
-    job = Job(model, strategy, pictures, epochs, batch, evaluated, depth, size)
-    return job, (model, dataset, strategy, depth, pictures, epochs, job.steps)
+    job = Job(model, strategy, images, epochs, batch, evaluated, depth, size)
+    return job, (model, dataset, strategy, depth, images, epochs, job.steps)
 
 
 def trained_on(dataset: str, config: Config) -> int | None:
-    """Pictures of an epoch, or captions where all of them are taken; None if that is not known."""
-    own = config["dataset"]
-    counted = own.get("counts") or {}
-    kinds = len(own["classes"]) if counted else published.classes(dataset)
-    if own.get("shots") and kinds:
-        return int(own["shots"]) * kinds
+    """Return the images of an epoch, or captions where all of them are taken; None if unknown."""
+    data = config["dataset"]
+    counted = data.get("counts") or {}
+    kinds = len(data["classes"]) if counted else published.classes(dataset)
+    if data.get("shots") and kinds:
+        return int(data["shots"]) * kinds
     if counted:
         return int(
-            sum(own["defects"].values()) if own["scene"] == "static" else counted["train"] * kinds
+            sum(data["defects"].values()) if data["scene"] == "static" else counted["train"] * kinds
         )
-    scheme = own.get("scheme")
+    scheme = data.get("scheme")
     if about.of(config["strategy"]).every_pair:
         return published.captions(dataset, "train", scheme)
     train = published.images(dataset, "train", scheme)
@@ -99,17 +99,17 @@ def trained_on(dataset: str, config: Config) -> int | None:
 
 def measured(runs: pd.DataFrame, model: str, strategy: str, depth: str) -> pd.DataFrame:
     """Return the runs of a model and a strategy, with as many frozen blocks if there are any."""
-    own = runs[runs["model"] == model]
-    own = own[own["strategy"] == strategy] if len(own) else own
-    alike = own[own["freeze_depth"].astype(str) == depth] if len(own) else own
-    return alike if len(alike) else own
+    rows = runs[runs["model"] == model]
+    rows = rows[rows["strategy"] == strategy] if len(rows) else rows
+    alike = rows[rows["freeze_depth"].astype(str) == depth] if len(rows) else rows
+    return alike if len(alike) else rows
 
 
-def seconds(job: Job | None, own: pd.DataFrame) -> float | None:
+def seconds(job: Job | None, rows: pd.DataFrame) -> float | None:
     """Return the seconds of training at the quickest pace measured, None if none was."""
-    if job is None or own.empty or own["cost/images_per_second"].isna().all():
+    if job is None or rows.empty or rows["cost/images_per_second"].isna().all():
         return None
-    return float(job.images * job.epochs / own["cost/images_per_second"].max())
+    return float(job.images * job.epochs / rows["cost/images_per_second"].max())
 
 
 def giga(size: float | None) -> float | None:
@@ -117,10 +117,12 @@ def giga(size: float | None) -> float | None:
     return None if size is None else size / 1e9
 
 
-def disk(model: str, own: pd.DataFrame) -> float | None:
+def disk(model: str, rows: pd.DataFrame) -> float | None:
     """Return the bytes of a run's checkpoints, None if the model's size is not known."""
     if known := costs.facts(model):
         return costs.disk_bytes(1e6 * known["parameters"], 1e6 * known["parameters"])
-    if own.empty:
+    if rows.empty:
         return None
-    return costs.disk_bytes(float(own["cost/parameters"].max()), float(own["cost/trainable"].max()))
+    return costs.disk_bytes(
+        float(rows["cost/parameters"].max()), float(rows["cost/trainable"].max())
+    )

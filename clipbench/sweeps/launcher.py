@@ -49,10 +49,10 @@ class Stop:
         signal.signal(number, signal.SIG_DFL)
         idle = not self.working
         if not idle:
-            said = (
+            reported = (
                 f"{signal.Signals(number).name}: {KEEPING:.0f} s to keep where the jobs at work are"
             )
-            os.write(2, f"{said}; again, and they end at once\n".encode())
+            os.write(2, f"{reported}; again, and they end at once\n".encode())
         self.now(number)
         if idle:
             raise KeyboardInterrupt
@@ -71,11 +71,14 @@ _starting = threading.Lock()
 
 
 def _check_nodes(job: Job) -> None:
-    asked, there = job.config["trainer"]["num_nodes"], 1 if job.node is None else job.node.count
-    if asked != there:
+    requested, present = (
+        job.config["trainer"]["num_nodes"],
+        1 if job.node is None else job.node.count,
+    )
+    if requested != present:
         raise UserError(
-            f"trainer.num_nodes={asked} on {there} of SLURM's: use hydra/launcher=slurm "
-            f"hydra.launcher.nodes={asked}, or trainer.num_nodes={there}"
+            f"trainer.num_nodes={requested} on {present} of SLURM: use hydra/launcher=slurm "
+            f"hydra.launcher.nodes={requested}, or trainer.num_nodes={present}"
         )
 
 
@@ -133,8 +136,8 @@ class Running:
             self._listen(0.1)
         if stop.signal:
             name = signal.Signals(stop.signal).name
-            said = next((end.error for _, end in self.outcomes if end.signal), name)
-            return self._sealed(Outcome("interrupted", error=said, signal=stop.signal))
+            reported = next((end.error for _, end in self.outcomes if end.signal), name)
+            return self._sealed(Outcome("interrupted", error=reported, signal=stop.signal))
         if left <= 0 and not self.outcomes:
             return self._sealed(Outcome("failed", error=f"no end after timeout={self.limit} s"))
         return self._sealed(self._cause())
@@ -164,11 +167,11 @@ class Running:
         """Return the first error; that of a rank ended by a signal goes before the others."""
         wrong = [(rank, end) for rank, end in self.outcomes if end.status != "completed"]
         guards = [end for rank, end in wrong if rank == self.world]
-        said = [end for rank, end in wrong if rank != self.world]
-        if guards and (guards[0].violent or not said):
+        reported = [end for rank, end in wrong if rank != self.world]
+        if guards and (guards[0].violent or not reported):
             return guards[0]
-        if said:
-            return said[0]
+        if reported:
+            return reported[0]
         if done := [end for rank, end in self.outcomes if rank == 0]:
             return done[0]
         from clipbench.sweeps.worker import from_exit_code

@@ -57,14 +57,14 @@ class Session:
         return value
 
     def grid(
-        self, jobs: Sequence[Job], at_once: int | str, told: bool = True
+        self, jobs: Sequence[Job], at_once: int | str, announce: bool = True
     ) -> list[float | None]:
         """Run the jobs of a sweep, after printing how many they are and how long they may take.
 
         Args:
             jobs: at least one.
             at_once: how many at a time; ``auto``: one per GPU, else one per four cores.
-            told: whether to print; a search, whose jobs come one by one, does it itself.
+            announce: whether to print; a search, whose jobs come one by one, does it itself.
 
         Returns:
             See :meth:`work`.
@@ -72,7 +72,7 @@ class Session:
         if at_once == "auto":
             at_once = (_on_gpus(jobs) and gpus()) or max(2, (os.cpu_count() or 1) // 4)
         number = min(int(at_once), len(jobs))
-        if told:
+        if announce:
             print(headline(jobs, number), flush=True)
         return self.work(jobs, number)
 
@@ -80,19 +80,19 @@ class Session:
         self,
         jobs: Sequence[Job],
         run: Callable[[Sequence[Job]], Iterator[Outcome]],
-        told: bool = True,
+        announce: bool = True,
     ) -> list[float | None]:
         """Run the jobs of a sweep on a cluster, and print how each ended.
 
         Args:
             jobs: at least one.
             run: runs all, and yields their outcomes in order.
-            told: see :meth:`grid`.
+            announce: see :meth:`grid`.
 
         Returns:
             See :meth:`work`.
         """
-        if told:
+        if announce:
             print(headline(jobs, None), flush=True)
         ended = []
         for job, outcome in zip(jobs, run(jobs), strict=True):

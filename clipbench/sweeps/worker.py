@@ -80,11 +80,11 @@ def guard(job: Job, senders: Sequence[Connection], ends: Sequence[Connection]) -
     """
     settle(ends)
     os.environ.update(job.environment)
-    *theirs, own = senders
-    alone = len(theirs) == 1 and job.node is None
-    ended = _one(job, theirs) if alone else _several(job, theirs)
+    *rank_senders, guard_sender = senders
+    alone = len(rank_senders) == 1 and job.node is None
+    ended = _one(job, rank_senders) if alone else _several(job, rank_senders)
     if ended is not None:
-        own.send(from_exit_code(*ended))
+        guard_sender.send(from_exit_code(*ended))
 
 
 def from_exit_code(rank: int, code: int) -> Outcome:

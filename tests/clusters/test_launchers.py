@@ -75,7 +75,7 @@ def test_a_run_that_is_at_work_is_waited_for_and_asked_for_again(outputs, tmp_pa
             yield Outcome("failed", error="then it was ours")
 
     session = Session()
-    session.cluster([job], run, told=False)
+    session.cluster([job], run, announce=False)
     assert asked == [1, 1]
     assert [outcome.error for outcome in session.outcomes] == ["then it was ours"]
 
