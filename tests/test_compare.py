@@ -67,9 +67,9 @@ def test_stand_ins_are_named_and_nothing_is_claimed(monkeypatch):
     ("words", "said"),
     [
         (["budget=5"], "data=FOLDER is missing"),
-        (["data=flowers101"], "is no folder here, and no dataset; did you mean flowers102"),
-        (["data=shapes", "budget=soon"], "budget=soon is no number of minutes"),
-        (["data=flickr8k"], "flickr8k has captions and no classes"),
+        (["data=flowers101"], "is neither a folder nor a dataset; did you mean flowers102"),
+        (["data=shapes", "budget=soon"], "budget=soon is not a number of minutes"),
+        (["data=flickr8k"], "flickr8k has captions but no classes"),
         (["data=shapes", "dataset.subset=1"], "needs two classes or more"),
     ],
 )
@@ -95,7 +95,7 @@ def photos(tmp_path):
 
 def test_a_folder_too_high_is_refused_once_with_the_one_that_is_meant(photos, outputs):
     word = shlex.quote(f"dataset.root={photos}")
-    with pytest.raises(UserError, match=f"use {re.escape(word)}$"):
+    with pytest.raises(UserError, match=f"Use {re.escape(word)}$"):
         compare.compare([f"data={photos.parent}"])
     assert not outputs.exists()
 

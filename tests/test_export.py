@@ -171,16 +171,16 @@ def test_onnx_that_is_off_is_not_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("model", "words", "said"),
     [
-        ("timm", [], "format= is missing; there are open_clip, safetensors and onnx"),
-        ("timm", ["format=onx"], "format=onx is no option; did you mean onnx"),
-        ("timm", ["format=open_clip"], "test_resnet is no model of open_clip's; use format=saf"),
+        ("timm", [], "format= is missing. Choose open_clip, safetensors or onnx"),
+        ("timm", ["format=onx"], "format=onx is not an option; did you mean onnx"),
+        ("timm", ["format=open_clip"], "test_resnet is not from open_clip. Use format=saf"),
         ("timm", ["format=onnx", "towers=text"], "test_resnet has no text tower"),
         ("timm", ["format=safetensors", "alpha=0.5"], "its weights started at random"),
-        ("clip_tiny", ["format=open_clip", "towers=text"], "for towers=text use safetensors"),
-        ("clip_tiny", ["format=onnx", "alpha=2"], "alpha=2 is no number from 0"),
-        ("clip_tiny", ["format=onnx", "alpha=0.5", "weights=model"], "one point each"),
+        ("clip_tiny", ["format=open_clip", "towers=text"], "towers=text: open_clip loads both"),
+        ("clip_tiny", ["format=onnx", "alpha=2"], "alpha=2 is not a number from 0"),
+        ("clip_tiny", ["format=onnx", "alpha=0.5", "weights=model"], "exclude each other"),
         ("clip_tiny", ["format=onnx", "weights=merged"], "run it with alphas=10"),
-        ("clip_tiny", ["format=onnx", "out=FILE"], "is a file; name a folder"),
+        ("clip_tiny", ["format=onnx", "out=FILE"], "is a file. Name a folder"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(runs, tmp_path, outputs, model, words, said):

@@ -54,7 +54,7 @@ def test_a_split_is_predicted_as_the_run_did(run, outputs, capsys):
     assert predict.predict(words) == 0
     said = capsys.readouterr().err
     (file,) = (outputs / "predictions").glob("*.csv")
-    assert f"120 pictures in {file}" in said
+    assert f"120 images in {file}" in said
     assert f"accuracy {record['final']['test_ood/acc']:.4f}" in said
     found = pd.read_csv(file)
     rows, logits = saved_rows(folder, "test_ood")
@@ -184,14 +184,14 @@ def test_a_place_without_labels_is_predicted_and_said_to_have_none(of_folder, tm
         (["run=RUN", "images="], "images= has no value"),
         (["run=RUN", "images=EMPTY/none"], r"none does not exist\. Name an image"),
         (["run=RUN", "images=EMPTY"], r"no image in .*\. Names must end in one of .*bmp"),
-        (["run=RUN", "split=tset"], "no split=tset here; there are train, val, test"),
-        (["run=RUN", "images=IMAGES", "out=a.xlsx"], "out=a.xlsx is no .csv"),
-        (["run=RUN", "images=IMAGES", "out=none/a.csv"], "there is no folder none"),
-        (["run=RUN", "images=IMAGES", "top=0"], "top=0 is no whole number from 1 up"),
-        (["run=RUN", "images=IMAGES", "temperature=hot"], "temperature=hot is no number above 0"),
-        (["run=RUN", "images=IMAGES", "weights=merge"], "no option; did you mean merged"),
+        (["run=RUN", "split=tset"], "split=tset does not exist; there are train, val, test"),
+        (["run=RUN", "images=IMAGES", "out=a.xlsx"], "out=a.xlsx is not a .csv"),
+        (["run=RUN", "images=IMAGES", "out=none/a.csv"], "the folder none does not exist"),
+        (["run=RUN", "images=IMAGES", "top=0"], "top=0 is not a whole number of at least 1"),
+        (["run=RUN", "images=IMAGES", "temperature=hot"], "hot is not a number above 0"),
+        (["run=RUN", "images=IMAGES", "weights=merge"], "not an option; did you mean merged"),
         (["run=RUN", "images=IMAGES", "weights=merged"], "run it with alphas=10"),
-        (["run=RUN", "images=IMAGES", "device=tpu9"], "device=tpu9 is not here; use cpu"),
+        (["run=RUN", "images=IMAGES", "device=tpu9"], "device=tpu9 is not available. Use cpu"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_fix(run, tmp_path, words, said, outputs):

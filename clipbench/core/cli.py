@@ -54,7 +54,7 @@ def given(words: list[str], keys: Collection[str]) -> Given:
         key, sign, value = word.partition("=")
         if key not in keys or not sign:
             hint = near(key, [*keys])
-            raise UserError(f"{word} is not understood{hint}; keys are {', '.join(keys)}")
+            raise UserError(f"{word} is not understood{hint or '.'} Keys are {', '.join(keys)}.")
         if not value:
             raise UserError(f"{key}= has no value. Give one or leave it out.")
         found[key] = value
@@ -83,8 +83,8 @@ def choice(words: Given, key: str, options: Sequence[str]) -> str:
     """
     value = words.get(key, options[0])
     if value not in options:
-        hint = near(value, options)
-        raise UserError(f"{key}={value} is not an option{hint}; there are {', '.join(options)}")
+        hint = near(value, options) or "."
+        raise UserError(f"{key}={value} is not an option{hint} Choose from {', '.join(options)}.")
     return value
 
 

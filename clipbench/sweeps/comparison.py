@@ -220,6 +220,6 @@ def _data(given: str) -> tuple[str, list[str]]:
     if given not in options:
         near = cli.near(given, options)
         raise UserError(
-            f"data={given} is neither a folder nor a dataset{near}. Give the path of your folder."
+            f"data={given} is neither a folder nor a dataset{near or '.'} Name your folder."
         )
     return given, [f"dataset={given}"]
