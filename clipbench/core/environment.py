@@ -8,7 +8,7 @@ import subprocess
 import sys
 import warnings
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from clipbench import __version__
 from clipbench.core import paths
@@ -22,6 +22,13 @@ _PACKAGES = (
     "pillow",  # decoded pixels may change with it
 )
 _PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
+
+
+class DeviceUse(TypedDict):
+    """What a record's cost says of the device."""
+
+    peak_memory_bytes: int
+    device: str
 
 
 def versions() -> dict[str, str]:
@@ -98,7 +105,7 @@ def of(trainer: Config, world: int) -> dict[str, str | int]:
     return {**resolved(trainer, world), "threads": threads()}
 
 
-def device(used: "torch.device") -> dict[str, str | int]:
+def device(used: "torch.device") -> DeviceUse:
     """Return the device's name and the peak memory of this process on it, in bytes."""
     if used.type == "cuda":
         import torch
