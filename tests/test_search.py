@@ -175,7 +175,7 @@ def test_what_is_asked_wrongly(run, photos, outputs, tmp_path, monkeypatch):
         ("query=x", "model=clip_tiny"): "either run=DIR, or model=NAME",
         ("query=x", "model.arch=y"): "applies to model=NAME",
         ("query=x", "topp=3"): "did you mean top",
-        ("query=x", "top=0"): "top=0 is no whole number",
+        ("query=x", "top=0"): "top=0 is not a whole number",
         ("query=x", "weights=merged"): "run it with alphas=10",
         ("query=x", f"out={photos / '1.png'}"): "is no folder",
         ("query=x", f"images={tmp_path / 'nowhere'}"): "does not exist",
