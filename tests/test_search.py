@@ -177,16 +177,16 @@ def test_what_is_asked_wrongly(run, photos, outputs, tmp_path, monkeypatch):
         ("query=x", "topp=3"): "did you mean top",
         ("query=x", "top=0"): "top=0 is not a whole number",
         ("query=x", "weights=merged"): "run it with alphas=10",
-        ("query=x", f"out={photos / '1.png'}"): "is no folder",
+        ("query=x", f"out={photos / '1.png'}"): "is not a folder",
         ("query=x", f"images={tmp_path / 'nowhere'}"): "does not exist",
-        ("query=x", "device=tpu"): "device=tpu is not here",
+        ("query=x", "device=tpu"): "device=tpu is not available",
     }
     for words, message in wrong.items():
         with pytest.raises(UserError, match=message):
             asked(run, photos, *words)
     with pytest.raises(UserError, match="images=PATH is missing"):
         search.search(["model=clip_tiny", "query=x"])
-    with pytest.raises(UserError, match="holds no completed run"):
+    with pytest.raises(UserError, match="has.* no completed run"):
         search.search([f"run={tmp_path}", f"images={photos}", "query=x"])
     with pytest.raises(UserError, match=r"cannot read text: test_resnet.* model=clip_vitb32"):
         search.search([*TINY, f"images={photos}", "query=x"])

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from clipbench.core.console import console
 from clipbench.core.errors import UserError
 
 if sys.platform != "win32":  # where no job runs, see launcher.Stop.install
@@ -19,24 +18,15 @@ LOCK = ".lock"
 
 
 @contextmanager
-def wait_for_lock(path: Path, notice: str | None = None) -> Iterator[bool]:
-    """Hold a lock file; wait while another process holds it.
-
-    Args:
-        path: of the lock file, which is made if it does not exist.
-        notice: printed before waiting.
+def wait_for_lock(path: Path) -> Iterator[bool]:
+    """Hold a lock file, which is made if it does not exist; wait while another process holds it.
 
     Yields:
         False on a disk without locks, where several processes may enter.
     """
     lock = FileLock(path)
     try:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            if notice is not None:
-                console.print(notice)
-            lock.acquire()
+        lock.acquire()
     except (NotImplementedError, OSError):
         yield False
         return

@@ -5,16 +5,22 @@ whether it is still the same file, fsspec needs a further HTTP library and knows
 """
 
 import hashlib
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from clipbench.core.console import console
 from clipbench.core.errors import UserError
 from clipbench.core.files import sync_folder
-from clipbench.core.locking import LOCK, wait_for_lock
 from clipbench.loading.download.archives import extract
 from clipbench.loading.download.http import Failed, length, receive, tag
+
+if sys.platform != "win32":
+    import fcntl
 
 UNASKED = 5e9  # bytes; a run that would fetch more waits to be asked
 
@@ -75,8 +81,7 @@ def bring(files: Sequence[Remote], root: Path) -> None:
         return
     try:
         root.mkdir(parents=True, exist_ok=True)
-        waiting = f"another process is downloading to {root}: waiting for it"
-        with wait_for_lock(root / LOCK, waiting):
+        with _alone(root):
             for file in files:
                 if not file.there(root):
                     _bring(file, root)
@@ -159,3 +164,26 @@ def wrong(file: Remote, path: Path) -> str | None:
             if actual != expected:
                 return f"{kind} {actual}, not {expected}"
     return None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder while other processes that download to it wait.
+
+    filelock would leave a lock file in the dataset's folder; flock locks the folder itself.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print(f"another process is downloading to {folder}: waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            pass  # some network disks have no locks; the checksum still finds a mix-up
+        yield
+    finally:
+        os.close(handle)
