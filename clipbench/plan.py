@@ -13,8 +13,8 @@ import pandas as pd
 
 from clipbench.core import cli
 from clipbench.core.config import ranges
+from clipbench.core.config.option_files import Config
 from clipbench.core.console import console, show
-from clipbench.core.jobs import Config
 from clipbench.reporting.tables import costs
 from clipbench.reporting.tables.costs import Job
 from clipbench.results import evidence

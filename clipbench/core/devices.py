@@ -1,7 +1,7 @@
 """How many devices there are, and how many a run takes."""
 
+from clipbench.core.config.option_files import Config
 from clipbench.core.errors import UserError
-from clipbench.core.jobs import Config
 
 
 def devices(trainer: Config) -> int:

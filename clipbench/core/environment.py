@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from clipbench import __version__
 from clipbench.core import paths
-from clipbench.core.jobs import Config
+from clipbench.core.config.option_files import Config
 
 if TYPE_CHECKING:
     import torch

@@ -3,11 +3,9 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from clipbench.core import paths
-
-Config = dict[str, Any]  # resolved: plain values by key, and mappings of them by group
+from clipbench.core.config.option_files import Config
 
 
 @dataclass(frozen=True)

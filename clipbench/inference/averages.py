@@ -5,13 +5,14 @@ from pathlib import Path
 from torch import nn
 
 from clipbench.core.config import instantiate
+from clipbench.core.config.option_files import Config
 from clipbench.core.errors import UserError
 from clipbench.inference import saved_model
 from clipbench.loading.prompts import Prompts
 from clipbench.models import weight_files
 from clipbench.models.base import Classifier
 from clipbench.models.weight_averaging import interpolate
-from clipbench.results.record import Config, RunRecord
+from clipbench.results.record import RunRecord
 from clipbench.strategies.base import Strategy, Task
 
 

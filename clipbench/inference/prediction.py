@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from clipbench.core import files, spreadsheet
 from clipbench.core.config import compose
+from clipbench.core.config.option_files import Config
 from clipbench.core.errors import UserError
-from clipbench.core.jobs import Config
 from clipbench.loading.dataset import ImageDataset, collate
 from clipbench.loading.images.contents import faults
 from clipbench.loading.loaders import refuse_small_shared_memory

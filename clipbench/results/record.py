@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Self
 
-from clipbench.core.config.option_files import Node
+from clipbench.core.config.option_files import Config, Node
 
 SCHEMA = 1
 LOG = "log.txt"  # what a run prints
 
-Config = dict[str, Any]  # a resolved config: its nodes are those of conf/
 Row = dict[str, Any]  # numbers by name: an epoch's, or an alpha's; None where not finite
 _OPTIONAL = {"optional": True}  # left out of the JSON where it is None
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from clipbench.core.jobs import Config
+from clipbench.core.config.option_files import Config
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 from clipbench.core import paths
 from clipbench.core.config import overrides, schema
 from clipbench.core.config.compose import plain
-from clipbench.core.jobs import Config
+from clipbench.core.config.option_files import Config
 from clipbench.reporting.tables import costs, published
 from clipbench.reporting.tables.costs import Job
 from clipbench.strategies import about

@@ -16,11 +16,11 @@ from clipbench.core.console import console
 from clipbench.core.errors import UserError
 from clipbench.core.files import write_text
 from clipbench.metrics import intervals, registry
+from clipbench.results.record import Row
 from clipbench.training import lightning_internals
+from clipbench.training.checkpoint_io import Content
 from clipbench.training.module import FineTuningModule
 from clipbench.training.throughput import Throughput
-
-Row = dict[str, Any]
 
 
 class EMA(WeightAveraging):
@@ -88,7 +88,7 @@ class Recorder(Callback):
         self._losses: list[torch.Tensor] = []
         self._lost_before: torch.Tensor | None = None  # of an epoch that was interrupted
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Content:
         """Return what a run that goes on has to know; of the losses, every rank's."""
         return {
             "curve": json.dumps(self.curve),  # each number to the bit, whatever its type
@@ -98,7 +98,7 @@ class Recorder(Callback):
             "losses": distributed.gathered(self._lost()),
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Content) -> None:
         """Go on from there."""
         self.curve[:] = json.loads(state_dict["curve"])
         chosen = [row for row in self.curve if row["epoch"] == state_dict["best"]]

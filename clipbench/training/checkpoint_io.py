@@ -13,8 +13,9 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from clipbench.core import files
 from clipbench.core.errors import UserError
-from clipbench.training import checkpoint_io
 
+Content = dict[str, Any]  # of a checkpoint: tensors and plain data by name
+Seal = Mapping[str, Any]  # JSON values by name
 _TAIL = 4096  # bytes; more than any seal has
 
 
@@ -49,7 +50,7 @@ class _Hashed:
         self.file.flush()
 
 
-def write(path: Path, content: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
+def write(path: Path, content: Content, about: Seal | None = None) -> None:
     """Write beside the target, flush to disk, replace: a reader, or a crash, sees all or nothing.
 
     Args:
@@ -65,14 +66,14 @@ def write(path: Path, content: Mapping[str, Any], about: Mapping[str, Any] | Non
         _room(path, content)
         made = _Hashed(file)
         try:
-            torch.save(dict(content), made)  # type: ignore[arg-type]  # it asks for no more
+            torch.save(content, made)  # type: ignore[arg-type]  # it asks for no more
         except RuntimeError as error:
             raise made.error or error from error
         if about is not None:
             file.write(b"\n" + json.dumps(_seal(made.hash, made.size, about)).encode())
 
 
-def _room(path: Path, content: Mapping[str, Any]) -> None:
+def _room(path: Path, content: Content) -> None:
     need, free = 2 * _bytes(content), shutil.disk_usage(path.parent).free
     if free < need:
         raise UserError(
@@ -90,7 +91,7 @@ def _bytes(content: Any) -> int:
     return sum(map(_bytes, content)) if isinstance(content, list | tuple) else 0
 
 
-def _seal(content: "hashlib._Hash", size: int, about: Mapping[str, Any]) -> dict[str, Any]:
+def _seal(content: "hashlib._Hash", size: int, about: Seal) -> Seal:
     body = {**about, "bytes": size}
     whole = content.copy()
     whole.update(json.dumps(body, sort_keys=True).encode())
@@ -103,7 +104,7 @@ def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
         yield chunk
 
 
-def verified(path: Path) -> dict[str, Any]:
+def verified(path: Path) -> Seal:
     """Return what the seal of a file holds, once every byte is checked against it.
 
     Raises:
@@ -127,9 +128,9 @@ def verified(path: Path) -> dict[str, Any]:
     return about
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Content:
     """Return the content of a checkpoint, sealed or not, without executing anything in it."""
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    content: Content = torch.load(path, map_location="cpu", weights_only=True)
     return content
 
 
@@ -147,11 +148,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+        self, checkpoint: Content, path: str | Path, storage_options: Any = None
     ) -> None:
         """Write as :func:`write` does; ``storage_options`` go into the seal."""
-        checkpoint_io.write(Path(path), checkpoint, storage_options)
+        write(Path(path), checkpoint, storage_options)
 
-    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> Content:
         """Load tensors and plain data only."""
-        return checkpoint_io.read(Path(path))
+        return read(Path(path))

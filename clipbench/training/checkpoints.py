@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.trainer.states import TrainerFn
@@ -11,8 +10,8 @@ from clipbench.core.errors import UserError
 from clipbench.inference import averages, saved_model
 from clipbench.metrics import intervals
 from clipbench.models.base import Classifier
+from clipbench.training import checkpoint_io
 from clipbench.training.callbacks import Recorder
-from clipbench.training.checkpoint_io import AtomicCheckpointIO
 
 
 def _file(run: Path, epoch: int) -> Path:
@@ -43,9 +42,9 @@ class Keep(Callback):
         kept = {row["epoch"] for row in (rows if self.which == "all" else best[: int(self.which)])}
         if (epoch := rows[-1]["epoch"]) in kept:
             last = folder / "checkpoints" / "last.ckpt"
-            whole = torch.load(last, map_location="cpu", weights_only=True)
+            whole = checkpoint_io.read(last)
             weights_alone = {"epoch": epoch, "state_dict": whole["state_dict"]}
-            AtomicCheckpointIO().save_checkpoint(weights_alone, _file(folder, epoch))
+            checkpoint_io.write(_file(folder, epoch), weights_alone)
         for row in rows:
             if row["epoch"] not in kept:
                 _file(folder, row["epoch"]).unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from clipbench.strategies.clip_loss import clip_loss, number, same
 from clipbench.strategies.recipe import Recipe
 from clipbench.strategies.text_tower import Tokens, two_towers
 from clipbench.training import schedule
+from clipbench.training.checkpoint_io import Content
 
 
 class FineTuningModule(LightningModule):
@@ -173,12 +174,12 @@ class FineTuningModule(LightningModule):
             raise self._diverged("gradient")
         self.skipped += 1
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: Content) -> None:
         """Save how many steps were skipped, for a run that resumes."""
         if self.skipped:
             checkpoint["skipped"] = self.skipped
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: Content) -> None:
         """Restore how many steps were skipped."""
         self.skipped = checkpoint.get("skipped", 0)
 

@@ -39,10 +39,8 @@ def write(
     """
     rows, logits, tables, matrices = [], [], [], {}
     for name, output in outputs.items():
-        scores, labels = (
-            classification.among(output["logits"], data.splits[name].among),
-            output["label"],
-        )
+        labels = output["label"]
+        scores = classification.among(output["logits"], data.splits[name].among)
         rows.append(_rows(data, name, scores, labels))
         logits.append(scores.numpy())
         matrices[name] = classification.confusion(scores, labels)
@@ -86,7 +84,7 @@ def _rows(
     return pd.DataFrame({"split": name, **_columns(split, scores, labels), **groups})
 
 
-def _columns(split: Split, scores: Tensor, labels: Tensor) -> dict[str, Any]:
+def _columns(split: Split, scores: Tensor, labels: Tensor) -> dict[str, list[str] | NDArray[Any]]:
     """Return what is predicted of each image of a split, and how probable that and its label are.
 
     Args:

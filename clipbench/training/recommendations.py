@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from clipbench.core.config.option_files import Node
+from clipbench.core.config.option_files import Config, Node
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.models.about import of as about_model
@@ -224,7 +224,7 @@ _RULES: dict[str, Callable[[Facts, Node], Choice]] = {
 }
 
 
-def chosen(recipe: Node, facts: Facts) -> tuple[dict[str, Any], list[str]]:
+def chosen(recipe: Node, facts: Facts) -> tuple[Config, list[str]]:
     """Return values for what a recipe leaves null, and the reason of each.
 
     batch_size: 64, with a GPU 256, but no more than leaves 8 steps an epoch. epochs: as many as

@@ -17,12 +17,14 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from clipbench.core import distributed, paths
+from clipbench.core.config.option_files import Node
 from clipbench.core.console import console, warn
 from clipbench.core.errors import UserError
 from clipbench.core.locking import LOCK
 from clipbench.reporting.tensorboard import events
 from clipbench.results import identity as identity_module
 from clipbench.results import store
+from clipbench.results.identity import Identity
 from clipbench.results.record import RunRecord
 from clipbench.training import checkpoint_io, lightning_internals
 
@@ -160,7 +162,7 @@ def clear(folder: Path) -> None:
 
 
 def prepare(
-    folder: Path, key: str, identity: Mapping[str, Any], requested: str | None
+    folder: Path, key: str, identity: Identity, requested: str | None
 ) -> ResumePoint | None:
     """Return where to go on, which an unfinished run has left here or elsewhere.
 
@@ -222,7 +224,7 @@ def _say(text: str) -> None:
     warn(text)
 
 
-def bring(source: str, folder: Path, key: str, identity: Mapping[str, Any]) -> ResumePoint:
+def bring(source: str, folder: Path, key: str, identity: Identity) -> ResumePoint:
     """Go on here with what a run left elsewhere: ``ckpt.resume=PATH``.
 
     Args:
@@ -268,7 +270,7 @@ def bring(source: str, folder: Path, key: str, identity: Mapping[str, Any]) -> R
     return point
 
 
-def _differing(record: RunRecord | None, identity: Mapping[str, Any]) -> Iterator[str]:
+def _differing(record: RunRecord | None, identity: Identity) -> Iterator[str]:
     """Yield what of another run's identity is not as it is here."""
     if record is None:
         return
@@ -288,7 +290,7 @@ def _differing(record: RunRecord | None, identity: Mapping[str, Any]) -> Iterato
             yield f"the {what} of {', '.join(others)} are not those here"
 
 
-def _flat(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(node: Node, above: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in node.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{name}.")

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import torch
-
 from clipbench.core import distributed
 from clipbench.core.console import console
 from clipbench.inference import saved_model
 from clipbench.models.weight_averaging import State
 from clipbench.results import reuse, store
 from clipbench.results.record import RunRecord
+from clipbench.training import checkpoint_io
 from clipbench.training.build import Components
 from clipbench.training.evaluator import copied
 from clipbench.training.spec import RunSpec
@@ -31,7 +30,7 @@ def take(parts: Components, record: RunRecord, folder: Path) -> State | None:
     """
     module, last, checkpoint = parts.module, None, folder / "checkpoints" / "last.ckpt"
     if checkpoint.is_file():
-        kept = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        kept = checkpoint_io.read(checkpoint)
         module.load_state_dict(kept["state_dict"])
         last = copied(module.classifier)
     module.classifier.load_state_dict(saved_model.classifier(folder).state_dict())

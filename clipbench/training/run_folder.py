@@ -2,7 +2,6 @@
 
 import contextlib
 from dataclasses import replace
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -14,9 +13,8 @@ from clipbench.core.jobs import Outcome
 from clipbench.core.locking import Held, Lock
 from clipbench.loading import leaks
 from clipbench.results import identity, reuse, store
-from clipbench.results.record import Batch, RunRecord, Selection, Steps
+from clipbench.results.record import Batch, Row, RunRecord, Selection, Steps
 from clipbench.training import resume
-from clipbench.training.callbacks import Row
 from clipbench.training.resume import ResumePoint
 from clipbench.training.spec import RunSpec
 
@@ -109,10 +107,7 @@ class RunFolder:
 
     def _write_config(self) -> None:
         (self.path / ".hydra").mkdir(exist_ok=True)
-        hydra: dict[str, Any] = {
-            "config": self.spec.config,
-            "overrides": self.spec.job.overrides,
-        }
+        hydra = {"config": self.spec.config, "overrides": self.spec.job.overrides}
         for name, content in overrides.escaped(hydra).items():
             OmegaConf.save(OmegaConf.create(content), self.path / ".hydra" / f"{name}.yaml")
 

@@ -2,11 +2,11 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 
 from clipbench.core.config import ranges
+from clipbench.core.config.option_files import Node
 from clipbench.core.devices import devices
 from clipbench.core.errors import UserError
 from clipbench.datamodules.base import DataModule
@@ -14,12 +14,13 @@ from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.models import about as about_models
 from clipbench.models.base import Classifier, ImageTower, freeze_statistics
 from clipbench.models.two_towers import TwoTowers
+from clipbench.results.record import Row
 from clipbench.strategies import about
 from clipbench.strategies.base import Strategy
 from clipbench.training.schedule import Schedule
 
 
-def config(root: Mapping[str, Any]) -> None:
+def config(root: Node) -> None:
     """Refuse numbers out of range and devices that are not there, before any data is looked at.
 
     Raises:
@@ -59,7 +60,7 @@ def pairs(strategy: Strategy, batch_size: int, rows: int) -> None:
 
 
 def captions(
-    config: Mapping[str, Any],
+    config: Node,
     strategy: Strategy,
     data: DataModule,
     choices: Mapping[str, str],
@@ -226,9 +227,7 @@ def published_zero_shot(
     return None
 
 
-def zero_shot(
-    row: Mapping[str, Any], *, classes: int, reference: float | None, gate: bool
-) -> str | None:
+def zero_shot(row: Row, *, classes: int, reference: float | None, gate: bool) -> str | None:
     """Look at epoch 0: far below the published number means that names and labels disagree.
 
     Args:
@@ -253,7 +252,7 @@ def zero_shot(
 
 
 def zero_shot_retrieval(
-    row: Mapping[str, Any], *, pictures: int, reference: float | None, gate: bool
+    row: Row, *, pictures: int, reference: float | None, gate: bool
 ) -> str | None:
     """Look at epoch 0 of captions: far below what is published, they are of other images.
 

@@ -1,6 +1,7 @@
 """A greedy or uniform soup of the runs of a sweep (Wortsman et al. 2022)."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from pytorch_lightning import seed_everything
 
 from clipbench.core import environment, paths
 from clipbench.core.config.instantiate import build
+from clipbench.core.config.option_files import Config
 from clipbench.core.console import warn
 from clipbench.core.errors import UserError
 from clipbench.core.jobs import Outcome
@@ -45,30 +47,28 @@ def ingredients(sweep: Path) -> Runs:
     runs = [run for run in sweep_log.sweep_runs(sweep)[0] if run[1].strategy != "soup"]
     if len(runs) < 2:
         raise UserError(f"{sweep} has {len(runs)} completed runs; a soup is of two at least")
-    first = _start(runs[0][1])
+    first = runs[0][1]
     for _, record in runs[1:]:
-        for what, value in _start(record).items():
-            if value != first[what]:
-                keys = f"{runs[0][1].key} and {record.key}"
+        for (what, value), (_, expected) in zip(_start(record), _start(first), strict=True):
+            if value != expected:
+                keys = f"{first.key} and {record.key}"
                 raise UserError(f"runs {keys} differ in {what}; sweep what does not change it")
-    metric = runs[0][1].selection.metric
+    metric = first.selection.metric
     return sorted(runs, key=lambda run: -intervals.goodness(metric, run[1].final[metric]))
 
 
-def _start(record: RunRecord) -> dict[str, Any]:
-    """Return what all ingredients must share."""
+def _start(record: RunRecord) -> Iterator[tuple[str, Any]]:
+    """Yield what all ingredients must share."""
     config, data = record.config, record.data
     evaluated = {k: v for k, v in data.items() if k not in ("train", "retention")}
-    return {
-        "their model": config["model"],
-        "their dataset": record.dataset,
-        "their data": {name: identity.seen(split) for name, split in evaluated.items()},
-        "the start of their head": config["strategy"].get("head"),
-        "the metric they are selected by": record.selection.metric,
-    }
+    yield "their model", config["model"]
+    yield "their dataset", record.dataset
+    yield "their data", {name: identity.seen(split) for name, split in evaluated.items()}
+    yield "the start of their head", config["strategy"].get("head")
+    yield "the metric they are selected by", record.selection.metric
 
 
-def evaluation(config: dict[str, Any], folder: Path) -> Evaluator:
+def evaluation(config: Config, folder: Path) -> Evaluator:
     """Return an evaluator of a config's splits, with its classifier before any training."""
     data = build(config["dataset"])
     data.prepare(config["seed"])

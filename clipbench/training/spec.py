@@ -4,12 +4,12 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from clipbench.core import distributed, environment
 from clipbench.core.config.instantiate import build
+from clipbench.core.config.option_files import Config
 from clipbench.core.errors import UserError
-from clipbench.core.jobs import Config, Job
+from clipbench.core.jobs import Job
 from clipbench.loading import decoded
 from clipbench.loading.prompts import Prompts
 from clipbench.models import hub
@@ -85,7 +85,7 @@ class RunSpec:
     metric: str
     merge: wise_ft.Merge | None
     splits: dict[str, SplitRecord]
-    identity: dict[str, Any]
+    identity: identity_module.Identity
     started: float
 
     @property
@@ -263,7 +263,7 @@ def choose_metric(requested: str | None, dataset: Data) -> str:
 
 def identify(
     config: Config, strategy: Strategy, data: TrainingData, splits: dict[str, SplitRecord]
-) -> dict[str, Any]:
+) -> identity_module.Identity:
     """Return all that can change the outcome of a run, whose hash is its key."""
     return identity_module.of(
         {k: v for k, v in config.items() if k not in strategy.ignores},

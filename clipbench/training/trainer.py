@@ -1,6 +1,5 @@
 """Lightning's Trainer as a config has it."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from clipbench.core import distributed, environment
 from clipbench.core.config.instantiate import build
+from clipbench.core.config.option_files import Config, Node
 from clipbench.core.console import console
 from clipbench.core.errors import UserError
-from clipbench.core.jobs import Config
 from clipbench.training import lightning_internals
 from clipbench.training.checkpoint_io import AtomicCheckpointIO
 
@@ -67,7 +66,7 @@ def trainer(config: Config, folder: Path, own: list[Callback], *, staged: bool =
     return built
 
 
-def _check_devices(built: Trainer, resolved: Mapping[str, Any]) -> None:
+def _check_devices(built: Trainer, resolved: Node) -> None:
     """Stop a run that would not be on what its key says."""
     device = built.strategy.root_device.type
     found = {"accelerator": device, "devices": built.num_devices, "precision": built.precision}
@@ -75,7 +74,7 @@ def _check_devices(built: Trainer, resolved: Mapping[str, Any]) -> None:
         raise RuntimeError(f"Lightning came to {found} where the key of the run has {resolved}")
 
 
-def _logger(name: str, node: Mapping[str, Any], folder: Path) -> Logger:
+def _logger(name: str, node: Node, folder: Path) -> Logger:
     try:
         built: Logger = build(node, save_dir=str(folder))
     except InstantiationException as failure:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 ABOUT = "about"  # what a file says of its option; no part of a run's config
-Node = Mapping[str, Any]
+Node = Mapping[str, Any]  # a config's, or another JSON object
+Config = dict[str, Any]  # a resolved root: plain values by key, and nodes by group
 T = TypeVar("T", bound="DataclassInstance")
 
 

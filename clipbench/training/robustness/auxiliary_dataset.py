@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
 from clipbench.core.config.instantiate import build
+from clipbench.core.config.option_files import Node
 from clipbench.core.errors import UserError
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.loading.prompts import Prompts
@@ -29,7 +28,7 @@ class AuxiliaryDataset:
         UserError: for a dataset without classes, or one that is not there.
     """
 
-    def __init__(self, node: Mapping[str, Any], key: str, seed: int) -> None:
+    def __init__(self, node: Node, key: str, seed: int) -> None:
         data = build(node)
         if not isinstance(data, ClassificationDataModule):
             raise UserError(f"this dataset has captions and no classes; use another for {key}")

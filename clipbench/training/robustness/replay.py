@@ -1,6 +1,6 @@
 """Images of another dataset in each batch, against forgetting: ``mix=DATASET``."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch.nn.functional as F
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from clipbench.core import distributed
+from clipbench.core.config.option_files import Node
 from clipbench.core.errors import UserError
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.strategies.base import Batch, Strategy
@@ -42,7 +43,7 @@ class Replay(AuxiliaryDataset):
         weight: of its loss, added to the strategy's.
     """
 
-    def __init__(self, node: Mapping[str, Any], seed: int, weight: float) -> None:
+    def __init__(self, node: Node, seed: int, weight: float) -> None:
         super().__init__(node, "mix", seed)
         self.weight = weight
         self.data.splits = {"train": self.data.splits["train"]}
@@ -101,7 +102,7 @@ class Zipped:
     def __len__(self) -> int:
         return len(self.own)
 
-    def _endless(self) -> Iterator[dict[str, Any]]:
+    def _endless(self) -> Iterator[Batch]:
         passes = -(-len(self.own) // len(self.other))
         done, batches = divmod(self.first, len(self.other))
         rows = batches * (self.other.batch_size or 0) * distributed.here.world
@@ -110,6 +111,6 @@ class Zipped:
             rows = 0
             yield from self.other
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         for batch, mixed in zip(self.own, self._endless(), strict=False):
             yield {**batch, "mixed": mixed}

@@ -1,13 +1,11 @@
 """What a model still knows of another dataset while it is tuned on one: its forgetting."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
 from clipbench.core import distributed
+from clipbench.core.config.option_files import Node
 from clipbench.models.base import Classifier, ImageTower
 from clipbench.training.robustness.auxiliary_dataset import AuxiliaryDataset
 
@@ -20,7 +18,7 @@ class Retention(AuxiliaryDataset):
         seed: of the run.
     """
 
-    def __init__(self, node: Mapping[str, Any], seed: int) -> None:
+    def __init__(self, node: Node, seed: int) -> None:
         super().__init__(node, "retention", seed)
         self.split = "test" if "test" in self.data.splits else "val"
         # The other splits are not read, and may be wrong.

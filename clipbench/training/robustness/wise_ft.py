@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clipbench.core.config.option_files import Config
 from clipbench.core.errors import UserError
-from clipbench.core.jobs import Config
 from clipbench.metrics import intervals
 from clipbench.models import weight_averaging
 from clipbench.models.weight_averaging import State
