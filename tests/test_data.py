@@ -137,7 +137,7 @@ def test_the_door_checks_and_reports(root, tmp_path):
         (["look", "dataset=shapes"], 2, "usage: "),
         (["check", "dataset=flower"], 2, "did you mean flowers102"),
         (["check", "dataset=shapes", "dataset.rot=x"], 2, "did you mean dataset.root"),
-        (["fetch", "dataset=shapes"], 0, "shapes has nothing to fetch"),
+        (["fetch", "dataset=shapes"], 0, "shapes has nothing to download"),
         (["check", "dataset=fmow", "dataset.root=/nowhere"], 1, "there is no folder /nowhere: "),
         (["fetch", "dataset=fmow"], 1, "wilds"),
     ],

@@ -191,9 +191,7 @@ def test_what_is_asked_wrongly(run, photos, outputs, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot read text: test_resnet.* model=clip_vitb32"):
         search.search([*TINY, f"images={photos}", "query=x"])
     monkeypatch.setattr(CLIP, "has_text", False)  # as with model.pool=mean
-    with pytest.raises(
-        UserError, match="clip_tiny has pictures alone; search with a run of a CLIP"
-    ):
+    with pytest.raises(UserError, match="clip_tiny has no text tower; search with a run of a CLIP"):
         asked(run, photos, "query=x")
 
 

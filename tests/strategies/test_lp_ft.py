@@ -88,4 +88,4 @@ def test_classes_drawn_evenly_are_refused_for_a_fit(outputs):
     choices = {"model": "clip_tiny", "dataset": "shapes", "strategy": "lp_ft"}
     outcome = execute(Job(composed(*words), choices, list(words)))
     assert outcome.status == "failed"
-    assert "use dataset.balance=weights" in outcome.error
+    assert "Use dataset.balance=weights" in outcome.error

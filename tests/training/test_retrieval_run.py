@@ -153,7 +153,7 @@ def test_what_a_run_on_captions_leaves(tuned, photos):
     assert np.mean(asked["rank"] <= 1) == record["final"]["test/text_recall@1"]
     assert (folder / "examples.html").is_file() == bool(record["selection"]["epoch"])
     assert record["temperature"] is None
-    with pytest.raises(UserError, match="no classes; use clipbench"):
+    with pytest.raises(UserError, match=r"no classes\. Use clipbench"):
         predict.predict([f"run={folder}", f"images={photos.parent}"])
 
 
