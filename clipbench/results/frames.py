@@ -98,7 +98,8 @@ def curves(frame: pd.DataFrame) -> pd.DataFrame:
 def varying(frame: pd.DataFrame) -> list[str]:
     """Return what sets the runs apart: the axes, then the keys that only this sweep typed."""
     told = [str(c) for c in frame if c not in (*AXES, *_NO_AXES) and "/" not in str(c)]
-    return [axis for axis in (*AXES, *told) if frame[axis].astype(str).nunique() > 1]
+    # Not astype(str): since pandas 3 it keeps NaN, which nunique and groupby leave out.
+    return [axis for axis in (*AXES, *told) if frame[axis].map(str).nunique() > 1]
 
 
 def ordered(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -127,7 +128,7 @@ def seedless(frame: pd.DataFrame) -> list[str]:
     for follower in ("lr", "batch_size", "epochs"):
         rest = [axis for axis in axes if axis != follower]
         if follower in axes and rest:
-            values = frame[follower].astype(str).groupby([frame[a].astype(str) for a in rest])
+            values = frame[follower].map(str).groupby([frame[a].map(str) for a in rest])
             axes = rest if values.nunique().max() == 1 else axes
     return axes
 
@@ -139,7 +140,7 @@ def settings(frame: pd.DataFrame, axes: Sequence[str]) -> list[str]:
         frame: one row a run.
         axes: of :func:`seedless`.
     """
-    apart = SETTING in frame and frame[SETTING].astype(str).nunique() > 1
+    apart = SETTING in frame and frame[SETTING].map(str).nunique() > 1
     return [*axes, SETTING] if apart else [*axes]
 
 
@@ -160,7 +161,7 @@ def means(frame: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> p
     sizes = {column: _size(frame, column) for column in columns}
     wanted = (*axes, *columns, *(name for _, name in sizes.values() if name))
     frame = frame[[*dict.fromkeys(wanted)]]  # of hundreds, which each part would copy
-    text = [frame[axis].astype(str) for axis in axes]
+    text = [frame[axis].map(str) for axis in axes]
     parts = [part for _, part in frame.groupby(text, sort=False)] if axes else [frame]
     for part in parts:
         row: dict[str, Any] = {axis: part[axis].iloc[0] for axis in axes} | {"n": len(part)}

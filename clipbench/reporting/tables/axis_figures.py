@@ -70,7 +70,7 @@ def by_axis(frame: pd.DataFrame, stem: Path) -> list[Path]:
     """
     written = []
     for name in frames.seedless(frame):
-        if name not in ("model", "dataset") and frame[name].astype(str).nunique() >= 3:
+        if name not in ("model", "dataset") and frame[name].map(str).nunique() >= 3:
             written.append(stem.with_name(f"{stem.name}_by_{name.split('.')[-1]}.png"))
             _draw(frame, Axis.of(frame[name]), written[-1])
     return written

@@ -190,7 +190,7 @@ def _settings(rows: pd.DataFrame) -> list[pd.DataFrame]:
     axes = frames.settings(rows, frames.seedless(rows))
     if not axes:
         return [rows]
-    text = [rows[axis].astype(str) for axis in axes]
+    text = [rows[axis].map(str) for axis in axes]
     return [part for _, part in rows.groupby(text, sort=False)]
 
 
