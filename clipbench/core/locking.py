@@ -24,7 +24,8 @@ def wait_for_lock(path: Path) -> Iterator[bool]:
     Yields:
         False on a disk without locks, where several processes may enter.
     """
-    lock = FileLock(path)
+    # Not by a marker file, which a process that is killed leaves behind for all who wait.
+    lock = FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire()
     except (NotImplementedError, OSError):
