@@ -25,7 +25,7 @@ def expanded(path: str | Path) -> Path:
     """Return a path, with ``~`` expanded unless a file of that very name exists."""
     try:
         return Path(path) if os.path.lexists(path) else Path(path).expanduser()
-    except RuntimeError:  # ~old, and there is no such user
+    except RuntimeError:  # ~old, without a user of that name
         return Path(path)
 
 

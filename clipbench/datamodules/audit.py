@@ -110,7 +110,7 @@ def audit(data: DataModule, name: str, cache: Path) -> Audit:
         found.labels = [(k, *own) for k, own in enumerate(zip(keys, data.classes, strict=True))]
     found.warnings += [*data.warnings, *_compare(lists, known)]
     if "train" not in lists:
-        found.warnings.append("there is no train: for evaluation only")
+        found.warnings.append("no train split: for evaluation only")
     _lists(data, there, found)
     _files(there, cache, data.value_range, found)
     return found

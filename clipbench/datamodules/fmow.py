@@ -98,7 +98,7 @@ class FMoWDataModule(ClassificationDataModule):
     def _times(self, stamps: "pd.Series[str]") -> "pd.Series[pd.Timestamp]":
         # Some have fractions of a second, some have not; all are UTC.
         times = pd.to_datetime(stamps, format="ISO8601", utc=True, errors="coerce")
-        self._refuse(stamps[times.isna()], "is no time")
+        self._refuse(stamps[times.isna()], "is not a time")
         return times
 
     def _labels(self, categories: "pd.Series[str]") -> NDArray[np.int64]:

@@ -183,7 +183,7 @@ def test_a_damaged_folder_says_what_is_wrong(tmp_path, spoil, message):
 
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
-    [("timestamp", "soon", "is no time"), ("category", "castle", "is none of the 62 classes")],
+    [("timestamp", "soon", "is not a time"), ("category", "castle", "is none of the 62 classes")],
 )
 def test_a_wrong_row_is_named(tmp_path, column, value, reason):
     table = rows(20)

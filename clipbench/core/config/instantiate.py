@@ -7,7 +7,7 @@ from typing import Any
 from clipbench.core.config.overrides import escaped
 from clipbench.core.errors import UserError
 
-# A config is data: it may name these classes and nothing else (a block-list is no boundary:
+# A config is data: it may name these classes and nothing else (a block-list would not protect:
 # torch.load and pandas.read_pickle are reachable through Hydra's own).
 ALLOWED = ("clipbench.", "pytorch_lightning.")
 # Addresses that are in records and run keys, and the classes' modules of today.
@@ -50,7 +50,7 @@ def _class(target: str) -> type:
         raise UserError(f"_target_ {target} cannot be imported: {error}") from error
     # The second test stops a detour through a module's imports: clipbench.core.paths.os.system.
     if not inspect.isclass(found) or not found.__module__.startswith(ALLOWED):
-        raise UserError(f"_target_ {target} is refused; it is no class of {ALLOWED}")
+        raise UserError(f"_target_={target}: refused, not a class of {ALLOWED}. Use one of these.")
     return found
 
 

@@ -113,7 +113,7 @@ def typed(word: str) -> str:
 
 
 def shell(words: Sequence[str]) -> str:
-    r"""Return words as a line to be pasted into a shell; ``$'\xe9'`` for what is no text."""
+    r"""Return words as a line to be pasted into a shell; ``$'\xe9'`` for what is not text."""
     return " ".join(map(_quoted, words))
 
 

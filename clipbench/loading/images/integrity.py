@@ -107,7 +107,7 @@ def status(source: Source) -> Stamp:
     """Return the size and the times of an image's file.
 
     Raises:
-        OSError: if it is no regular file, or a tar that ends within it.
+        OSError: if it is not a regular file, or a tar that ends within it.
     """
     found = (source if isinstance(source, Path) else source.path).stat()
     if not stat.S_ISREG(found.st_mode):
