@@ -21,7 +21,8 @@ from clipbench.core.config import compose
 from clipbench.core.console import track, warn
 from clipbench.core.errors import UserError
 from clipbench.inference import prediction
-from clipbench.loading.images.integrity import Source, status
+from clipbench.loading.images.decoding import Source
+from clipbench.loading.images.integrity import status
 from clipbench.loading.split import Split
 from clipbench.models.two_towers import TwoTowers
 from clipbench.results import store

@@ -27,7 +27,7 @@ class ImageDataset(Dataset[Batch]):
         decoder: ``pillow``, exact to the last bit of what the checkpoint's library makes of a
             image, or ``torchvision``, faster and at most 1 of 255 away. Images in memory
             need no decoder: they are prepared exactly.
-        value_range: see :func:`clipbench.loading.images.integrity.read`.
+        value_range: see :func:`clipbench.loading.images.decoding.read`.
         cache_gb: the most that decoded images kept on disk may take; 0 keeps none.
         pairs: see :class:`Epoch`.
     """

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from clipbench.core.errors import UserError
 from clipbench.loading.images.contents import UNKNOWN
-from clipbench.loading.images.integrity import content
+from clipbench.loading.images.decoding import content
 from clipbench.loading.split import Split
 
 TRAINED = ("train", "mix")

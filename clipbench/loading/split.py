@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipbench.core.errors import Damaged, UserError
 from clipbench.loading.images.contents import SIZE
-from clipbench.loading.images.integrity import Source, pixels, read
+from clipbench.loading.images.decoding import Source, pixels, read
 from clipbench.results.record import SplitRecord
 
 

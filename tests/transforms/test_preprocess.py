@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 
 from clipbench.core.errors import UserError
 from clipbench.loading.dataset import ImageDataset
-from clipbench.loading.images import integrity
+from clipbench.loading.images import decoding
 from clipbench.loading.samplers import KeyedSampler
 from clipbench.loading.split import Split
 from clipbench.models.clip import CLIP
@@ -195,7 +195,7 @@ def test_from_pixels_values_are_within_1_of_255(samples, view):
 def test_real_photos_decoded_the_quick_way_are_within_1_of_255(photo_paths, view):
     fixed = VIEWS[view].deterministic
     photos = photo_paths[::3]
-    assert within_1_of_255((fixed(integrity.read(p)), fixed(integrity.pixels(p))) for p in photos)
+    assert within_1_of_255((fixed(decoding.read(p)), fixed(decoding.pixels(p))) for p in photos)
 
 
 def test_what_is_held_between_gives_the_same_image(samples):

@@ -1,4 +1,4 @@
-"""What each image's file holds, by a digest, and whether it can be read: the look before a run."""
+"""The look at each image before a run: a digest of its file, and whether it can be read."""
 
 import hashlib
 import json
@@ -18,6 +18,7 @@ from clipbench.loading.images.decoding import FORMATS, Range, Source, opened, un
 from clipbench.loading.images.integrity import (
     Stamp,
     blocks,
+    parts,
     pool,
     reason,
     status,
@@ -30,7 +31,6 @@ LAYOUT = 1  # a new number where a digest is of other bytes
 SIZE = 16  # bytes of a digest
 UNKNOWN = bytes(SIZE)  # of a file that cannot be read
 BLOCK = 8192  # bytes at either end of a file; up to twice as many are the whole of it
-_AT_ONCE = 16  # files for a thread: handing over each by itself takes as long as looking at it
 
 # A pixel changed amid one of these leaves its size and both ends as they were. In the others it
 # moves all that is coded after it, or a checksum at the end.
@@ -38,14 +38,14 @@ _UNCOMPRESSED = (b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", *(b"P%d" % n for
 _UNCOMPRESSED += (b"Pf", b"PF", b"Py")
 _HEADER_FIRST = (b"\xff\xd8\xff", b"\x89PNG")
 
+Known = dict[str, tuple[Stamp, bytes]]  # by path, of files that could be read
+
 
 class Look(NamedTuple):
-    """What is known of an image's file.
+    """The digest of a file, and the reason why it cannot be read; None where it can.
 
-    Attributes:
-        digest: of its size and its first and last :data:`BLOCK` bytes; of all its bytes where the
-            format is uncompressed (BMP, TIFF, PPM).
-        reason: why it cannot be read; None where it can.
+    The digest is of its size and its first and last :data:`BLOCK` bytes; of all its bytes where the
+    format is uncompressed (BMP, TIFF, PPM).
     """
 
     digest: bytes
@@ -68,39 +68,32 @@ def looks(
             lose one another's rows, and look again.
     """
     known = _read(cache)
-    fresh: dict[str, tuple[Stamp, bytes]] = {}
-    found: dict[Source, Look] = {}
+    fresh: Known = {}
+    looked: dict[Source, Look] = {}
 
     def look(part: Sequence[Source]) -> list[tuple[Source, Stamp | None, Look]]:
         return [(source, *_look(source, value_range, known)) for source in part]
 
     with unwarned(), pool() as workers:
         for block in blocks(sources):
-            parts = [block[i : i + _AT_ONCE] for i in range(0, len(block), _AT_ONCE)]
-            for source, stamp, seen in (row for rows in workers.map(look, parts) for row in rows):
-                found[source] = seen
-                if stamp is not None and seen.reason is None:
-                    fresh[str(source)] = (stamp, seen.digest)
+            rows = (row for part in workers.map(look, parts(block)) for row in part)
+            for source, stamp, result in rows:
+                looked[source] = result
+                if stamp is not None and result.reason is None:
+                    fresh[str(source)] = (stamp, result.digest)
     if cache is not None and fresh:
         _write(cache, known | fresh)
-    return found
+    return looked
 
 
 def faults(sources: Sequence[Source], value_range: Range | None = None) -> dict[Source, str]:
-    """Return the reason for each file that cannot be read, in the order given.
-
-    Args:
-        sources: as for :func:`looks`.
-        value_range: likewise.
-    """
-    found = looks(sources, value_range)
-    return {source: seen.reason for source, seen in found.items() if seen.reason is not None}
+    """Return the reason for each file that cannot be read, in the order given."""
+    looked = looks(sources, value_range)
+    return {source: look.reason for source, look in looked.items() if look.reason is not None}
 
 
-def _look(
-    source: Source, value_range: Range | None, known: dict[str, tuple[Stamp, bytes]]
-) -> tuple[Stamp | None, Look]:
-    """Return what is known of a file, and its stamp where it has been opened to find that out."""
+def _look(source: Source, value_range: Range | None, known: Known) -> tuple[Stamp | None, Look]:
+    """Return the look at a file, and its stamp if the file had to be opened for it."""
     stamp, digest = None, UNKNOWN
 
     def look() -> str | None:
@@ -114,31 +107,27 @@ def _look(
             return wrong
         with opened(source, buffering=0) as file:
             head = file.read(BLOCK)
-            tail = _end(file, now.size) if now.size > BLOCK else b""
+            file.seek(max(BLOCK, now.size - BLOCK))
+            tail = file.read(BLOCK)
             whole = len(head) + len(tail) >= now.size
             if whole or not head.startswith(_UNCOMPRESSED):
                 digest = _digest(now.size, (head, tail))
             else:
                 file.seek(0)
                 digest = _digest(now.size, iter(lambda: file.read(1 << 20), b""))
-            held = BytesIO(head + tail) if whole else file
-            with _header(head, held) as image:
-                return unfit(image, value_range) or missing_end(image, held, now.size)
+            content = BytesIO(head + tail) if whole else file
+            with _header(head, content) as image:
+                return unfit(image, value_range) or missing_end(image, content, now.size)
 
-    found = reason(look)
-    return stamp, Look(digest, found)
-
-
-def _end(file: IO[bytes], size: int) -> bytes:
-    file.seek(max(BLOCK, size - BLOCK))
-    return file.read(BLOCK)
+    why = reason(look)
+    return stamp, Look(digest, why)
 
 
-def _digest(size: int, parts: Iterable[bytes]) -> bytes:
-    found = hashlib.sha256(b"%d\n" % size)
-    for part in parts:
-        found.update(part)
-    return found.digest()[:SIZE]
+def _digest(size: int, pieces: Iterable[bytes]) -> bytes:
+    digest = hashlib.sha256(b"%d\n" % size)
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()[:SIZE]
 
 
 def _header(head: bytes, file: IO[bytes]) -> ImageFile:
@@ -151,19 +140,13 @@ def _header(head: bytes, file: IO[bytes]) -> ImageFile:
 
 
 def kept_in(folder: Path, root: str, value_range: Range | None) -> Path:
-    """Return the file that keeps the looks at a dataset's files.
-
-    Args:
-        folder: of all caches, such as ``outputs/cache``.
-        root: the dataset's.
-        value_range: as for :func:`looks`.
-    """
+    """Return the file below the folder of caches that keeps the looks at a dataset's files."""
     rules = json.dumps([LAYOUT, PIL.__version__, value_range, root])
     return folder / "contents" / f"{hashlib.sha256(rules.encode()).hexdigest()[:16]}.json"
 
 
-def _read(cache: Path | None) -> dict[str, tuple[Stamp, bytes]]:
-    """Return the rows of earlier looks by path; none where there are none, or they are damaged."""
+def _read(cache: Path | None) -> Known:
+    """Return the rows of earlier looks; none if there is no cache, or it is damaged."""
     if cache is None:
         return {}
     with suppress(OSError, ValueError, TypeError, AttributeError):
@@ -172,8 +155,7 @@ def _read(cache: Path | None) -> dict[str, tuple[Stamp, bytes]]:
     return {}
 
 
-def _write(cache: Path, rows: dict[str, tuple[Stamp, bytes]]) -> None:
+def _write(cache: Path, rows: Known) -> None:
     text = json.dumps({path: [*stamp, digest.hex()] for path, (stamp, digest) in rows.items()})
-    with suppress(OSError, UserError):  # a disk that takes no files costs time, not the run
-        cache.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(UserError):  # a disk that takes no files costs time, not the run
         files.write_text(cache, text)

@@ -33,7 +33,7 @@ MAX_ASPECT = 100  # resizing the short side of a 1 x 5000 strip to 224 would mak
 
 Range = tuple[float, float]
 
-# TIFF's numbers for what its tags tell
+# Tags of TIFF, and of EXIF
 ORIENTATION = 274
 BITS = 258
 PHOTOMETRIC = 262
@@ -55,14 +55,7 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Member:
-    """An image inside an uncompressed tar file.
-
-    Attributes:
-        path: the tar file.
-        offset: where the image's bytes begin in it.
-        size: how many bytes they are.
-        name: the image's name in it.
-    """
+    """An image inside an uncompressed tar file: where its bytes begin, and how many there are."""
 
     path: Path
     offset: int
@@ -93,29 +86,23 @@ def content(source: Source) -> bytes:
     Raises:
         OSError: if the file cannot be read, or the tar file ends within the image.
     """
-    if isinstance(source, Path):
-        return source.read_bytes()
-    with source.path.open("rb") as file:
-        file.seek(source.offset)
-        found = file.read(source.size)
-    if len(found) < source.size:
+    with opened(source) as file:
+        data = file.read()
+    if isinstance(source, Member) and len(data) < source.size:
         raise OSError(f"cut off: {source.path.name} ends within it; bring the tar file again")
-    return found
+    return data
 
 
 def read(source: Source, value_range: Range | None = None) -> Image.Image:
     """Read an image as a person sees it, RGB.
 
     Turned as its EXIF says; transparent pixels on white; CMYK, YCCK, LAB and palettes translated by
-    Pillow; 16 bits scaled to 8; of an animation the first frame. Colour profiles are not applied,
-    as open_clip, timm and torchvision apply none: a plain photo is what their own loaders read.
-
-    Args:
-        source: the file.
-        value_range: the values shown black and white, where pixels are floats or 32-bit integers.
+    Pillow; 16 bits scaled to 8; of an animation the first frame. Of floats or 32-bit integers
+    ``value_range`` gives the values of black and white. Colour profiles are not applied, as
+    open_clip, timm and torchvision apply none: a plain photo is what their own loaders read.
 
     Raises:
-        ValueError: if the header shows what is refused before it is decoded, see :func:`unfit`.
+        ValueError: if the header alone is a reason to refuse the image, see :func:`unfit`.
         Exception: what the decoder raises on a damaged file: OSError, SyntaxError, struct.error.
     """
     with opened(source) as file:
@@ -123,47 +110,45 @@ def read(source: Source, value_range: Range | None = None) -> Image.Image:
 
 
 def pixels(source: Source, value_range: Range | None = None) -> torch.Tensor:
-    """Return the pixels of :func:`read`, uint8 (3, H, W), by the fastest decoder that is equal.
+    """Return the pixels of :func:`read`, uint8 (3, H, W), from the fastest equal decoder.
 
-    For a plain JPEG that is torchvision's: equal to Pillow in each of 12,000 mutants, and it passed
-    nothing that Pillow refuses. PNG is Pillow's: torchvision 0.29's decode_png ends the whole
-    process (a segmentation fault) on a PNG with one flipped bit.
+    A plain JPEG goes to torchvision: equal to Pillow on each of 12,000 mutants, it accepted nothing
+    that Pillow refuses. A PNG goes to Pillow: torchvision 0.29's decode_png ends the whole process
+    (a segmentation fault) on a PNG with one flipped bit.
     """
-    found = content(source)
-    if found.startswith(b"\xff\xd8"):
-        with Image.open(io.BytesIO(found), formats=("JPEG",)) as image:
+    data = content(source)
+    if data.startswith(b"\xff\xd8"):
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             plain = image.mode in ("RGB", "L") and orientation(image) == 1
             if plain and not unfit(image, value_range):
                 with suppress(RuntimeError):  # read() has the last word
-                    return jpeg_pixels(found)
-    tensor: torch.Tensor = pil_to_tensor(decode(io.BytesIO(found), value_range))
+                    return jpeg_pixels(data)
+    tensor: torch.Tensor = pil_to_tensor(decode(io.BytesIO(data), value_range))
     return tensor
 
 
-def jpeg_pixels(found: bytes) -> torch.Tensor:
-    """Decode a JPEG by torchvision to uint8 (3, H, W), not turned.
-
-    libjpeg writes its warnings to file descriptor 2.
+def jpeg_pixels(data: bytes) -> torch.Tensor:
+    """Decode a JPEG with torchvision to uint8 (3, H, W), not turned; libjpeg warns on stderr.
 
     Raises:
-        RuntimeError: if it is refused, or torchvision has no decoder any more: 0.29 says that it
-            will go.
+        RuntimeError: if it is refused, or a later torchvision has dropped its decoder (0.29 plans
+            to).
     """
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
     except ImportError as gone:
         raise RuntimeError("torchvision decodes no JPEG") from gone
-    buffer = torch.frombuffer(bytearray(found), dtype=torch.uint8)
+    buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     tensor: torch.Tensor = decode_jpeg(buffer, mode=ImageReadMode.RGB)
     return tensor
 
 
-def jpegs_within(image: Image.Image, found: bytes) -> Iterator[bytes]:
+def jpegs_within(image: Image.Image, data: bytes) -> Iterator[bytes]:
     """Yield the strips or tiles of a JPEG-compressed TIFF, each as a JPEG file."""
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(COMPRESSION) == 7:
         tables = image.tag_v2.get(JPEG_TABLES, b"\xff\xd8\xff\xd9")
         for start, length in tiff_parts(image):
-            yield tables[:-2] + found[start + 2 : start + length]
+            yield tables[:-2] + data[start + 2 : start + length]
 
 
 def unfit(image: Image.Image, value_range: Range | None = None) -> str | None:
@@ -186,17 +171,9 @@ def decode(file: IO[bytes], value_range: Range | None = None) -> Image.Image:
 
 
 def as_read(image: Image.Image, value_range: Range | None = None) -> Image.Image:
-    """Return what :func:`read` returns, of an image that Pillow has opened, or that was made.
+    """Load an image that Pillow has opened, or that was made, and return it as :func:`read` does.
 
-    Of colour of 16 bits whose pixels are loaded already Pillow has kept the high byte alone.
-
-    Args:
-        image: in any mode; it is left as it is, but loaded.
-        value_range: see :func:`read`.
-
-    Raises:
-        ValueError: as :func:`read` does.
-        Exception: likewise.
+    If 16-bit colour is loaded already, Pillow has kept its high byte only.
     """
     if reason := unfit(image, value_range):
         raise ValueError(reason)
@@ -210,34 +187,34 @@ def as_read(image: Image.Image, value_range: Range | None = None) -> Image.Image
         # Pillow spreads such a PNG's values over 0 to 255, but not the one that is transparent.
         image.info["transparency"] *= 85 if layout == "L;2" else 17
     if both is not None:
-        seen = _from_sixteen(image, both)
+        rgb = _from_sixteen(image, both)
     elif _unscaled(image) and value_range is not None:
-        seen = _ranged(image, value_range)
+        rgb = _ranged(image, value_range)
     elif image.mode == "I" or image.mode.startswith("I;16"):
-        seen = _from_sixteen_grey(image)
+        rgb = _from_sixteen_grey(image)
     elif image.has_transparency_data:
-        seen = _on_white(image)
+        rgb = _on_white(image)
     elif image.mode == "LAB":
-        seen = _from_lab(image)
+        rgb = _from_lab(image)
     else:
-        seen = image.convert("RGB")
+        rgb = image.convert("RGB")
     turn = _TURNS.get(orientation(image))
-    upright = seen if turn is None else seen.transpose(turn)
-    upright.info = {}  # no word of a turn or of transparency is left, to be followed once more
+    upright = rgb if turn is None else rgb.transpose(turn)
+    upright.info = {}  # else a turn or a transparency could be applied once more
     return upright
 
 
 def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where it is absent or invalid."""
     try:
-        held = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block says nothing of the pixels, and viewers pass it over
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block says nothing about the pixels; viewers ignore it
         return 1
-    return held if held in _TURNS else 1
+    return value if value in _TURNS else 1
 
 
 def _unscaled(image: Image.Image) -> bool:
-    """Whether nothing in the file says which values are black and white.
+    """Return whether nothing in the file says which values are black and white.
 
     Pillow's mode I is also that of 16-bit PGM (and, in older versions, PNG): there 0 and 65535.
     """
@@ -263,43 +240,43 @@ def _from_lab(image: Image.Image) -> Image.Image:
 
 def _ranged(image: Image.Image, value_range: Range) -> Image.Image:
     low, high = value_range
-    scaled = (np.asarray(image, np.float64) - low) * (255 / (high - low))
-    return Image.fromarray(np.rint(np.nan_to_num(scaled).clip(0, 255)).astype(np.uint8)).convert(
-        "RGB"
-    )
+    scaled = np.nan_to_num((np.asarray(image, np.float64) - low) * (255 / (high - low)))
+    return Image.fromarray(np.rint(scaled.clip(0, 255)).astype(np.uint8)).convert("RGB")
 
 
 def _from_sixteen_grey(image: Image.Image) -> Image.Image:
-    """Grey of 16 (or, in TIFF, 12) bits, each value to the nearest of 8 bits."""
+    """Scale grey of 16 (or, in TIFF, 12) bits, each value to the nearest of 8 bits."""
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     bits = tags.get(BITS, (16,))[0]
     values = np.asarray(image).clip(0, 65535)
-    shown = np.rint(np.arange(65536) * (255 / (2**bits - 1))).clip(0, 255).astype(np.uint8)
+    table = np.rint(np.arange(65536) * (255 / (2**bits - 1))).clip(0, 255).astype(np.uint8)
     if tags.get(PHOTOMETRIC) == 0:  # 0 is white
-        shown = 255 - shown
-    grey = shown[values]
+        table = 255 - table
+    grey = table[values]
     if "transparency" in image.info:  # PNG: one value is transparent
         grey[values == image.info["transparency"]] = 255
     return Image.fromarray(grey).convert("RGB")
 
 
 def _layout(image: Image.Image) -> str:
-    """Pillow's name for how the pixels of a PNG or TIFF lie in the file; empty for all others.
+    """Return Pillow's name for the pixels in a PNG or TIFF; "" for others or once loaded.
 
-    Also of one whose pixels are loaded, and of any but the first of a file's images.
+    It is also "" for any but the first of a file's images.
     """
-    lies = image.tile if isinstance(image, ImageFile) and not image.tell() else ()
-    for tile in lies if image.format in ("PNG", "TIFF") else ():
-        layout = tile.args[0] if isinstance(tile.args, tuple) else tile.args
-        return layout if isinstance(layout, str) else ""
-    return ""
+    if not isinstance(image, ImageFile) or image.format not in ("PNG", "TIFF"):
+        return ""
+    if image.tell() or not image.tile:
+        return ""
+    args = image.tile[0].args
+    layout = args[0] if isinstance(args, tuple) else args
+    return layout if isinstance(layout, str) else ""
 
 
 def _both_bytes(file: IO[bytes], layout: str) -> NDArray[np.uint16]:
-    """16-bit colour in full, (H, W, 2 to 4): the file is decoded for its high and its low bytes.
+    """Decode 16-bit colour twice, for its high and its low bytes, to (H, W, 2 to 4).
 
-    Pillow keeps the high byte only. On its own that is within 1/255, but no longer once an alpha
-    of which the low byte is lost too is laid on white.
+    Pillow keeps the high byte only. That is within 1/255, but no longer once an alpha that has lost
+    its low byte too is blended with white.
     """
     if layout == "LA;16B":  # two 16-bit values are as long as RGBA, and are filtered alike
         high_l, low_l, high_a, low_a = np.moveaxis(_decoded_as(file, "RGBA"), -1, 0)
@@ -325,10 +302,10 @@ def _decoded_as(file: IO[bytes], layout: str) -> NDArray[np.uint8]:
 
 
 def _from_sixteen(image: Image.Image, values: NDArray[np.uint16]) -> Image.Image:
-    shown = values[..., : (3 if values.shape[-1] > 2 else 1)] / np.float32(257)
+    colour = values[..., : (3 if values.shape[-1] > 2 else 1)] / np.float32(257)
     if values.shape[-1] != 3:
-        shown = 255 + values[..., -1:] / np.float32(65535) * (shown - 255)
+        colour = 255 + values[..., -1:] / np.float32(65535) * (colour - 255)
     elif "transparency" in image.info:  # PNG: one colour is transparent
-        shown[(values == np.array(image.info["transparency"])).all(-1)] = 255
-    grey_or_rgb = np.rint(shown).astype(np.uint8)
+        colour[(values == np.array(image.info["transparency"])).all(-1)] = 255
+    grey_or_rgb = np.rint(colour).astype(np.uint8)
     return Image.fromarray(np.broadcast_to(grey_or_rgb, (*grey_or_rgb.shape[:2], 3)).copy())

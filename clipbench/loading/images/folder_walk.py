@@ -1,4 +1,4 @@
-"""The one walk through a folder of images, whatever disk or system the folder comes from.
+"""The walk through a folder of images, whatever disk or system the folder comes from.
 
 Thumbnails, previews, trash and resource forks are never images; links are followed, each folder
 once; a file is an image by its name or, where its name does not tell, by its content.
@@ -17,7 +17,7 @@ from PIL import Image
 from clipbench.core.errors import UserError, printable
 from clipbench.loading.images.decoding import EXTENSIONS, FORMATS
 
-# Folders that systems and programs make beside a person's files, in lower case.
+# Folders that systems and programs make beside a user's files, in lower case.
 SYSTEM = frozenset(
     (
         *("__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder"),
@@ -26,17 +26,17 @@ SYSTEM = frozenset(
         *("system volume information", "found.000", "lost+found", "_vti_cnf", "__pycache__"),
     )
 )
-# Folders of small copies, which a person may have named: left out with a warning.
+# Folders of small copies, which a user may have named: left out with a warning.
 COPIES = frozenset(("thumbs", "thumbnails", "_thumbs", "__thumbs", "_thumbnails", "previews"))
 SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"))
-# Images all the same, though of formats that are not read: they are reported as unreadable.
+# Images in formats that are not read: they are reported as unreadable.
 FOREIGN = frozenset(
     (
         *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".tga"),
         *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".exr", ".dcm"),
     )
 )
-# Endings that are no image's: such a file is not opened to find out.
+# Endings of other files, which are not opened to find out.
 OTHER = frozenset(
     (
         *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html"),
@@ -47,7 +47,7 @@ OTHER = frozenset(
         *(".svg", ".psd", ".xcf", ".ico", ".eps", ".identifier"),
     )
 )
-NOT_UTF8 = re.compile("[\udc80-\udcff]")  # as Python reads bytes of a name that are none
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # as Python reads bytes of a name that are not UTF-8
 _BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 
 
@@ -62,7 +62,7 @@ class Tree:
         others: all other files.
         copies: folders of small copies, which were left out.
         dangling: links that lead nowhere.
-        twice: folders that two paths lead to, both paths; the second was not entered.
+        twice: both paths of each folder that two paths lead to; the second was not entered.
     """
 
     root: Path
@@ -91,18 +91,18 @@ def walk(root: Path) -> Tree:
     return tree
 
 
-def _enter(tree: Tree, home: str, above: set[Identity], seen: dict[Identity, str]) -> None:
-    """Add what is in a folder, then what is in the folders below it.
+def _enter(tree: Tree, home: str, above: set[Identity], entered: dict[Identity, str]) -> None:
+    """Add what is in the folder ``home``, then what is in the folders below it.
 
     Args:
         tree: is added to.
         home: the folder's path below the root; "" for the root itself.
         above: the folder itself, those it was reached through and those around each of them.
-        seen: the folders that were entered, by where they are, with the path they were entered by.
+        entered: the path that each folder was entered by.
     """
     names, below = [], []
     for entry in _entries(tree.root / home):
-        path = f"{home}/{entry.name}" if home else entry.name
+        path = joined(home, entry.name)
         if set_aside(entry.name):
             continue
         if not entry.is_dir():
@@ -116,13 +116,13 @@ def _enter(tree: Tree, home: str, above: set[Identity], seen: dict[Identity, str
         identity = _identity(tree.root / path)
         if identity in above:
             continue  # a link to a folder around this one would go round for ever
-        if identity in seen:
-            tree.twice.append((seen[identity], path))
+        if identity in entered:
+            tree.twice.append((entered[identity], path))
             continue
         tree.folders.append(path)
-        seen[identity] = path
+        entered[identity] = path
         around = (tree.root / path).resolve().parents if linked else ()
-        _enter(tree, path, above | {identity} | set(map(_identity, around)), seen)
+        _enter(tree, path, above | {identity} | set(map(_identity, around)), entered)
 
 
 def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
@@ -136,15 +136,20 @@ def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
         ) from error
 
 
+def joined(home: str, name: str) -> str:
+    """Return the path of a name in a folder, which is "" for the root."""
+    return f"{home}/{name}" if home else name
+
+
 def _identity(folder: Path) -> Identity:
     status = folder.stat()
     return status.st_dev, status.st_ino
 
 
 def set_aside(name: str) -> bool:
-    """Whether a file or folder is a system's: hidden, a resource fork (``._a.jpg``), trash, ...
+    """Return whether a file or folder is the system's: hidden, a resource fork, trash, ...
 
-    An image that iCloud has not brought here yet, ``.a.jpg.icloud``, is the person's own.
+    An image that iCloud has not downloaded yet, ``.a.jpg.icloud``, is the user's own.
     """
     hidden = name.startswith(".") and not name.endswith(".icloud")
     return hidden or name.casefold() in SYSTEM
@@ -152,36 +157,32 @@ def set_aside(name: str) -> bool:
 
 def _sort_files(tree: Tree, home: str, names: list[str]) -> None:
     """Add the files of a folder as images, as others, or as links that lead nowhere."""
-    images, others, unnamed = [], [], []
+    images, unnamed = [], {}
     for name in names:
-        suffix = Path(name).suffix.lower()
+        path, suffix = joined(home, name), Path(name).suffix.lower()
         if name.casefold() in SYSTEM_FILES or suffix == ".identifier":
             continue
         if suffix in EXTENSIONS or suffix in FOREIGN or suffix == ".icloud":
-            images.append(name)
-        elif not (tree.root / home / name).exists():
-            tree.dangling.append(f"{home}/{name}" if home else name)
+            images.append(path)
+        elif not (tree.root / path).exists():
+            tree.dangling.append(path)
         elif suffix in OTHER or name.endswith("~"):
-            others.append(name)
+            tree.others.append(path)
         else:
-            unnamed.append(name)
-    found = {name: holds_image(tree.root / home / name) for name in unnamed}
-    # Beside images without an ending, what is neither image nor text is an image that is damaged.
-    some = any(found.values())
-    images += [n for n, is_image in found.items() if is_image or (some and is_image is None)]
-    others += [
-        n for n, is_image in found.items() if not is_image and not (some and is_image is None)
-    ]
-    stems = {Path(name).stem for name in images if Path(name).suffix.lower() in EXTENSIONS}
-    for name in images:
+            unnamed[path] = holds_image(tree.root / path)
+    # Beside images without an ending, what is neither image nor text is a damaged image.
+    some = any(unnamed.values())
+    for path, is_image in unnamed.items():
+        (images if is_image or (some and is_image is None) else tree.others).append(path)
+    stems = {Path(path).stem for path in images if Path(path).suffix.lower() in EXTENSIONS}
+    for path in images:
         # a camera's raw file beside its JPEG is not another image
-        raw = Path(name).suffix.lower() in FOREIGN - EXTENSIONS and Path(name).stem in stems
-        (tree.others if raw else tree.images).append(f"{home}/{name}" if home else name)
-    tree.others += [f"{home}/{name}" if home else name for name in others]
+        raw = Path(path).suffix.lower() in FOREIGN - EXTENSIONS and Path(path).stem in stems
+        (tree.others if raw else tree.images).append(path)
 
 
 def holds_image(path: Path) -> bool | None:
-    """Whether a file holds an image; None if it is empty or neither image nor text."""
+    """Return whether a file holds an image; None if it is empty or neither image nor text."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
@@ -195,31 +196,23 @@ def holds_image(path: Path) -> bool | None:
         pass
     except Exception:  # a damaged header: decoders raise errors of many kinds
         return None
-    return None if not head or _binary(head) else False
-
-
-def _binary(head: bytes) -> bool:
-    return b"\0" in head
+    return None if not head or b"\0" in head else False
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is a person's image by its name alone."""
+    """Return whether a file is a user's image, by its name alone."""
     return Path(name).suffix.lower() in EXTENSIONS and not set_aside(name)
 
 
 class Finder:
-    """Finds files by their names as a table has them, whichever way é is written.
-
-    Args:
-        root: the folder that names begin in.
-    """
+    """Finds files below a folder by their names in a table, whichever way é is written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._listed: dict[Path, dict[str, str]] = {}
 
     def find(self, name: str) -> Path:
-        """Return the path of a file, be it there or not."""
+        """Return the path of a file, whether it exists or not."""
         if name.isascii() or Path(name).is_absolute():
             return self.root / name
         path = self.root
@@ -237,7 +230,6 @@ class Finder:
 def identifier(path: str) -> str:
     r"""Return a path as text that is the same on every system.
 
-    macOS writes é as two characters, and a name may be no UTF-8 at all; its bytes are then shown
-    as ``\xe9``.
+    macOS writes é as two characters. A name may not be UTF-8 at all: its bytes become ``\xe9``.
     """
     return unicodedata.normalize("NFC", printable(path))

@@ -5,34 +5,21 @@ from typing import IO, Any
 
 from PIL.ImageFile import ImageFile
 
-# In JPEG's coded data 0xff stands before 0x00, a restart marker or a fill byte; else a marker.
+# In JPEG's coded data 0xff comes before 0x00, a restart marker or a fill byte; else a marker.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def missing_end(image: ImageFile, file: IO[bytes], size: int) -> str | None:
-    """Return what is missing at the end of a file, or None if nothing is.
+    """Return what is missing at the end of a file of ``size`` bytes, or None if nothing is.
 
-    Reads the last bytes only, unless they are not the end marker: then what stands before them
-    tells whether the marker has been passed, since some cameras write more behind it.
-
-    Args:
-        image: opened from the file, not decoded.
-        file: the open file.
-        size: its bytes.
+    The image is opened from the file, but not decoded. Only the last bytes are read, unless they
+    are not the end marker: some cameras write more after it, and then it is searched for.
     """
-    lacks = {
-        "JPEG": _jpeg,
-        "MPO": _jpeg,
-        "PNG": _png,
-        "WEBP": _webp,
-        "GIF": _gif,
-        "BMP": _bmp,
-        "TIFF": _tiff,
-        "PPM": _ppm,
-        "AVIF": _avif,
-    }[image.format or ""](image, file, size)
-    return f"cut off: {lacks}; bring the file again" if lacks else None
+    checks = {"JPEG": _jpeg, "MPO": _jpeg, "PNG": _png, "WEBP": _webp, "GIF": _gif, "BMP": _bmp}
+    checks |= {"TIFF": _tiff, "PPM": _ppm, "AVIF": _avif}
+    fault = checks[image.format or ""](image, file, size)
+    return f"cut off: {fault}; bring the file again" if fault else None
 
 
 def _at(file: IO[bytes], start: int, length: int = -1) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from clipbench.core.config.overrides import literal, shell
 from clipbench.core.errors import UserError, printable
-from clipbench.loading.images.folder_walk import NOT_UTF8, Tree, identifier
+from clipbench.loading.images.folder_walk import NOT_UTF8, Tree, identifier, joined
 from clipbench.loading.readers.inspection import Listed, is_good
 from clipbench.loading.readers.text_files import around_split, split_name
 
@@ -69,11 +69,6 @@ class Folders:
             return False
         only = joined(home, inner[0])
         return not self.direct[only] and len(self.holding(only)) > 1
-
-
-def joined(home: str, name: str) -> str:
-    """Return the path of a name in a folder, which is "" for the root."""
-    return f"{home}/{name}" if home else name
 
 
 def read(tree: Tree, splits: Mapping[str, str | Sequence[str]] | str | None) -> Layout:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from clipbench.core.errors import UserError
+from clipbench.loading.images.decoding import EXTENSIONS, Member, Source
 from clipbench.loading.images.folder_walk import walk
-from clipbench.loading.images.integrity import EXTENSIONS, Member, Source
 from clipbench.loading.readers import webdataset
 from clipbench.loading.readers.tar_index import index
 from clipbench.loading.split import Split

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from clipbench.core.errors import UserError
+from clipbench.loading.images.decoding import EXTENSIONS
 from clipbench.loading.images.folder_walk import identifier
-from clipbench.loading.images.integrity import EXTENSIONS
 from clipbench.loading.readers.text_files import decode
 
 Row = tuple[int, Mapping[str, Any]]

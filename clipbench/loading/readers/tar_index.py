@@ -15,7 +15,7 @@ from pathlib import Path
 
 from clipbench.core import files, paths
 from clipbench.core.errors import UserError
-from clipbench.loading.images.integrity import EXTENSIONS
+from clipbench.loading.images.decoding import EXTENSIONS
 
 LAYOUT = 1  # a new number where what is kept of a shard changes
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # as webdataset divides a member's name

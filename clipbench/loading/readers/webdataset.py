@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from clipbench.core.console import track
 from clipbench.core.errors import UserError
+from clipbench.loading.images.decoding import Member
 from clipbench.loading.images.folder_walk import set_aside
-from clipbench.loading.images.integrity import Member
 from clipbench.loading.readers.tar_index import Sample, index
 from clipbench.loading.readers.text_files import lines, split_name
 from clipbench.loading.split import Split

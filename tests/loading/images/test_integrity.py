@@ -15,8 +15,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from clipbench.loading.images import contents, integrity
 from clipbench.loading.images.contents import faults
-from clipbench.loading.images.decoding import as_read
-from clipbench.loading.images.integrity import EXTENSIONS, Member, content, pixels, read, survey
+from clipbench.loading.images.decoding import EXTENSIONS, Member, as_read, content, pixels, read
+from clipbench.loading.images.integrity import survey
 from tests import image_kinds
 from tests.image_kinds import RANGE, encoded, photo
 

@@ -12,7 +12,7 @@ import webdataset
 from clipbench.core.errors import UserError
 from clipbench.datamodules.captions import CaptionsDataModule
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
-from clipbench.loading.images.integrity import content
+from clipbench.loading.images.decoding import content
 from clipbench.loading.readers import tar_index
 from clipbench.loading.readers.webdataset import files, meant
 from tests.datamodules.folders import AUGMENT, TINY, draw
