@@ -64,19 +64,19 @@ class CaptionsDataModule(CaptionDataModule):
         Raises:
             UserError: if the file cannot be read, or with ``file:line: reason`` of each faulty row.
         """
-        if webdataset.meant(self.file):
+        if webdataset.matches(self.file):
             return self._shards()
         table = table_files.read(self.file)
         gathered = Gathered(self.file.name, self.root.absolute(), list(table.wrong))
-        columns = self._columns(table.columns)
+        usual = {
+            "path": table_files.PATH_KEYS,
+            "caption": CAPTION_KEYS,
+            "split": table_files.SPLIT_KEYS,
+        }
+        columns = table_files.columns(self.file, table, usual, self.column_keys)
         for line, cells in table.rows:
             gathered.add(line, *(cells.get(c, "") if c is not None else "" for c in columns))
-        if gathered.wrong:
-            raise UserError(
-                f"{len(gathered.wrong):,} rows of {self.file} are faulty, first "
-                f"{gathered.wrong[0]}. Correct or remove them",
-                gathered.wrong,
-            )
+        table_files.refuse(self.file, gathered.wrong)
         if not gathered.captions:
             raise UserError(f"{self.file} has no rows. Give it one for each caption")
         self.warnings += table.warnings + report(self.file.name, gathered.captions)
@@ -87,17 +87,6 @@ class CaptionsDataModule(CaptionDataModule):
         own = {i: c for s in splits.values() for i, c in zip(s.ids, s.captions or (), strict=True)}
         self.warnings += warnings + report(self.file.name, own)
         return carved(splits, self.fractions)
-
-    def _columns(self, columns: Sequence[str]) -> list[str | None]:
-        known = {
-            "path": table_files.PATH_KEYS,
-            "caption": CAPTION_KEYS,
-            "split": table_files.SPLIT_KEYS,
-        }
-        return [
-            table_files.column(self.file, columns, what, names, self.column_keys[what])
-            for what, names in known.items()
-        ]
 
 
 @dataclass
@@ -122,25 +111,17 @@ class Gathered:
         """Add a row, or what is wrong with it to :attr:`wrong`."""
         texts = caption if isinstance(caption, list) else [caption]
         name = table_files.image_name(path, self.root)
-        own = split_name(str(split)) if split != "" else "train"
-        if reason := self._reason(name, texts, split, own):
+        written = str(split) if split != "" else "train"
+        own = split_name(written)
+        present = bool(texts) and all(isinstance(text, str) and text.strip() for text in texts)
+        reason = table_files.fault(name, "caption", present, written)
+        if reason is None and (before := self.owner.get(name, own)) != own:
+            reason = f"{name} is in {own}, and in {before} above"
+        if reason:
             self.wrong.append(f"{self.file}:{line}: {reason}")
             return
         self.captions.setdefault(name, []).extend(texts)
         self.owner[name] = own
-
-    def _reason(self, name: str, texts: Sequence[Any], split: Any, own: str) -> str | None:
-        if not name:
-            return "no path"
-        if "://" in name:
-            return f"{name} is not a file; download it first"
-        if not texts or any(not isinstance(text, str) or not text.strip() for text in texts):
-            return f"no caption of {name}"
-        if not own:
-            return f"split {split!r} is none of train, val, test and test_<name>"
-        if (before := self.owner.get(name, own)) != own:
-            return f"{name} is in {own}, and in {before} above"
-        return None
 
     def splits(self) -> dict[str, Split]:
         """Return the splits, images in the order in which they first occur."""

@@ -76,11 +76,11 @@ class ImageFolderDataModule(ClassificationDataModule):
         """Return the splits that have folders, and those carved from train."""
         if not self.given:
             raise UserError("dataset.root is not set. Name your folder: dataset.root=/my/images")
-        if webdataset.meant(self.root):
+        if webdataset.matches(self.root):
             self.classes, splits, warnings = webdataset.labelled(self.root)
             self.warnings += warnings
             return self._carved(splits, self.classes)
-        if label_tables.meant(self.root):
+        if label_tables.matches(self.root):
             layout = label_tables.read(self.root, self.column_keys)
             return self._of(layout, Finder(self.root.parent).find)
         if not self.root.is_dir():

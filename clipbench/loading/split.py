@@ -52,6 +52,17 @@ class Split:
     digests: NDArray[np.uint8] | None = None
     prompted: bool = False
 
+    @classmethod
+    def unlabelled(
+        cls,
+        images: Mapping[str, Source],
+        captions: Sequence[Sequence[str]] | None = None,
+        rule: str | None = None,
+    ) -> "Split":
+        """Return a split of images by id, without classes."""
+        labels = np.full(len(images), -1, dtype=np.int64)
+        return cls(list(images), labels, list(images.values()), len(images), captions, rule)
+
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -167,7 +167,7 @@ def test_names_with_spaces(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda root: (root / "rgb_metadata.csv").unlink(), r"there is no .*rgb_metadata\.csv"),
+        (lambda root: (root / "rgb_metadata.csv").unlink(), r"rgb_metadata\.csv does not exist"),
         (lambda root: (root / "country_code_mapping.csv").unlink(), r"no .*country_code_mapping"),
         (lambda root: (root / "rgb_metadata.csv").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
         (lambda root: (root / "rgb_metadata.csv").write_text("split,category\n"), "has no rows"),

@@ -1,6 +1,7 @@
 """Whether the end of an image's file is there, which decoders may pass over in silence."""
 
 import re
+from collections.abc import Callable
 from typing import IO, Any
 
 from PIL.ImageFile import ImageFile
@@ -16,9 +17,10 @@ def missing_end(image: ImageFile, file: IO[bytes], size: int) -> str | None:
     The image is opened from the file, but not decoded. Only the last bytes are read, unless they
     are not the end marker: some cameras write more after it, and then it is searched for.
     """
+    checks: dict[str | None, Callable[[Any, IO[bytes], int], str | None]]
     checks = {"JPEG": _jpeg, "MPO": _jpeg, "PNG": _png, "WEBP": _webp, "GIF": _gif, "BMP": _bmp}
     checks |= {"TIFF": _tiff, "PPM": _ppm, "AVIF": _avif}
-    fault = checks[image.format or ""](image, file, size)
+    fault = checks[image.format](image, file, size)
     return f"cut off: {fault}; bring the file again" if fault else None
 
 

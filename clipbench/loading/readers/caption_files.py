@@ -1,16 +1,15 @@
-"""The files in which captions of well-known images are published, read as they stand.
+"""Files in which captions of well-known images are published, by the images' file names.
 
-Each reader gives the captions of each image's file name, in the file's order. A caption is kept
-to the letter, blanks at its end included; only line ends are taken off.
+Captions are kept to the letter, in the file's order, with the blanks at their end; only line ends
+are taken off.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from clipbench.core.errors import UserError
 from clipbench.loading.download.files import Remote
@@ -22,12 +21,12 @@ Captions = dict[str, list[str]]
 KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 BENCHMARK = "https://github.com/mehdidc/retrieval_annotations/releases/download/1.0.0"
 
-# The fourth split of his COCO, what is left of val2014, is everybody's training data.
+# The fourth split of his COCO, the rest of val2014, is everybody's training data.
 _KARPATHY = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 
 def remote(name: str) -> Remote:
-    """Return where an annotation file of Karpathy's or CLIP_benchmark's may be fetched."""
+    """Return where an annotation file of Karpathy's or CLIP_benchmark's can be fetched."""
     if name.startswith("dataset_"):
         # The size as in public listings of it; its author states no checksum.
         return Remote(KARPATHY, "caption_datasets.zip", size=36_745_453, unpack=".", makes=(name,))
@@ -38,7 +37,7 @@ def find(root: Path, *names: str) -> Path:
     """Return the first of some files that is below a root.
 
     Raises:
-        UserError: if there is none.
+        UserError: if none is.
     """
     for name in names:
         if (root / name).is_file():
@@ -49,16 +48,19 @@ def find(root: Path, *names: str) -> Path:
     )
 
 
-def load(path: Path, kind: str) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        UserError: if it is damaged.
-    """
+@contextmanager
+def _form(path: Path, form: str) -> Iterator[Any]:
+    """Yield what a JSON file holds, and refuse it if it is damaged or of another form."""
     try:
-        return json.loads(whole(path))
+        content = json.loads(whole(path))
     except ValueError as error:
-        raise UserError(f"{path} is not a whole {kind} ({error}). Download it again") from error
+        raise UserError(
+            f"{path} is not a whole {form} json ({error}). Download it again"
+        ) from error
+    try:
+        yield content
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not of {form}'s form ({error!r}). Download it again") from error
 
 
 def karpathy(path: Path) -> dict[str, Captions]:
@@ -69,16 +71,12 @@ def karpathy(path: Path) -> dict[str, Captions]:
     """
     splits: dict[str, Captions] = {"train": {}, "val": {}, "test": {}}
     wrong = []
-    try:
-        for image in load(path, "Karpathy json")["images"]:
+    with _form(path, "Karpathy") as content:
+        for image in content["images"]:
             name, texts = image["filename"], [text["raw"] for text in image["sentences"]]
             if any(name in captions for captions in splits.values()):
                 wrong.append(f"{name}: occurs twice")
             splits[_KARPATHY[image["split"]]][name] = texts
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not of Karpathy's form ({error!r}). Download it again"
-        ) from error
     _refuse(path, wrong + [fault for captions in splits.values() for fault in _bare(captions)])
     return {name: captions for name, captions in splits.items() if captions}
 
@@ -89,30 +87,28 @@ def coco(path: Path) -> Captions:
     Raises:
         UserError: if it is of another form, or has captions of images that it does not list.
     """
-    content = load(path, "COCO json")
-    try:
+    with _form(path, "COCO") as content:
         names = {image["id"]: image["file_name"] for image in content["images"]}
         captions: Captions = {names[i]: [] for i in sorted(names)}
         for annotation in content["annotations"]:
             captions[names[annotation["image_id"]]].append(annotation["caption"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not of COCO's form ({error!r}). Download it again") from error
     _refuse(path, _bare(captions))
     return captions
 
 
 def _bare(captions: Captions) -> list[str]:
-    """Return what is wrong with images without a caption, or with one that is not text."""
-    bare = (n for n, own in captions.items() if not own or not all(isinstance(c, str) for c in own))
-    return [f"{name}: has no caption" for name in bare]
+    """Return what is wrong with images that have no caption, or one that is not text."""
+    return [
+        f"{name}: has no caption"
+        for name, texts in captions.items()
+        if not texts or not all(isinstance(text, str) for text in texts)
+    ]
 
 
 def evaluation(root: Path, form: str) -> dict[str, Captions]:
-    """Read CLIP_benchmark's files of a dataset: test and, if it is there, val.
+    """Read CLIP_benchmark's files of a dataset below a root: test and, if it exists, val.
 
-    Args:
-        root: their folder.
-        form: their name with ``{}`` for the split's; ``.json`` are COCO's form.
+    Their names are ``form`` with ``{}`` for the split's; ``.json`` are of COCO's form.
 
     Raises:
         UserError: if there is none of test.
@@ -125,7 +121,7 @@ def evaluation(root: Path, form: str) -> dict[str, Captions]:
 
 def token(path: Path) -> Captions:
     """Read Flickr's format: lines of ``name#number``, a tab, the caption."""
-    return _by_line(path, re.compile(r"([^\t]+)#\d+\t(.*)"))
+    return _by_line(path, r"([^\t]+)#\d+\t(.*)")
 
 
 def benchmark(path: Path) -> Captions:
@@ -134,7 +130,7 @@ def benchmark(path: Path) -> Captions:
     They were written as CSV and are read by the line, here as there: a caption with a comma keeps
     the quotes around it, with which the published numbers were measured.
     """
-    return _by_line(path, re.compile(r"\s*(.+?\.jpg),(.*?)\s*"), header=True)
+    return _by_line(path, r"\s*(.+?\.jpg),(.*?)\s*", header=True)
 
 
 def results(path: Path) -> Captions:
@@ -142,14 +138,14 @@ def results(path: Path) -> Captions:
 
     One line of it lacks the second bar: ``2199200615.jpg| 4   A dog runs across the grass .``
     """
-    return _by_line(path, re.compile(r"([^|]+?)\s*\|\s*\d+(?:\s*\|[ ]?|\s+)(.*)"), header=True)
+    return _by_line(path, r"([^|]+?)\s*\|\s*\d+(?:\s*\|[ ]?|\s+)(.*)", header=True)
 
 
-def _by_line(path: Path, form: re.Pattern[str], header: bool = False) -> Captions:
+def _by_line(path: Path, form: str, header: bool = False) -> Captions:
     captions: Captions = {}
     wrong = []
     for place, (number, line) in enumerate(lines(path)):
-        if match := form.fullmatch(line):
+        if match := re.fullmatch(form, line):
             captions.setdefault(match[1], []).append(match[2])
         elif place or not header:
             wrong.append(f"{path}:{number}: {line[:60]}")
@@ -171,20 +167,20 @@ def by_lists(
 ) -> tuple[dict[str, Captions], list[str]]:
     """Divide captions by files that list the images of each split.
 
-    Some copies of the lists and of the captions have names that are no image's. A name with
-    neither captions nor an image is left out of its split; captions of a name on no list are
-    left out; both are told.
+    Some copies of the lists and of the captions have names without an image. A name with neither
+    captions nor an image is left out of its split, captions of a name on no list are left out, and
+    a warning says so.
 
     Args:
         captions: of all images.
-        lists: of each split the file with its names, ``.jpg`` at their end or not.
+        lists: the file of each split's names, with ``.jpg`` at their end or not.
         image: where the image of a name is.
 
     Returns:
-        The captions of each split in its list's order, and what was left out, as warnings.
+        The captions of each split in its list's order, and the warnings.
 
     Raises:
-        UserError: if a name occurs twice, or its image is there and its captions are not.
+        UserError: if a name occurs twice, or has an image but no captions.
     """
     splits: dict[str, Captions] = {}
     owner: dict[str, str] = {}
@@ -192,7 +188,7 @@ def by_lists(
     for split, path in lists.items():
         splits[split], unknown = {}, []
         for number, line in lines(path):
-            name = line.strip() if line.strip().endswith(".jpg") else f"{line.strip()}.jpg"
+            name = f"{line.strip().removesuffix('.jpg')}.jpg"
             if name in owner:
                 wrong.append(f"{path}:{number}: {name} is in {owner[name]} already")
             elif name in captions:
@@ -214,21 +210,11 @@ def by_lists(
 
 
 def _left_out(names: Sequence[str], why: str) -> str:
-    shown = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-    return f"{len(names):,} names {why}, left out: {shown}"
+    first = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+    return f"{len(names):,} names {why}, left out: {first}"
 
 
-def split_of(
-    captions: Mapping[str, Sequence[str]],
-    image: Callable[[str], Path],
-    rule: str | None = None,
-) -> Split:
+def split_of(captions: Captions, image: Callable[[str], Path], rule: str | None = None) -> Split:
     """Return a split of images with captions; its ids are the file names."""
-    return Split(
-        ids=list(captions),
-        labels=np.full(len(captions), -1, dtype=np.int64),
-        images=[image(name) for name in captions],
-        expected=len(captions),
-        captions=list(captions.values()),
-        rule=rule,
-    )
+    images = {name: image(name) for name in captions}
+    return Split.unlabelled(images, list(captions.values()), rule)

@@ -1,4 +1,4 @@
-"""Images of parts that are good or have a defect, whatever kinds of defects there are."""
+"""Images of parts that are good or have a defect, of whatever kind."""
 
 import re
 
@@ -12,7 +12,7 @@ DEFECT = "defect"
 
 
 def is_good(name: str) -> bool:
-    """Whether a class of that name is of flawless parts."""
+    """Return whether a class of that name is of flawless parts."""
     return re.sub(r"[\W_]+", "", name.casefold()) in GOOD
 
 
@@ -20,9 +20,9 @@ def good_or_defect(listed: Listed) -> Listed:
     """Join all classes but that of flawless parts.
 
     Raises:
-        UserError: if there is not one such class.
+        UserError: unless exactly one class is.
     """
-    classes = {name for own in listed.values() for name in own}
+    classes = {name for images in listed.values() for name in images}
     good = sorted(name for name in classes if is_good(name))
     if len(good) != 1:
         what = " and ".join(good) if good else "no class folder"
@@ -30,8 +30,8 @@ def good_or_defect(listed: Listed) -> Listed:
             f"dataset.labels=good_or_defect: {what} is called good, ok or normal, and one must be. "
             "Leave the option out"
         )
-    joined_classes: Listed = {}
-    for split, own in listed.items():
-        defects = sorted(image for name in own if name != good[0] for image in own[name])
-        joined_classes[split] = {DEFECT: defects, good[0]: own.get(good[0], [])}
-    return joined_classes
+    two_classes: Listed = {}
+    for split, images in listed.items():
+        defects = sorted(image for name in images if name != good[0] for image in images[name])
+        two_classes[split] = {DEFECT: defects, good[0]: images.get(good[0], [])}
+    return two_classes

@@ -15,8 +15,8 @@ LABEL_KEYS = (
 SPLIT_KEYS = (*table_files.SPLIT_KEYS, "set", "subset", "partition")
 
 
-def meant(where: Path) -> bool:
-    """Whether a path is of a table."""
+def matches(where: Path) -> bool:
+    """Return whether a path is of a table."""
     return where.suffix.lower() in table_files.SUFFIXES and where.is_file()
 
 
@@ -31,11 +31,8 @@ def read(file: Path, keys: Mapping[str, str | None]) -> Layout:
         UserError: if columns cannot be found, or with ``file:line: reason`` of each faulty row.
     """
     table = table_files.read(file, "label")
-    known = {"path": table_files.PATH_KEYS, "label": LABEL_KEYS, "split": SPLIT_KEYS}
-    path_key, label_key, split_key = (
-        table_files.column(file, table.columns, what, names, keys[what])
-        for what, names in known.items()
-    )
+    usual = {"path": table_files.PATH_KEYS, "label": LABEL_KEYS, "split": SPLIT_KEYS}
+    path_key, label_key, split_key = table_files.columns(file, table, usual, keys)
     wrong, repeated = list(table.wrong), 0
     places: dict[str, tuple[str, str]] = {}
     for line, cells in table.rows:
@@ -44,14 +41,13 @@ def read(file: Path, keys: Mapping[str, str | None]) -> Layout:
         written = "train" if split_key is None else _text(cells.get(split_key))
         place = (split_name(written), label)
         before = places.setdefault(name, place)
-        if reason := _reason(name, place, written, before):
+        reason = table_files.fault(name, "label", bool(label), written)
+        if reason is None and place != before:
+            reason = f"{name} is {label} in {place[0]}, and {before[1]} in {before[0]} above"
+        if reason:
             wrong.append(f"{file.name}:{line}: {reason}")
         repeated += before is not place
-    if wrong:
-        raise UserError(
-            f"{len(wrong):,} rows of {file} are faulty, first {wrong[0]}. Correct or remove them",
-            wrong,
-        )
+    table_files.refuse(file, wrong)
     if not places:
         raise UserError(f"{file} has no rows. Give it one for each image")
     layout = Layout(warnings=list(table.warnings))
@@ -65,18 +61,3 @@ def read(file: Path, keys: Mapping[str, str | None]) -> Layout:
 def _text(cell: Any) -> str:
     """Return a cell as text; JSON has numbers and truth values as well."""
     return "" if cell is None else str(cell).strip()
-
-
-def _reason(name: str, place: tuple[str, str], written: str, before: tuple[str, str]) -> str | None:
-    split, label = place
-    if not name:
-        return "no path"
-    if "://" in name:
-        return f"{name} is not a file; download it first"
-    if not label:
-        return f"no label of {name}"
-    if not split:
-        return f"split {written!r} is none of train, val, test and test_<name>"
-    if place != before:
-        return f"{name} is {label} in {split}, and {before[1]} in {before[0]} above"
-    return None

@@ -15,7 +15,7 @@ from typing import Any
 from clipbench.core.errors import UserError
 from clipbench.loading.images.decoding import EXTENSIONS
 from clipbench.loading.images.folder_walk import identifier
-from clipbench.loading.readers.text_files import decode
+from clipbench.loading.readers.text_files import decode, split_name
 
 Row = tuple[int, Mapping[str, Any]]
 _TABLES, _JSON_LINES = (".csv", ".tsv", ".tab", ".txt"), (".jsonl", ".ndjson")
@@ -33,12 +33,12 @@ _DELIMITER = re.compile(r'\s*(?:"(?:[^"]|"")*"|[^",;\t|]*)([,;\t|])')
 
 @dataclass(frozen=True)
 class Table:
-    """A file's rows.
+    """A file's rows, each a line number and a cell by column.
 
     Attributes:
         columns: their names.
-        rows: line number, and cell by column.
-        wrong: ``file:line: reason`` of each row that is none.
+        rows: in the file's order.
+        wrong: ``file:line: reason`` of each line that is not a row.
         warnings: what had to be guessed.
     """
 
@@ -53,15 +53,14 @@ def read(path: Path, what: str = "caption") -> Table:
 
     Args:
         path: the file.
-        what: what a row tells of an image: the second column's name where there is no header.
+        what: what a row says about an image: the second column's name if there is no header.
 
     Raises:
-        UserError: if it is of no such kind, is empty, or is damaged.
+        UserError: if it is of another kind, is empty, or is damaged.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        known = " ".join(SUFFIXES)
-        raise UserError(f"{path} is none of {known}. Save its rows as one of them")
+        raise UserError(f"{path} is none of {' '.join(SUFFIXES)}. Save its rows as one of them")
     text, guessed = decode(path)
     if not text.strip():
         raise UserError(f"{path} is empty. Give it a row for each {what}")
@@ -71,22 +70,21 @@ def read(path: Path, what: str = "caption") -> Table:
 
 
 def _json_lines(path: Path, text: str) -> Table:
-    table = Table([], [])
-    rows, columns = [], dict[str, None]()
+    rows, wrong, columns = [], [], dict[str, None]()
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError as error:
-            table.wrong.append(f"{path.name}:{number}: no JSON ({error})")
+            wrong.append(f"{path.name}:{number}: not JSON ({error})")
             continue
         if isinstance(row, dict):
             rows.append((number, row))
             columns |= dict.fromkeys(row)
         else:
-            table.wrong.append(f"{path.name}:{number}: no JSON object")
-    return Table(list(columns), rows, table.wrong)
+            wrong.append(f"{path.name}:{number}: not a JSON object")
+    return Table(list(columns), rows, wrong)
 
 
 def _delimited(path: Path, text: str, what: str) -> Table:
@@ -95,8 +93,8 @@ def _delimited(path: Path, text: str, what: str) -> Table:
     elif path.suffix.lower() in (".tsv", ".tab"):
         delimiter = "\t"
     else:
-        found = _DELIMITER.match(text)
-        delimiter = found[1] if found else ","
+        match = _DELIMITER.match(text)
+        delimiter = match[1] if match else ","
     warnings = []
     try:
         lines = list(_cells(text, delimiter))
@@ -106,7 +104,7 @@ def _delimited(path: Path, text: str, what: str) -> Table:
                 f"{path.name}:{error}. Close the quotes, doubling those within"
             ) from None
         lines = list(_cells(text, delimiter, csv.QUOTE_NONE))
-        warnings.append(f"{path.name} has quotes that do not close: all are taken as they stand")
+        warnings.append(f"{path.name} has quotes that do not close: all are read as characters")
     if not lines:
         raise UserError(f"{path} is empty. Give it a row for each {what}")
     columns, headed = _columns(path, lines[0][1], what)
@@ -154,43 +152,75 @@ def _columns(path: Path, first: Sequence[str], what: str) -> tuple[list[str], bo
     return (["image", what] if images[0] else [what, "image"]), False
 
 
-def column(
-    file: Path, columns: Sequence[str], what: str, known: Sequence[str], given: str | None
-) -> str | None:
-    """Return the column of a table that tells something of an image.
+def columns(
+    file: Path,
+    table: Table,
+    usual: Mapping[str, Sequence[str]],
+    keys: Mapping[str, str | None],
+) -> list[str | None]:
+    """Return the columns of a table's path, caption or label, and split; this alone may be None.
 
     Args:
         file: the table's.
-        columns: their names.
-        what: path, caption, label or split, which alone may be missing.
-        known: what such a column is usually called, in lower case.
-        given: what the user says that it is called.
+        table: as it was read.
+        usual: what such columns are usually called, in lower case.
+        keys: what the user says that they are called, or None.
 
     Raises:
-        UserError: if there is none, or several may be meant.
+        UserError: if one does not exist, or several may be meant.
     """
-    if given is not None:
-        if given in columns:
-            return given
-        near = get_close_matches(given, columns, 1)
+    return [_column(file, table.columns, what, usual[what], keys[what]) for what in usual]
+
+
+def _column(
+    file: Path, columns: Sequence[str], what: str, usual: Sequence[str], key: str | None
+) -> str | None:
+    if key in columns:
+        return key
+    if key is not None:
+        near = get_close_matches(key, columns, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(columns)}"
-        raise UserError(f"dataset.{what}_key={given} is not a column of {file}; {hint}")
-    found = [column for column in columns if column.strip().lower() in known]
-    if len(found) == 1:
-        return found[0]
-    if what == "split" and not found:
+        raise UserError(f"dataset.{what}_key={key} is not a column of {file}; {hint}")
+    candidates = [column for column in columns if column.strip().lower() in usual]
+    if len(candidates) == 1:
+        return candidates[0]
+    if what == "split" and not candidates:
         return None
-    those = " or ".join(found) if found else f"one of {', '.join(columns)}"
+    those = " or ".join(candidates) if candidates else f"one of {', '.join(columns)}"
     raise UserError(f"{file}: is the {what} in {those}? say which, dataset.{what}_key={{a column}}")
 
 
-def image_name(path: Any, root: Path) -> str:
-    """Return the path of an image as a table has it, as one below a folder; "" for none.
+def fault(name: str, what: str, present: bool, split: str) -> str | None:
+    """Return why a row is faulty by itself; None if it is not.
 
     Args:
-        path: a cell.
-        root: the folder that paths begin in.
+        name: of its image, see :func:`image_name`.
+        what: caption or label.
+        present: whether the row has one.
+        split: as it is written.
     """
+    if not name:
+        return "no path"
+    if "://" in name:
+        return f"{name} is not a file; download it first"
+    if not present:
+        return f"no {what} of {name}"
+    if not split_name(split):
+        return f"split {split!r} is none of train, val, test and test_<name>"
+    return None
+
+
+def refuse(file: Path, wrong: Sequence[str]) -> None:
+    """Refuse a table with faulty rows, each ``file:line: reason``."""
+    if wrong:
+        raise UserError(
+            f"{len(wrong):,} rows of {file} are faulty, first {wrong[0]}. Correct or remove them",
+            wrong,
+        )
+
+
+def image_name(path: Any, root: Path) -> str:
+    """Return the path of an image in a cell as one below the folder ``root``; "" for none."""
     text = path.strip() if isinstance(path, str) else ""
     if not text or "://" in text:
         return text

@@ -1,8 +1,8 @@
 """What a webdataset shard holds, listed once from its headers and kept for the next time.
 
 The conventions are webdataset's: members are grouped by the name up to its first dot; ``.jpg`` and
-its like hold the image, ``.cls`` the label, ``.txt`` captions, a line each, ``.json`` either.
-Nothing is unpacked: a member's name is a name, wherever it seems to lead.
+the like hold the image, ``.cls`` the label, ``.txt`` captions, a line each, ``.json`` either.
+Nothing is unpacked.
 """
 
 import hashlib
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from clipbench.core import files, paths
 from clipbench.core.errors import UserError
-from clipbench.loading.images.decoding import EXTENSIONS
+from clipbench.loading.images.decoding import EXTENSIONS, Member
 
-LAYOUT = 1  # a new number where what is kept of a shard changes
+LAYOUT = 2  # a new number where what is kept of a shard changes
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # as webdataset divides a member's name
 _META = re.compile(r"__[^/]*__(/|$)")
 _PACKED = {
@@ -33,17 +33,13 @@ _MOST = 2**24  # bytes of a label or of captions; more is something else
 
 @dataclass
 class Sample:
-    """What stands under one key.
+    """The members whose name up to its first dot is ``key``.
 
-    Attributes:
-        key: the members' name up to its first dot.
-        images: name, offset and size of each.
-        label: as text, of ``.cls`` or else of the json.
-        captions: of ``.txt`` or else of the json.
+    The label and the captions are those of ``.cls`` and ``.txt``, or else of the json.
     """
 
     key: str
-    images: list[tuple[str, int, int]] = field(default_factory=list)
+    images: list[Member] = field(default_factory=list)
     label: str | None = None
     captions: list[str] = field(default_factory=list)
 
@@ -60,23 +56,33 @@ def index(shard: Path) -> tuple[list[Sample], int]:
     cache = paths.outputs() / "cache" / "shards" / f"{hashlib.sha256(of.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         stored = json.loads(cache.read_text())
-        return [Sample(*row) for row in stored["samples"]], stored["others"]
+        return [_restored(shard, *row) for row in stored["samples"]], stored["others"]
     with shard.open("rb") as start:
         head = start.read(6)
     for mark, tool in _PACKED.items():
         if head.startswith(mark):
-            raise UserError(f"{shard} is compressed, so no image in it can be found; {tool} it")
+            raise UserError(
+                f"{shard} is compressed, so its images cannot be read in place; {tool} it"
+            )
     samples, others = _listed(shard)
-    with suppress(OSError):  # a disk that may not be written costs time, not the run
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        rows = [[s.key, s.images, s.label, s.captions] for s in samples]
+    with suppress(UserError):  # a disk that is not writable costs time, not the run
+        rows = [
+            [s.key, s.label, s.captions, *((m.offset, m.size, m.name) for m in s.images)]
+            for s in samples
+        ]
         files.write_text(cache, json.dumps({"samples": rows, "others": others}))
     return samples, others
 
 
+def _restored(
+    shard: Path, key: str, label: str | None, captions: list[str], *images: tuple[int, int, str]
+) -> Sample:
+    return Sample(key, [Member(shard, *image) for image in images], label, captions)
+
+
 def _listed(shard: Path) -> tuple[list[Sample], int]:
     samples: dict[str, Sample] = {}
-    others, end, seen = 0, 0, set[str]()
+    others, end, names = 0, 0, set[str]()
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
@@ -86,9 +92,9 @@ def _listed(shard: Path) -> tuple[list[Sample], int]:
                     others += not member.isdir()
                     continue
                 key, suffix = parts[1], parts[2].lower()
-                if f"{key}.{suffix}" in seen:
+                if f"{key}.{suffix}" in names:
                     raise UserError(f"{shard}#{member.name} occurs twice. Write the shard anew")
-                seen.add(f"{key}.{suffix}")
+                names.add(f"{key}.{suffix}")
                 _take(tar, shard, member, suffix, samples.setdefault(key, Sample(key)))
             tar.fileobj.seek(end)
             after = tar.fileobj.read(_BLOCK)
@@ -103,7 +109,7 @@ def _take(
     tar: tarfile.TarFile, shard: Path, member: tarfile.TarInfo, suffix: str, sample: Sample
 ) -> None:
     if f".{suffix.rpartition('.')[2]}" in EXTENSIONS:
-        sample.images.append((member.name, member.offset_data, member.size))
+        sample.images.append(Member(shard, member.offset_data, member.size, member.name))
     elif suffix in _TEXTS:
         content = tar.extractfile(member)
         if content is None or member.size > _MOST:
@@ -115,7 +121,7 @@ def _take(
 
 
 def _note(suffix: str, text: str, sample: Sample) -> None:
-    """Keep a label or captions; of a json what ``.cls`` and ``.txt`` do not say."""
+    """Keep a label or captions; those of a json only where ``.cls`` or ``.txt`` has none."""
     if suffix == "cls":
         sample.label = text.strip()
     elif suffix == "txt":

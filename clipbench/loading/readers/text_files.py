@@ -1,4 +1,4 @@
-"""Text files whatever their encoding and line ends, and splits whatever they are called."""
+"""Text files in any encoding and with any line ends, and names of splits in any spelling."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _WORDS = {
     "test": ("test", "testing", "tst"),
 }
 _SPLITS = {word: split for split, words in _WORDS.items() for word in words}
-# What people write around the word: train_images, Test Set, val2017, TrainingData.
+# Words that people write around it: train_images, Test Set, val2017, TrainingData.
 _AFFIX = (
     r"(?:images?|imgs?|pics?|pictures?|photos?|data|datasets?|sets?|splits?|files?|folders?|crops?"
     r"|jpe?gs?|pngs?)"
@@ -26,7 +26,7 @@ _SHIFT = re.compile(r"test[_-](\w+)")
 def decode(path: Path) -> tuple[str, str | None]:
     """Read a text file; return its text, and a warning if its encoding was guessed.
 
-    UTF-8, and whatever a byte order mark says; else Windows-1252, which reads Latin-1 as well.
+    It is UTF-8 or what a byte order mark says; else Windows-1252, which reads Latin-1 as well.
 
     Raises:
         UserError: if it cannot be read, or holds no text.
@@ -51,39 +51,34 @@ def decode(path: Path) -> tuple[str, str | None]:
     raise UserError(f"{path} is not text (bytes of zero, or a broken {marked}). Save it as UTF-8")
 
 
-def split_name(given: str) -> str:
-    """Return a split's name as ours, whatever it is called; empty if it is none.
+def split_name(text: str) -> str:
+    """Return the split that a text names: train, val, test or test_<name>; "" if none.
 
-    Train, val and test in any case, by their usual other names (``Training``, ``dev``), with usual
-    words around them (``images_val``, ``test2017``); ``test_<name>`` is a split of its own.
+    In any case, by usual synonyms (``Training``, ``dev``), with usual words around them
+    (``images_val``, ``test2017``).
     """
-    name = given.strip().casefold()
+    name = text.strip().casefold()
     if (shift := _SHIFT.fullmatch(name)) and not re.fullmatch(f"{_AFFIX}+", shift[1]):
         return f"test_{shift[1]}"
-    found = _NAMED.fullmatch(re.sub(r"[\W_]+", "", name))
-    return _SPLITS[found[1]] if found else ""
+    match = _NAMED.fullmatch(re.sub(r"[\W_]+", "", name))
+    return _SPLITS[match[1]] if match else ""
 
 
-def around_split(given: str) -> tuple[str, str]:
-    """Return the split whose word is in a name, and the rest of it: ``seg_train`` is train of seg.
+def around_split(name: str) -> tuple[str, str]:
+    """Return the split whose word is in a name, and the other words: ``seg_train`` is train, seg.
 
-    Returns:
-        Two empty texts if no word of a split is in it, or several are.
+    Both are empty if no word of a split is in it, or several are.
     """
-    words = [w for w in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", given) if w]
-    found = [word for word in words if word.casefold() in _SPLITS]
-    if len(found) != 1:
+    words = [word for word in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", name) if word]
+    splits = [word for word in words if word.casefold() in _SPLITS]
+    if len(splits) != 1:
         return "", ""
-    rest = [word.casefold() for word in words if word != found[0]]
-    return _SPLITS[found[0].casefold()], " ".join(rest)
+    others = [word.casefold() for word in words if word != splits[0]]
+    return _SPLITS[splits[0].casefold()], " ".join(others)
 
 
 def whole(path: Path) -> str:
-    """Read a text file whose encoding need not be guessed.
-
-    Raises:
-        UserError: if it would have to be.
-    """
+    """Read a text file; raise a UserError if its encoding would have to be guessed."""
     text, guessed = decode(path)
     if guessed:
         raise UserError(guessed)
@@ -91,7 +86,7 @@ def whole(path: Path) -> str:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield numbered lines without their ends; empty ones are left out."""
+    """Yield the numbered lines of a text file without their ends, but for empty ones."""
     for number, line in enumerate(re.split("\r\n|\n|\r", whole(path)), 1):
         if line.strip():
             yield number, line

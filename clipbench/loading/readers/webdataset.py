@@ -1,6 +1,6 @@
-"""Splits of images in webdataset's tar shards, which are read at random like files.
+"""Splits of images in webdataset's tar shards, which are read in any order, like files.
 
-So shuffling by (seed, epoch), fingerprints and the look at every image are as for files; an
+So shuffling by (seed, epoch), fingerprints and the look at every image work as for files; an
 iterable that streams shards would have none of them.
 """
 
@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipbench.core.console import track
 from clipbench.core.errors import UserError
-from clipbench.loading.images.decoding import Member
+from clipbench.loading.images.decoding import Source
 from clipbench.loading.images.folder_walk import set_aside
 from clipbench.loading.readers.tar_index import Sample, index
 from clipbench.loading.readers.text_files import lines, split_name
@@ -21,31 +20,27 @@ from clipbench.loading.split import Split
 
 _TAR = re.compile(r"\.(tar(\.\w+)?|tgz|tbz2?|txz)$", re.IGNORECASE)
 
-Samples = dict[str, tuple[Member, Sample]]  # by id
+Samples = dict[str, Sample]  # by id, each with one image
 
 
-def meant(where: Path) -> bool:
-    """Whether a path is of shards: a tar, a pattern of tars, or a folder of nothing but them.
+def matches(where: Path) -> bool:
+    """Return whether a path is of shards: a tar, a pattern of tars, or a folder of nothing else.
 
-    A folder may have split folders, too; one with folders for classes is none.
+    The folder may have split folders, too, but no folders for classes.
     """
     if not where.is_dir():
         return bool(_TAR.search(where.name))
-    homes = _homes(where)
-    inside = [path for home in homes for path in _own(home)]
+    homes, inside = _inside(where)
     return any(_TAR.search(path.name) for path in inside) and not any(
         path.is_dir() and path not in homes for path in inside
     )
 
 
-def _homes(where: Path) -> list[Path]:
-    splits = (path for path in _own(where) if split_name(path.name) and path.is_dir())
-    return [where, *sorted(splits)]
-
-
-def _own(folder: Path) -> list[Path]:
-    """Return what is in a folder, less what a system put there."""
-    return [path for path in folder.iterdir() if not set_aside(path.name)]
+def _inside(where: Path) -> tuple[list[Path], list[Path]]:
+    """Return a folder with its split folders, and what is in all of them but a system's files."""
+    splits = [p for p in where.iterdir() if split_name(p.name) and p.is_dir()]
+    homes = [where, *sorted(p for p in splits if not set_aside(p.name))]
+    return homes, [p for home in homes for p in home.iterdir() if not set_aside(p.name)]
 
 
 def files(where: Path) -> dict[str, list[Path]]:
@@ -54,25 +49,24 @@ def files(where: Path) -> dict[str, list[Path]]:
     Where neither says, all are train's, under the name "".
 
     Raises:
-        UserError: if one that a pattern names is not there, or only some belong to a split.
+        UserError: if one that a pattern names does not exist, or only some belong to a split.
     """
     if where.is_dir():
-        inside = [path for home in _homes(where) for path in _own(home)]
-        found = sorted(path for path in inside if _TAR.search(path.name))
+        shards = sorted(path for path in _inside(where)[1] if _TAR.search(path.name))
     else:
         every = (path for pattern in _of_pattern(where) for path in _globbed(pattern))
-        found = list(dict.fromkeys(every))
-        if absent := [path for path in found if not path.is_file()]:
+        shards = list(dict.fromkeys(every))
+        if absent := [path for path in shards if not path.is_file()]:
             raise UserError(
-                f"{len(absent):,} of {len(found):,} shards are not there, first {absent[0]}. Bring "
-                "them, or name those that there are",
+                f"{len(absent):,} of {len(shards):,} shards are not there, first {absent[0]}. "
+                "Bring them, or name those that exist",
                 [f"{path}: not there" for path in absent],
             )
-    homes = {path.parent for path in found} - {where}
+    homes = {path.parent for path in shards} - {where}
     if not where.is_dir() and len(homes) == 1:
         homes = set()  # a pattern's one folder may have any name, test_project among them
     by_split: dict[str, list[Path]] = {}
-    for path in found:
+    for path in shards:
         name = split_name(re.split("[-.]", path.name)[0])
         name = name or (split_name(path.parent.name) if path.parent in homes else "")
         by_split.setdefault(name, []).append(path)
@@ -86,11 +80,11 @@ def files(where: Path) -> dict[str, list[Path]]:
 
 
 def _of_pattern(where: Path) -> list[Path]:
-    """Return the paths of a pattern; a folder that is there is meant as it is called."""
+    """Return the paths of a pattern; the folder that it begins with is taken literally."""
     if where.exists():
         return [where]
     home = next(folder for folder in where.parents if folder.is_dir())
-    return [home / one for one in _expanded(str(where.relative_to(home)))]
+    return [home / name for name in _expanded(str(where.relative_to(home)))]
 
 
 def _expanded(pattern: str) -> Iterator[str]:
@@ -104,8 +98,8 @@ def _expanded(pattern: str) -> Iterator[str]:
         inner: Iterable[str] = (f"{k:0{width}d}" for k in range(int(first), int(last) + 1))
     else:
         inner = braces[1].split(",")
-    for one in inner:
-        yield from _expanded(pattern[: braces.start()] + one + pattern[braces.end() :])
+    for part in inner:
+        yield from _expanded(pattern[: braces.start()] + part + pattern[braces.end() :])
 
 
 def _globbed(path: Path) -> list[Path]:
@@ -113,37 +107,34 @@ def _globbed(path: Path) -> list[Path]:
 
 
 def read(where: Path) -> tuple[dict[str, Samples], list[str]]:
-    """Return the samples of each split by id, in the shards' order.
+    """Return the samples of each split by id, in the shards' order, and warnings.
 
-    An id is the sample's key, after its split's name where the shards have one.
-
-    Returns:
-        The samples, and warnings of members that belong to none.
+    An id is the sample's key, after its split's name where the shards have one. Members that
+    belong to no sample are left out with a warning.
 
     Raises:
         UserError: if a shard is damaged, a key occurs twice, or a sample has not one image.
     """
     splits: dict[str, Samples] = {}
     wrong, strange = [], 0
-    by_split = files(where)
-    for split, shards in by_split.items():
+    for split, shards in files(where).items():
         samples = splits.setdefault(split or "train", {})
         for shard in track(shards, f"listing {len(shards):,} shards"):
-            found, others = index(shard)
+            listed, others = index(shard)
             strange += others
-            for sample in found:
+            for sample in listed:
                 name = f"{split}/{sample.key}" if split else sample.key
                 if name in samples:
-                    wrong.append(f"{shard}#{sample.key}: also in {samples[name][0].path.name}")
+                    other = samples[name].images[0].path.name
+                    wrong.append(f"{shard}#{sample.key}: also in {other}")
                 elif len(sample.images) != 1:
                     wrong.append(f"{shard}#{sample.key}: {len(sample.images)} images, not one")
                 else:
-                    at, offset, size = sample.images[0]
-                    samples[name] = (Member(shard, offset, size, at), sample)
+                    samples[name] = sample
     _refuse(wrong)
     if not any(splits.values()):
         raise UserError(f"{where} holds no samples. Name shards with images in them")
-    warning = f"{where}: {strange:,} members are no part of a sample (folders, links, hidden files)"
+    warning = f"{where}: {strange:,} members belong to no sample (folders, links, hidden files)"
     return splits, [warning] if strange else []
 
 
@@ -155,67 +146,61 @@ def _refuse(wrong: Sequence[str]) -> None:
 
 
 def labelled(where: Path) -> tuple[list[str], dict[str, Split], list[str]]:
-    """Read shards of images with classes.
+    """Read shards of images with classes: the classes, the splits, and warnings.
 
     Numbers are label ids, named by a ``classnames.txt`` beside the shards if there is one; other
     labels are classes in train's sorted order.
 
-    Returns:
-        The classes, the splits, and warnings.
-
     Raises:
-        UserError: as :func:`read` does, if a sample has no label, or one that train has not.
+        UserError: as :func:`read` does, if a sample has no label, or one that train does not have.
     """
     splits, warnings = read(where)
     if "train" not in splits:
         raise UserError(f"{where} has shards of {', '.join(splits)}, none of train. Name them, too")
-    every = [pair for own in splits.values() for pair in own.values()]
-    _refuse([f"{member}: no label" for member, sample in every if not sample.label])
-    labels = [sample.label or "" for _, sample in every]
-    if all(label.isdecimal() for label in labels):
-        classes = _named(where) or [str(k) for k in range(max(map(int, labels)) + 1)]
-        ids = {label: int(label) for label in labels}
+    every = [sample for samples in splits.values() for sample in samples.values()]
+    _refuse([f"{sample.images[0]}: no label" for sample in every if not sample.label])
+    labels = {
+        name: [sample.label or "" for sample in samples.values()]
+        for name, samples in splits.items()
+    }
+    if all(label.isdecimal() for own in labels.values() for label in own):
+        ids = {label: int(label) for own in labels.values() for label in own}
+        classes = _named(where) or [str(k) for k in range(max(ids.values()) + 1)]
     else:
-        classes = sorted({sample.label or "" for _, sample in splits["train"].values()})
+        classes = sorted(set(labels["train"]))
         ids = {name: k for k, name in enumerate(classes)}
-    unknown = [f"{member}: train has no {s.label}" for member, s in every if s.label not in ids]
-    _refuse(unknown)
-    found = {}
-    for name, own in splits.items():
-        numbers = [ids[sample.label or ""] for _, sample in own.values()]
-        found[name] = _split(own, np.array(numbers, dtype=np.int64))
-    return classes, found, warnings
+    _refuse([f"{s.images[0]}: train has no {s.label}" for s in every if s.label not in ids])
+    labelled_splits = {}
+    for name, samples in splits.items():
+        numbers = np.array([ids[label] for label in labels[name]], dtype=np.int64)
+        images = list(_images(samples).values())
+        labelled_splits[name] = Split(list(samples), numbers, images, expected=len(samples))
+    return classes, labelled_splits, warnings
 
 
 def captioned(where: Path) -> tuple[dict[str, Split], list[str]]:
-    """Read shards of images with captions.
-
-    Returns:
-        The splits, and warnings.
+    """Read shards of images with captions: the splits, and warnings.
 
     Raises:
         UserError: as :func:`read` does, or if a sample has no caption or an empty one.
     """
     splits, warnings = read(where)
-    every = [pair for own in splits.values() for pair in own.values()]
-    blank = [m for m, s in every if not s.captions or not all(map(str.strip, s.captions))]
-    _refuse([f"{member}: no caption" for member in blank])
-    found = {}
-    for name, own in splits.items():
-        texts = [sample.captions for _, sample in own.values()]
-        found[name] = _split(own, np.full(len(own), -1, dtype=np.int64), texts)
-    return found, warnings
+    every = [sample for samples in splits.values() for sample in samples.values()]
+    blank = [s for s in every if not s.captions or not all(map(str.strip, s.captions))]
+    _refuse([f"{sample.images[0]}: no caption" for sample in blank])
+    return {
+        name: Split.unlabelled(_images(samples), [sample.captions for sample in samples.values()])
+        for name, samples in splits.items()
+    }, warnings
 
 
-def _split(
-    own: Samples, labels: NDArray[np.int64], captions: Sequence[Sequence[str]] | None = None
-) -> Split:
-    images = [member for member, _ in own.values()]
-    return Split(list(own), labels, images, expected=len(own), captions=captions)
+def _images(samples: Samples) -> dict[str, Source]:
+    return {name: sample.images[0] for name, sample in samples.items()}
 
 
 def _named(where: Path) -> list[str]:
     """Return the lines of ``classnames.txt``, which CLIP_benchmark has at its shards' root."""
     home = where if where.is_dir() else where.parent
-    found = [f / "classnames.txt" for f in (home, home.parent) if (f / "classnames.txt").is_file()]
-    return [line.strip() for _, line in lines(found[0])] if found else []
+    lists = (folder / "classnames.txt" for folder in (home, home.parent))
+    file = next((path for path in lists if path.is_file()), None)
+    return [line.strip() for _, line in lines(file)] if file else []

@@ -1,7 +1,4 @@
-"""What the sets of WILDS (Koh et al. 2021) share: how splits are called, and tables to read.
-
-Their folders are read as the ``wilds`` package downloads them, without the package.
-"""
+"""The datasets of WILDS (Koh et al. 2021), as the ``wilds`` package downloads them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,35 +8,26 @@ import pandas as pd
 from clipbench.core.errors import UserError
 
 # Ours -> theirs: what WILDS calls val and test is out of distribution.
-SPLITS = {
-    "train": "train",
-    "val": "id_val",
-    "test": "id_test",
-    "val_ood": "val",
-    "test_ood": "test",
-}
+SPLITS = {"train": "train", "val": "id_val", "test": "id_test"}
+SPLITS |= {"val_ood": "val", "test_ood": "test"}
 
 
 def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file, with all of its columns as they are.
-
-    Args:
-        path: the file.
-        columns: those needed.
+    """Read a CSV file that needs some columns, with all that it has.
 
     Raises:
-        UserError: if it is not there, cannot be read, is empty or lacks a column.
+        UserError: if it does not exist, cannot be read, is empty or lacks a column.
     """
     try:
-        found = pd.read_csv(path, low_memory=False)
+        rows = pd.read_csv(path, low_memory=False)
     except FileNotFoundError as error:
-        raise UserError(f"there is no {path}. Set dataset.root to the folder with it") from error
+        raise UserError(f"{path} does not exist. Set dataset.root to the folder with it") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}). Download it again") from error
-    if found.empty or (lacking := [name for name in columns if name not in found]):
-        what = "no rows" if found.empty else f"no column {', '.join(lacking)}"
+    if rows.empty or (lacking := [name for name in columns if name not in rows]):
+        what = "no rows" if rows.empty else f"no column {', '.join(lacking)}"
         raise UserError(f"{path} has {what}. Use the release's file")
-    return found
+    return rows
 
 
 def steps(bundle: str, size: str, folder: str) -> str:
@@ -47,8 +35,8 @@ def steps(bundle: str, size: str, folder: str) -> str:
 
     Args:
         bundle: its number on CodaLab, where WILDS keeps it.
-        size: of the archive, to be shown.
-        folder: how WILDS calls the folder.
+        size: of the archive, as text.
+        folder: what WILDS calls the folder.
     """
     name = folder.rpartition("_")[0]
     return (

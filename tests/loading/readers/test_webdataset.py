@@ -14,7 +14,7 @@ from clipbench.datamodules.captions import CaptionsDataModule
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
 from clipbench.loading.images.decoding import content
 from clipbench.loading.readers import tar_index
-from clipbench.loading.readers.webdataset import files, meant
+from clipbench.loading.readers.webdataset import files, matches
 from tests.datamodules.folders import AUGMENT, TINY, draw
 
 REAL = Path(os.environ.get("CLIPBENCH_DATA", "nowhere")) / "coco"
@@ -326,7 +326,7 @@ def test_members_of_no_sample_are_told(tmp_path):
     with pytest.raises(UserError, match="too few images"):
         data.prepare(0)
     assert data.warnings == [
-        f"{path}: 4 members are no part of a sample (folders, links, hidden files)"
+        f"{path}: 4 members belong to no sample (folders, links, hidden files)"
     ]
 
 
@@ -398,10 +398,10 @@ def test_a_folder_of_classes_is_no_folder_of_shards(tmp_path):
         for k in range(5):
             draw(tmp_path / "set" / name / f"{k}.jpg", seed=k)
     (tmp_path / "set" / "backup.tar").write_bytes(bytes(1024))
-    assert not meant(tmp_path / "set")
+    assert not matches(tmp_path / "set")
     assert images(tmp_path / "set").classes == CLASSES
-    assert meant(tmp_path / "x.tgz")
-    assert not meant(tmp_path / "captions.csv")
+    assert matches(tmp_path / "x.tgz")
+    assert not matches(tmp_path / "captions.csv")
 
 
 @real_photos
