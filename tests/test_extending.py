@@ -91,11 +91,13 @@ ADDED = {
     ),
 """,
     ),
-    "clipbench/core/config/schema.py": (
-        "\n\nKEYS =",
-        """    toy_key: int = field(
-        default=3, metadata={"affects": "training", "help": "a number of toys"}
-    )
+    "clipbench/assets/keys.yaml": (
+        "rank_timeout:\n",
+        """toy_key:
+  type: int
+  default: 3
+  affects: training
+  help: a number of toys
 """,
     ),
 }

@@ -66,7 +66,7 @@ def identity(config: Node, **content: Any) -> Identity:
     kept: Identity = {}
     for name, value in config.items():
         key = KEYS.get(name, _UNKNOWN)
-        if key.affects == "nothing" or value == key.off:
+        if key.affects == "nothing" or value == key.idle:
             continue
         if key.part_of and config.get(key.part_of) is None:
             continue
@@ -86,7 +86,7 @@ def _counted(node: Node, inside: Mapping[str, Key], skip: Collection[str]) -> Id
     return {
         name: node[name]
         for name, key in keys.items()
-        if key.affects != "nothing" and node[name] != key.off
+        if key.affects != "nothing" and node[name] != key.idle
     }
 
 

@@ -1,9 +1,14 @@
 """What a config key declares: what it affects, what it does, which numbers it may have."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import yaml
+from omegaconf import MISSING
+
+from clipbench.core import paths
 
 Affects = Literal["training", "evaluation", "nothing"]
 NEVER = object()
@@ -27,7 +32,7 @@ class Range:
     above: bool = False
     below: bool = False
     whole: bool = False
-    words: tuple[str, ...] = ()
+    words: Sequence[str] = ()
 
     def allows(self, value: object) -> bool:
         """Return whether a value is null, a word, a number in the range, or a list of these."""
@@ -52,45 +57,58 @@ class Range:
 
 @dataclass(frozen=True)
 class Key:
-    """The metadata of a field of the schema, or of a key inside a group.
+    """A root key, or a key inside a group.
 
     Attributes:
         affects: what another value changes: what is trained, only how that is evaluated, or
             nothing of a run's outcome.
         help: what it does.
+        type: ``int``, ``float``, ``str`` or ``bool``, with ``?`` if it may be null; else any.
+        default: its value unless it is typed; of a group, that is an option.
         range: the numbers it may have.
-        off: the value at which it does nothing and is left out of the run key.
+        idle: the value at which it does nothing and is left out of the run key.
         part_of: another root key; where that is null, this one does nothing.
-        inside: of a group, those of its keys that have a range or that do not always count.
+        inside: of a group, those of its keys that need an entry.
         listed: whether ``--help`` shows it.
+        path: whether its values are paths, which are read as they are typed.
     """
 
     affects: Affects
     help: str
+    type: str = ""
+    default: Any = MISSING
     range: Range | None = None
-    off: object = NEVER
+    idle: object = NEVER
     part_of: str | None = None
     inside: Mapping[str, "Key"] = field(default_factory=dict)
     listed: bool = True
+    path: bool = False
 
     def __post_init__(self) -> None:
         if self.affects not in get_args(Affects):
             raise TypeError(f"affects={self.affects}: is not one of {get_args(Affects)}")
 
 
-def declared(kind: type) -> dict[str, Key]:
-    """Return what each field of a schema declares.
+def table(name: str) -> dict[str, Any]:
+    """Return what a YAML file of the assets holds."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is ten times as fast
+    content: dict[str, Any] = loader((paths.ASSETS / name).read_text("utf-8")).get_single_data()
+    return content
 
-    Args:
-        kind: a dataclass.
+
+def declared(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Key]:
+    """Return the keys that entries declare.
 
     Raises:
-        TypeError: for a field that does not say what it affects and what it does.
+        TypeError: for an entry that does not say what its key affects and what it does.
     """
-    found: dict[str, Key] = {}
-    for one in fields(kind):
+    keys: dict[str, Key] = {}
+    for name, entry in entries.items():
         try:
-            found[one.name] = Key(**one.metadata)
+            values = {**entry, "inside": declared(entry.get("inside", {}))}
+            keys[name] = Key(
+                **values | ({"range": Range(**entry["range"])} if "range" in entry else {})
+            )
         except TypeError as error:
-            raise TypeError(f"{kind.__name__}.{one.name}: {error}") from error
-    return found
+            raise TypeError(f"{name}: {error}") from error
+    return keys

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from clipbench.core import paths
+from clipbench.core.config.schema import KEYS
 from clipbench.core.errors import UserError, printable
 
-_DATA = ("root", "file", "class_names", "templates", "shifts")
 # Keys whose values are paths, if nothing else that Hydra reads there, such as a list.
-PATHS = {f"{group}.{key}" for group in ("dataset", "retention", "mix") for key in _DATA}
-PATHS |= {"model.pretrained", "prompts.file", "prompts.templates", "ckpt.resume", "hydra.sweep.dir"}
+PATHS = {
+    f"{group}.{name}" for group, key in KEYS.items() for name in key.inside if key.inside[name].path
+}
+PATHS |= {"hydra.sweep.dir"}
 # Where null asks for something that has no other name; a file called null is ./null there.
 _NULL = {"model.pretrained", "ckpt.resume"}
 
