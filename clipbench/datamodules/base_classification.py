@@ -9,8 +9,7 @@ from torch import Tensor
 
 from clipbench.datamodules.base import DataModule
 from clipbench.loading import class_names
-from clipbench.loading.balance import evening
-from clipbench.loading.samplers import KeyedSampler, UniqueSampler
+from clipbench.loading.samplers import KeyedSampler, UniqueSampler, even_weights
 from clipbench.loading.split import Split, few_shot
 from clipbench.loading.validation import (
     check_labels,
@@ -80,7 +79,7 @@ class ClassificationDataModule(DataModule):
     def class_weights(self) -> NDArray[np.float64] | None:
         """Return the weight of each class, (C,), for ``balance=weights``; else None."""
         labels = self.splits["train"].labels
-        return evening(labels, len(self.classes)) if self.balance == "weights" else None
+        return even_weights(labels, len(self.classes)) if self.balance == "weights" else None
 
     def train_sampler(self) -> KeyedSampler:
         """Return the sampler of an epoch's rows, which ``balance`` may draw evenly over classes."""
@@ -89,7 +88,7 @@ class ClassificationDataModule(DataModule):
             return UniqueSampler(labels, self.seed, self.batch_size, kept)
         weights = None
         if self.balance == "sampler":
-            weights = evening(labels, len(self.classes))[labels]
+            weights = even_weights(labels, len(self.classes))[labels]
         return KeyedSampler(len(self.epoch), self.seed, weights, kept)
 
     @property

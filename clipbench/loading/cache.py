@@ -5,11 +5,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -22,31 +20,15 @@ from torch import Tensor
 
 from clipbench.core.console import console, track
 from clipbench.core.locking import wait_for_lock
-from clipbench.loading.images.decoding import FORMATS, Source, opened
+from clipbench.loading.images.decoding import FORMATS, Source, file_of, opened
+from clipbench.loading.images.integrity import pool
 from clipbench.transforms.preprocess import Deterministic, ImageInput
 
-LAYOUT = 1  # a new number where what is kept, or how, changes
+LAYOUT = 1  # a new number when the files of a cache change
 GB = 10**9
 
 
-class Reading(TypedDict):
-    """How images are decoded."""
-
-    exact: bool
-    value_range: list[float] | None
-    border: int
-
-
-class _About(TypedDict):
-    """All that decides on the pixels of a cache."""
-
-    layout: int
-    n: int
-    pictures: str
-    geometry: dict[str, str | int] | None
-    reading: Reading
-    versions: list[str]
-    cpu: str
+About = dict[str, Any]  # of JSON: all that decides on the pixels of a cache
 
 
 class Kept:
@@ -54,7 +36,7 @@ class Kept:
 
     Args:
         folder: holds ``pixels`` (one after the other), ``shapes.npy`` and ``about.json``.
-        planar: whether an image lies there as (3, H, W); else as it was decoded, (H, W, 3).
+        planar: whether ``pixels`` holds an image as (3, H, W); else as it was decoded, (H, W, 3).
     """
 
     def __init__(self, folder: Path, planar: bool) -> None:
@@ -68,8 +50,7 @@ class Kept:
 
     def __call__(self, index: int) -> Tensor:
         """Return the image at a position, which must not be changed in place."""
-        if self._pixels is None:
-            # Copy-on-write, which is never written: torch warns of arrays that are read-only.
+        if self._pixels is None:  # copy-on-write, since torch warns of arrays that are read-only
             self._pixels = np.memmap(self.folder / "pixels", np.uint8, "c")
         height, width = self.shapes[index].tolist()
         end = int(self.ends[index])
@@ -84,7 +65,7 @@ def kept(
     geometry: Deterministic | None,
     look: Callable[[int], ImageInput],
     *,
-    reading: Reading,
+    reading: About,
     limit_gb: float,
     folder: Path,
 ) -> Kept | None:
@@ -92,15 +73,15 @@ def kept(
 
     Args:
         sources: the files.
-        geometry: the part of a view that is the same at every look; None keeps whole images.
-        look: position to the image that is to be kept, after ``geometry``.
+        geometry: the deterministic part of a view; None keeps whole images.
+        look: returns the image to keep at a position, after ``geometry``.
         reading: what else decides on the pixels, such as the decoder.
-        limit_gb: the most that all that ``folder`` holds may take, in units of 10^9 bytes; at
-            least as much again as is taken stays free on the disk.
+        limit_gb: the most that all caches of ``folder`` may take, in units of 10^9 bytes; they
+            also leave half of the free disk free.
         folder: of all caches, such as ``outputs/cache``.
 
     Returns:
-        None, after one line that says so, where the images take more than the limit.
+        None, after printing why, where the images take more than the limit.
     """
     about = _about(sources, geometry, reading)
     home = folder / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
@@ -118,12 +99,12 @@ def kept(
     return Kept(home, planar=geometry is not None)
 
 
-def _about(sources: Sequence[Source], geometry: Deterministic | None, reading: Reading) -> _About:
-    """Return all that decides on the pixels; of the files the path, place, size and times."""
-    status = {path: path.stat() for path in {_file(source) for source in sources}}
+def _about(sources: Sequence[Source], geometry: Deterministic | None, reading: About) -> About:
+    """Return what decides on the pixels; of the files the path, offset, size and times."""
+    status = {path: path.stat() for path in set(map(file_of, sources))}
     manifest = hashlib.sha256()
     for source in sources:
-        file = status[_file(source)]
+        file = status[file_of(source)]
         stamp = f"{file.st_size}\t{file.st_mtime_ns}\t{file.st_ctime_ns}"
         manifest.update(f"{source!r}\t{stamp}\n".encode())
     return {
@@ -138,12 +119,8 @@ def _about(sources: Sequence[Source], geometry: Deterministic | None, reading: R
     }
 
 
-def _file(source: Source) -> Path:
-    return source if isinstance(source, Path) else source.path
-
-
-def _whole(home: Path, about: _About) -> bool:
-    """Return whether the cache is there, is of these files, and is unchanged since."""
+def _whole(home: Path, about: About) -> bool:
+    """Return whether the cache exists, is of these files, and is unchanged since."""
     try:
         stored = json.loads((home / "about.json").read_text())
         return bool(stored == {**about, "files": _stamps(home)})
@@ -159,20 +136,20 @@ def _stamps(home: Path) -> dict[str, list[int]]:
 def _too_large(
     sources: Sequence[Source], geometry: Deterministic | None, limit_gb: float, folder: Path
 ) -> str | None:
-    taken = sum(file.stat().st_size for file in folder.glob("*/pixels"))
+    used = sum(file.stat().st_size for file in folder.glob("*/pixels"))
     free = shutil.disk_usage(folder).free
-    room = min(limit_gb * GB - taken, free / 2)
+    room = min(limit_gb * GB - used, free / 2)
     needed = 0
     for source in sources:
         needed += 3 * (geometry.size**2 if geometry else _area(source))
-        if needed > room:  # the headers of the rest need not be read
+        if needed > room:  # the other headers need not be read
             break
     else:
         return None
     if room == free / 2:
         return f"it would take more than half of the {free / GB:.1f} GB free on the disk"
-    held = f", of which {taken / GB:.1f} GB are taken in {folder}" if taken else ""
-    return f"it would take more than dataset.cache_gb={limit_gb:g}{held}"
+    others = f", of which {used / GB:.1f} GB are taken in {folder}" if used else ""
+    return f"it would take more than dataset.cache_gb={limit_gb:g}{others}"
 
 
 def _area(source: Source) -> int:
@@ -180,7 +157,7 @@ def _area(source: Source) -> int:
         return image.width * image.height
 
 
-def _make(home: Path, about: _About, look: Callable[[int], ImageInput]) -> None:
+def _make(home: Path, about: About, look: Callable[[int], ImageInput]) -> None:
     """Write a cache beside its place, and rename it when it is whole."""
     part = home.with_name(f"{home.name}.{uuid4().hex}.part")
     part.mkdir()
@@ -203,7 +180,7 @@ def _make(home: Path, about: _About, look: Callable[[int], ImageInput]) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _put(part: Path, home: Path, about: _About) -> None:
+def _put(part: Path, home: Path, about: About) -> None:
     if home.exists() and not _whole(home, about):  # torn, or foreign
         home.rename(part / "spoilt")
     try:
@@ -215,17 +192,12 @@ def _put(part: Path, home: Path, about: _About) -> None:
 
 
 def _each(look: Callable[[int], ImageInput], n: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield the images in order, decoded in threads: decoders release the GIL."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    remaining = iter(range(n))
-    with ThreadPoolExecutor(min(cores or 1, 16)) as pool:
-        while block := list(islice(remaining, 64)):  # few at once: they may be large
-            yield from pool.map(lambda index: _array(look(index)), block)
+    """Yield the images in order, uint8 (3, H, W), decoded in threads."""
 
+    def array(index: int) -> NDArray[np.uint8]:
+        image = look(index)
+        return image.numpy() if isinstance(image, Tensor) else np.asarray(image).transpose(2, 0, 1)
 
-def _array(image: ImageInput) -> NDArray[np.uint8]:
-    """uint8 (3, H, W)."""
-    if isinstance(image, Tensor):
-        pixels: NDArray[np.uint8] = image.numpy()
-        return pixels
-    return np.asarray(image).transpose(2, 0, 1)
+    with pool() as threads:
+        for start in range(0, n, 64):  # few at once: they may be large
+            yield from threads.map(array, range(start, min(start + 64, n)))

@@ -24,12 +24,12 @@ class ImageDataset(Dataset[Batch]):
         split: its images.
         view: of training or of evaluation.
         seed: of what is random in the view, together with the :data:`Key`.
-        decoder: ``pillow``, exact to the last bit of what the checkpoint's library makes of a
-            image, or ``torchvision``, faster and at most 1 of 255 away. Images in memory
-            need no decoder: they are prepared exactly.
+        decoder: ``pillow``, exact to the last bit of what the checkpoint's library makes of an
+            image, or ``torchvision``, faster and at most 1 of 255 away. Images in memory are
+            always exact.
         value_range: see :func:`clipbench.loading.images.decoding.read`.
-        cache_gb: the most that decoded images kept on disk may take; 0 keeps none.
-        pairs: see :class:`Epoch`.
+        cache_gb: the most that decoded images on disk may take; 0 keeps none.
+        pairs: see :class:`clipbench.loading.samplers.EpochPlan`.
     """
 
     def __init__(
@@ -43,21 +43,18 @@ class ImageDataset(Dataset[Batch]):
         cache_gb: float = 0.0,
         pairs: NDArray[np.int64] | None = None,
     ) -> None:
-        self.split, self.view, self.seed = split, view, seed
-        self.pairs = pairs
+        self.split, self.view, self.seed, self.pairs = split, view, seed, pairs
         self.exact = decoder == "pillow" or isinstance(split.images, np.ndarray)
         self.value_range = value_range
         self.kept: Kept | None = None
         if cache_gb > 0 and split.sources:
+            values = value_range and list(value_range)
+            reading = {"exact": self.exact, "value_range": values, "border": split.border}
             self.kept = kept(
                 split.sources,
                 view.deterministic,
                 self._fixed,
-                reading={
-                    "exact": self.exact,
-                    "value_range": value_range and list(value_range),
-                    "border": split.border,
-                },
+                reading=reading,
                 limit_gb=cache_gb,
                 folder=paths.outputs() / "cache",
             )

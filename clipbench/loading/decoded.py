@@ -1,4 +1,4 @@
-"""Every image decoded once before the first training on it: damage that no header shows."""
+"""Decode every image once before training on it, to find damage that no header shows."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,30 +11,25 @@ from clipbench.loading.images.decoding import Range, Source
 from clipbench.loading.images.integrity import COMPLAINT, survey
 from clipbench.loading.split import Split
 
-SECONDS = 60.0  # that the images new to a folder may take, all cores at work
+SECONDS = 60.0  # that the images new to a folder may take, on all cores
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What was found.
-
-    Attributes:
-        faults: why each image that cannot be decoded cannot.
-        warnings: what was not decoded for lack of time, and what decoders complain of.
-    """
+    """Why images cannot be decoded; warnings of those left for lack of time, and of complaints."""
 
     faults: dict[Source, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
 def kept_in(root: Path) -> Path:
-    """Return the file that remembers which images below a dataset's root have been decoded."""
+    """Return the file that lists which images below a dataset's root have been decoded."""
     name = hashlib.sha256(str(root.absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
     return paths.outputs() / "cache" / "decoded" / f"{name}.parquet"
 
 
 def distrust(root: Path) -> None:
-    """Have the next :func:`decode` of a dataset take its time, since damage was found in use."""
+    """Have the next :func:`decode` of a dataset take its time, after damage was found in use."""
     file = _doubted(root)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()
@@ -52,19 +47,18 @@ def decode(
     *,
     as_published: bool = False,
 ) -> Decoded:
-    """Decode every image that nobody has decoded yet as it now is.
+    """Decode every image that is new or has changed, those of evaluation splits first.
 
-    First those of the splits that are read last: what is wrong with train shows in its first epoch.
+    Faults of train show in its first epoch anyway.
 
     Args:
         splits: by name.
         root: of the dataset.
         value_range: see :func:`clipbench.loading.images.decoding.read`.
-        seconds: for images that are new or have changed; None takes the time that it takes, and
-            decodes what there was no time for before as well, as after :func:`distrust`.
-        as_published: what a decoder complains of and yet decodes is a warning, no fault: some
-            published sets have such files (Oxford-IIIT Pets has a few), and everyone trains on
-            them.
+        seconds: for all of it; None has no limit, and also decodes what earlier calls had no time
+            for, as after :func:`distrust`.
+        as_published: warn of what a decoder complains of but decodes: some published sets have such
+            files (Oxford-IIIT Pets has a few), and everyone trains on them.
     """
     order = sorted(splits, key=lambda name: {"train": 2, "val": 1}.get(name, 0))
     sources = [*dict.fromkeys(s for name in order for s in splits[name].sources)]

@@ -1,4 +1,4 @@
-"""Loaders of batches, and whether the machine has the memory that their workers share."""
+"""Loaders of batches, and the check of the memory that their workers share."""
 
 import shutil
 from collections.abc import Iterable
@@ -34,9 +34,6 @@ def loader(
         rows: of a batch, over all ranks.
         workers: processes that decode, 0 for this one.
         persistent: whether workers live on from epoch to epoch.
-
-    Raises:
-        UserError: if workers cannot hand over their batches.
     """
     refuse_small_shared_memory(workers, rows, side)
     return DataLoader(
@@ -50,20 +47,13 @@ def loader(
 
 
 def refuse_small_shared_memory(workers: int, rows: int, side: int) -> None:
-    """Refuse workers whose batches are more than ``/dev/shm`` can take, where there is one.
+    """Refuse workers whose batches are more than ``/dev/shm`` can take, where it exists.
 
-    Containers have 64 MB of it by default; a worker would end in a bus error in mid-epoch.
-
-    Args:
-        workers: of each loader.
-        rows: of a batch, over all ranks.
-        side: of an image, in pixels.
+    Containers have 64 MB of it by default, and a worker would end in a bus error in mid-epoch.
+    A batch has ``rows`` images over all ranks, of ``side`` pixels each way.
     """
     needed = workers * AHEAD * rows * 3 * side * side * 4  # float32
-    if not needed or not SHARED.is_dir():
-        return
-    free = shutil.disk_usage(SHARED).free
-    if needed > free:
+    if needed and SHARED.is_dir() and needed > (free := shutil.disk_usage(SHARED).free):
         raise UserError(
             f"dataset.workers={workers}: their batches take {needed / 1e6:,.0f} MB of shared "
             f"memory and {SHARED} has {free / 1e6:,.0f} MB free. Use dataset.workers=0 or fewer, a "

@@ -1,4 +1,4 @@
-"""What is said of each class: its name in templates, or captions of its own from a file."""
+"""The prompts of each class: its name in templates, or its captions from a file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ USES = ("ensemble", "one", "sampled")
 
 
 def fill(template: str, name: str) -> str:
-    """Return a template filled with the class name (``{}``) or with its article too (``{a}``).
+    """Return a template filled with the class name (``{}``) or with article and name (``{a}``).
 
-    With its article a name is said in words, as WiSE-FT does: underscores become spaces.
+    With its article a name has spaces for underscores, as in WiSE-FT.
     """
     article = "an" if name[:1].lower() in tuple("aeiou") else "a"
     words = name.replace("_", " ")
@@ -33,9 +33,6 @@ class Prompts:
             CSV of columns class and caption. A class is called by its name or by its key.
         use: ``ensemble`` is the mean over a class's prompts, ``one`` takes the first, ``sampled``
             lets a strategy that reads text in each step draw one there.
-
-    Raises:
-        UserError: for a use that there is not.
     """
 
     def __init__(
@@ -63,47 +60,37 @@ class Prompts:
         Args:
             classes: their names.
             templates: the dataset's.
-            keys: what the dataset calls its classes, where that is something else.
+            keys: what the dataset calls its classes, if not by their names.
 
         Raises:
             UserError: if a bank cannot be read, or lacks a class.
         """
         if self.file is not None:
-            prompts = self._from_bank(classes, keys or classes)
+            prompts = _from_bank(paths.expanded(self.file), classes, keys or classes)
         else:
             used = list(self.templates or templates)
             prompts = [[fill(template, name) for template in used] for name in classes]
         return [texts[:1] for texts in prompts] if self.use == "one" else prompts
 
-    def _from_bank(self, classes: Sequence[str], keys: Sequence[str]) -> list[list[str]]:
-        bank = read_bank(paths.expanded(str(self.file)))
-        prompts = [
-            bank.get(name) or bank.get(key) or [] for name, key in zip(classes, keys, strict=True)
-        ]
-        if silent := [name for name, texts in zip(classes, prompts, strict=True) if not texts]:
-            raise UserError(
-                f"prompts.file={self.file} has no caption of {len(silent)} classes, first "
-                f"{silent[0]}. Add them",
-                [f"{name}: no caption" for name in silent],
-            )
-        return prompts
 
-
-def read_bank(path: Path) -> Mapping[str, list[str]]:
-    """Read the captions of each class from a file; empty ones are left out.
-
-    Raises:
-        UserError: if it cannot be read, or is neither a mapping nor a table of class and caption.
-    """
+def _from_bank(path: Path, classes: Sequence[str], keys: Sequence[str]) -> list[list[str]]:
     try:
         if path.suffix.lower() == ".csv":
             table = pd.read_csv(path, dtype=str, keep_default_na=False)
-            found: Any = table.groupby("class", sort=False)["caption"].apply(list).to_dict()
+            bank: Any = table.groupby("class", sort=False)["caption"].apply(list).to_dict()
         else:
-            found = text_values.read(path)
+            bank = text_values.read(path)
     except Exception as error:
         raise UserError(f"prompts.file={path} cannot be read ({error}). Fix it") from error
-    if not isinstance(found, Mapping):
+    if not isinstance(bank, Mapping):
         raise UserError(f"prompts.file={path} is not a mapping from class to captions. Make it one")
-    listed = {str(k): [v] if isinstance(v, str) else list(v or ()) for k, v in found.items()}
-    return {k: [str(text) for text in v if str(text).strip()] for k, v in listed.items()}
+    listed = {str(k): [v] if isinstance(v, str) else list(v or ()) for k, v in bank.items()}
+    captions = {k: [str(text) for text in v if str(text).strip()] for k, v in listed.items()}
+    pairs = list(zip(classes, keys, strict=True))
+    if lacking := [name for name, key in pairs if not (captions.get(name) or captions.get(key))]:
+        raise UserError(
+            f"prompts.file={path} has no caption of {len(lacking)} classes, first {lacking[0]}. "
+            "Add them",
+            [f"{name}: no caption" for name in lacking],
+        )
+    return [captions.get(name) or captions[key] for name, key in pairs]

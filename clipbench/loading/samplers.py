@@ -1,7 +1,7 @@
 """Which images a batch takes, and in which order, on how many ranks."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 
 from clipbench.core import distributed
 
-# The epoch, a position in the split, and how often that was drawn before in this epoch.
+# The epoch, a position in the split, and how often it was drawn before in this epoch.
 Key = tuple[int, int, int]
 
 
@@ -20,9 +20,9 @@ class EpochPlan:
 
     Attributes:
         images: how many train has.
-        pairs: the rows, where these are not the images: of each the image's position and which
-            of its captions, (m, 2).
-        full_batches: leave out what is left over, where there is a full batch.
+        pairs: the rows if they are not the images: the position of an image, and which of its
+            captions, (m, 2).
+        full_batches: leave out a last batch that is short, unless it is the only one.
     """
 
     images: int
@@ -33,7 +33,7 @@ class EpochPlan:
         return self.images if self.pairs is None else len(self.pairs)
 
     def kept(self, size: int) -> int:
-        """Return how many rows are used, in batches of a size."""
+        """Return how many rows are used in batches of a size."""
         whole = len(self) // size * size
         return whole if self.full_batches and whole else len(self)
 
@@ -49,23 +49,23 @@ class EpochPlan:
             devices: that share it.
             micro: the most that one takes at once; None for all of its share.
         """
-        whole, rest = divmod(self.kept(size), size)
-        shares = [size // devices] * bool(whole) + [-(-rest // devices)] * bool(rest)
-        return min((own % (micro or own) or micro or own for own in shares), default=0)
+        whole, last = divmod(self.kept(size), size)
+        shares = [size // devices] * bool(whole) + [-(-last // devices)] * bool(last)
+        return min((share % (micro or share) or micro or share for share in shares), default=0)
 
 
 class KeyedSampler(Sampler[Key]):
     """Positions in an order that is a function of (seed, epoch) alone.
 
-    It yields a :data:`Key`, so that the augmentation of an image can be keyed by (seed, epoch,
-    position, draw) in whichever worker it happens. Drawn with replacement, a rare image comes
-    several times in an epoch, and is to look different each time.
+    It yields a :data:`Key`, so that the augmentation of an image is keyed by (seed, epoch,
+    position, draw) in any worker. An image that is drawn several times in an epoch looks different
+    each time.
 
     Args:
-        length: how many positions there are.
+        length: the number of positions.
         seed: of the run.
-        weights: how likely each position is drawn, (length,), with replacement; None for each once.
-        kept: how many of the order are taken; None for all.
+        weights: of each position, (length,), to draw with replacement; None for each once.
+        kept: how many of the order are used; None for all.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class KeyedSampler(Sampler[Key]):
         self.share = None if weights is None else weights / weights.sum()
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch; the Trainer calls this before each, though workers may have begun it."""
+        """Set the epoch; the Trainer calls this before each, even if workers have begun it."""
         if epoch != self.epoch:
             self.epoch, self.first = epoch, 0
 
     def begin(self, epoch: int, row: int) -> None:
-        """Go on in the midst of an epoch, whose rows before this one have been seen."""
+        """Go on within an epoch, whose rows before this one have been used."""
         self.epoch, self.first = epoch, row
 
     def __len__(self) -> int:
@@ -99,64 +99,43 @@ class KeyedSampler(Sampler[Key]):
         return rng.choice(self.length, self.length, p=self.share)
 
     def __iter__(self) -> Iterator[Key]:
-        # Of the whole order: an epoch that goes on in its midst numbers its draws as before.
-        keys = list(_keys(self.epoch, self.order().tolist()))
+        draws, keys = Counter[int](), []
+        for position in self.order().tolist():  # all of them, so that a resumed epoch counts alike
+            keys.append((self.epoch, position, draws[position]))
+            draws[position] += 1
         return iter(keys[self.first : self.kept])
 
 
-def _keys(epoch: int, order: Iterable[int]) -> Iterator[Key]:
-    drawn = Counter[int]()
-    for position in order:
-        yield epoch, position, drawn[position]
-        drawn[position] += 1
-
-
 class RankSampler(Sampler[Key]):
-    """This rank's part of each global batch; together the ranks take what one alone would.
-
-    Args:
-        order: of all rows.
-        batch_size: global.
-    """
+    """This rank's part of each global batch; all ranks together take what one alone would."""
 
     def __init__(self, order: KeyedSampler, batch_size: int) -> None:
         self.order, self.batch_size = order, batch_size
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, as the Trainer does before each."""
-        self.order.set_epoch(epoch)
-
-    def begin(self, epoch: int, row: int) -> None:
-        """Go on in the midst of an epoch, by the rows of the whole order."""
-        self.order.begin(epoch, row)
+        self.set_epoch, self.begin = order.set_epoch, order.begin
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.order), self.batch_size)
-        return whole * (self.batch_size // distributed.here.world) + -(
-            -rest // distributed.here.world
-        )
+        whole, last = divmod(len(self.order), self.batch_size)
+        world = distributed.here.world
+        return whole * (self.batch_size // world) + -(-last // world)
 
     def __iter__(self) -> Iterator[Key]:
         rows, size = list(self.order), self.batch_size
         return distributed.shares(rows[start : start + size] for start in range(0, len(rows), size))
 
 
-Counts = NDArray[np.int64]
-
-
 class UniqueSampler(KeyedSampler):
-    """An order whose batches hold of each class what is its share, rounded up or down.
+    """An order whose batches hold each class in proportion, rounded up or down.
 
-    A class of no more images than there are batches is then at most once in each: in a
-    contrastive loss on captions of classes no pair is a false negative. One of more images is as
-    often in a batch as it must be. Which images and classes meet is drawn anew each epoch, from
+    A class with no more images than there are batches is then at most once in each: in a
+    contrastive loss on captions of classes no pair is a false negative. A larger class is as often
+    in a batch as it must be. Which images and classes meet is drawn anew each epoch, from
     (seed, epoch) alone; the last batch may be short.
 
     Args:
         labels: of the split, (n,).
         seed: of the run.
         batch_size: of what the order is cut into.
-        kept: how many rows an epoch has, the last batch left out; None for all.
+        kept: how many rows an epoch has without a short last batch; None for all.
     """
 
     def __init__(
@@ -165,39 +144,51 @@ class UniqueSampler(KeyedSampler):
         super().__init__(len(labels), seed, kept=kept)
         self.labels, self.batch_size = labels, batch_size
 
-    def order(self) -> Counts:
+    def order(self) -> NDArray[np.int64]:
         """Return the positions of an epoch, batch after batch."""
         rng = np.random.default_rng([self.seed, self.epoch])
         shuffled = rng.permutation(self.length)
         sorted_by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
-        left = np.bincount(self.labels)
-        ends = np.cumsum(left)
-        whole, rest = divmod(self.length, self.batch_size)
+        remaining = np.bincount(self.labels)
+        ends = np.cumsum(remaining)
+        whole, last = divmod(self.length, self.batch_size)
         # The short batch is the last, but dealt first: a class with an image for every batch must
-        # be in it too, and then the others have a place for all that is left.
-        sizes = [rest] * bool(rest) + [self.batch_size] * whole
+        # be in it too, and then all other images still have a place.
+        sizes = [last] * bool(last) + [self.batch_size] * whole
         batches = []
         for position, size in enumerate(sizes):
-            taken = _deal(left, size, left == len(sizes) - position, rng)
-            rows = [sorted_by_class[ends[c] - left[c] :][: taken[c]] for c in np.flatnonzero(taken)]
+            dealt = _deal(remaining, size, remaining == len(sizes) - position, rng)
+            rows = [
+                sorted_by_class[ends[c] - remaining[c] :][: dealt[c]] for c in np.flatnonzero(dealt)
+            ]
             batches.append(rng.permutation(np.concatenate(rows)))
-            left = left - taken
-        return np.concatenate(batches[1:] + batches[:1] if rest else batches)
+            remaining = remaining - dealt
+        return np.concatenate(batches[1:] + batches[:1] if last else batches)
 
 
-def _deal(left: Counts, size: int, must: NDArray[np.bool_], rng: np.random.Generator) -> Counts:
-    """Return how many images of each class a batch takes: its share, rounded up or down.
+def _deal(
+    remaining: NDArray[np.int64], size: int, must: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return how many of the remaining images of each class, (C,), a batch of a size takes.
 
-    Args:
-        left: images of each class not dealt yet, (C,).
-        size: of the batch.
-        must: classes that are in it before others.
-        rng: draws which shares are rounded up, those just below a whole number more often.
+    Each share is rounded up or down: up for classes that ``must`` be in it, then by draw, more
+    often the nearer it is to the next whole number.
     """
-    taken, over = np.divmod(left * size, left.sum())
+    dealt, over = np.divmod(remaining * size, remaining.sum())
     # The smallest of exponential times over weights are a draw without replacement (Efraimidis
     # and Spirakis 2006).
     with np.errstate(divide="ignore"):
-        times = np.where(must & (over > 0), -1.0, rng.exponential(size=len(left)) / over)
-    taken[np.argsort(times, kind="stable")[: size - taken.sum()]] += 1
-    return taken
+        times = np.where(must & (over > 0), -1.0, rng.exponential(size=len(remaining)) / over)
+    dealt[np.argsort(times, kind="stable")[: size - dealt.sum()]] += 1
+    return dealt
+
+
+def even_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Return n / (C' n_c) of each of C classes, (C,), for n labels; 0 for classes without one.
+
+    C' is the number of classes with a label, so that the mean over images is 1 (sklearn's
+    "balanced").
+    """
+    counts = np.bincount(labels, minlength=classes)
+    present = counts > 0
+    return np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0.0)

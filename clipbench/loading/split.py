@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from clipbench.core.errors import Damaged, UserError
@@ -28,15 +28,15 @@ class Split:
         images: file of each image, or the pixels themselves, uint8 (n, H, W, 3).
         expected: how many images the split should have; more than n where some are not on disk.
         captions: the captions of each image, for datasets that have them.
-        rule: how the split was made, where its source does not define it.
-        groups: of what kind of group each image is which, int64 (n,), -1 for none that counts.
-        among: the labels that a prediction chooses from, for a shift set of fewer classes; or of
-            each such label the classes, itself one of them, that count as it.
+        rule: how the split was made, if its source does not define it.
+        groups: by kind, the group of each image, int64 (n,), -1 for one that does not count.
+        among: the labels that a prediction chooses from, for a shift set of fewer classes; or for
+            each such label the classes, itself included, that count as it.
         border: pixels cut off every side of an image, which belong to its frame.
-        unreadable: how many images were left out since they cannot be read.
+        unreadable: how many images were left out because they cannot be read.
         digests: of the content of each image, uint8 (n, SIZE), see
-            :mod:`clipbench.loading.images.contents`; None before anybody has looked.
-        prompted: whether the captions are prompts of the run, which the dataset does not have.
+            :mod:`clipbench.loading.images.contents`; None before they were looked at.
+        prompted: whether the captions are prompts of the run, not the dataset's own.
     """
 
     ids: Sequence[str]
@@ -68,39 +68,31 @@ class Split:
 
     @property
     def sources(self) -> Sequence[Source]:
-        """The files of the split; none where it holds the pixels themselves."""
+        """The files of the split; none if it holds the pixels themselves."""
         return () if isinstance(self.images, np.ndarray) else self.images
 
     def image(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
         """Return the image at a position, decoded by Pillow, its file closed.
 
         Raises:
-            Damaged: if the file went away, or has a fault that no look before has found.
+            Damaged: if the file is gone, or has a fault that the look before a run does not find.
         """
         source = self.images[index]
         if isinstance(source, np.ndarray):
             return Image.fromarray(source)
         with _named(source):
             image = read(source, value_range)
-        if self.border:
-            frame = self.border
-            return image.crop((frame, frame, image.width - frame, image.height - frame))
-        return image
+        return ImageOps.crop(image, self.border) if self.border else image
 
     def pixels(self, index: int, value_range: tuple[float, float] | None = None) -> Tensor:
-        """Return the image at a position as uint8 (3, H, W), by the fastest decoder.
-
-        Raises:
-            Damaged: if the file went away, or has a fault that no look before has found.
-        """
+        """Return :meth:`image` as uint8 (3, H, W), from the fastest decoder."""
         source = self.images[index]
         if isinstance(source, np.ndarray):
             return torch.from_numpy(source).permute(2, 0, 1)
         with _named(source):
             whole = pixels(source, value_range)
-        if self.border:
-            return whole[:, self.border : -self.border, self.border : -self.border]
-        return whole
+        inside = slice(self.border, -self.border or None)
+        return whole[:, inside, inside]
 
     def take(self, index: NDArray[np.int64]) -> "Split":
         """Return the images at some positions, as a split that expects just those."""
@@ -119,48 +111,44 @@ class Split:
     def of_classes(self, labels: Sequence[int]) -> "Split":
         """Return the images of some classes, labelled by their place in that list."""
         place = {label: i for i, label in enumerate(labels)}
-        kept = self.take(np.flatnonzero(np.isin(self.labels, labels)))
+        split = self.take(np.flatnonzero(np.isin(self.labels, labels)))
         rule = f"classes {','.join(map(str, labels))} of the dataset's"
         return replace(
-            kept,
-            labels=np.array([place[label] for label in kept.labels.tolist()], dtype=np.int64),
+            split,
+            labels=np.array([place[label] for label in split.labels.tolist()], dtype=np.int64),
             among=_placed(self.among, place),
             rule=_chain(rule, self.rule),
         )
 
     def fingerprint(self) -> str:
-        """Return the sha256 over the sorted rows: results compare only where it is equal.
+        """Return the sha256 over the sorted rows; only results of an equal one can be compared.
 
-        A row is (id, label), or (id, caption) for each caption where there are no classes.
+        A row is (id, label), or (id, caption) for each caption if there are no classes.
         """
+        values: Sequence[Sequence[object]] = [[label] for label in self.labels.tolist()]
         if self.captions is not None and (self.labels < 0).all():
-            pairs: Iterable[tuple[str, object]] = (
-                (i, caption)
-                for i, own in zip(self.ids, self.captions, strict=True)
-                for caption in own
-            )
-        else:
-            pairs = zip(self.ids, self.labels, strict=True)
-        rows = sorted(f"{i}\t{what}\n" for i, what in pairs)
+            values = self.captions
+        pairs = zip(self.ids, values, strict=True)
+        rows = sorted(f"{name}\t{value}\n" for name, own in pairs for value in own)
         return hashlib.sha256("".join(rows).encode(errors="surrogateescape")).hexdigest()
 
     def drawn(self) -> NDArray[np.uint8]:
-        """Return the digest of each image that is no file, uint8 (n, SIZE)."""
-        found = b"".join(
+        """Return the digest of each image in memory, uint8 (n, SIZE)."""
+        digests = b"".join(
             hashlib.sha256(f"{image.shape}\n".encode() + image.tobytes()).digest()[:SIZE]
             for image in self.images
             if isinstance(image, np.ndarray)
         )
-        return np.frombuffer(found, np.uint8).reshape(-1, SIZE)
+        return np.frombuffer(digests, np.uint8).reshape(-1, SIZE)
 
     def content(self) -> str:
         """Return the sha256 over the sorted rows of all that is read of each image.
 
         A row is (id, label, digest of the image), with the dataset's own captions and the groups
-        where it has any. Where the images are plays no part in it.
+        if it has any. It does not depend on where the images are.
 
         Raises:
-            ValueError: if nobody has looked at them, see :func:`clipbench.loading.validation.seen`.
+            ValueError: before :func:`clipbench.loading.validation.seen` has looked at them.
         """
         if self.digests is None:
             raise ValueError("the images of this split have not been looked at")
@@ -191,7 +179,7 @@ class Split:
 
 @contextmanager
 def _named(source: Source) -> Iterator[None]:
-    """Raise whatever a decoder raises (OSError, SyntaxError, struct.error) with the file named."""
+    """Name the file in whatever a decoder raises: OSError, SyntaxError, struct.error."""
     try:
         yield
     except Exception as error:
@@ -205,7 +193,7 @@ def _named(source: Source) -> Iterator[None]:
 def _placed(
     among: tuple[int, ...] | Mapping[int, tuple[int, ...]] | None, place: Mapping[int, int]
 ) -> tuple[int, ...] | Mapping[int, tuple[int, ...]] | None:
-    """Return the labels that a prediction chooses from, by their place in a subset of classes."""
+    """Return :attr:`Split.among` by the labels' place in a subset of classes."""
     if isinstance(among, Mapping):
         return {
             place[label]: tuple(place[k] for k in same if k in place)
@@ -221,13 +209,13 @@ def _chain(rule: str, earlier: str | None) -> str:
 
 
 def _by_label(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return the positions of each label in order, the lowest label first; one sort for all."""
+    """Return the positions of each label in order, the lowest label first, by a single sort."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 def few_shot(split: Split, shots: int, seed: int) -> Split:
-    """Return the first ``shots`` images of each class in a seeded order: more add to fewer.
+    """Return the first ``shots`` images of each class in a seeded order: more shots only add.
 
     Raises:
         UserError: if ``shots`` is less than one.
@@ -235,36 +223,29 @@ def few_shot(split: Split, shots: int, seed: int) -> Split:
     if shots < 1:
         raise UserError(f"dataset.shots={shots}: nothing to train on. Use 1 or more, or null")
     order = np.random.default_rng([seed, 0x5407]).permutation(len(split))
-    kept = [order[members][:shots] for members in _by_label(split.labels[order])]
-    few = split.take(np.sort(np.concatenate(kept)))
+    chosen = [order[members][:shots] for members in _by_label(split.labels[order])]
+    few = split.take(np.sort(np.concatenate(chosen)))
     return replace(few, rule=_chain(f"{shots} a class, seed {seed}", split.rule))
 
 
 def carve(split: Split, fraction: float, of: str = "class") -> tuple[Split, Split]:
-    """Divide a split in two, class by class, by the hash of each id.
+    """Divide a split in two, class by class, by the hash of each id: the rest, and a fraction.
 
-    The rule depends on nothing but the ids: not on the order of a listing, nor on a seed. Of each
-    class the ``round(fraction * n)`` images (one at least) whose sha256 is lowest are taken.
-
-    Args:
-        split: its labels are the groups of which each gives its share.
-        fraction: the share.
-        of: what a group is, for the recorded rule.
-
-    Returns:
-        The rest, and the part taken.
+    Of each class the ``round(fraction * n)`` images (one at least) whose sha256 is lowest are
+    taken, whatever the order of a listing; no seed is drawn. The recorded rule says what a class is
+    (``of``).
     """
     if not len(split):
         return split, split
     digest = np.array([hashlib.sha256(i.encode()).hexdigest() for i in split.ids])
-    taken = []
+    lowest = []
     for members in _by_label(split.labels):
         count = max(1, round(fraction * len(members)))
-        taken.append(members[np.argsort(digest[members], kind="stable")[:count]])
-    chosen = np.sort(np.concatenate(taken))
-    rest = np.setdiff1d(np.arange(len(split)), chosen)
+        lowest.append(members[np.argsort(digest[members], kind="stable")[:count]])
+    chosen = np.sort(np.concatenate(lowest))
+    others = np.setdiff1d(np.arange(len(split)), chosen)
     rule = f"{fraction:g} of each {of} by lowest sha256 of the id"
     return (
-        replace(split.take(rest), rule=_chain(f"all but {rule}", split.rule)),
+        replace(split.take(others), rule=_chain(f"all but {rule}", split.rule)),
         replace(split.take(chosen), rule=_chain(rule, split.rule)),
     )

@@ -1,4 +1,4 @@
-"""What is varied in an image while a model trains."""
+"""The augmentation of training images."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ class Augment:
         randaugment: timm's name of a policy, such as ``rand-m9-mstd0.5-inc1``: 2 of 15 operations,
             each left out half of the time, at magnitude 9 of 10 on average.
         color_jitter: how far brightness, contrast and saturation go from 1, each by itself. (timm
-            and what is built on it, FT-CLIP too, ignore theirs where there is RandAugment.)
+            and what is built on it, such as FT-CLIP, ignore theirs with RandAugment.)
         erasing: probability that a rectangle of 2 to 33 % of the normalised image becomes noise.
         mixup: alpha of the Beta distribution of the shares in which images are mixed; see
             :class:`clipbench.transforms.mixup.MixUp`.
-        cutmix: the same of the area of the rectangle that comes from another image.
-        mixup_probability: that a batch is mixed; with both, either is as likely.
+        cutmix: likewise, of the area of the rectangle that comes from another image.
+        mixup_probability: that a batch is mixed; mixup and cutmix are equally likely.
 
     Raises:
         UserError: for a value out of range, or a policy that timm does not know.
@@ -40,15 +40,11 @@ class Augment:
 
     def __post_init__(self) -> None:
         for name in ("hflip", "erasing", "mixup_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(
-                    f"augment.{name}={getattr(self, name)}: not a probability. Use 0 to 1."
-                )
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise UserError(f"augment.{name}={value}: not a probability. Use 0 to 1.")
         for name in ("color_jitter", "mixup", "cutmix"):
-            if getattr(self, name) < 0:
-                raise UserError(
-                    f"augment.{name}={getattr(self, name)}: negative. Use 0 to turn it off."
-                )
+            if (value := getattr(self, name)) < 0:
+                raise UserError(f"augment.{name}={value}: negative. Use 0 to turn it off.")
         if self.randaugment:
             RandAugment(self.randaugment)
 

@@ -14,14 +14,9 @@ Batch = dict[str, Any]
 class MixUp:
     """Mix each image of a batch with the image before it, by torchvision's transforms.
 
-    A batch has one share for all: ``share * x[i] + (1 - share) * x[i - 1]`` (Zhang et al. 2018), or
-    a rectangle of ``x[i - 1]`` that covers ``1 - share`` of the image (Yun et al. 2019). Labels
-    become shares of the classes.
-
-    Args:
-        augment: says which, and how much.
-        classes: C.
-        seed: of the run; with the step it decides all that is drawn.
+    All images of a batch have the same share: ``share * x[i] + (1 - share) * x[i - 1]`` (Zhang et
+    al. 2018), or a rectangle of ``x[i - 1]`` that covers ``1 - share`` of the image (Yun et al.
+    2019). Labels become shares of the C classes. Everything is drawn from (seed, step).
     """
 
     def __init__(self, augment: Augment, classes: int, seed: int) -> None:
@@ -32,7 +27,7 @@ class MixUp:
         ]
 
     def __call__(self, batch: Batch, step: int) -> Batch:
-        """Return the batch with ``image`` mixed and ``label`` (B, C), or, by chance, unchanged."""
+        """Return the batch with ``image`` mixed and ``label`` (B, C), or by chance unchanged."""
         keyed = np.random.SeedSequence([self.seed, step]).generate_state(1)[0]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(keyed))

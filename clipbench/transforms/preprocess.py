@@ -1,4 +1,4 @@
-"""From images to tensors: the transforms of a checkpoint's preprocessing."""
+"""From images to tensors, with a checkpoint's preprocessing."""
 
 import json
 from collections.abc import Callable
@@ -19,22 +19,22 @@ from clipbench.transforms.randaugment import Erasing, RandAugment
 ImageInput = Image.Image | Tensor  # PIL, or uint8 (3, H, W)
 Transform = Callable[[ImageInput], Tensor]
 
-# What dataset.resize_mode says -> open_clip's names, which weight files hold.
+# Values of dataset.resize_mode -> open_clip's names, which weight files hold.
 MODES = {"crop": "shortest", "squash": "squash", "pad": "longest"}
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What a checkpoint expects of its images; it travels with the weights.
+    """How a checkpoint's images are prepared; it is stored with the weights.
 
     Attributes:
         size: side of the square that the model sees, in pixels.
-        resize: length of the side that is resized to before the crop, in pixels.
+        resize: length that a side is resized to before the crop, in pixels.
         mean: per channel, of values in [0, 1].
         std: per channel, of values in [0, 1].
         interpolation: ``bicubic`` or ``bilinear``, antialiased.
         resize_mode: ``shortest`` keeps the aspect ratio and crops, ``squash`` keeps the whole
-            image and bends it (SigLIP, CLIPA), ``longest`` keeps both and pads with black.
+            image and distorts it (SigLIP, CLIPA), ``longest`` keeps both and pads with black.
     """
 
     size: int
@@ -45,19 +45,16 @@ class Preprocess:
     resize_mode: str = "shortest"
 
     def at(self, size: int | None) -> "Preprocess":
-        """Return the preprocessing at another size, its resize in proportion; None: unchanged."""
+        """Return the preprocessing at another size, its resize in proportion; None for the same."""
         if size is None:
             return self
         return replace(self, size=size, resize=size * self.resize // self.size)
 
     def with_mode(self, mode: str | None) -> "Preprocess":
-        """Return the preprocessing with another ``dataset.resize_mode``; None: unchanged.
+        """Return the preprocessing with another ``dataset.resize_mode``; None for the same.
 
         Squash and pad keep the whole image, so nothing is cut off after the resize, as in
         ``open_clip.image_transform(resize_mode=...)``.
-
-        Raises:
-            UserError: for a mode other than ``crop``, ``squash`` and ``pad``.
         """
         if mode is not None and mode not in MODES:
             raise UserError(f"dataset.resize_mode={mode}: unknown. Use crop, squash or pad.")
@@ -71,11 +68,7 @@ class Preprocess:
 
     @staticmethod
     def from_json(text: str) -> "Preprocess":
-        """Return the preprocessing that :meth:`to_json` wrote.
-
-        Raises:
-            UserError: for any other text.
-        """
+        """Return the preprocessing that :meth:`to_json` wrote; raise a UserError otherwise."""
         try:
             values = json.loads(text)
             mean, std = tuple(values["mean"]), tuple(values["std"])
@@ -87,8 +80,8 @@ class Preprocess:
 
 
 def _rgb(image: ImageInput) -> ImageInput:
-    # As open_clip and torchvision's own folder loader do it: grey is repeated, CMYK and palettes
-    # are translated, alpha is dropped. Before the resize: Pillow resizes palettes by nearest pixel.
+    # As in open_clip and torchvision's folder loader: grey is repeated, CMYK and palettes are
+    # translated, alpha is dropped. Before the resize: Pillow resizes palettes by nearest pixel.
     if isinstance(image, Tensor) or image.mode == "RGB":
         return image
     return image.convert("RGB")
@@ -112,10 +105,10 @@ def _resize(
 
 @dataclass(frozen=True)
 class Deterministic:
-    """Resize and crop as evaluation does, without chance: uint8 (3, S, S).
+    """Resize and crop as in evaluation, to uint8 (3, S, S).
 
-    From a PIL image it is to the last bit what open_clip, torchvision and timm make of it; from
-    the pixels, uint8 (3, H, W), at most 1 of 255 away.
+    A PIL image becomes to the last bit what open_clip, torchvision and timm make of it; pixels,
+    uint8 (3, H, W), are at most 1 of 255 away.
     """
 
     size: int
@@ -129,8 +122,8 @@ class Deterministic:
         height, width = self._resized(*F.get_size(image))
         rows, columns = min(height, self.size), min(width, self.size)
         window = (round((height - rows) / 2), round((width - columns) / 2), rows, columns)
-        seen = _resize(image, (height, width), self.interpolation, window)
-        return _bytes(F.center_crop(seen, [self.size, self.size]))
+        part = _resize(image, (height, width), self.interpolation, window)
+        return _bytes(F.center_crop(part, [self.size, self.size]))
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         if self.resize_mode == "squash":
@@ -145,14 +138,10 @@ class Deterministic:
 class Random:
     """Draw the random part of a training image, before normalisation, by torch's generator.
 
-    open_clip and WiSE-FT crop a rectangle of any mode's image in training, so that a model to be
+    open_clip and WiSE-FT crop a rectangle of the image whatever the mode, so that a model that is
     evaluated on squashed or padded images never trains on one. Here the crop is cut from the
-    square that the mode makes of the whole image, at its full resolution and resized once:
-    padded images are padded first; squashed ones are cropped by a ratio bent likewise.
-
-    Args:
-        preprocess: of the checkpoint.
-        augment: of training.
+    square that the mode makes of the whole image, at its full resolution and resized once: padded
+    images are padded first; squashed ones are cropped by a ratio distorted likewise.
     """
 
     def __init__(self, preprocess: Preprocess, augment: Augment) -> None:
@@ -164,7 +153,7 @@ class Random:
         ]
 
     def __call__(self, image: ImageInput) -> Tensor:
-        """Turn an image, or what :class:`Deterministic` made of it, into uint8 (3, S, S)."""
+        """Turn an image, or the result of :class:`Deterministic`, into uint8 (3, S, S)."""
         pixels = _bytes(image if self.augment.scale is None else self._crop(_rgb(image)))
         if self.augment.hflip and torch.rand(1) < self.augment.hflip:
             pixels = pixels.flip(-1)
@@ -185,16 +174,11 @@ class Random:
 
 
 class View:
-    """How an image becomes what a model sees.
-
-    Args:
-        preprocess: of the checkpoint.
-        augment: of training; None for evaluation.
+    """The transform of an image to a model's input; ``augment`` is None for evaluation.
 
     Attributes:
-        deterministic: the part without chance, whose result a cache may keep; None where the crop
-            is random.
-        random: the random part; None where there is none.
+        deterministic: the part whose result a cache may keep; None if the crop is random.
+        random: the random part, or None.
     """
 
     def __init__(self, preprocess: Preprocess, augment: Augment | None = None) -> None:
@@ -212,10 +196,10 @@ class View:
         return self.finish(image if self.deterministic is None else self.deterministic(image))
 
     def finish(self, image: ImageInput) -> Tensor:
-        """Transform what :attr:`deterministic` made, or an image, to float32 (3, S, S)."""
+        """Transform the result of :attr:`deterministic`, or an image, to float32 (3, S, S)."""
         pixels = _bytes(image) if self.random is None else self.random(image)
-        # Divided, not multiplied by 1/255 as v2.ToDtype does it: the last bit differs from what
-        # open_clip, timm and torchvision's own weights are given.
+        # Divided, not multiplied by 1/255 as in v2.ToDtype: the last bit would differ from the
+        # input that open_clip, timm and torchvision's own weights get.
         scaled = pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
         return scaled if self._erase is None else self._erase(scaled)
 

@@ -1,4 +1,4 @@
-"""timm's RandAugment and random erasing, drawn from torch's generator as all else is."""
+"""timm's RandAugment and random erasing, drawn from torch's generator like everything else."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +20,7 @@ Change = Callable[[Tensor], Tensor]
 def _drawn_from_torch() -> Iterator[None]:
     """Seed the generators of Python and NumPy, from which timm draws, by torch's.
 
-    So all that is random in an image is a function of the state of one generator, which
-    :mod:`clipbench.loading.dataset` sets by (seed, epoch, position).
+    :mod:`clipbench.loading.dataset` sets torch's by (seed, epoch, position).
     """
     seed = int(torch.randint(2**32, (1,)))
     pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
@@ -35,14 +34,11 @@ def _drawn_from_torch() -> Iterator[None]:
 
 
 def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
-    """Posterize as timm does, but with 1 bit where magnitude 10 leaves none.
-
-    Pillow 13 raises an error for 0 bits.
-    """
+    """Posterize as timm does, but to 1 bit at magnitude 10: Pillow 13 refuses 0 bits."""
     return image if bits >= 8 else ImageOps.posterize(image, max(1, bits))
 
 
-# timm is imported where it is used: it takes a second, which most runs need not wait.
+# timm is imported only when it is used, since that takes a second.
 
 
 class RandAugment:
@@ -50,11 +46,8 @@ class RandAugment:
 
     Args:
         name: as timm writes it, such as ``rand-m9-mstd0.5-inc1``.
-        mean: of the checkpoint's images, which fills what a rotation leaves empty.
+        mean: of the checkpoint's images, to fill what a rotation leaves empty.
         interpolation: ``bicubic`` or ``bilinear``.
-
-    Raises:
-        UserError: for a name that timm does not know.
     """
 
     def __init__(
@@ -82,13 +75,7 @@ class RandAugment:
 
 
 class Erasing:
-    """Replace a rectangle by noise of variance 1, with a probability (timm's mode ``pixel``).
-
-    It covers 2 to 33 % of the image, which is normalised, float (3, H, W).
-
-    Args:
-        probability: of it.
-    """
+    """Replace 2 to 33 % of a normalised image, float (3, H, W), by noise: timm's mode ``pixel``."""
 
     def __init__(self, probability: float) -> None:
         from timm.data.random_erasing import RandomErasing

@@ -166,7 +166,7 @@ def test_a_class_that_is_never_trained_is_a_warning(splits):
     splits["train"] = splits["train"].take(np.arange(8))
     data = garden(splits)
     data.check()
-    assert data.warnings == ["1 class is evaluated but has no training image: iris"]
+    assert data.warnings == ["1 class is evaluated without any training image: iris"]
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ def test_real_camera_traps(outputs):
     assert data.classes[2] == "leopard cat"
     assert data.groups["location"] == ["StationC", "StationA", "StationB"]
     assert data.warnings == [
-        "2 classes are evaluated but have no training image: southern pig-tailed macaque, "
+        "2 classes are evaluated without any training image: southern pig-tailed macaque, "
         "unidentified"
     ]
     for model in ("clip_tiny", "resnet_tiny"):

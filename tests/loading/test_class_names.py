@@ -38,7 +38,7 @@ def test_templates_are_a_list_or_a_file_of_one(tmp_path):
     (tmp_path / "t.yaml").write_text("- a {} at night\n- a {} by day\n")
     assert templates(str(tmp_path / "t.yaml"), ["{}"]) == ["a {} at night", "a {} by day"]
     (tmp_path / "t.yaml").write_text("night: a {}\n")
-    with pytest.raises(UserError, match="holds no list"):
+    with pytest.raises(UserError, match="does not hold a list"):
         templates(str(tmp_path / "t.yaml"), ["{}"])
 
 

@@ -19,11 +19,11 @@ _DAMAGED = (tarfile.ReadError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, E
 def extract(archive: Path, folder: Path) -> None:
     """Unpack a tar (compressed or not) or zip into a folder.
 
-    It is unpacked beside first, then each of its top folders and files takes its name at once.
-    Links are kept only if they lead deeper into the archive's own folder.
+    It is unpacked beside it first, then each top folder and file is renamed to its place. Links are
+    kept only if they lead deeper into the archive's own folder.
 
     Raises:
-        UserError: naming the member that would land elsewhere or is no file, folder or such link;
+        UserError: if a member would land elsewhere, or is neither a file, a folder nor such a link;
             if the archive is damaged; if what it holds does not fit on the disk.
     """
     beside = folder / f".{archive.name}.unpacking"
@@ -80,7 +80,7 @@ def _unzip(archive: Path, into: Path) -> None:
 
 
 def _within(archive: Path, name: str, before: str = "") -> None:
-    """Refuse a path that could leave the folder, on any system, without asking the disk.
+    """Refuse a path that could leave the folder on any system.
 
     ``filter="data"`` resolves links on the disk, which very long names have misled (CVE-2025-4517).
     """
@@ -95,20 +95,16 @@ def _refusal(archive: Path, what: str) -> UserError:
 
 
 class _Room:
-    """Counts what an archive says it holds, and refuses what the disk could not."""
+    """Adds up what an archive says it holds, and refuses what does not fit on the disk."""
 
     def __init__(self, archive: Path, into: Path) -> None:
-        self.archive, self.left = archive, shutil.disk_usage(into).free - _SPARE
+        self.archive, self.free = archive, shutil.disk_usage(into).free - _SPARE
         self.names: dict[str, str] = {}
 
     def take(self, name: str, size: int) -> None:
-        """Room for one more member.
-
-        Raises:
-            UserError: if there is none, or it would overwrite another where case does not count.
-        """
-        self.left -= size
-        if self.left < 0 or len(self.names) >= MEMBERS:
+        """Add a member, and refuse one that would overwrite another on a disk without case."""
+        self.free -= size
+        if self.free < 0 or len(self.names) >= MEMBERS:
             raise UserError(
                 f"{self.archive} holds more than the disk of {self.archive.parent} can take, from "
                 f"{name} on. Make room, or set dataset.root to a larger disk"
@@ -119,7 +115,7 @@ class _Room:
 
 
 def _move(path: Path, target: Path) -> None:
-    """Give a file or folder its place; a folder that is there already is filled up."""
+    """Move a file or folder to its place; a folder that exists already is filled up."""
     if path.is_dir() and target.is_dir() and not (path.is_symlink() or target.is_symlink()):
         for child in sorted(path.iterdir()):
             _move(child, target / child.name)

@@ -1,7 +1,7 @@
 """Files from the network: resumed where they were cut off, under their own name only when whole.
 
-torch.hub and pooch start again from nothing, the Hugging Face hub's client resumes without asking
-whether it is still the same file, fsspec needs a further HTTP library and knows no checksums.
+torch.hub and pooch start again from nothing, the Hugging Face hub's client resumes without checking
+that it is still the same file, fsspec needs another HTTP library and has no checksums.
 """
 
 import hashlib
@@ -22,23 +22,23 @@ from clipbench.loading.download.http import Failed, length, receive, tag
 if sys.platform != "win32":
     import fcntl
 
-UNASKED = 5e9  # bytes; a run that would fetch more waits to be asked
+UNASKED = 5e9  # bytes; a run does not fetch more by itself
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file that anyone may fetch.
+    """A file that anyone may fetch; its size and digests are None where nobody publishes them.
 
     Attributes:
-        url: where it is.
-        name: what it is called below the dataset's root, with ``/`` between folders.
-        size: bytes; None where nobody states them.
-        md5: hex digest; None where nobody states it.
-        sha256: hex digest; None where nobody states it.
-        unpack: of a tar or zip, the folder below the root to unpack it in, ``.`` for the root
-            itself; a fetched archive is deleted then. None: the file itself is what is wanted.
-        makes: what is below the root afterwards. While all of it is there nothing is fetched.
-            Empty for the file itself.
+        url: http or https.
+        name: its path below the dataset's root.
+        size: in bytes.
+        md5: hex digest.
+        sha256: hex digest.
+        unpack: the folder below the root to unpack a tar or zip in, ``.`` for the root itself; a
+            fetched archive is deleted then. None for a file that is not unpacked.
+        makes: paths below the root, other than the file's, that exist afterwards; while all of
+            them do, nothing is fetched.
     """
 
     url: str
@@ -50,16 +50,12 @@ class Remote:
     makes: Sequence[str] = ()
 
     def there(self, root: Path) -> bool:
-        """Whether all that it makes is below a root."""
+        """Return whether all that it makes is below a root."""
         return all((root / path).exists() for path in self.makes or (self.name,))
 
 
 def refuse_unasked(files: Sequence[Remote], root: Path) -> None:
-    """Refuse to fetch more than :data:`UNASKED` bytes for a run that did not ask for it.
-
-    Raises:
-        UserError: naming the files that are not there, and the command that brings them.
-    """
+    """Refuse to fetch more than :data:`UNASKED` bytes for a run, and name the command that does."""
     missing = [file for file in files if not file.there(root)]
     size = sum(file.size or 0 for file in missing)
     if size > UNASKED:
@@ -70,12 +66,12 @@ def refuse_unasked(files: Sequence[Remote], root: Path) -> None:
 
 
 def bring(files: Sequence[Remote], root: Path) -> None:
-    """Fetch and unpack those files that are not there yet.
+    """Fetch and unpack those files that do not exist yet.
 
-    An archive that somebody put at its place by hand is checked and unpacked like a fetched one.
+    An archive that was put in its place by hand is checked and unpacked like a fetched one.
 
     Raises:
-        UserError: naming each file, its address and its place, if one cannot be had.
+        UserError: with each file, its address and its place, if one cannot be fetched.
     """
     if all(file.there(root) for file in files):
         return
@@ -86,75 +82,47 @@ def bring(files: Sequence[Remote], root: Path) -> None:
                 if not file.there(root):
                     _bring(file, root)
     except (Failed, OSError) as failure:
-        wanted = [file for file in files if not file.there(root)]
+        missing = [file for file in files if not file.there(root)]
         raise UserError(
-            f"{', '.join(file.name for file in wanted)} cannot be fetched ({failure}). Get "
-            f"{' '.join(file.url for file in wanted)} elsewhere and put it under that name into "
+            f"{', '.join(file.name for file in missing)} cannot be fetched ({failure}). Get "
+            f"{' '.join(file.url for file in missing)} elsewhere and put it under that name into "
             f"{root}, or set dataset.root",
-            [f"{file.url} -> {root / file.name}" for file in wanted],
+            [f"{file.url} -> {root / file.name}" for file in missing],
         ) from None
-
-
-def fetch(
-    url: str,
-    target: Path,
-    *,
-    size: int | None = None,
-    md5: str | None = None,
-    sha256: str | None = None,
-) -> None:
-    """Fetch one file, going on from ``<target>.part`` where an earlier attempt left one.
-
-    Args:
-        url: http or https.
-        target: where it arrives, once it is whole and checked, never before.
-        size: in bytes.
-        md5: hex digest.
-        sha256: hex digest.
-
-    Raises:
-        UserError: if it cannot be had, or is not the file that was meant.
-    """
-    bring([Remote(url, target.name, size, md5, sha256)], target.parent)
 
 
 def _bring(file: Remote, root: Path) -> None:
     target = root / file.name
-    brought = target.exists()
-    if brought:
-        if amiss := wrong(file, target):
-            raise Failed(f"{target} is there, but {amiss}: delete it")
-    else:
+    by_hand = target.exists()
+    if not by_hand:
         target.parent.mkdir(parents=True, exist_ok=True)
         _fetch(file, target)
+    elif fault := wrong(file, target):
+        raise Failed(f"{target} is there, but {fault}: delete it")
     if file.unpack is not None:
         extract(target, root / file.unpack)
         if not file.there(root):
             raise Failed(f"{target.name} does not hold {', '.join(file.makes)}")
-        if not brought:  # what somebody put there stays
+        if not by_hand:
             target.unlink()
 
 
 def _fetch(file: Remote, target: Path) -> None:
     part = Path(f"{target}.part")
-    resumed = length(part) > 0
-    checked = bool(file.md5 or file.sha256)
-    receive(file.url, part, file.size, checked)
-    amiss = wrong(file, part)
-    if amiss and resumed:  # the beginning may have been of another file: once more from nothing
+    # A part that is there may be of another file: then once more from nothing.
+    for _ in range(2 if length(part) else 1):
+        receive(file.url, part, file.size, checked=bool(file.md5 or file.sha256))
+        if not (fault := wrong(file, part)):
+            part.replace(target)
+            tag(part).unlink(missing_ok=True)
+            sync_folder(target.parent)
+            return
         part.unlink()
-        receive(file.url, part, file.size, checked)
-        amiss = wrong(file, part)
-    if amiss:
-        part.unlink()
-        raise Failed(f"{urlsplit(file.url).netloc} sends another file, {amiss}")
-    part.replace(target)
-    tag(part).unlink(missing_ok=True)
-    sync_folder(target.parent)
+    raise Failed(f"{urlsplit(file.url).netloc} sends another file, {fault}")
 
 
 def wrong(file: Remote, path: Path) -> str | None:
-    """In what a file on disk is not the one that was meant; None if it is."""
+    """Return how a file on disk differs from the published one; None if it does not."""
     if file.size not in (None, length(path)):
         return f"{length(path):,} bytes, not {file.size:,}"
     for kind, expected in (("md5", file.md5), ("sha256", file.sha256)):
@@ -168,7 +136,7 @@ def wrong(file: Remote, path: Path) -> str | None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder while other processes that download to it wait.
+    """Lock a folder against other processes that download to it.
 
     filelock would leave a lock file in the dataset's folder; flock locks the folder itself.
     """

@@ -1,12 +1,12 @@
-"""One file over as many HTTP connections as it takes, each going on where the last was cut off."""
+"""One file over several HTTP connections, each going on where the last was cut off."""
 
 import errno
 import os
-import queue
 import re
 import shutil
 import threading
 import time
+from concurrent.futures import Future, wait
 from email.message import Message
 from http.client import HTTPException
 from pathlib import Path
@@ -21,30 +21,27 @@ from rich.filesize import decimal
 from clipbench.core.console import console
 
 ANSWER, STALL = 20.0, 20.0  # seconds until a server answers; between two pieces of a file
-TRIES = 4  # connections in a row that brought nothing new
+TRIES = 4  # connections in a row without anything new
 PIECE = 1 << 18  # bytes
 _PAUSE = 1.0  # seconds before the first of those, doubled each time
 _SPARE = 64 << 20  # bytes of a disk that are left free
 
 
 class Failed(Exception):
-    """Why a file could not be had."""
+    """Why a file could not be fetched."""
 
 
 def receive(url: str, part: Path, size: int | None, checked: bool) -> None:
-    """Fill a file, going on where an earlier attempt left it.
+    """Fill a file of ``size`` bytes, if known, going on where an earlier attempt left it.
 
-    Args:
-        url: http or https.
-        part: the file; beside it, under ``.tag``, stands what the server called its version.
-        size: bytes, if known.
-        checked: whether a checksum will tell if its two ends are of the same file.
+    The server's name for its version is kept beside it, under ``.tag``. ``checked`` says that a
+    checksum will tell whether its two ends are of the same file.
 
     Raises:
-        Failed: if it cannot be had.
+        Failed: if it cannot be fetched.
     """
     if not re.match("https?://", url):
-        raise Failed(f"{url} is no http address")
+        raise Failed(f"{url} is not an http address")
     tries = 0
     while size is None or length(part) != size:
         before = length(part)
@@ -62,13 +59,13 @@ def receive(url: str, part: Path, size: int | None, checked: bool) -> None:
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         gained = length(part) > before
         tries = 0 if gained else tries + 1
-        if tries == TRIES or not (before or gained):  # who never answered is not asked again
+        if tries == TRIES or not (before or gained):  # a server that never answered is given up
             raise Failed(str(reason).splitlines()[0])
         time.sleep(_PAUSE * 2**tries)
 
 
 def _transfer(url: str, part: Path, size: int | None, checked: bool) -> None:
-    """Receive over one connection, from where ``part`` ends if the file is still the same."""
+    """Receive over one connection, from the end of ``part`` if the file is still the same."""
     have = length(part)
     version = tag(part).read_text() if tag(part).exists() else ""
     # Without the server's tag only a checksum could tell that two ends don't fit together.
@@ -96,15 +93,16 @@ def _transfer(url: str, part: Path, size: int | None, checked: bool) -> None:
 
 def _expected(headers: Message, total: int | None, size: int | None, checked: bool) -> None:
     """Refuse a response whose headers show that it is another file."""
-    known = checked or size is not None
     if total is not None and size not in (None, total):
         raise Failed(f"{total:,} bytes are offered, {size:,} expected")
-    if not known and total is None and headers["Transfer-Encoding"] != "chunked":
+    if checked or size is not None:
+        return
+    if total is None and headers["Transfer-Encoding"] != "chunked":
         raise Failed("the server does not say where it ends")
-    # A .gz may be called encoded, being what it is; a checksum or the size tells the rest.
-    if not known and headers.get("Content-Encoding", "identity") != "identity":
+    # A .gz may be called encoded for what it is, which a checksum or the size would show.
+    if headers.get("Content-Encoding", "identity") != "identity":
         raise Failed("the server sends it compressed, unasked")
-    if not known and headers.get_content_type() == "text/html":
+    if headers.get_content_type() == "text/html":
         raise Failed("the server sends a web page")
 
 
@@ -127,8 +125,7 @@ def _extent(answer: Any) -> tuple[int, int | None]:
 
 
 def _copy(answer: IO[bytes], out: IO[bytes], name: str, done: int, total: int | None) -> None:
-    shown = console.is_terminal
-    if not shown:
+    if not console.is_terminal:
         size = "" if total is None else f", {decimal(total)}"
         console.print(f"fetching {name}{size}" + (f", from {decimal(done)} on" if done else ""))
     columns = (
@@ -138,7 +135,8 @@ def _copy(answer: IO[bytes], out: IO[bytes], name: str, done: int, total: int | 
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=console, transient=True, disable=not shown) as bar:
+    hidden = not console.is_terminal
+    with progress.Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(name, total=total, completed=done)
         while piece := answer.read(PIECE):
             out.write(piece)
@@ -146,7 +144,7 @@ def _copy(answer: IO[bytes], out: IO[bytes], name: str, done: int, total: int | 
 
 
 class _Redirects(HTTPRedirectHandler):
-    """To http and https only, and never from https to http."""
+    """Redirects to http and https only, and never from https to http."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
@@ -158,29 +156,24 @@ class _Redirects(HTTPRedirectHandler):
 
 
 def _open(request: Request) -> Any:
-    """Return a server's response within a deadline.
+    """Return a server's response, or raise an OSError within :data:`ANSWER` seconds.
 
-    In a thread, since neither name look-up nor a host of many addresses respects the timeout.
-
-    Raises:
-        OSError: if there is none.
+    In a daemon thread, since neither name look-up nor a host of many addresses respects the
+    timeout, and an executor's thread would be waited for at exit.
     """
-    answers: queue.Queue[Any] = queue.Queue()
+    answer: Future[Any] = Future()
 
     def ask() -> None:
         try:
-            answers.put(build_opener(_Redirects).open(request, timeout=STALL))
+            answer.set_result(build_opener(_Redirects).open(request, timeout=STALL))
         except Exception as error:
-            answers.put(error)
+            answer.set_exception(error)
 
     threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=ANSWER)
-    except queue.Empty:
-        raise TimeoutError(f"no answer in {ANSWER:.0f} s") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    wait([answer], ANSWER)
+    if not answer.done():
+        raise TimeoutError(f"no answer in {ANSWER:.0f} s")
+    return answer.result()
 
 
 def _room(part: Path, start: int, total: int | None) -> None:
@@ -191,7 +184,7 @@ def _room(part: Path, start: int, total: int | None) -> None:
 
 
 def length(path: Path) -> int:
-    """Return the size of a file in bytes; 0 if it is not there."""
+    """Return the size of a file in bytes; 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 

@@ -69,6 +69,11 @@ class Member:
 Source = Path | Member
 
 
+def file_of(source: Source) -> Path:
+    """Return the file that an image is in."""
+    return source if isinstance(source, Path) else source.path
+
+
 @contextmanager
 def opened(source: Source, buffering: int = -1) -> Iterator[IO[bytes]]:
     """Open the bytes of an image as a file to read and seek in."""

@@ -33,6 +33,7 @@ from clipbench.loading.images.decoding import (
     Source,
     content,
     decode,
+    file_of,
     jpeg_pixels,
     jpegs_within,
     orientation,
@@ -90,7 +91,7 @@ def status(source: Source) -> Stamp:
     Raises:
         OSError: if it is not a regular file, or a tar that ends within it.
     """
-    of_file = (source if isinstance(source, Path) else source.path).stat()
+    of_file = file_of(source).stat()
     if not stat.S_ISREG(of_file.st_mode):
         raise OSError("not a regular file; replace it")
     size = of_file.st_size

@@ -18,7 +18,7 @@ import pytest
 
 from clipbench.core.errors import UserError
 from clipbench.loading.download import http
-from clipbench.loading.download.files import Remote, bring, fetch
+from clipbench.loading.download.files import Remote, bring
 from tests.servers import Site, serving
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -42,6 +42,10 @@ def site():
 @pytest.fixture
 def target(tmp_path):
     return tmp_path / "a.bin"
+
+
+def fetch(url, target, **checks):
+    bring([Remote(url, target.name, **checks)], target.parent)
 
 
 def left(folder):
@@ -209,7 +213,7 @@ def test_redirects_lead_to_the_web_only(site, target, tmp_path):
     for path in ("/c", "/d"):
         with pytest.raises(UserError, match=r"is not allowed|is not safe"):
             fetch(f"{site.url}{path}", tmp_path / "e")
-    with pytest.raises(UserError, match="no http address"):
+    with pytest.raises(UserError, match="not an http address"):
         fetch(f"file://{tmp_path}/secret", tmp_path / "e")
     asked = Request("https://a/b")
     with pytest.raises(http.Failed, match="not safe"):
@@ -232,8 +236,9 @@ def test_a_disk_that_is_full_is_said(site, target):
 CHILD = """
 import sys
 from pathlib import Path
-from clipbench.loading.download.files import fetch
-fetch(sys.argv[1], Path(sys.argv[2]), size=int(sys.argv[3]), md5=sys.argv[4])
+from clipbench.loading.download.files import Remote, bring
+url, target, size, md5 = sys.argv[1:]
+bring([Remote(url, Path(target).name, int(size), md5)], Path(target).parent)
 """
 
 
