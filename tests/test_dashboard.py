@@ -59,7 +59,7 @@ def test_every_run_has_its_images(runs):
             with Image.open(io.BytesIO(event.encoded_image_string)) as picture:
                 assert picture.size == (event.width, event.height)
         (text,) = found.Tensors("worst classes, test")
-        assert b"| class | recall | pictures | most taken for |" in text.tensor_proto.string_val[0]
+        assert b"| class | recall | images | most taken for |" in text.tensor_proto.string_val[0]
         assert record["warnings"] == [w for w in record["warnings"] if "TensorBoard" not in w]
 
 

@@ -67,13 +67,12 @@ def _write_examples(
         return
     features = [(outputs["image"], outputs["text"]) for outputs in (before, after)]
     title = f"{record.model} on {record.dataset}, {record.strategy}: val"
-    path = folder / "examples.html"
-    split = data.splits["val"]
-    retrieval_examples.write(path, split, *features, seed=record.seed, title=title)
+    place, split = folder / "examples.html", data.splits["val"]
+    retrieval_examples.write(place, split, *features, seed=record.seed, title=title)
 
 
 def _write_line(folder: Path, record: RunRecord, evaluator: Evaluator, line: Curve) -> None:
-    """Write the best average of start and end, and the figure of all of them."""
+    """Write the best average of start and end, and the figure of all."""
     _save(folder, record, evaluator, line.weights, "merged")
     if not isinstance(evaluator.data, CaptionDataModule):
         predictions.write_merged(folder, evaluator.data, line.outputs, line.alpha)

@@ -40,11 +40,9 @@ class BatchPlan:
     def steps_per_epoch(self) -> int:
         """Optimiser steps of an epoch."""
         batches = self.epoch.batches(self.rows[0])
-        if self.limit is None:
-            return batches
-        return (
-            min(batches, self.limit) if isinstance(self.limit, int) else int(batches * self.limit)
-        )
+        if isinstance(self.limit, int):
+            return min(batches, self.limit)
+        return batches if self.limit is None else int(batches * self.limit)
 
     @property
     def per_device(self) -> int:
@@ -59,22 +57,14 @@ class BatchPlan:
 
     def smallest_part(self, size: int) -> int:
         """Return the fewest images that a device takes at once; 0 if ``size`` does not divide."""
-        own, _ = self.split(size)
-        if own % self.devices:
-            return 0
-        return self.epoch.fewest(own, self.devices, self.micro_batch)
+        rows, _ = self.split(size)
+        return 0 if rows % self.devices else self.epoch.fewest(rows, self.devices, self.micro_batch)
 
     def check(self) -> None:
-        """Check that the devices can share the batch equally.
-
-        Raises:
-            UserError: with the nearest sizes that they can.
-        """
+        """Raise a UserError with the nearest sizes if the devices cannot share a batch equally."""
         for size in self.rows:
             if size % self.devices:
                 whole = size // self.devices
                 near = " or ".join(str(n * self.devices) for n in (whole, whole + 1) if n)
-                raise UserError(
-                    f"a batch of {size} does not divide among {self.devices} devices; use one of "
-                    f"{near}"
-                )
+                fault = f"a batch of {size} does not divide among {self.devices} devices"
+                raise UserError(f"{fault}; use one of {near}")

@@ -31,13 +31,9 @@ class Components:
     """What trains and evaluates in a run.
 
     Attributes:
-        spec: of the run.
-        folder: with its record.
-        module: holds the classifier.
         loaders: of images, or of features where the image tower stays as it is.
         features: of the image tower, computed when they are first used.
-        trainer: with all callbacks.
-        recorder: one of them, which keeps the curve.
+        recorder: the callback that keeps the curve.
         evaluator: of whole splits.
     """
 
@@ -54,11 +50,6 @@ class Components:
 def build(spec: RunSpec, folder: RunFolder, resume_from: ResumePoint | None) -> Components:
     """Check the data, load the model and put the parts of a run together.
 
-    Args:
-        spec: of the run.
-        folder: opened; warnings go into its record.
-        resume_from: where an interrupted run goes on.
-
     Raises:
         UserError: for what would spoil the run.
     """
@@ -68,14 +59,14 @@ def build(spec: RunSpec, folder: RunFolder, resume_from: ResumePoint | None) -> 
     folder.save()
     if spec.strategy.trains:
         fewest, size = spec.batch.smallest_part, spec.batch.size
-        sanity_checks.lone_picture(classifier, spec.strategy, fewest, size)
+        sanity_checks.lone_image(classifier, spec.strategy, fewest, size)
     _warn_of_model(spec, folder, classifier.tower)
     module = _module(spec, classifier)
     recorder = Recorder(folder.path, spec.metric, folder.save_curve)
     staged = spec.strategy.staged
     lightning = trainer(spec.config, folder.path, _callbacks(spec, recorder), staged=staged)
     every = spec.config["ckpt"]["every_steps"]
-    # Last, and past the Trainer's own check, which knows one kind of checkpoint.
+    # Last, and past the Trainer's own check, which allows one kind of checkpoint.
     resume = Resume(folder.path, spec.key, folder.started, every, resume_from)
     lightning_internals.callbacks(lightning).append(resume)
     data = spec.data.dataset
@@ -89,15 +80,7 @@ def build(spec: RunSpec, folder: RunFolder, resume_from: ResumePoint | None) -> 
 def fine_tuning_module(
     classifier: Classifier, strategy: Strategy, recipe: Recipe, schedule: Schedule, data: Data
 ) -> FineTuningModule:
-    """Return the module that trains and evaluates a classifier on a kind of data.
-
-    Args:
-        classifier: as the strategy prepared it.
-        strategy: of the run.
-        recipe: of the run.
-        schedule: learning rate by optimiser step.
-        data: with its splits.
-    """
+    """Return the module that trains and evaluates a classifier on a kind of data."""
     if isinstance(data, CaptionDataModule):
         return RetrievalModule(classifier, strategy, recipe, schedule, data.measure)
     balance = data.class_weights()
@@ -175,6 +158,6 @@ def _retention(
     """Return the measure of forgetting; None for a model that can make no head of the classes."""
     retention = spec.data.retention
     if retention is not None and not retention.ready(tower, lightning, spec.recipe.batch_size):
-        folder.warn("no retention: this model has no text to make a head of another dataset")
+        folder.warn("no retention: this model has no text tower to make another dataset's head")
         return None
     return retention

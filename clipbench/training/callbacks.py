@@ -1,6 +1,7 @@
 """What a run writes while it trains: its curve, its best and its last checkpoint."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from clipbench.results.record import Row
 from clipbench.training import lightning_internals
 from clipbench.training.checkpoint_io import Content
 from clipbench.training.module import FineTuningModule
-from clipbench.training.throughput import Throughput
 
 
 class EMA(WeightAveraging):
@@ -58,6 +58,39 @@ class EMA(WeightAveraging):
         lightning_internals.drop_average(self)
 
 
+class Throughput:
+    """A clock that runs while training does, and a count of the images.
+
+    Attributes:
+        train_seconds: spent in training epochs, evaluation left out.
+        images: trained on, each as often as it was seen.
+    """
+
+    def __init__(self) -> None:
+        self.train_seconds, self.images = 0.0, 0
+        self._started: float | None = None
+
+    def start(self) -> None:
+        """Start the clock, unless it runs."""
+        if self._started is None:
+            self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stop the clock."""
+        self.train_seconds, self._started = self.elapsed, None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training up to now."""
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self.train_seconds + running
+
+    @property
+    def images_per_second(self) -> float | None:
+        """The mean over the run; None if nothing was trained."""
+        return self.images / self.train_seconds if self.images else None
+
+
 class Recorder(Callback):
     """Keeps the curve: a row an epoch, row 0 before any step.
 
@@ -89,7 +122,7 @@ class Recorder(Callback):
         self._lost_before: torch.Tensor | None = None  # of an epoch that was interrupted
 
     def state_dict(self) -> Content:
-        """Return what a run that goes on has to know; of the losses, every rank's."""
+        """Return what a resumed run needs; of the losses, every rank's."""
         return {
             "curve": json.dumps(self.curve),  # each number to the bit, whatever its type
             "best": self.best and self.best["epoch"],
@@ -99,7 +132,7 @@ class Recorder(Callback):
         }
 
     def load_state_dict(self, state_dict: Content) -> None:
-        """Go on from there."""
+        """Go on from a saved state."""
         self.curve[:] = json.loads(state_dict["curve"])
         chosen = [row for row in self.curve if row["epoch"] == state_dict["best"]]
         self.best, self.best_outputs = chosen[0] if chosen else None, {}
@@ -156,13 +189,7 @@ class Recorder(Callback):
         self._report_row(self.curve, self.best)
 
     def take(self, rows: Sequence[Row], chosen: int | None, trainer: Trainer) -> None:
-        """Go on as if the epochs of another run, which trained the same, had been this one's.
-
-        Args:
-            rows: its curve after epoch 0.
-            chosen: its chosen epoch.
-            trainer: with the loggers.
-        """
+        """Take the rows after epoch 0, and the chosen epoch, of a run that trained the same."""
         for row in rows:
             self.curve.append(row)
             self._log(row, trainer)
@@ -172,11 +199,11 @@ class Recorder(Callback):
         self.report()
 
     def _log(self, row: Row, trainer: Trainer) -> Row:
-        known = {k: v for k, v in row.items() if v is not None and k != "epoch"}
+        values = {k: v for k, v in row.items() if v is not None and k != "epoch"}
         for logger in trainer.loggers:
             # The epoch is the x-axis, so that runs of different batch size lie over each other.
-            logger.log_metrics(known, row["epoch"])
-        return known
+            logger.log_metrics(values, row["epoch"])
+        return values
 
     def _write(self) -> None:
         if distributed.here.first:
@@ -188,8 +215,8 @@ class Recorder(Callback):
         return intervals.goodness(self.metric, score) > before
 
     def add(self, epoch: int, values: Row, trainer: Trainer, module: FineTuningModule) -> None:
-        """Append a row; values are null where the model has no meaningful head yet."""
-        # The ranks must take one decision on the best epoch, though their BatchNorms may differ.
+        """Append a row; its values are None where the model has no meaningful head yet."""
+        # The ranks must agree on the best epoch, though their BatchNorms may differ.
         row: Row = distributed.broadcast({"epoch": epoch, **values})
         self.curve.append(row)
         score = row.get(self.metric)
@@ -203,13 +230,13 @@ class Recorder(Callback):
             last = self.folder / "checkpoints" / "last.ckpt"
             trainer.save_checkpoint(last, weights_only=_alone(trainer))
         self._write()
-        known = self._log(row, trainer)
+        logged = self._log(row, trainer)
         printed = {f"val/{metric.printed}" for metric in registry.METRICS.values()}
         printed |= {"train/loss", self.metric, "retention/acc"}
-        shown = "  ".join(f"{k} {v:.4f}" for k, v in known.items() if k in printed)
-        shown = shown or "no meaningful head before training"
+        line = "  ".join(f"{k} {v:.4f}" for k, v in logged.items() if k in printed)
         self.report()
-        console.print(f"epoch {epoch:2d}  {shown}", highlight=False)
+        line = line or "no meaningful head before training"
+        console.print(f"epoch {epoch:2d}  {line}", highlight=False)
 
 
 def _alone(trainer: Trainer) -> bool:

@@ -20,22 +20,18 @@ _TAIL = 4096  # bytes; more than any seal has
 
 
 class Damaged(Exception):
-    """A file that is not what was written; says why."""
+    """A file that is not what was written."""
 
 
 class _Hashed:
-    """A file that only grows, with the hash of what it has.
-
-    Args:
-        file: open, empty.
-    """
+    """A file that only grows, with the hash of its content."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.hash, self.size = file, hashlib.sha256(), 0
         self.error: OSError | None = None
 
     def write(self, content: bytes) -> int:
-        """Append; torch turns errors into others, so the first is kept."""
+        """Append; keep the first error, which torch turns into another."""
         try:
             self.file.write(content)
         except OSError as error:
@@ -46,7 +42,7 @@ class _Hashed:
         return len(content)
 
     def flush(self) -> None:
-        """Flush the file, as ``torch.save`` asks for at the end."""
+        """Flush the file, as ``torch.save`` does at the end."""
         self.file.flush()
 
 
@@ -59,8 +55,8 @@ def write(path: Path, content: Content, about: Seal | None = None) -> None:
         about: JSON values that :func:`verified` returns; None for a file without a seal.
 
     Raises:
-        UserError: with status ``interrupted`` if there is no room, or the folder takes no files;
-            what was there before is as it was.
+        UserError: with status ``interrupted`` if there is no room, or the folder is not writable;
+            what was there before stays.
     """
     with files.replacing(path) as file:
         _room(path, content)
@@ -77,8 +73,8 @@ def _room(path: Path, content: Content) -> None:
     need, free = 2 * _bytes(content), shutil.disk_usage(path.parent).free
     if free < need:
         raise UserError(
-            f"{path} needs {need / 1e6:.0f} MB of room, and {free / 1e6:.0f} MB are free; make "
-            "room and run the same command again: it resumes from the checkpoint before",
+            f"{path} needs {need / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free; make room and "
+            "run the same command again: it resumes from the checkpoint before",
             status="interrupted",
         )
 
@@ -110,7 +106,7 @@ def verified(path: Path) -> Seal:
     Raises:
         Damaged: if the file has changed since it was written.
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -119,9 +115,9 @@ def verified(path: Path) -> Seal:
             seal = json.loads(ending)
             file.seek(0)
             for chunk in _chunks(file, size - len(ending) - 1):
-                found.update(chunk)
+                digest.update(chunk)
         about = {k: v for k, v in seal.items() if k not in ("bytes", "sha256")}
-        if seal != _seal(found, size - len(ending) - 1, about):
+        if seal != _seal(digest, size - len(ending) - 1, about):
             raise Damaged("it is not what was written")
     except (OSError, ValueError, AttributeError) as error:
         raise Damaged(f"it is not whole ({error})") from error
@@ -135,7 +131,7 @@ def read(path: Path) -> Content:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a writer that was killed left half made."""
+    """Remove what a killed writer left unfinished."""
     for path in folder.glob(f"{files.TEMPORARY}*"):
         path.unlink(missing_ok=True)
 

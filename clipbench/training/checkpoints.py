@@ -34,29 +34,22 @@ class Keep(Callback):
         trains: bool = trainer.state.fn == TrainerFn.FITTING
         if getattr(pl_module, "split", None) != "val" or not trains or not trainer.is_global_zero:
             return
-        rows, folder = self.recorder.curve[1:], self.recorder.folder
+        rows, metric, folder = self.recorder.curve[1:], self.recorder.metric, self.recorder.folder
         best = sorted(
-            (row for row in rows if row.get(self.recorder.metric) is not None),
-            key=lambda row: -intervals.goodness(self.recorder.metric, row[self.recorder.metric]),
+            (row for row in rows if row.get(metric) is not None),
+            key=lambda row: -intervals.goodness(metric, row[metric]),
         )
-        kept = {row["epoch"] for row in (rows if self.which == "all" else best[: int(self.which)])}
-        if (epoch := rows[-1]["epoch"]) in kept:
-            last = folder / "checkpoints" / "last.ckpt"
-            whole = checkpoint_io.read(last)
-            weights_alone = {"epoch": epoch, "state_dict": whole["state_dict"]}
-            checkpoint_io.write(_file(folder, epoch), weights_alone)
+        epochs = {r["epoch"] for r in (rows if self.which == "all" else best[: int(self.which)])}
+        if (epoch := rows[-1]["epoch"]) in epochs:
+            state = checkpoint_io.read(folder / "checkpoints" / "last.ckpt")["state_dict"]
+            checkpoint_io.write(_file(folder, epoch), {"epoch": epoch, "state_dict": state})
         for row in rows:
-            if row["epoch"] not in kept:
+            if row["epoch"] not in epochs:
                 _file(folder, row["epoch"]).unlink(missing_ok=True)
 
 
 def early_stopping(metric: str, patience: int) -> EarlyStopping:
-    """Return Lightning's early stopping on a metric of val.
-
-    Args:
-        metric: ``val/<name>``.
-        patience: epochs in a row that may pass without a better value.
-    """
+    """Return early stopping after ``patience`` epochs without a better ``val/<name>``."""
     mode = "max" if intervals.goodness(metric, 1.0) > 0 else "min"
     return EarlyStopping(metric, patience=patience, mode=mode)
 
@@ -68,17 +61,13 @@ def stopped(trainer: Trainer) -> int | None:
 
 
 def at_epoch(run: str | Path, epoch: int) -> Classifier:
-    """Return a run's classifier, in eval mode, as it was after an epoch that ``keep`` kept.
-
-    Args:
-        run: a run's folder.
-        epoch: from 1.
+    """Return a run's classifier, in eval mode, after an epoch, from 1, that ``keep`` kept.
 
     Raises:
         UserError: if the folder has no completed run, or the epoch was not kept.
     """
     classifier, file = saved_model.classifier(run), _file(Path(run), epoch)
     if not file.is_file():
-        raise UserError(f"{run} kept no epoch {epoch}; run it anew with keep=all")
+        raise UserError(f"{run} kept no epoch {epoch}; run it again with keep=all")
     averages.load_checkpoint(classifier, file)
     return classifier

@@ -1,7 +1,5 @@
 """The evaluation before training, and its check against what is published."""
 
-from functools import partial
-
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.training import checkpoint_io, sanity_checks
 from clipbench.training.build import Components
@@ -40,19 +38,26 @@ def epoch_zero(parts: Components, resume_from: ResumePoint | None) -> None:
         recorder.looks_on = False
     if parts.spec.strategy.fits_head == "start" or not classifier.meaningful:
         return
-    if message := _compare_with_published(parts):
-        parts.folder.warn(message)
+    _compare_with_published(parts)
 
 
-def _compare_with_published(parts: Components) -> str | None:
-    """Return what is wrong with epoch 0, if anything."""
-    data, row, config = parts.spec.data.dataset, parts.recorder.curve[0], parts.spec.config
-    arch, loaded = config["model"].get("arch", ""), parts.module.classifier.tower.loaded
-    published = partial(sanity_checks.published_zero_shot, arch, loaded, data.published_name)
+def _compare_with_published(parts: Components) -> None:
+    data, config, row = parts.spec.data.dataset, parts.spec.config, parts.recorder.curve[0]
     if isinstance(data, CaptionDataModule):
-        reference, n = published("image_retrieval_recall@5"), len(data.splits["val"])
-        return sanity_checks.zero_shot_retrieval(
-            row, pictures=n, reference=reference, gate=config["gate"]
-        )
-    classes = len(data.classes)
-    return sanity_checks.zero_shot(row, classes=classes, reference=published(), gate=config["gate"])
+        what, metric, published = "image recall@5", "image_recall@5", "image_retrieval_recall@5"
+        chance = 5 / len(data.splits["val"])
+        cause = "captions and images disagree; check which caption is whose"
+    else:
+        what, metric, published, chance = "accuracy", "acc", "acc1", 1 / len(data.classes)
+        cause = "class names and labels disagree; check the order of dataset.classes"
+    arch, loaded = config["model"].get("arch", ""), parts.module.classifier.tower.loaded
+    message = sanity_checks.zero_shot(
+        what,
+        row[f"val/{metric}"],
+        chance=chance,
+        reference=sanity_checks.published_zero_shot(arch, loaded, data.published_name, published),
+        cause=cause,
+        gate=config["gate"],
+    )
+    if message:
+        parts.folder.warn(message)

@@ -21,9 +21,9 @@ class Evaluation:
     """What there is to write after a run.
 
     Attributes:
-        weights: of the classifier that is saved; None for those at hand.
+        weights: of the classifier that is saved; None for the current ones.
         outputs: of it, by split.
-        line: averages of start and end, if they were asked for.
+        line: averages of start and end, if they were requested.
         before: outputs of val before training, where there are captions.
     """
 
@@ -34,7 +34,7 @@ class Evaluation:
 
 
 def evaluate(parts: Components, record: RunRecord, fitted: Fitted) -> Evaluation:
-    """Evaluate every split at the chosen epoch, and averages of start and end if asked for."""
+    """Evaluate every split at the chosen epoch, and averages of start and end if requested."""
     evaluator, merge, start = parts.evaluator, parts.spec.merge, fitted.start
     if merge is None or start is None:
         return replace(evaluate_chosen(evaluator, record), before=fitted.before)
@@ -52,11 +52,9 @@ def evaluate(parts: Components, record: RunRecord, fitted: Fitted) -> Evaluation
 
 
 def evaluate_chosen(evaluator: Evaluator, record: RunRecord) -> Evaluation:
-    """Evaluate every split with the weights at hand, and put the metrics into the record.
+    """Evaluate every split with the current weights, and put the metrics into the record.
 
-    Args:
-        evaluator: with the outputs of val at the chosen epoch, if they are known.
-        record: of the run; its curve and its chosen epoch are read.
+    Val is read from the record's curve where the evaluator has its outputs at the chosen epoch.
     """
     if "val" in evaluator.outputs:
         epoch = record.selection.epoch
@@ -75,8 +73,8 @@ def evaluate_held_out(evaluator: Evaluator) -> dict[str, float]:
     """Return the metrics of the splits that are read once, at each evaluation point."""
     names = evaluator.data.evaluation_splits
     final: dict[str, float] = {}
-    classifier = evaluator.module.classifier
-    for suffix, weights in evaluator.module.strategy.evaluation_points(classifier):
+    module = evaluator.module
+    for suffix, weights in module.strategy.evaluation_points(module.classifier):
         outputs = dict(evaluator.outputs)
         # Without such splits there is still the retention of the other task.
         values = evaluator(names or (["val"] if evaluator.retention else []), weights)
@@ -87,17 +85,13 @@ def evaluate_held_out(evaluator: Evaluator) -> dict[str, float]:
 
 
 def calibrate(data: ClassificationDataModule, outputs: Outputs) -> tuple[float, dict[str, float]]:
-    """Return the temperature that fits val best, and the error of calibration with it.
+    """Return the temperature that fits val best, and with it ``<split>/ece_scaled``."""
 
-    Returns:
-        The temperature, and ``<split>/ece_scaled`` of every split.
-    """
-    splits, val = data.splits, outputs["val"]
-    t = calibration.temperature(
-        classification.among(val["logits"], splits["val"].among), val["label"]
-    )
-    scaled = {}
-    for name, output in outputs.items():
-        scores = classification.among(output["logits"] / t, splits[name].among)
-        scaled[f"{name}/ece_scaled"] = classification.ece(scores, output["label"])
-    return t, scaled
+    def scores(name: str, t: float = 1.0) -> Tensor:
+        return classification.among(outputs[name]["logits"] / t, data.splits[name].among)
+
+    t = calibration.temperature(scores("val"), outputs["val"]["label"])
+    return t, {
+        f"{name}/ece_scaled": classification.ece(scores(name, t), output["label"])
+        for name, output in outputs.items()
+    }

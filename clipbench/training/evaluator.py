@@ -22,7 +22,7 @@ Outputs = Mapping[str, Mapping[str, Tensor]]  # of the module, by split
 
 
 class Loaders(Protocol):
-    """What gives the batches of a dataset: of images, or of features computed before."""
+    """The batches of a dataset: of images, or of features computed before."""
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the batches of an epoch of train."""
@@ -36,7 +36,7 @@ class Evaluator:
     """Evaluates a classifier on whole splits, outside of training.
 
     Attributes:
-        trainer: with no recorder among its callbacks, which would take each call for an epoch.
+        trainer: without a recorder, which would take each call for an epoch.
         module: holds the classifier.
         loaders: of images, or of features.
         data: the dataset.
@@ -56,15 +56,14 @@ class Evaluator:
 
         Args:
             names: of the splits.
-            weights: to load before; None for those at hand.
+            weights: to load first; None for the current ones.
 
         Raises:
             UserError: if a part of a split was left out.
         """
         if weights is not None:
             self.module.classifier.load_state_dict(dict(weights))
-        values: dict[str, float] = {}
-        retained: dict[str, float] = {}
+        values, retained = dict[str, float](), dict[str, float]()
         self.module.watch = self.retention
         for name in names:
             self.module.split = name
@@ -80,21 +79,13 @@ class Evaluator:
         return values | retained
 
     def train_rows(self, count: int, seed: int, batch_size: int) -> Iterator[Batch]:
-        """Yield batches of train as they are evaluated, drawn without augmentation.
-
-        Args:
-            count: how many images, at most.
-            seed: of the draw.
-            batch_size: of each batch; the last may be smaller.
-        """
+        """Yield batches of at most ``count`` images of train, drawn without augmentation."""
         loader = self.loaders.eval_dataloader("train")
-        images = loader.dataset
         length = len(self.data.splits["train"])
         positions = np.random.default_rng([seed, count]).permutation(length)[:count]
-        rows = Subset(images, positions.tolist())
-        drawn = DataLoader(rows, batch_size, collate_fn=loader.collate_fn)
+        rows = Subset(loader.dataset, positions.tolist())
         device, precision = self.trainer.strategy.root_device, self.trainer.precision_plugin
-        for batch in drawn:
+        for batch in DataLoader(rows, batch_size, collate_fn=loader.collate_fn):
             moved = {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
             yield precision.convert_input(moved)
 

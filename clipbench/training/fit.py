@@ -72,8 +72,8 @@ def _start(parts: Components) -> State | None:
         raise UserError("merge=paint is for a head that stays; add strategy.head_trains=false")
     if merge.statistics == "reestimate" and strategy.frozen_statistics:
         parts.folder.warn(
-            "merge_bn=reestimate takes the pretrained statistics away, under which this run "
-            "was tuned; merge_bn=average keeps them"
+            "merge_bn=reestimate replaces the pretrained statistics, with which this run was "
+            "tuned; merge_bn=average keeps them"
         )
     return copied(classifier)
 
@@ -117,11 +117,10 @@ def _check_steps(parts: Components, record: RunRecord) -> None:
     if (epoch := stopped(parts.trainer)) is None:
         raise UserError(f"{taken} steps were taken and {planned} planned; set epochs alone")
     record.steps.stopped, record.steps.taken = epoch, taken
-    rate = parts.spec.schedule.factor(taken)
     parts.folder.warn(
-        f"stopped early after epoch {epoch}, {taken} of {planned} steps: the "
-        f"learning rate was still at {rate:.0%} of its peak; epochs={epoch} would have let it "
-        "fall to its end"
+        f"stopped early after epoch {epoch}, {taken} of {planned} steps: the learning rate was "
+        f"still at {parts.spec.schedule.factor(taken):.0%} of its peak; epochs={epoch} would have "
+        "let it fall to its end"
     )
 
 
@@ -131,7 +130,7 @@ def _record_skipped(parts: Components, record: RunRecord, taken: int) -> None:
     if skipped > 0.05 * taken:
         parts.folder.warn(
             f"{skipped} of {taken} steps were skipped: float16 gradients overflowed at the "
-            "scale at hand, which was lowered; use trainer.precision=bf16-mixed where there is"
+            "current scale, which was lowered; use trainer.precision=bf16-mixed if there is"
         )
 
 

@@ -31,20 +31,19 @@ class FineTuningModule(LightningModule):
         classifier: as the strategy prepared it.
         strategy: gives the loss and the parameter groups.
         recipe: the numbers to train with.
-        schedule: learning rate by optimiser step.
-        measure: the metrics of a split, given its name and what the module collected of it.
+        schedule: of the learning rate.
+        measure: returns the metrics of a split, given its name and its outputs.
         weights: of each class in the loss, (C,), or None.
 
     Attributes:
-        split: which split the next evaluation is of; names its metrics.
+        split: of the next evaluation; names its metrics.
         outputs: what the last evaluation was measured from.
         rows: how many images that were.
         owners: for an output whose rows are not images, the output that names each row's image.
         values: its metrics, ``<split>/<metric>``.
-        watch: called with the classifier at each evaluation; returns further ``values``, such as
-            the accuracy on another dataset.
+        watch: returns further ``values`` of the classifier, such as those of another dataset.
         mixed: the loss of a batch's ``mixed``, where images of another dataset are mixed in.
-        mixup: mixes the images and labels of a batch with each other, given the step.
+        mixup: mixes the images and labels of a batch, given the step.
         seed: of the run; dropout is seeded by it, the step and the rank.
         last_step: to end after, even inside an epoch.
         skipped: how many steps a gradient scaler has left out, ``trainer.precision=16-mixed``.
@@ -65,21 +64,17 @@ class FineTuningModule(LightningModule):
         super().__init__()
         self.classifier, self.strategy = classifier, strategy
         self.recipe, self.schedule, self.weights = recipe, schedule, weights
-        self.measure = measure
-        self.split = "val"
+        self.measure, self.split, self.rows = measure, "val", 0
         self.outputs: dict[str, Tensor] = {}
-        self.rows = 0
         self.values: dict[str, float] = {}
         self.watch: Callable[[Classifier], dict[str, float]] | None = None
         self._watched: dict[str, float] = {}
         self.mixed: Callable[[Classifier, Batch], Tensor] | None = None
         self.mixup: Callable[[Batch, int], Batch] | None = None
-        self.seed = 0
+        self.seed, self.skipped = 0, 0
         self.last_step: int | None = None
-        self.skipped = 0
         self._collected: list[dict[str, Tensor]] = []
-        self._micro_batch: int | None = recipe.micro_batch
-        strategy.micro_batch = self._micro_batch
+        strategy.micro_batch = recipe.micro_batch
 
     @abstractmethod
     def look(self, batch: Batch) -> dict[str, Tensor]:
@@ -90,7 +85,7 @@ class FineTuningModule(LightningModule):
         """Return the metrics of a split, from :attr:`outputs`."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the data out of the copy that holds an average of the weights."""
+        """Leave the data out of the copy that holds the average of the weights."""
         return {**super().__getstate__(), "measure": None, "watch": None, "mixed": None}
 
     def train(self, mode: bool = True) -> "FineTuningModule":
@@ -100,7 +95,7 @@ class FineTuningModule(LightningModule):
         return self
 
     def on_train_start(self) -> None:
-        """Start the epoch of a run that resumes inside one: Lightning skips the hook there."""
+        """Start the epoch of a run that resumes inside one, where Lightning skips the hook."""
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
@@ -111,10 +106,9 @@ class FineTuningModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the strategy's loss of a batch.
 
-        With ``micro_batch`` the gradient is accumulated part by part. The backward pass of the last
-        part is run by the Trainer, of the others here. Each part is weighted by its rows, so that
-        the sum is the gradient of the whole batch, unless BatchNorm is in train mode, which
-        normalises each part by itself.
+        With ``micro_batch`` the gradient is accumulated part by part; the Trainer runs the last
+        backward pass. Each part is weighted by its rows, so that the sum is the gradient of the
+        whole batch, unless BatchNorm is in train mode, which normalises each part by itself.
 
         Raises:
             UserError: with status ``diverged`` if the loss is not finite.
@@ -135,24 +129,17 @@ class FineTuningModule(LightningModule):
 
     def _losses(self, batch: Batch) -> Iterator[tuple[float, Callable[[], Tensor]]]:
         """Yield the parts of a batch's loss: the share of each, and a function that computes it."""
-        own = {name: column for name, column in batch.items() if name != "mixed"}
-        own = own if self.mixup is None else self.mixup(own, self.global_step)
-        size, rows = self._micro_batch, len(own["label"])
-        for part in gradient_cache.parts(own, None if self.strategy.pairs else size):
-            yield len(part["label"]) / rows, partial(self._own_loss, part)
+        first = {name: column for name, column in batch.items() if name != "mixed"}
+        first = first if self.mixup is None else self.mixup(first, self.global_step)
+        size, rows, loss = self.recipe.micro_batch, len(first["label"]), self.strategy.loss
+        options: dict[str, Any] = {"smoothing": self.recipe.label_smoothing}
+        options |= {"step": self.global_step, "weights": self.weights}
+        for part in gradient_cache.parts(first, None if self.strategy.pairs else size):
+            yield len(part["label"]) / rows, partial(loss, self.classifier, part, **options)
         if self.mixed is not None:
             rows = len(batch["mixed"]["label"])
             for part in gradient_cache.parts(batch["mixed"], size):
                 yield len(part["label"]) / rows, partial(self.mixed, self.classifier, part)
-
-    def _own_loss(self, batch: Batch) -> Tensor:
-        return self.strategy.loss(
-            self.classifier,
-            batch,
-            smoothing=self.recipe.label_smoothing,
-            step=self.global_step,
-            weights=self.weights,
-        )
 
     def optimizer_zero_grad(self, *args: Any) -> None:
         """Do nothing: Lightning calls this after :meth:`training_step`, which does it."""
@@ -168,7 +155,7 @@ class FineTuningModule(LightningModule):
         if torch.isfinite(norm):
             return
         # float16 holds no more than 65,504: the scaler takes no step then, and lowers its scale.
-        # A gradient that is not finite at a scale of 1 is no matter of float16.
+        # A gradient that is not finite at a scale of 1 has another cause than float16.
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is None or scaler.get_scale() <= 1:
             raise self._diverged("gradient")
@@ -197,21 +184,19 @@ class FineTuningModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect what the metrics of the whole split need."""
-        self._collected.append({name: found.cpu() for name, found in self.look(batch).items()})
+        self._collected.append({name: rows.cpu() for name, rows in self.look(batch).items()})
 
     def on_validation_epoch_end(self) -> None:
         """Measure the split on the rows of all ranks, each image counted once."""
-        own = {
-            name: torch.cat([part[name] for part in self._collected]) for name in self._collected[0]
-        }
-        self._collected.clear()
+        parts, self._collected = self._collected, []
+        local = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         self.outputs = {
-            name: distributed.whole(rows, own[self.owners.get(name, "index")])
-            for name, rows in own.items()
+            name: distributed.whole(rows, local[self.owners.get(name, "index")])
+            for name, rows in local.items()
         }
         self.rows = len(self.outputs["index"])
-        for name, found in self.outputs.items():
-            if not torch.isfinite(found).all():
+        for name, rows in self.outputs.items():
+            if not torch.isfinite(rows).all():
                 cause = f"the model gives {name} that are not finite on {self.split}"
                 raise UserError(f"{cause}; try lr={self.recipe.lr / 10:g}", status="diverged")
         self.values = {f"{self.split}/{k}": v for k, v in self.measured().items()} | self._watched
@@ -220,13 +205,8 @@ class FineTuningModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the recipe's optimizer of the strategy's groups, and the schedule."""
-        optimizer = schedule.optimizer(
-            self.strategy.param_groups(self.classifier, self.recipe),
-            name=self.recipe.optimizer,
-            betas=(self.recipe.betas[0], self.recipe.betas[1]),
-            eps=self.recipe.eps,
-            momentum=self.recipe.momentum,
-        )
+        groups = self.strategy.param_groups(self.classifier, self.recipe)
+        optimizer = schedule.optimizer(groups, self.recipe)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.factor)
         return {
             "optimizer": optimizer,
@@ -235,10 +215,7 @@ class FineTuningModule(LightningModule):
 
 
 class ClassificationModule(FineTuningModule):
-    """Trains a classifier of images: its outputs are logits (n, C) and labels (n,).
-
-    ``measure`` is called with a split's name and both.
-    """
+    """Trains a classifier of images; ``measure`` takes a split, logits (n, C) and labels (n,)."""
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (B, C) of a batch of images, or of precomputed features."""
@@ -258,11 +235,9 @@ class RetrievalModule(FineTuningModule):
     """Trains two towers that find images by text, and texts by image.
 
     Its outputs are normalised features: ``image`` (n, D), and ``text`` (m, D) of every caption,
-    image by image. ``<split>/loss`` is the CLIP loss of each image with its first caption, in the
-    split's order and in batches of the run's size: it is comparable with ``train/loss``, and
-    between runs of the same batch size.
-
-    ``measure`` is called with a split's name and both features.
+    image by image; ``measure`` takes a split and both. ``<split>/loss`` is the CLIP loss of each
+    image with its first caption, in the split's order and in batches of the run's size: it is
+    comparable with ``train/loss``, and between runs of the same batch size.
     """
 
     owners: Mapping[str, str] = {"text": "owner", "owner": "owner"}
@@ -275,13 +250,11 @@ class RetrievalModule(FineTuningModule):
         """Return the features of images and of their captions, and each caption's image."""
         captions: Sequence[Sequence[str]] = batch["captions"]
         image = F.normalize(features(self.classifier, batch).float(), dim=-1)
-        text = self._texts([text for own in captions for text in own], len(image))
-        owner = batch["index"].cpu().repeat_interleave(torch.tensor([len(own) for own in captions]))
-        first = torch.tensor([number(own[0]) for own in captions])
-        return {
-            **{"image": image, "text": text},
-            **{"index": batch["index"], "owner": owner, "first": first},
-        }
+        text = self._texts([text for texts in captions for text in texts], len(image))
+        owner = batch["index"].cpu().repeat_interleave(torch.tensor([*map(len, captions)]))
+        first = torch.tensor([number(texts[0]) for texts in captions])
+        rows = {"index": batch["index"], "owner": owner, "first": first}
+        return {"image": image, "text": text, **rows}
 
     def _texts(self, texts: Sequence[str], rows: int) -> Tensor:
         """Return the normalised features (m, D) of texts, encoded ``rows`` at a time."""

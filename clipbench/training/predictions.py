@@ -1,4 +1,4 @@
-"""Every prediction of a run with the id of its picture, and what they say of each class.
+"""Every prediction of a run with the id of its image, and what they say of each class.
 
 Of captions: the rank at which every query finds what belongs to it.
 """
@@ -26,16 +26,15 @@ def write(
 ) -> None:
     """Write what paired tests and error reports need.
 
-    ``predictions.parquet`` has a row for each picture, with a column for each kind of group; row
-    for row ``logits.npy`` has its logits, -inf for classes its split does not choose among.
-    ``per_class.csv`` has a row for each class of each split, ``confusion.npz`` a matrix for each
-    split: (C, C) counts, the true class by row; see :func:`clipbench.metrics.confusion.write`.
+    ``predictions.parquet`` has a row for each image, with a column for each kind of group; row for
+    row ``logits.npy`` has its logits, -inf for classes its split does not choose among.
+    ``per_class.csv`` has a row for each class of each split, ``confusion.npz`` a matrix (C, C) for
+    each split, see :func:`clipbench.metrics.confusion.write`.
 
     Args:
-        folder: the run's.
+        folder: of the run.
         data: its splits, class names, names of groups, and coarser levels.
-        outputs: by split, in the order of the rows, the logits (n, C) and labels (n,), in the
-            order of its pictures.
+        outputs: by split the logits (n, C) and labels (n,), in the order of its images.
     """
     rows, logits, tables, matrices = [], [], [], {}
     for name, output in outputs.items():
@@ -60,14 +59,7 @@ def write_merged(
     outputs: Mapping[str, Mapping[str, Tensor]],
     alpha: float,
 ) -> None:
-    """Write ``merged_predictions.parquet``: the rows at the chosen alpha, which is a column.
-
-    Args:
-        folder: the run's.
-        data: as for :func:`write`.
-        outputs: of the merged weights, as for :func:`write`.
-        alpha: where they are between start and end.
-    """
+    """Write ``merged_predictions.parquet``: the rows at the chosen alpha, which is a column."""
     rows = [
         _rows(data, name, classification.among(of["logits"], data.splits[name].among), of["label"])
         for name, of in outputs.items()
@@ -85,14 +77,11 @@ def _rows(
 
 
 def _columns(split: Split, scores: Tensor, labels: Tensor) -> dict[str, list[str] | NDArray[Any]]:
-    """Return what is predicted of each image of a split, and how probable that and its label are.
+    """Return what is predicted of a split's n images, and how probable that and its label are.
 
-    Args:
-        split: n images.
-        scores: (n, C).
-        labels: (n,).
+    The scores are (n, C), the labels (n,).
     """
-    top = scores.argmax(1)  # of probabilities there are ties where logits still differ
+    top = scores.argmax(1)  # probabilities can tie where logits still differ
     shares = torch.empty(len(labels), 2, dtype=scores.dtype)
     chosen = torch.stack([top, labels], 1)
     for rows in classification.blocks(scores):
@@ -128,20 +117,18 @@ def write_ranks(
 
     A row is a query: a caption that looks for its image (``query`` is ``text``), or an image that
     looks for the best of its captions (``image``, its caption null); ``id`` is the image's,
-    ``rank`` is 1 for the best.
-
-    Args:
-        folder: the run's.
-        data: its splits.
-        outputs: by split the features ``image`` (n, D) and ``text`` (m, D), in its order.
+    ``rank`` is 1 for the best. The outputs are by split the features ``image`` (n, D) and ``text``
+    (m, D), in its order.
     """
     rows = []
     for name, output in outputs.items():
         owner, split = data.owner(name), data.splits[name]
-        found = retrieval.ranks(output["image"], output["text"], owner)
-        texts = [text for own in split.captions or () for text in own]
-        told = {"split": name, "query": "text", "id": [split.ids[i] for i in owner.tolist()]}
-        rows.append(pd.DataFrame({**told, "caption": texts, "rank": found.image.numpy()}))
-        told = {"split": name, "query": "image", "id": list(split.ids)}
-        rows.append(pd.DataFrame({**told, "caption": None, "rank": found.text.numpy()}))
+        ranks = retrieval.ranks(output["image"], output["text"], owner)
+        texts = [text for texts in split.captions or () for text in texts]
+        for query, ids, captions, rank in (
+            ("text", [split.ids[i] for i in owner.tolist()], texts, ranks.image),
+            ("image", list(split.ids), None, ranks.text),
+        ):
+            columns = {"split": name, "query": query, "id": ids, "caption": captions}
+            rows.append(pd.DataFrame({**columns, "rank": rank.numpy()}))
     pd.concat(rows, ignore_index=True).to_parquet(folder / "ranks.parquet")

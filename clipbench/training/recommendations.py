@@ -26,7 +26,7 @@ class Facts:
 
     Attributes:
         images: in an epoch; each as often as it has captions, where all are taken.
-        classes: how many; none where there are captions in their stead.
+        classes: how many; 0 where there are captions instead.
         model: its config.
         tuning: the strategy's config.
         strategy: what is trained.
@@ -39,6 +39,22 @@ class Facts:
     tuning: Node
     strategy: Strategy
     gpu: bool
+
+    @classmethod
+    def of(
+        cls, config: Node, strategy: Strategy, data: ClassificationDataModule | CaptionDataModule
+    ) -> "Facts":
+        """Return the facts of a run, from its config, before any weights are looked for."""
+        accelerator = config["trainer"]["accelerator"]
+        gpu = accelerator == "auto" and torch.cuda.is_available()
+        return cls(
+            images=len(data.epoch),
+            classes=len(data.classes),
+            model=config["model"],
+            tuning=config["strategy"],
+            strategy=strategy,
+            gpu=gpu or accelerator in ("gpu", "cuda"),
+        )
 
     @property
     def clip(self) -> bool:
@@ -66,89 +82,57 @@ class Facts:
         return self.images / self.classes if self.classes else math.inf
 
 
-def facts(
-    config: Node,
-    strategy: Strategy,
-    data: ClassificationDataModule | CaptionDataModule,
-) -> Facts:
-    """Return the facts of a run, from its config, before any weights are looked for."""
-    accelerator = config["trainer"]["accelerator"]
-    return Facts(
-        images=len(data.epoch),
-        classes=len(data.classes),
-        model=config["model"],
-        tuning=config["strategy"],
-        strategy=strategy,
-        gpu=accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()),
-    )
-
-
 def check_ranges(facts: Facts, recipe: Node) -> list[str]:
     """Return a warning of what is outside the guide's range for a way of tuning a CLIP.
 
-    A learning rate that the strategy's own file recommends is taken as it is, and so is the model's
-    in full fine-tuning, which is what it is for. Warm-up counts where it
-    is given in steps: the guide's are of sets of millions of pictures, and as a share of a smaller
-    run they would say nothing. For the same reason a small set may take as many epochs as
-    ``recipe=auto`` would.
-
-    Args:
-        facts: of the run.
-        recipe: ``lr``, ``batch_size``, ``warmup_steps``, ``epochs`` and ``steps``.
+    A learning rate that the strategy's own file recommends is not checked, nor is the model's in
+    full fine-tuning, which it is for. Warm-up is checked where it is given in steps: the guide's
+    are of sets of millions of images, and mean nothing as a share of a smaller run. For the same
+    reason a small set may take as many epochs as ``recipe=auto`` would.
     """
     if not facts.clip or not facts.strategy.trains:
         return []
-    name, found = facts.kind, []
-    meant = facts.source == "conf/strategy" or name in (FULL, SCRATCH)
-    usual = meant and recipe["lr"] == facts.lr
-    asked = {
-        "lr": None if usual else recipe["lr"],
+    name, outside = facts.kind, []
+    for_this = facts.source == "conf/strategy" or name in (FULL, SCRATCH)
+    values = {
+        "lr": None if for_this and recipe["lr"] == facts.lr else recipe["lr"],
         "warmup_steps": recipe["warmup_steps"],
         "epochs": recipe["epochs"] if recipe["steps"] is None else None,
     }
-    for key, value in asked.items():
+    for key, value in values.items():
         low, high = getattr(GUIDE[name], key)
         most = max(high, _epochs(facts, recipe)[0]) if key == "epochs" else high
         if value is not None and not low <= value <= most:
-            said = f"{low:g} or more" if high in (math.inf, low) else f"{low:g} to {high:g}"
-            found.append(f"{key}={value:g} ({said})")
-    if not found:
-        return []
-    return [f"outside the OpenCLIP guide's range for {name}: {', '.join(found)}"]
+            limits = f"{low:g} or more" if high in (math.inf, low) else f"{low:g} to {high:g}"
+            outside.append(f"{key}={value:g} ({limits})")
+    warning = f"outside the OpenCLIP guide's range for {name}: {', '.join(outside)}"
+    return [warning] if outside else []
 
 
 def check_ema(ema: float | str | None, steps: int) -> list[str]:
-    """Return a warning of an average that is still mostly the weights before training.
-
-    Args:
-        ema: the root's key.
-        steps: of the run.
-    """
+    """Return a warning of an average that is still mostly the weights before training."""
     stale = ema**steps if isinstance(ema, int | float) else 0.0
-    if stale < 0.1:
-        return []
-    return [
-        f"ema={ema:g} leaves {stale:.0%} of the first step's weights in the average after {steps} "
+    warning = (
+        f"ema={ema} leaves {stale:.0%} of the first step's weights in the average after {steps} "
         "steps; ema=auto fits the run"
-    ]
+    )
+    return [warning] if stale >= 0.1 else []
 
 
 def check_stages(strategy: Strategy, epochs: int) -> list[str]:
     """Return a warning of stages of unfreezing that would begin after the last epoch."""
-    starts = [start for start, _ in getattr(strategy, "stages", [])]
-    never = [str(start) for start in starts if start >= epochs]
-    if not never:
-        return []
-    return [
-        f"strategy.stages: what should begin once {' and '.join(never)} epochs are over never "
+    late = [str(start) for start, _ in getattr(strategy, "stages", []) if start >= epochs]
+    warning = (
+        f"strategy.stages: what should begin once {' and '.join(late)} epochs are over never "
         f"does in epochs={epochs}; begin earlier, or train for longer"
-    ]
+    )
+    return [warning] if late else []
 
 
 def warnings(facts: Facts, recipe: Node, steps: int) -> list[str]:
     """Return every warning for a run of some steps."""
-    told = [*check_ranges(facts, recipe), *check_ema(recipe["ema"], steps)]
-    return [*told, *check_stages(facts.strategy, recipe["epochs"])]
+    stages = check_stages(facts.strategy, recipe["epochs"])
+    return [*check_ranges(facts, recipe), *check_ema(recipe["ema"], steps), *stages]
 
 
 Choice = tuple[Any, str]
@@ -159,7 +143,7 @@ def _batch_size(facts: Facts, values: Node) -> Choice:
     steps = 8
     size = min(most, 2 ** int(math.log2(max(16, facts.images / steps))))
     return size, (
-        f"at most {most}, {whose}, and {steps} steps an epoch from {facts.images:,} pictures: "
+        f"at most {most}, {whose}, and {steps} steps an epoch from {facts.images:,} images: "
         "the blog's 512 left Flowers102 two"
     )
 
@@ -174,8 +158,7 @@ def _epochs(facts: Facts, values: Node) -> Choice:
 
 
 def _warmup(facts: Facts, values: Node) -> Choice:
-    total = values["epochs"] * math.ceil(facts.images / values["batch_size"])
-    total = values["steps"] or total
+    total = values["steps"] or values["epochs"] * math.ceil(facts.images / values["batch_size"])
     if total < 1000:
         return 0.2, f"{total} steps are few: big_vision warms up 100 of 500"
     return 0.1, f"of {total:,} steps, as recipe=default"
@@ -183,7 +166,7 @@ def _warmup(facts: Facts, values: Node) -> Choice:
 
 def _lr(facts: Facts, values: Node) -> Choice:
     name = facts.kind
-    # A strategy's own is for what it does, and a supervised network is no CLIP.
+    # A strategy's own is for what it does, and a supervised network is not a CLIP.
     if not facts.clip or facts.source == "conf/strategy" or name == FULL:
         return facts.lr, f"what {facts.source} recommends, with its source there"
     if name == SCRATCH:
@@ -197,19 +180,19 @@ def _lr(facts: Facts, values: Node) -> Choice:
 
 def _weight_decay(facts: Facts, values: Node) -> Choice:
     base = facts.model["recommended"]["weight_decay"]
-    if facts.clip and facts.shots < 20:
-        return 2 * base, (
-            f"twice the model's {base:g} for {facts.shots:.0f} pictures a class: the guide raises "
-            "it against overfitting"
-        )
-    return base, "what conf/model recommends, with its source there"
+    if not facts.clip or facts.shots >= 20:
+        return base, "what conf/model recommends, with its source there"
+    return 2 * base, (
+        f"twice the model's {base:g} for {facts.shots:.0f} images per class: the guide raises it "
+        "against overfitting"
+    )
 
 
 def _label_smoothing(facts: Facts, values: Node) -> Choice:
     if facts.classes >= 100:
         return 0.1, f"FT-CLIP's, for many classes: {facts.classes}"
     if not facts.classes:
-        return 0.0, "captions are no classes"
+        return 0.0, "captions have no classes"
     return 0.0, f"WiSE-FT has none; FT-CLIP's 0.1 is for many classes, not {facts.classes}"
 
 
@@ -225,22 +208,19 @@ _RULES: dict[str, Callable[[Facts, Node], Choice]] = {
 
 
 def chosen(recipe: Node, facts: Facts) -> tuple[Config, list[str]]:
-    """Return values for what a recipe leaves null, and the reason of each.
+    """Return values for what a recipe leaves null, and lines to print: the reason of each.
 
     batch_size: 64, with a GPU 256, but no more than leaves 8 steps an epoch. epochs: as many as
     make 500 steps, within 5 to 20 (10 to 20 for a frozen encoder); the guide's 5 to 10 are of sets
-    whose epochs are longer. warmup: a fifth of a run under
-    1,000 steps, else a tenth. lr: the strategy's own, or the model's; for a CLIP times 5 if blocks
-    are frozen and 10 if a whole encoder is, as the middles of the guide's ranges are. weight_decay:
-    the model's; for a CLIP and under 20 pictures a class twice that. label_smoothing: 0.1 from 100
-    classes up. And, for what is null at all, what :func:`proposals` says.
+    whose epochs are longer. warmup: a fifth of a run under 1,000 steps, else a tenth. lr: the
+    strategy's own, or the model's; for a CLIP times 5 if blocks are frozen and 10 if a whole
+    encoder is, as the middles of the guide's ranges are. weight_decay: the model's; for a CLIP and
+    under 20 images per class twice that. label_smoothing: 0.1 from 100 classes up. And, if any
+    value is null, what :func:`proposals` says.
 
     Args:
         recipe: with the root's keys in their place.
         facts: of the run.
-
-    Returns:
-        Values by key, and lines to print.
     """
     missing = [key for key in _RULES if recipe[key] is None]
     values, reasons = dict(recipe), []
@@ -254,18 +234,18 @@ def chosen(recipe: Node, facts: Facts) -> tuple[Config, list[str]]:
 
 def proposals(facts: Facts) -> list[str]:
     """Return advice on whether to fine-tune at all, and how deep: lines to print."""
-    few, found = f"{facts.shots:.0f} pictures a class", []
+    few, lines = f"proposal: {facts.shots:.0f} images per class: compare", []
     simpler = [
-        (known.few_images, option, known.why)
-        for option, known in about.every().items()
-        if facts.shots < known.few_images and (facts.clip or not known.text)
+        (about_it.few_images, option, about_it.why)
+        for option, about_it in about.every().items()
+        if facts.shots < about_it.few_images and (facts.clip or not about_it.text)
     ]
     if simpler:
         _, option, why = min(simpler)
-        found.append(f"{few}: compare strategy={option}, {why}")
+        lines.append(f"{few} strategy={option}, {why}")
     if facts.kind == FULL and facts.shots < 100:
-        found.append(
-            f"{few}: compare a freeze_depth of half the blocks (6 of a ViT-B's 12): the guide's "
-            "advice for small sets, and 0.1 % dearer on ImageNet (FT-CLIP, figure 3)"
+        lines.append(
+            f"{few} a freeze_depth of half the blocks (6 of a ViT-B's 12): the guide's advice for "
+            "small sets, at 0.1 % less accuracy on ImageNet (FT-CLIP, figure 3)"
         )
-    return [f"proposal: {line}" for line in found]
+    return lines

@@ -28,7 +28,7 @@ from clipbench.results.identity import Identity
 from clipbench.results.record import RunRecord
 from clipbench.training import checkpoint_io, lightning_internals
 
-_KEPT = 2
+_NEWEST = 2  # files that are kept
 _DATA = {"data": "sha256", "content": "content"}  # of an identity, in a record
 
 
@@ -67,10 +67,10 @@ class Resume(Checkpoint):
 
     Args:
         folder: the run's.
-        key: likewise.
+        key: the run's.
         started: when the run began, by ``time.perf_counter``.
-        every_steps: null for epochs alone.
-        begin: where this run goes on.
+        every_steps: None for epochs alone.
+        resumed: where this run goes on.
     """
 
     def __init__(
@@ -79,30 +79,30 @@ class Resume(Checkpoint):
         key: str,
         started: float,
         every_steps: int | None = None,
-        begin: ResumePoint | None = None,
+        resumed: ResumePoint | None = None,
     ) -> None:
         self.folder, self.key, self.started = folder, key, started
-        self.every_steps, self.begin = every_steps, begin
+        self.every_steps, self.resumed = every_steps, resumed
         self.signal: int | None = None
         self._before: Any = None
 
     def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: Any) -> None:
-        """Not to train on after an early end, which Lightning forgets."""
-        trainer.should_stop = self.begin is not None and self.begin.ended
+        """Train no further after an early end, which Lightning forgets."""
+        trainer.should_stop = self.resumed is not None and self.resumed.ended
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on SIGTERM waits for the end of a step."""
+        """Let SIGTERM wait for the end of a step from here on."""
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._came)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """To here."""
+        """Let SIGTERM end the process again."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
             self._before = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: Any) -> None:
-        """To here; a loader's worker that a cluster has ended too is no fault of the run."""
+        """Do the same; a loader's worker that a cluster ended too is not the run's fault."""
         self.teardown(trainer, pl_module, "fit")
         if self.signal is not None and not isinstance(exception, UserError):
             raise self._interrupted(trainer, self.signal, "in the step after") from exception
@@ -111,7 +111,7 @@ class Resume(Checkpoint):
         self.signal = number
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """In the midst of an epoch; its end has a hook of its own, after validation."""
+        """Save inside an epoch; its end has its own hook, after validation."""
         last = trainer.is_last_batch or trainer.global_step == pl_module.last_step
         if last or trainer.should_stop:
             return
@@ -123,7 +123,7 @@ class Resume(Checkpoint):
         self._end(trainer, stop)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Between two epochs."""
+        """Save between two epochs."""
         self._save(trainer, trainer.current_epoch + 1, 0)
         self._end(trainer, distributed.any_of(self.signal is not None))
 
@@ -133,12 +133,9 @@ class Resume(Checkpoint):
 
     def _interrupted(self, trainer: Trainer, number: int, when: str) -> UserError:
         name, step = signal.Signals(number).name, trainer.global_step
-        going = "there" if when == "after" else "where its state was last kept"
-        return UserError(
-            f"{name} {when} step {step}; the same command goes on from {going}",
-            status="interrupted",
-            signal=number,
-        )
+        place = "there" if when == "after" else "where its state was last kept"
+        message = f"{name} {when} step {step}; the same command goes on from {place}"
+        return UserError(message, status="interrupted", signal=number)
 
     def _save(self, trainer: Trainer, epoch: int, batch: int) -> None:
         seconds = time.perf_counter() - self.started
@@ -147,7 +144,7 @@ class Resume(Checkpoint):
         point = ResumePoint(self.key, step, epoch, batch, ended, seconds, shown)
         trainer.save_checkpoint(point.path(self.folder), storage_options=asdict(point))
         if distributed.here.first:
-            for path in _newest_first(self.folder)[_KEPT:]:
+            for path in _newest_first(self.folder)[_NEWEST:]:
                 path.unlink(missing_ok=True)
 
 
@@ -156,7 +153,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Of a run that is completed nothing will go on."""
+    """Remove what only an unfinished run goes on from."""
     for path in _newest_first(folder):
         path.unlink(missing_ok=True)
 
@@ -168,8 +165,8 @@ def prepare(
 
     Args:
         folder: of this run; emptied where there is no such place.
-        key: likewise.
-        identity: likewise.
+        key: of this run.
+        identity: of this run.
         requested: ``ckpt.resume``: ``auto``, None, or a run's folder or file to go on from.
 
     Raises:
@@ -200,28 +197,27 @@ def _empty(folder: Path) -> None:
 
 
 def newest(folder: Path, key: str) -> ResumePoint | None:
-    """Where a run can go on; what is damaged, or another run's, is passed over and named.
-
-    Args:
-        folder: the run's.
-        key: likewise.
-    """
-    paths = _newest_first(folder)
-    for path in paths:
-        try:
-            point = ResumePoint(**checkpoint_io.verified(path))
-            if point.key != key:
-                raise checkpoint_io.Damaged(f"it is of another run, {point.key}")
+    """Return where a run can go on; warn of files that are damaged or another run's."""
+    files = _newest_first(folder)
+    for path in files:
+        if (point := _intact(path, key)) is not None:
             return point
-        except (checkpoint_io.Damaged, TypeError) as why:
-            _say(f"{path} is passed over: {why}")
-    if paths:
-        _say("no checkpoint is left to go on from; the run begins anew")
+    if files:
+        warn("no checkpoint is left to go on from; the run begins anew")
     return None
 
 
-def _say(text: str) -> None:
-    warn(text)
+def _intact(path: Path, key: str | None = None) -> ResumePoint | None:
+    """Return what a checkpoint is of; warn if it is damaged, or of another run than ``key``."""
+    try:
+        point = ResumePoint(**checkpoint_io.verified(path))
+    except (checkpoint_io.Damaged, TypeError) as why:
+        warn(f"{path} is passed over: {why}")
+        return None
+    if key in (None, point.key):
+        return point
+    warn(f"{path} is passed over: it is of another run, {point.key}")
+    return None
 
 
 def bring(source: str, folder: Path, key: str, identity: Identity) -> ResumePoint:
@@ -230,8 +226,8 @@ def bring(source: str, folder: Path, key: str, identity: Identity) -> ResumePoin
     Args:
         source: the folder of a run, or one of its ``checkpoints/resume-*.ckpt``.
         folder: of this run.
-        key: likewise.
-        identity: likewise.
+        key: of this run.
+        identity: of this run.
 
     Raises:
         UserError: if there is nothing to go on from, or it is a run that differs in anything that
@@ -239,32 +235,27 @@ def bring(source: str, folder: Path, key: str, identity: Identity) -> ResumePoin
     """
     path = paths.expanded(source)
     run = path.parent.parent if path.is_file() else path
-    found = [path] if path.is_file() else _newest_first(path)
-    if not found:
+    files = [path] if path.is_file() else _newest_first(path)
+    if not files:
         raise UserError(
             f"ckpt.resume={source} has no checkpoints/resume-*.ckpt; use a run's folder"
         )
-    keys = set()
-    for checkpoint in found:
-        try:
-            keys.add(ResumePoint(**checkpoint_io.verified(checkpoint)).key)
-        except (checkpoint_io.Damaged, TypeError) as why:
-            _say(f"{checkpoint} is passed over: {why}")
+    keys = {point.key for point in map(_intact, files) if point is not None}
     if not keys:
         raise UserError(f"ckpt.resume={source} has no checkpoint that is whole")
     if keys != {key}:
-        told = ", ".join(_differing(store.read(run), identity)) or f"its key is {min(keys)}"
+        differing = ", ".join(_differing(store.read(run), identity)) or f"its key is {min(keys)}"
         raise UserError(
-            f"ckpt.resume={source} is another run: {told}; go on with the same values, or use "
+            f"ckpt.resume={source} is another run: {differing}; go on with the same values, or use "
             "model.pretrained= for its weights alone"
         )
     target = folder / "checkpoints"
     if run.resolve() != folder.resolve():
         _empty(folder)
         target.mkdir()
-        for other in run.glob("checkpoints/*.ckpt"):
-            if other in found or not other.name.startswith("resume-"):
-                shutil.copyfile(other, target / other.name)
+        for file in run.glob("checkpoints/*.ckpt"):
+            if file in files or not file.name.startswith("resume-"):
+                shutil.copyfile(file, target / file.name)
     point = newest(folder, key)
     assert point is not None
     return point
@@ -275,19 +266,18 @@ def _differing(record: RunRecord | None, identity: Identity) -> Iterator[str]:
     if record is None:
         return
     config, devices = record.config, record.environment
-    resolved = {name: devices.get(name, own) for name, own in config["trainer"].items()}
-    known = identity_module.identity({**config, "trainer": resolved})["config"]
-    theirs, ours = (dict(_flat(node)) for node in (known, identity["config"]))
+    resolved = {name: devices.get(name, value) for name, value in config["trainer"].items()}
+    there = identity_module.identity({**config, "trainer": resolved})["config"]
+    theirs, ours = (dict(_flat(node)) for node in (there, identity["config"]))
     # What a strategy ignores is in a config alone; a file of weights counts by its content.
     for name in sorted(theirs.keys() & ours.keys() - {"model.pretrained"}):
         if theirs[name] != ours[name]:
             yield f"{name}={theirs[name]} there and {ours[name]} here"
     for what, key in (("labels", "data"), ("images", "content")):
         here = identity.get(key, {})
-        there = {name: getattr(split, _DATA[key]) for name, split in record.data.items()}
-        others = [name for name in here if there.get(name) != here[name]]
-        if others:
-            yield f"the {what} of {', '.join(others)} are not those here"
+        hashes = {name: getattr(split, _DATA[key]) for name, split in record.data.items()}
+        if changed := [name for name in here if hashes.get(name) != here[name]]:
+            yield f"the {what} of {', '.join(changed)} are not those here"
 
 
 def _flat(node: Node, above: str = "") -> Iterator[tuple[str, Any]]:

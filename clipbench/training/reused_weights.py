@@ -26,12 +26,12 @@ def take(parts: Components, record: RunRecord, folder: Path) -> State | None:
     """Take the weights, the curve and the cost of another run.
 
     Returns:
-        Its weights after the last epoch, if they were kept.
+        Its weights after the last epoch, if they were ending.
     """
     module, last, checkpoint = parts.module, None, folder / "checkpoints" / "last.ckpt"
     if checkpoint.is_file():
-        kept = checkpoint_io.read(checkpoint)
-        module.load_state_dict(kept["state_dict"])
+        ending = checkpoint_io.read(checkpoint)
+        module.load_state_dict(ending["state_dict"])
         last = copied(module.classifier)
     module.classifier.load_state_dict(saved_model.classifier(folder).state_dict())
     theirs = store.read(folder)

@@ -22,11 +22,7 @@ from clipbench.training.spec import RunSpec
 class RunFolder:
     """A run's folder, which the first of its ranks holds and writes.
 
-    Args:
-        spec: of the run.
-
     Attributes:
-        path: of the folder.
         record: of the run; empty until :meth:`open`.
         started: when the run began, by ``time.perf_counter``, as if it had never been interrupted.
     """
@@ -53,9 +49,9 @@ class RunFolder:
 
     def _claim(self) -> Outcome | None:
         # Before a completed run is looked for, which may have been allowed to go on with them.
-        datasets = {name: other.data for name, other in self.spec.data.others.items()}
-        others = {name: next(iter(data.splits.values())) for name, data in datasets.items()}
-        splits = {**self.spec.data.dataset.splits, **others}
+        auxiliary = self.spec.data.others.items()
+        splits = {name: next(iter(dataset.data.splits.values())) for name, dataset in auxiliary}
+        splits = {**self.spec.data.dataset.splits, **splits}
         self._leaks = leaks.check(splits, self.spec.config["leaks"])
         if (ended := self._earlier_end()) is not None and ended.status == "completed":
             resume.clear(self.path)  # of a run that was killed before it could
@@ -87,7 +83,7 @@ class RunFolder:
         """Find where the run goes on, or empty the folder, and write down what the run is.
 
         Raises:
-            UserError: for ``ckpt.resume=`` a place where this run cannot go on.
+            UserError: for a ``ckpt.resume=`` from which this run cannot go on.
         """
         spec, before = self.spec, store.read(self.path)
         requested, point = spec.config["ckpt"]["resume"], None
@@ -140,7 +136,7 @@ class RunFolder:
     def fail(self, status: str, error: str) -> Outcome:
         """Record that the run did not come to its end, and leave the folder to others."""
         self.record.status, self.record.error = status, error
-        with contextlib.suppress(UserError):  # a disk that is full has the record as it was before
+        with contextlib.suppress(UserError):  # on a full disk the record stays as it was
             self.save()
         self.release()
         return self.outcome(status, error=error)
@@ -159,7 +155,7 @@ def _new_record(spec: RunSpec) -> RunRecord:
     """Return the record of a run that has just begun."""
     config, choices, recipe = spec.config, spec.job.choices, spec.recipe
     schedule, batch, strategy = spec.schedule, spec.batch, spec.strategy
-    others = {name: other.record() for name, other in spec.data.others.items()}
+    auxiliary = {name: dataset.record() for name, dataset in spec.data.others.items()}
     return RunRecord(
         key=spec.key,
         training=spec.training_key,
@@ -178,7 +174,7 @@ def _new_record(spec: RunSpec) -> RunRecord:
         versions=environment.versions(),
         environment=environment.of(config["trainer"], distributed.here.world),
         git=environment.git(),
-        data={**spec.splits, **others},
+        data={**spec.splits, **auxiliary},
         steps=Steps(
             total=schedule.total,
             warmup=schedule.warmup,

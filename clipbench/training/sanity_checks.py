@@ -3,8 +3,10 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 
+import pandas as pd
 import torch
 
+from clipbench.core import paths
 from clipbench.core.config import ranges
 from clipbench.core.config.option_files import Node
 from clipbench.core.devices import devices
@@ -14,9 +16,9 @@ from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.models import about as about_models
 from clipbench.models.base import Classifier, ImageTower, freeze_statistics
 from clipbench.models.two_towers import TwoTowers
-from clipbench.results.record import Row
 from clipbench.strategies import about
 from clipbench.strategies.base import Strategy
+from clipbench.strategies.recipe import Recipe
 from clipbench.training.schedule import Schedule
 
 
@@ -34,22 +36,17 @@ def config(root: Node) -> None:
         raise UserError(f"trainer.accelerator={name}: is not known. Use one of {', '.join(there)}")
     if not there[name]:
         raise UserError(f"trainer.accelerator={name}: there is none here. Use trainer=auto or cpu")
-    wanted, count = devices(root["trainer"]), torch.cuda.device_count()
-    if cuda and name in ("auto", "gpu", "cuda") and wanted > count:
-        asked = root["trainer"]["devices"]
-        raise UserError(f"trainer.devices={asked}: there are {count} here. Use {count} or fewer")
+    count = torch.cuda.device_count()
+    if cuda and name in ("auto", "gpu", "cuda") and devices(root["trainer"]) > count:
+        number = root["trainer"]["devices"]
+        raise UserError(f"trainer.devices={number}: there are {count} here. Use {count} or fewer")
 
 
 def pairs(strategy: Strategy, batch_size: int, rows: int) -> None:
-    """Refuse batches in which there is nothing to tell a pair from.
-
-    Args:
-        strategy: of the run.
-        batch_size: global.
-        rows: of an epoch.
+    """Refuse a batch, or an epoch of some rows, that holds a single pair.
 
     Raises:
-        UserError: for one pair at a time, whose contrastive loss is 0 whatever the model says.
+        UserError: as the contrastive loss of one pair is 0 whatever the model says.
     """
     if strategy.trains and strategy.pairs and min(batch_size, rows) < 2:
         few = f"batch_size={batch_size}" if batch_size < 2 else "train has one image and caption"
@@ -60,18 +57,9 @@ def pairs(strategy: Strategy, batch_size: int, rows: int) -> None:
 
 
 def captions(
-    config: Node,
-    strategy: Strategy,
-    data: DataModule,
-    choices: Mapping[str, str],
+    config: Node, strategy: Strategy, data: DataModule, choices: Mapping[str, str]
 ) -> None:
     """Refuse, where there are captions and no classes, what needs classes or cannot read.
-
-    Args:
-        config: the root.
-        strategy: as it asks for.
-        data: likewise.
-        choices: the options typed, to be named.
 
     Raises:
         UserError: for a strategy, a model or a kind of average that means nothing here.
@@ -88,12 +76,12 @@ def captions(
     if not about_models.of(config["model"]).text and about.of(config["strategy"]).text:
         enough = [option for option in able if not about.named(option).text]
         raise UserError(
-            f"model={model} has no text tower to read the captions of {name} with; use "
+            f"model={model} has no text tower for the captions of {name}; use "
             f"strategy={' or '.join(enough)}, or a model that has one: "
             f"{', '.join(about_models.with_text())}"
         )
     if config["alphas"] is not None and config["merge"] == "fisher":
-        raise UserError(f"merge=fisher is of classes, and {name} has none; use merge=wise_ft")
+        raise UserError(f"merge=fisher needs classes, and {name} has none; use merge=wise_ft")
 
 
 Task = tuple[Sequence[str], Sequence[Sequence[str]]]  # classes, and the prompts of each
@@ -102,70 +90,73 @@ Task = tuple[Sequence[str], Sequence[Sequence[str]]]  # classes, and the prompts
 def texts(tower: ImageTower, captions: Sequence[str], tasks: Mapping[str, Task]) -> list[str]:
     """Return warnings of texts that a model does not read to their end.
 
-    open_clip cuts them off without a word, and two classes may be left with one text.
+    open_clip cuts them off silently, and two classes may be left with the same text.
 
     Args:
         tower: of the run.
         captions: of all splits.
-        tasks: of each set of classes what a warning of it begins with.
+        tasks: sets of classes, by what a warning of each begins with.
     """
     if not isinstance(tower, TwoTowers) or tower.mean_pooled:
         return []
-    found = []
-    if cut := len(tower.cut(captions)):
-        what = f"{cut:,} of {len(captions):,} captions are longer than this model reads"
-        found.append(f"{what}: their ends are cut off")
+    warnings = _cut_off(tower, captions, "captions")
     for name, (classes, prompts) in tasks.items():
-        whole = [text for own in prompts for text in own]
-        if cut := len(tower.cut(whole)):
-            what = f"{name}{cut:,} of {len(whole):,} class prompts are longer than this model reads"
-            found.append(f"{what}: their ends are cut off")
+        in_all = [prompt for of_class in prompts for prompt in of_class]
+        warnings += [name + line for line in _cut_off(tower, in_all, "class prompts")]
         if alike := tower.alike(prompts):
             first = " and ".join(classes[label] for label in alike[0][:2])
-            rest = sum(map(len, alike)) - 2
-            more = f" (and {rest} more)" if rest else ""
-            found.append(
-                f"{name}this model reads the prompts of {first}{more} as the same: no head made of "
-                "text tells them apart"
+            more = sum(map(len, alike)) - 2
+            first += f" (and {more} more)" if more else ""
+            warnings.append(
+                f"{name}this model reads the prompts of {first} as the same: no head made of text "
+                "tells them apart"
             )
-    return found
+    return warnings
 
 
-def warmup(schedule: Schedule, *, lr: float, epochs: int, allowed: bool) -> None:
+def _cut_off(tower: TwoTowers, texts: Sequence[str], what: str) -> list[str]:
+    if not (cut := len(tower.cut(texts))):
+        return []
+    count = f"{cut:,} of {len(texts):,} {what}"
+    return [f"{count} are longer than this model reads: their ends are cut off"]
+
+
+def warmup(schedule: Schedule, recipe: Recipe, *, allowed: bool) -> None:
     """Refuse a run of no steps, and one whose warm-up never ends.
 
-    WiSE-FT's 500 steps of warm-up on Flowers102's 20-step run reach 4 % of the learning rate that
-    was asked for, with no error: the cause of the source blog's flat curve.
+    WiSE-FT's 500 steps of warm-up on Flowers102's 20-step run reach 4 % of the requested learning
+    rate, with no error: the cause of the source blog's flat curve.
 
     Raises:
         UserError: unless ``allowed``.
     """
     if schedule.total < 1:
-        raise UserError(f"epochs={epochs} makes no training step; use epochs=1 or more")
+        raise UserError(f"epochs={recipe.epochs} makes no training step; use epochs=1 or more")
     if schedule.warmup >= schedule.total and not allowed:
         raise UserError(
             f"warm-up of {schedule.warmup} steps never ends in a run of {schedule.total} steps: "
-            f"the learning rate would peak at {lr * schedule.peak:.2g}, {schedule.peak:.0%} of "
-            f"lr={lr:g}; use warmup_steps=null warmup=0.1, or allow_unfinished_warmup=true"
+            f"the learning rate would peak at {recipe.lr * schedule.peak:.2g}, {schedule.peak:.0%} "
+            f"of lr={recipe.lr:g}; use warmup_steps=null warmup=0.1, or "
+            "allow_unfinished_warmup=true"
         )
 
 
-def lone_picture(
+def lone_image(
     classifier: Classifier, strategy: Strategy, fewest: Callable[[int], int], size: int
 ) -> None:
-    """Refuse an epoch whose last batch is one picture where BatchNorm cannot normalise one.
+    """Refuse an epoch whose last batch is one image where BatchNorm cannot normalise one.
 
-    Where a picture has come down to one position, a batch of one has no variance; torch says so,
+    Where an image has come down to one position, a batch of one has no variance; torch says so,
     at the end of the first epoch.
 
     Args:
         classifier: as it begins to train.
         strategy: that trains it.
-        fewest: the least pictures a device takes at once, by batch size.
-        size: the batch's.
+        fewest: the fewest images that a device takes at once, by batch size.
+        size: of the batch.
 
     Raises:
-        UserError: if it cannot train on as few as there would be.
+        UserError: if the classifier cannot train on so few.
     """
     norms = torch.nn.modules.batchnorm._BatchNorm
     if fewest(size) != 1 or not any(isinstance(part, norms) for part in classifier.modules()):
@@ -180,13 +171,13 @@ def lone_picture(
     except ValueError as error:
         if "more than 1 value" not in str(error):
             raise
-        # The nearest first: what lies further off may be no batch at all, as with mix_fraction.
+        # The nearest first: one further off may not be a batch at all, as with mix_fraction.
         sizes = sorted(range(2, 2 * size + 2), key=lambda n: abs(n - size))
         near = next((n for n in sizes if fewest(n) > 1), None)
         use = f"batch_size={near}" if near else "strategy.frozen_statistics=true"
         raise UserError(
-            f"batch_size={size} leaves a device one picture at a time, which the BatchNorm of "
-            f"this model cannot train on; use {use}"
+            f"batch_size={size} leaves a device one image at a time, which the BatchNorm of this "
+            f"model cannot train on; use {use}"
         ) from error
 
 
@@ -198,86 +189,48 @@ def published_zero_shot(
     Args:
         arch: open_clip's model name.
         pretrained: open_clip's tag.
-        dataset: the dataset's name in ``experiments/published/*.csv``; None if it has none.
-        metric: its name there.
+        dataset: its name in ``experiments/published/*.csv``.
+        metric: likewise.
 
     Returns:
         The value, or None where no row read in its source (``verified`` yes) is for this pair.
     """
-    import pandas as pd
-
-    from clipbench.core import paths
-
     if pretrained is None or dataset is None:
         return None
+    sought = {"pretrained": pretrained, "dataset": dataset, "metric": metric}
+    sought |= {"split": "test", "protocol": "zero-shot", "verified": "yes"}
     for path in sorted((paths.EXPERIMENTS / "published").glob("*.csv")):
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
         # CLIP_benchmark writes OpenAI's QuickGELU models without the suffix.
-        rows = rows[
-            rows["model"].isin([arch, arch.removesuffix("-quickgelu")])
-            & (rows["pretrained"] == pretrained)
-            & (rows["dataset"] == dataset)
-            & (rows["split"] == "test")
-            & (rows["metric"] == metric)
-            & (rows["protocol"] == "zero-shot")
-            & (rows["verified"] == "yes")
-        ]
+        rows = rows[rows["model"].isin([arch, arch.removesuffix("-quickgelu")])]
+        rows = rows[(rows[list(sought)] == pd.Series(sought)).all(axis=1)]
         if len(rows):
             return float(rows["value"].iloc[0]) / 100
     return None
 
 
-def zero_shot(row: Row, *, classes: int, reference: float | None, gate: bool) -> str | None:
-    """Look at epoch 0: far below the published number means that names and labels disagree.
+def zero_shot(
+    what: str, value: float, *, chance: float, reference: float | None, cause: str, gate: bool
+) -> str | None:
+    """Compare epoch 0 with the published number, or with chance where nothing is published.
 
     Args:
-        row: the curve's row of epoch 0, with ``val/acc``.
-        classes: how many there are.
-        reference: published accuracy of the loaded checkpoint on this dataset, if there is one.
+        what: the metric's name.
+        value: on val.
+        chance: the value of a model that guesses.
+        reference: published for the loaded checkpoint on this dataset's test split.
+        cause: the likeliest one of a value that is far too low.
         gate: False lets the run go on.
 
     Returns:
         A warning for the record, or None.
 
     Raises:
-        UserError: if accuracy is below half of the reference and the gate is on.
+        UserError: if the value is below half of the reference and the gate is on.
     """
-    acc, chance = row["val/acc"], 1 / classes
-    if reference is not None:
-        cause = "class names and labels disagree; check the order of dataset.classes"
-        return _far_below("accuracy", acc, reference, cause, gate)
-    if acc < 1.5 * chance:
-        return f"zero-shot accuracy {acc:.1%} is at chance ({chance:.1%}); do names fit the labels?"
-    return None
-
-
-def zero_shot_retrieval(
-    row: Row, *, pictures: int, reference: float | None, gate: bool
-) -> str | None:
-    """Look at epoch 0 of captions: far below what is published, they are of other images.
-
-    Args:
-        row: with ``val/image_recall@5``.
-        pictures: of val: 5 of them are found by chance.
-        reference: published image recall@5 on the test split, if there is one.
-        gate: False lets the run go on.
-
-    Raises:
-        UserError: if recall is below half of the reference and the gate is on.
-    """
-    recall, chance = row["val/image_recall@5"], 5 / pictures
-    if reference is not None:
-        cause = "captions and pictures disagree; check which caption is whose"
-        return _far_below("image recall@5", recall, reference, cause, gate)
-    if recall < 1.5 * chance < 1:
-        return (
-            f"zero-shot image recall@5 {recall:.1%} is at chance ({chance:.1%}): the model knows "
-            "nothing of such pictures and captions, or they disagree"
-        )
-    return None
-
-
-def _far_below(what: str, value: float, reference: float, cause: str, gate: bool) -> str | None:
+    if reference is None:
+        doubt = f"at chance ({chance:.1%}): the model knows nothing of such images, or {cause}"
+        return f"zero-shot {what} {value:.1%} is {doubt}" if value < 1.5 * chance < 1 else None
     if value >= reference / 2:
         return None
     message = f"zero-shot {what} is {value:.1%} where {reference:.1%} is published: {cause}"

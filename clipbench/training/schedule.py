@@ -7,23 +7,23 @@ import torch
 
 from clipbench.core.errors import UserError
 from clipbench.strategies.param_groups import Group
+from clipbench.strategies.recipe import Recipe
 
 
-def optimizer(
-    groups: list[Group], *, name: str, betas: tuple[float, float], eps: float, momentum: float
-) -> torch.optim.Optimizer:
-    """Return AdamW or SGD over parameter groups that have each an lr and a weight decay.
+def optimizer(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
+    """Return AdamW or SGD over parameter groups that each have an lr and a weight decay.
 
     AdamW without weight decay is Adam.
 
     Raises:
         UserError: for another name.
     """
-    if name == "adamw":
-        return torch.optim.AdamW(groups, betas=betas, eps=eps)
-    if name == "sgd":
-        return torch.optim.SGD(groups, momentum=momentum)
-    raise UserError(f"recipe.optimizer={name} is not known; use adamw or sgd")
+    if recipe.optimizer == "adamw":
+        first, second = recipe.betas
+        return torch.optim.AdamW(groups, betas=(first, second), eps=recipe.eps)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=recipe.momentum)
+    raise UserError(f"recipe.optimizer={recipe.optimizer} is not known; use adamw or sgd")
 
 
 @dataclass(frozen=True)
@@ -56,39 +56,23 @@ class Schedule:
         return min(1.0, self.total / self.warmup) if self.warmup else 1.0
 
 
-def plan(
-    *,
-    batches: int,
-    epochs: int,
-    warmup: float,
-    warmup_steps: int | None,
-    steps: int | None = None,
-    lr: float | None = None,
-    min_lr: float = 0.0,
-) -> Schedule:
-    """Return the schedule of a run, from its size.
-
-    Args:
-        batches: optimiser steps of an epoch.
-        epochs: passes over the train split, unless ``steps`` is given.
-        warmup: as a share of the run, unless ``warmup_steps`` is given.
-        warmup_steps: optimiser steps.
-        steps: optimiser steps of the whole run.
-        lr: the peak; None or 0 where nothing trains.
-        min_lr: where the learning rate ends.
+def plan(recipe: Recipe, batches: int) -> Schedule:
+    """Return the schedule of a run whose epochs have ``batches`` optimiser steps.
 
     Raises:
         UserError: for a ``min_lr`` below 0 or above the peak.
     """
-    # Without batches there is nothing to train, however many steps are asked for.
-    total = epochs * batches if steps is None or not batches else steps
-    warm = round(warmup * total) if warmup_steps is None else warmup_steps
-    if batches and not 0 <= min_lr <= (lr or 0.0):
+    lr, min_lr = recipe.lr or 0.0, recipe.min_lr  # without an lr where nothing trains
+    # Without batches there is nothing to train, however many steps are requested.
+    total = recipe.epochs * batches if recipe.steps is None or not batches else recipe.steps
+    warmup = recipe.warmup_steps
+    warmup = round(recipe.warmup * total) if warmup is None else warmup
+    if batches and not 0 <= min_lr <= lr:
         raise UserError(
-            f"recipe.min_lr={min_lr:g}: the learning rate falls to it from lr={lr or 0:g}. Use a "
-            "number from 0 to lr."
+            f"recipe.min_lr={min_lr:g}: the learning rate falls to it from lr={lr:g}. Use a number "
+            "from 0 to lr."
         )
-    return Schedule(total=total, warmup=warm, floor=min_lr / lr if batches and lr else 0.0)
+    return Schedule(total=total, warmup=warmup, floor=min_lr / lr if batches and lr else 0.0)
 
 
 def ema_decay(ema: float | str | None, steps: int) -> float | None:
@@ -97,10 +81,6 @@ def ema_decay(ema: float | str | None, steps: int) -> float | None:
     FT-CLIP's 0.9998 averages over 1 / (1 - 0.9998) = 5,000 of its 31,250 steps, 16 % of the run.
     On Flowers102's 80 steps the same decay would leave 98 % of the start in the average.
     ``auto`` takes 16 % of the run's steps: decay = 1 - 1 / (0.16 steps).
-
-    Args:
-        ema: a decay, ``auto``, or None for no average.
-        steps: optimiser steps of the run.
     """
     if ema == "auto":
         return max(0.0, 1 - 1 / max(1.0, 0.16 * steps))

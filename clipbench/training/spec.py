@@ -34,8 +34,8 @@ class TrainingData:
     Attributes:
         dataset: what is trained and evaluated on.
         prompts: of each class.
-        mixed: another dataset, whose images are mixed into each batch.
-        retention: another dataset, on which forgetting is measured.
+        mixed: whose images are mixed into each batch.
+        retention: on which forgetting is measured.
     """
 
     dataset: Data
@@ -46,8 +46,8 @@ class TrainingData:
     @property
     def others(self) -> dict[str, AuxiliaryDataset]:
         """The other datasets, by the key that names them."""
-        others = {"retention": self.retention, "mix": self.mixed}
-        return {name: other for name, other in others.items() if other is not None}
+        named = {"retention": self.retention, "mix": self.mixed}
+        return {name: data for name, data in named.items() if data is not None}
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,9 @@ class RunSpec:
     """All that is decided about a run before any weights are loaded.
 
     Attributes:
-        job: that it was resolved from.
         config: of the job, with the recipe's nulls filled in.
-        strategy: what trains.
-        augment: of the training images.
-        data: the datasets.
-        recipe: the numbers to train with.
-        facts: what the choice of missing numbers depends on.
         reasons: of each number that was chosen by rule, a line to print.
-        batch: how a batch is divided.
-        schedule: of the learning rate.
         metric: what the best epoch is chosen by, ``val/<name>``.
-        merge: which averages of start and end to evaluate, if any.
-        splits: what the record says of each split.
         identity: all that can change the outcome.
         started: when the job began, by ``time.perf_counter``.
     """
@@ -109,24 +99,20 @@ class RunSpec:
         """Refuse what cannot give a right number, before any weights are looked for.
 
         Raises:
-            UserError: for no steps, a warm-up that never ends, mixed labels for a strategy that
-                takes none, or a batch that the devices cannot share.
+            UserError: for no steps, an endless warm-up, mixed labels for a strategy that takes
+                none, or a batch that the devices cannot share.
         """
         if self.augment.mixes and not self.strategy.soft_labels:
             raise UserError(
-                f"strategy={self.job.choices['strategy']} has no use for mixed labels: its loss is "
-                "of captions, or it sees no images while it trains; use augment.mixup=0 "
+                f"strategy={self.job.choices['strategy']} cannot use mixed labels: its loss is of "
+                "captions, or it sees no images while it trains; use augment.mixup=0 "
                 "augment.cutmix=0, or strategy=finetune"
             )
         self.batch.check()
         sanity_checks.pairs(self.strategy, self.recipe.batch_size, len(self.batch.epoch))
         if self.strategy.trains:
-            sanity_checks.warmup(
-                self.schedule,
-                lr=self.recipe.lr,
-                epochs=self.recipe.epochs,
-                allowed=self.config["allow_unfinished_warmup"],
-            )
+            allowed = self.config["allow_unfinished_warmup"]
+            sanity_checks.warmup(self.schedule, self.recipe, allowed=allowed)
 
     def distrust_images(self) -> bool:
         """Have the next run decode every image; return whether unreadable ones are skipped."""
@@ -148,8 +134,9 @@ def resolve(job: Job) -> RunSpec:
     strategy: Strategy = build(job.config["strategy"])
     augment: Augment = build(job.config["augment"])
     data = load_data(job, dataset, strategy)
-    facts = recommendations.facts(job.config, strategy, dataset)
-    config, reasons = fill_recipe(job.config, facts)
+    facts = recommendations.Facts.of(job.config, strategy, dataset)
+    values, reasons = recommendations.chosen(values_of(job.config), facts)
+    config = {**job.config, **values}
     recipe = Recipe.of(config)
     batch = plan_batch(config, recipe, dataset)
     recipe, steps = plan_schedule(recipe, batch, strategy)
@@ -207,12 +194,6 @@ def build_prompts(job: Job, dataset: Data, strategy: Strategy) -> list[list[str]
     return prompts
 
 
-def fill_recipe(config: Config, facts: recommendations.Facts) -> tuple[Config, list[str]]:
-    """Return a config without nulls that ask for a value by rule, and the reason of each value."""
-    values, reasons = recommendations.chosen(values_of(config), facts)
-    return {**config, **values}, reasons
-
-
 def plan_batch(config: Config, recipe: Recipe, dataset: Data) -> BatchPlan:
     """Return how the batch is divided among the ranks of this run."""
     return BatchPlan(
@@ -229,15 +210,7 @@ def plan_schedule(
     recipe: Recipe, batch: BatchPlan, strategy: Strategy
 ) -> tuple[Recipe, schedule.Schedule]:
     """Return the schedule, and the recipe with the epochs that its steps take."""
-    planned = schedule.plan(
-        batches=batch.steps_per_epoch if strategy.trains else 0,
-        epochs=recipe.epochs,
-        steps=recipe.steps,
-        warmup=recipe.warmup,
-        warmup_steps=recipe.warmup_steps,
-        lr=recipe.lr,
-        min_lr=recipe.min_lr,
-    )
+    planned = schedule.plan(recipe, batch.steps_per_epoch if strategy.trains else 0)
     if recipe.steps is not None:  # the last epoch may be a part of one
         epochs = math.ceil(recipe.steps / max(1, batch.steps_per_epoch))
         recipe = replace(recipe, epochs=epochs)
@@ -254,10 +227,10 @@ def choose_metric(requested: str | None, dataset: Data) -> str:
     Raises:
         UserError: for a metric that is not measured on val.
     """
-    known = ["loss", *dataset.measured]
+    names = ["loss", *dataset.measured]
     name = dataset.metrics[0] if requested is None else requested.removeprefix("val/")
-    if name not in known:
-        raise UserError(f"val has no monitor={requested}; use one of {', '.join(known)}")
+    if name not in names:
+        raise UserError(f"val has no monitor={requested}; use one of {', '.join(names)}")
     return f"val/{name}"
 
 

@@ -22,11 +22,6 @@ MOST = 360  # classes of which the whole matrix is drawn, two pixels each
 def add(folder: Path, record: RunRecord, data: DataModule) -> str | None:
     """Add hyperparameters, metrics and images to the events of a run, if it has any.
 
-    Args:
-        folder: the run's, with all of its files.
-        record: of the run, with its final metrics.
-        data: with its images.
-
     Returns:
         The error, if there is one: a figure in a dashboard is not worth losing a run.
     """
@@ -62,9 +57,8 @@ def _classes(folder: Path, name: str, splits: Mapping[str, Split]) -> Iterator[A
         (row["class"], f"{row['recall']:.3f}", row["n"], row["confused_with"])
         for row in worst.to_dict("records")
     ]
-    yield boards.table(
-        f"worst classes, {name}", ("class", "recall", "pictures", "most taken for"), rows
-    )
+    header = ("class", "recall", "images", "most taken for")
+    yield boards.table(f"worst classes, {name}", header, rows)
     classes = dict(zip(table["label"], table["class"], strict=True))
     yield from _mistakes(folder, name, splits[name], classes)
 
@@ -82,9 +76,8 @@ def _confusion(matrix: Counts, classes: Sequence[str], name: str) -> Any:
 
 def _mistakes(folder: Path, name: str, split: Split, classes: Mapping[int, str]) -> Iterator[Any]:
     rows = pd.read_parquet(folder / "predictions.parquet", filters=[("split", "==", name)])
-    wrong = rows[rows["prediction"] != rows["label"]].sort_values(
-        "probability", ascending=False, kind="stable"
-    )
+    wrong = rows[rows["prediction"] != rows["label"]]
+    wrong = wrong.sort_values("probability", ascending=False, kind="stable")
     place = {id_: i for i, id_ in enumerate(split.ids)}
     images, lines = [], []
     for row in wrong.head(MISTAKES).to_dict("records"):
@@ -92,7 +85,7 @@ def _mistakes(folder: Path, name: str, split: Split, classes: Mapping[int, str])
             images.append(split.image(place[row["id"]]))
         except UserError:  # gone since it was read
             continue
-        taken = classes.get(row["prediction"], str(row["prediction"]))
-        lines.append((classes[row["label"]], f"as {taken}", f"{row['probability']:.0%} sure"))
+        predicted = classes.get(row["prediction"], str(row["prediction"]))
+        lines.append((classes[row["label"]], f"as {predicted}", f"{row['probability']:.0%} sure"))
     if images:
         yield boards.image(f"surest mistakes, {name}", mosaics.grid(images, lines))

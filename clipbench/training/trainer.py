@@ -24,42 +24,45 @@ class Ranks(DDPStrategy):
     """Lightning's, but for evaluation, in which ranks may have more batches than others."""
 
     def validation_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Past DDP's wrapper, which makes the ranks wait for one another at each batch."""
+        """Bypass DDP's wrapper, which makes the ranks wait for one another at each batch."""
         assert self.lightning_module is not None
         with self.precision_plugin.val_step_context():
             return self.lightning_module.validation_step(*args, **kwargs)
 
 
-def trainer(config: Config, folder: Path, own: list[Callback], *, staged: bool = False) -> Trainer:
-    """Return the Trainer of a run, with its own callbacks, loggers and place among ranks.
+def trainer(
+    config: Config, folder: Path, callbacks: list[Callback], *, staged: bool = False
+) -> Trainer:
+    """Return the Trainer of a run, with its callbacks, loggers and place among ranks.
 
     Args:
         config: the root.
-        folder: the run's.
-        own: callbacks besides the config's.
+        folder: of the run.
+        callbacks: besides the config's.
         staged: whether some of what ever trains is frozen in some epochs: several ranks then look
             in each step which gradients will not come, instead of waiting for them.
     """
-    extra = [build(node) for node in (config["callbacks"] or {}).values() if node]
+    callbacks = [
+        *callbacks,
+        *(build(node) for node in (config["callbacks"] or {}).values() if node),
+    ]
     loggers = [_logger(n, node, folder) for n, node in (config["logger"] or {}).items() if node]
-    steps = config["steps"]
-    # The module ends a run of steps: Lightning's max_steps would take the end of an epoch, where a
-    # run goes on, for its midst.
-    epochs = config["epochs"] if steps is None else -1
     # Bars are for a terminal; a log has the line of each epoch.
-    shown = config["trainer"]["enable_progress_bar"] and console.is_terminal
+    bar = config["trainer"]["enable_progress_bar"] and console.is_terminal
+    # The module ends a run of steps: with max_steps Lightning would take the end of an epoch, where
+    # a run goes on, for its middle.
+    epochs = config["epochs"] if config["steps"] is None else -1
+    several = distributed.here.world > 1
     # Else Lightning would look for itself, and take a SLURM job's processes for ranks.
-    place: Any = TorchElasticEnvironment() if distributed.here.world > 1 else LightningEnvironment()
-    several = (
-        {"strategy": Ranks(find_unused_parameters=staged)} if distributed.here.world > 1 else {}
-    )
+    place: Any = TorchElasticEnvironment() if several else LightningEnvironment()
+    ranks = {"strategy": Ranks(find_unused_parameters=staged)} if several else {}
     built: Trainer = build(
-        {**config["trainer"], "enable_progress_bar": shown, "max_epochs": epochs},
-        callbacks=[*own, *extra, *([RichProgressBar(leave=False)] if shown else [])],
+        {**config["trainer"], "enable_progress_bar": bar, "max_epochs": epochs},
+        callbacks=[*callbacks, *([RichProgressBar(leave=False)] if bar else [])],
         logger=loggers,
         plugins=[AtomicCheckpointIO(), place],
         default_root_dir=str(folder),
-        **several,
+        **ranks,
     )
     lightning_internals.leave_signals_alone(built)
     _check_devices(built, environment.resolved(config["trainer"], distributed.here.world))
@@ -69,9 +72,9 @@ def trainer(config: Config, folder: Path, own: list[Callback], *, staged: bool =
 def _check_devices(built: Trainer, resolved: Node) -> None:
     """Stop a run that would not be on what its key says."""
     device = built.strategy.root_device.type
-    found = {"accelerator": device, "devices": built.num_devices, "precision": built.precision}
-    if found != dict(resolved):
-        raise RuntimeError(f"Lightning came to {found} where the key of the run has {resolved}")
+    actual = {"accelerator": device, "devices": built.num_devices, "precision": built.precision}
+    if actual != dict(resolved):
+        raise RuntimeError(f"Lightning chose {actual} where the key of the run has {resolved}")
 
 
 def _logger(name: str, node: Node, folder: Path) -> Logger:

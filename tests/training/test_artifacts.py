@@ -265,7 +265,7 @@ def test_other_merges(outputs, merge):
         words = (*words, "strategy.head_trains=false")
     folder, record = completed(*words)
     assert record["final"]["test/loss@alpha=0.5"] != record["final"]["test/loss@alpha=1"]
-    assert any("takes the pretrained statistics away" in w for w in record["warnings"])
+    assert any("replaces the pretrained statistics" in w for w in record["warnings"])
     if merge == "paint":
         data = build(record["config"]["dataset"])
         data.prepare(0)

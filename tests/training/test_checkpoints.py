@@ -51,7 +51,7 @@ def test_every_epoch_is_kept_as_it_was_evaluated(outputs):
     data = resolve(job(*words)).data.dataset
     for epoch, loss in enumerate(losses, 1):
         assert val_loss(at_epoch(folder, epoch), data) == pytest.approx(loss, rel=1e-5)
-    with pytest.raises(UserError, match="kept no epoch 5; run it anew with keep=all"):
+    with pytest.raises(UserError, match="kept no epoch 5; run it again with keep=all"):
         at_epoch(folder, 5)
 
 

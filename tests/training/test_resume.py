@@ -222,7 +222,7 @@ def test_no_room_and_no_writing_are_said_and_leave_what_was(points, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda p: shutil._ntuple_diskusage(9, 9, 5 * 10**6))
-        assert "needs 8 MB of room, and 5 MB are free" in refused()
+        assert "needs 8 MB, and 5 MB are free" in refused()
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "fsync", _full)
         assert "could not be written: No space left on device" in refused()

@@ -7,22 +7,26 @@ from clipbench.models.base import Classifier
 from clipbench.models.clip import CLIP
 from clipbench.models.timm import Timm
 from clipbench.strategies.finetune import Finetune
+from clipbench.strategies.recipe import Recipe
 from clipbench.training import sanity_checks
 from clipbench.training.schedule import Schedule
+from tests.conftest import composed
+
+RECIPE = Recipe.of(composed("lr=3e-5", "epochs=10"))
 
 
 def test_the_blogs_warmup_is_refused_with_its_cause():
     with pytest.raises(
         UserError, match=r"500 steps never ends in a run of 20 steps.*4%.*warmup=0.1"
     ):
-        sanity_checks.warmup(Schedule(20, 500), lr=3e-5, epochs=10, allowed=False)
-    sanity_checks.warmup(Schedule(20, 500), lr=3e-5, epochs=10, allowed=True)
-    sanity_checks.warmup(Schedule(20, 19), lr=3e-5, epochs=10, allowed=False)
+        sanity_checks.warmup(Schedule(20, 500), RECIPE, allowed=False)
+    sanity_checks.warmup(Schedule(20, 500), RECIPE, allowed=True)
+    sanity_checks.warmup(Schedule(20, 19), RECIPE, allowed=False)
 
 
 def test_no_steps_is_an_error_even_when_unfinished_warmup_is_allowed():
     with pytest.raises(UserError, match="no training step"):
-        sanity_checks.warmup(Schedule(0, 0), lr=1.0, epochs=0, allowed=True)
+        sanity_checks.warmup(Schedule(0, 0), RECIPE, allowed=True)
 
 
 def test_the_published_number_of_flowers102_is_found_and_others_are_not():
@@ -36,7 +40,12 @@ def test_the_published_number_of_flowers102_is_found_and_others_are_not():
 def test_zero_shot_gate():
     def ask(acc, reference, gate=True):
         return sanity_checks.zero_shot(
-            {"val/acc": acc}, classes=102, reference=reference, gate=gate
+            "accuracy",
+            acc,
+            chance=1 / 102,
+            reference=reference,
+            cause="names and labels disagree",
+            gate=gate,
         )
 
     with pytest.raises(UserError, match="names and labels disagree"):
@@ -59,7 +68,7 @@ def test_the_fewest_rows_are_those_of_the_shortest_part(rows, size, devices, mic
     assert EpochPlan(rows).fewest(size, devices, micro) == least
 
 
-def test_one_picture_for_a_batchnorm_is_refused_where_torch_would_raise():
+def test_one_image_for_a_batchnorm_is_refused_where_torch_would_raise():
     options = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
     strategy = Finetune()
 
@@ -71,14 +80,14 @@ def test_one_picture_for_a_batchnorm_is_refused_where_torch_would_raise():
     with pytest.raises(ValueError, match="more than 1 value"):
         small.train()(torch.zeros(1, 3, 32, 32))
     before = {name: value.clone() for name, value in small.state_dict().items()}
-    with pytest.raises(UserError, match=r"batch_size=8 leaves a device one picture.*batch_size=7"):
-        sanity_checks.lone_picture(small, strategy, EpochPlan(33).fewest, 8)
+    with pytest.raises(UserError, match=r"batch_size=8 leaves a device one image.*batch_size=7"):
+        sanity_checks.lone_image(small, strategy, EpochPlan(33).fewest, 8)
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
-    sanity_checks.lone_picture(small, strategy, EpochPlan(34).fewest, 8)
-    sanity_checks.lone_picture(large, strategy, EpochPlan(33).fewest, 8)
-    sanity_checks.lone_picture(small, Finetune(frozen_statistics=True), EpochPlan(33).fewest, 8)
+    sanity_checks.lone_image(small, strategy, EpochPlan(34).fewest, 8)
+    sanity_checks.lone_image(large, strategy, EpochPlan(33).fewest, 8)
+    sanity_checks.lone_image(small, Finetune(frozen_statistics=True), EpochPlan(33).fewest, 8)
     with pytest.raises(UserError, match=r"batch_size=1 .*use strategy.frozen_statistics=true"):
-        sanity_checks.lone_picture(small, strategy, lambda size: 1, 1)
+        sanity_checks.lone_image(small, strategy, lambda size: 1, 1)
 
 
 LONG = "a photo of the part of a machine that is shown on the drawing at the left side of the "

@@ -54,7 +54,7 @@ def test_the_optimiser_really_follows_it_in_every_group():
     groups = param_groups.param_groups(
         layer.named_parameters(), name="x", lr=0.1, weight_decay=0.2, decay_all=False
     )
-    optimizer = optim.optimizer(groups, name="sgd", betas=(0.9, 0.99), eps=1e-8, momentum=0.9)
+    optimizer = optim.optimizer(groups, recipe_of("recipe.optimizer=sgd"))
     schedule = optim.Schedule(total=8, warmup=3)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
     for step in range(8):
@@ -70,31 +70,33 @@ def test_the_optimiser_really_follows_it_in_every_group():
     [(1020, 512, 10, 500, 0.04), (3334, 512, 10, 500, 0.14), (76_863, 512, 10, 500, 1.0)],
 )
 def test_peak_of_a_warmup_that_never_ends(pictures, batch, epochs, warmup, share):
-    plan = optim.plan(
-        batches=math.ceil(pictures / batch), epochs=epochs, warmup=0.0, warmup_steps=warmup
-    )
+    recipe = recipe_of(f"epochs={epochs}", f"warmup_steps={warmup}")
+    plan = optim.plan(recipe, math.ceil(pictures / batch))
     reached = max(plan.factor(step) for step in range(plan.total))
     assert plan.peak == pytest.approx(reached)
     assert plan.peak == pytest.approx(share, abs=0.005)
 
 
 def test_warmup_is_a_share_of_the_run_unless_given_in_steps():
-    assert optim.plan(batches=16, epochs=10, warmup=0.1, warmup_steps=None).warmup == 16
-    assert optim.plan(batches=16, epochs=10, warmup=0.1, warmup_steps=3).warmup == 3
+    assert optim.plan(recipe_of("epochs=10", "warmup=0.1"), 16).warmup == 16
+    assert optim.plan(recipe_of("epochs=10", "warmup=0.1", "warmup_steps=3"), 16).warmup == 3
 
 
 def test_the_learning_rate_falls_to_min_lr_and_never_rises_to_it():
-    plain = {"batches": 4, "epochs": 2, "warmup": 0.0, "warmup_steps": None}
+    def plan(batches, lr, low):
+        words = ("epochs=2", "warmup=0", "warmup_steps=null", f"lr={lr}", f"recipe.min_lr={low}")
+        return optim.plan(recipe_of(*words), batches)
+
     for lr, low in ((0.1, 0.0), (0.1, 0.02), (0.1, 0.1), (0.0, 0.0)):
-        schedule = optim.plan(**plain, lr=lr, min_lr=low)
+        schedule = plan(4, lr, low)
         rates = [lr * schedule.factor(step) for step in range(9)]
         assert rates == sorted(rates, reverse=True)
         assert (rates[0], rates[8]) == pytest.approx((lr, low))
     for lr, low in ((0.1, 0.11), (0.0, 1e-6), (0.1, -0.01)):
         with pytest.raises(UserError, match=rf"recipe\.min_lr={low:g}: .* from lr={lr:g}\. Use a"):
-            optim.plan(**plain, lr=lr, min_lr=low)
+            plan(4, lr, low)
         # Nothing moves where nothing trains.
-        assert optim.plan(**{**plain, "batches": 0}, lr=lr, min_lr=low).total == 0
+        assert plan(0, lr, low).total == 0
 
 
 def test_decay_rule():
@@ -187,13 +189,8 @@ def test_the_schedule_keeps_the_ratios_of_layer_wise_rates():
     """STYLE 5.2: torch's optimisers read ``lr`` alone, and its schedulers keep its ratios."""
     classifier = Finetune().prepare(tower("model=clip_tiny"), TASK)
     recipe = recipe_of("layer_decay=0.5", "lr=0.1")
-    optimizer = optim.optimizer(
-        Finetune().param_groups(classifier, recipe),
-        name="adamw",
-        betas=(0.9, 0.99),
-        eps=1e-8,
-        momentum=0.9,
-    )
+    groups = Finetune().param_groups(classifier, recipe)
+    optimizer = optim.optimizer(groups, recipe)
     start = [group["lr"] for group in optimizer.param_groups]
     assert len(set(start)) > 3
     schedule = optim.Schedule(total=8, warmup=3)
