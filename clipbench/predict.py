@@ -64,16 +64,16 @@ def predict(words: list[str]) -> int:
     if not (classes := saved_model.classes(run, stem)):
         raise UserError(f"{run} was trained on captions and has no classes. Use clipbench.search.")
     if "images" in arguments:
-        images = prediction._images(paths.expanded(arguments["images"]), record, classes)
+        images = prediction.of_path(paths.expanded(arguments["images"]), record, classes)
     else:
-        images = prediction._split(arguments["split"], record, data, classes)
+        images = prediction.of_split(arguments["split"], record, data, classes)
     classifier = saved_model.classifier(run, stem).to(prediction.device(arguments.get("device")))
     reading = {k: images.data[k] for k in ("decoder", "value_range") if k in images.data}
     predictions = prediction.predictions(classifier, images.split, **options, **reading)
     many = len(images.split)
     rows = list(track(predictions, f"predicting {many:,} images", many))
     place = place or paths.outputs() / "predictions" / f"{run.resolve().name}-{images.name}.csv"
-    prediction._write(place, images, rows, classes)
+    prediction.write(place, images, rows, classes)
     return _report(place, images, rows, classes)
 
 

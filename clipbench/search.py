@@ -68,7 +68,7 @@ def search(words: list[str]) -> int:
 
     where = paths.expanded(arguments["images"])
     split = loose(where)
-    tower = embeddings._tower(arguments, name, overrides).to(
+    tower = embeddings.tower(arguments, name, overrides).to(
         prediction.device(arguments.get("device"))
     )
     place = hashlib.sha256(str(where.resolve()).encode(errors="replace")).hexdigest()[:8]

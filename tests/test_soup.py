@@ -106,7 +106,7 @@ def test_the_door_lists_a_soup_in_the_sweeps_table(kitchen, monkeypatch, capsys)
 
 def test_runs_that_do_not_mix_are_refused(kitchen, tmp_path):
     _, runs = kitchen
-    with pytest.raises(UserError, match="is no sweep"):
+    with pytest.raises(UserError, match="is not a sweep"):
         soup.ingredients(tmp_path)
     with pytest.raises(UserError, match="has 1 completed runs"):
         soup.ingredients(listed(tmp_path, runs[0]))

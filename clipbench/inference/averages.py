@@ -50,19 +50,16 @@ def between(run: str | Path, alpha: float) -> Classifier:
 
 def _check_reproducible(record: RunRecord, strategy: Strategy, tuned: Classifier) -> None:
     """Refuse averages that were made with what only the training images give."""
-    config, kept = record.config, record.selection.alpha
-    if kept is None:  # there is no such average yet
+    config, chosen = record.config, record.selection.alpha
+    if chosen is None:  # the run made no average
         return
     parts = () if strategy.reads_features else tuned.tower.trained().modules()
     normalizes = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts)
-    for key, value, applies in (
-        ("merge", "fisher", True),
-        ("merge_bn", "reestimate", normalizes),
-    ):
+    for key, value, applies in (("merge", "fisher", True), ("merge_bn", "reestimate", normalizes)):
         if config[key] == value and applies:
             raise UserError(
                 f"{key}={value}: such an average also depends on images of train, and only that of "
-                f"the chosen alpha was kept. Use weights=merged, which is alpha={kept:g}, or run "
+                f"the chosen alpha was kept. Use weights=merged, which is alpha={chosen:g}, or run "
                 "it again with the alphas=[...] that you want."
             )
 
@@ -87,9 +84,7 @@ def _load_end(tuned: Classifier, folder: Path, record: RunRecord, strategy: Stra
     files = [place / "checkpoints" / name for place in (folder, twin)]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
-        raise UserError(
-            f"{files[0]} is not there, which has the end. Bring it back, or run it again."
-        )
+        raise UserError(f"{files[0]}, the end, does not exist. Restore it, or run it again.")
     load_checkpoint(tuned, file)
 
 
@@ -97,9 +92,8 @@ def load_checkpoint(classifier: Classifier, file: Path) -> None:
     """Load the classifier's weights out of a checkpoint of training."""
     prefix = "classifier."
     state = weight_files.read(file).items()
-    classifier.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in state if k.startswith(prefix)}
-    )
+    weights = {k.removeprefix(prefix): v for k, v in state if k.startswith(prefix)}
+    classifier.load_state_dict(weights)
 
 
 def _start(folder: Path, config: Config, strategy: Strategy) -> Classifier:
@@ -109,10 +103,10 @@ def _start(folder: Path, config: Config, strategy: Strategy) -> Classifier:
         raise UserError("its start was a fitted head, which is not kept; run it with alphas=[0.5]")
     data = instantiate.build(config["dataset"])
     data.prepare(config["seed"])
-    if list(data.classes) != (known := saved_model.classes(folder)):
+    if list(data.classes) != (classes := saved_model.classes(folder)):
         raise UserError(
             f"dataset.root={config['dataset'].get('root')} has {len(data.classes)} classes that "
-            f"are not the {len(known)} of the run. Bring its images back, or use weights=model."
+            f"are not the {len(classes)} of the run. Restore its images, or use weights=model."
         )
     prompts: Prompts = instantiate.build(config["prompts"])
     task = Task(data.classes, prompts.of(data.classes, data.templates, data.keys))

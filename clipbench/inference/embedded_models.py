@@ -25,12 +25,9 @@ ATTRIBUTES: Mapping[str, tuple[list[str], list[str]]] = {
 
 @torch.inference_mode()
 def zero_shot(tower: ImageTower, data: ShapesDataModule, split: str) -> dict[str, float]:
-    """Return the zero-shot accuracy of the class and of each attribute by itself, as fractions.
+    """Return the zero-shot accuracy of the class and of each attribute alone, as fractions.
 
-    Args:
-        tower: an image tower that has a text tower.
-        data: prepared; its scene is ``things``.
-        split: of ``data``.
+    The tower has a text tower; the prepared data's scene is ``things``.
     """
     rows = data.splits[split]
     view = eval_transform(tower.preprocess)
@@ -53,13 +50,13 @@ def zero_shot(tower: ImageTower, data: ShapesDataModule, split: str) -> dict[str
 
 def keep(name: str) -> None:
     """Save the weights of the newest pretraining run in the package, in half precision."""
-    found = [
+    completed = [
         (folder.stat().st_mtime, folder)
         for folder, record in store.records(paths.outputs())
         if record.model == name and record.config["dataset"].get("scene") == "pretrain"
         if record.completed
     ]
-    file = max(found)[1] / "model.safetensors"
+    file = max(completed)[1] / "model.safetensors"
     half = {
         key: tensor.half() if tensor.is_floating_point() else tensor
         for key, tensor in weight_files.read(file).items()

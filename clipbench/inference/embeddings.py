@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,18 +17,15 @@ from torch import Tensor
 
 from clipbench.core import cli, files
 from clipbench.core.config import compose
+from clipbench.core.config.instantiate import build
 from clipbench.core.console import track, warn
 from clipbench.core.errors import UserError
-from clipbench.inference import prediction
+from clipbench.inference import prediction, saved_model
 from clipbench.loading.images.decoding import Source
 from clipbench.loading.images.integrity import status
 from clipbench.loading.split import Split
 from clipbench.models.two_towers import TwoTowers
 from clipbench.results import store
-
-if TYPE_CHECKING:
-    from clipbench.models.two_towers import TwoTowers
-
 
 PAUSE = 30.0  # seconds between two writes of the cache
 
@@ -67,9 +63,7 @@ def fingerprint(tower: TwoTowers) -> str:
     return digest.hexdigest()
 
 
-def embedded(
-    tower: TwoTowers, split: Split, cache: Path, *, batch_size: int = 64, workers: int = 0
-) -> Gallery:
+def embedded(tower: TwoTowers, split: Split, cache: Path, **reading: int) -> Gallery:
     """Return the features of all images; those in the cache are not computed again.
 
     A cached feature is valid as long as the path, size and times of the file are the same. What
@@ -79,8 +73,7 @@ def embedded(
         tower: in eval mode, on its device.
         split: images, readable or not.
         cache: the cache file for these weights.
-        batch_size: images in memory at once.
-        workers: processes that decode.
+        reading: ``batch_size`` and ``workers``, see :func:`prediction.batches`.
 
     Raises:
         UserError: if no image can be read.
@@ -89,10 +82,10 @@ def embedded(
     marks = [_mark(source) for source in split.sources]
     new = [i for i, mark in enumerate(marks) if mark is None or mark not in store.rows]
     faults: dict[str, str] = {}
-    found = _computed(tower, split.take(np.array(new, dtype=np.int64)), batch_size, workers)
+    missing = _computed(tower, split.take(np.array(new, dtype=np.int64)), **reading)
     computed: dict[int, NDArray[np.float32]] = {}
     try:
-        for features, bad in found if new else ():
+        for features, bad in missing if new else ():
             computed |= {new[i]: row for i, row in features.items()}
             faults |= {split.ids[new[i]]: why for i, why in bad.items()}
             store.add({m: row for i, row in features.items() if (m := marks[new[i]])})
@@ -103,26 +96,25 @@ def embedded(
     if not len(readable):
         details = [f"{name}: {why}" for name, why in faults.items()]
         raise UserError("none of the images can be read. Copy them again.", details)
-    known = torch.from_numpy(np.stack([row for row in rows if row is not None]))
-    return Gallery(split.take(readable), known, faults, len(computed))
+    matrix = torch.from_numpy(np.stack([row for row in rows if row is not None]))
+    return Gallery(split.take(readable), matrix, faults, len(computed))
 
 
 @torch.inference_mode()
 def _computed(
-    tower: TwoTowers, split: Split, batch_size: int, workers: int
+    tower: TwoTowers, split: Split, batch_size: int = 64, workers: int = 0
 ) -> Iterator[tuple[dict[int, NDArray[np.float32]], dict[int, str]]]:
     """Yield of each batch the features by position, and the errors of unreadable images."""
     device = next(tower.parameters()).device
     loader = prediction.batches(split, tower.preprocess, batch_size=batch_size, workers=workers)
-    for batch, bad in track(
-        loader, f"embedding {len(split):,} images", -(-len(split) // batch_size)
-    ):
-        found: dict[int, NDArray[np.float32]] = {}
+    steps = -(-len(split) // batch_size)
+    for batch, bad in track(loader, f"embedding {len(split):,} images", steps):
+        features: dict[int, NDArray[np.float32]] = {}
         if batch is not None:
-            features = tower.model.encode_image(batch["image"].to(device))
-            rows = F.normalize(features.float(), dim=-1).cpu().numpy()
-            found = dict(zip(batch["index"].tolist(), rows, strict=True))
-        yield found, {row.index: row.error or "" for row in bad}
+            rows = tower.model.encode_image(batch["image"].to(device)).float()
+            rows = F.normalize(rows, dim=-1).cpu().numpy()
+            features = dict(zip(batch["index"].tolist(), rows, strict=True))
+        yield features, {row.index: row.error or "" for row in bad}
 
 
 def _mark(source: Source) -> str | None:
@@ -168,23 +160,24 @@ class Store:
         self.written, self.changed = time.monotonic(), False
 
 
-def _tower(arguments: cli.Given, name: str, overrides: list[str]) -> "TwoTowers":
-    from clipbench.core.config.instantiate import build
-    from clipbench.inference import saved_model
-    from clipbench.models.two_towers import TwoTowers
+def tower(arguments: cli.Given, name: str, overrides: list[str]) -> TwoTowers:
+    """Return the towers of a run or a model, in eval mode.
 
+    Raises:
+        UserError: if they cannot read text.
+    """
     if "run" in arguments:
         stem = cli.choice(arguments, "weights", ("model", "merged"))
-        tower = saved_model.classifier(store.completed(arguments)[0], stem).tower
+        chosen = saved_model.classifier(store.completed(arguments)[0], stem).tower
     else:
-        tower = build(compose.compose(f"model={name}", *overrides)["model"])
-        for warning in tower.warnings:
+        chosen = build(compose.compose(f"model={name}", *overrides)["model"])
+        for warning in chosen.warnings:
             warn(warning)
-    if not isinstance(tower, TwoTowers) or not tower.has_text:
+    if not isinstance(chosen, TwoTowers) or not chosen.has_text:
         pooled = "left the space that texts share (model.pool=mean)"
         raise UserError(
-            f"{name} cannot read text: {tower.arch} "
-            f"{pooled if tower.mean_pooled else 'has no text tower'}; "
+            f"{name} cannot read text: {chosen.arch} "
+            f"{pooled if chosen.mean_pooled else 'has no text tower'}; "
             "search with a run of a CLIP, or with model=clip_vitb32"
         )
-    return tower.eval()
+    return chosen.eval()

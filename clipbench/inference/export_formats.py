@@ -50,10 +50,15 @@ class Tuned:
 
     def write_head(self, folder: Path) -> Path:
         """Write the linear head, which is not part of a CLIP: it reads normalised features."""
-        weight_files.save(
-            folder / "head.safetensors", self.classifier.head.state_dict(), self.metadata
-        )
-        return folder / "head.safetensors"
+        file = folder / "head.safetensors"
+        weight_files.save(file, self.classifier.head.state_dict(), self.metadata)
+        return file
+
+    def check_text(self) -> None:
+        """Raise a UserError if the text tower is requested of a model that has none."""
+        if self.towers == "text" and not self.classifier.tower.has_text:
+            arch = self.classifier.tower.arch
+            raise UserError(f"{arch} has no text tower; leave towers= out")
 
 
 def to_open_clip(tuned: Tuned, folder: Path) -> list[Path]:
@@ -86,16 +91,14 @@ def to_safetensors(tuned: Tuned, folder: Path) -> list[Path]:
     Raises:
         UserError: if the text tower is requested of a model that has none.
     """
+    tuned.check_text()
     image, text = saved_model.apart(tuned.classifier)
-    parts = {name: part for name, part in {"image": image, "text": text}.items() if part}
-    if not text:
-        _check_no_text(tuned)
-        parts = {"model": image}
-    written = []
-    for name, part in parts.items():
-        if tuned.towers in ("both", name) or name == "model":
-            weight_files.save(folder / f"{name}.safetensors", part, tuned.metadata)
-            written.append(folder / f"{name}.safetensors")
+    parts = {"image": image, "text": text} if text else {"model": image}
+    if text and tuned.towers != "both":
+        parts = {tuned.towers: parts[tuned.towers]}
+    written = [folder / f"{name}.safetensors" for name in parts]
+    for file, part in zip(written, parts.values(), strict=True):
+        weight_files.save(file, part, tuned.metadata)
     return [*written, *([tuned.write_head(folder)] if text and tuned.towers != "text" else [])]
 
 
@@ -132,27 +135,28 @@ def to_onnx(tuned: Tuned, folder: Path) -> list[Path]:
     The batch size is free. Preprocessing, class names and the logit scale are in the metadata.
 
     Raises:
-        UserError: if the extra is not installed, there is no such tower, or the numbers of
-            onnxruntime differ.
+        UserError: if the extra is not installed, the model has no such tower, or onnxruntime's
+            numbers differ.
     """
-    _extra()
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(name) is None:
+            raise UserError(f"format=onnx needs {name}; pip install 'clipbench[onnx]'")
+    tuned.check_text()
     tower, size = tuned.classifier.tower, tuned.classifier.tower.preprocess.size
     about = tuned.metadata
-    if not tower.has_text:
-        _check_no_text(tuned)
-    else:
+    if tower.has_text:
         about["logit_scale"] = str(float(tower.scales()[0].exp()))
     draws = torch.Generator().manual_seed(0)
     images = torch.randn(5, 3, size, size, generator=draws)
     written = []
     if tuned.towers != "text":
-        file = folder / "image.onnx"
-        _onnx(_Image(tuned.classifier), "image", images, ["logits", "features"], file, about)
-        written.append(file)
+        written.append(folder / "image.onnx")
+        gives = ["logits", "features"]
+        _onnx(_Image(tuned.classifier), "image", images, gives, written[-1], about)
     if tuned.towers != "image" and tower.has_text:
-        tokens = tower.tokenizer()([f"a photo of a {name}." for name in (tuned.classes * 5)[:5]])
-        _onnx(_Text(tuned.classifier), "tokens", tokens, ["features"], folder / "text.onnx", about)
         written.append(folder / "text.onnx")
+        tokens = tower.tokenizer()([f"a photo of a {name}." for name in (tuned.classes * 5)[:5]])
+        _onnx(_Text(tuned.classifier), "tokens", tokens, ["features"], written[-1], about)
     return written
 
 
@@ -191,22 +195,9 @@ def _onnx(
         for name, actual, expected in pairs:
             gap = float((torch.from_numpy(actual) - expected).abs().max())
             if gap > TOLERANCE * (1 + float(expected.abs().max())):
-                raise UserError(
-                    f"onnxruntime's {name} are {gap:.1e} off PyTorch's; use safetensors"
-                )
+                fault = f"onnxruntime's {name} differ by {gap:.1e} from PyTorch's"
+                raise UserError(f"{fault}; use format=safetensors")
     files.write_bytes(file, content)
-
-
-def _extra() -> None:
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        if find_spec(name) is None:
-            raise UserError(f"format=onnx needs {name}; pip install 'clipbench[onnx]'")
-
-
-def _check_no_text(tuned: Tuned) -> None:
-    if tuned.towers == "text":
-        arch = tuned.classifier.tower.arch
-        raise UserError(f"{arch} has no text tower; leave towers= out")
 
 
 FORMATS: Mapping[str, Callable[[Tuned, Path], list[Path]]] = {

@@ -3,9 +3,9 @@
 import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,20 +13,20 @@ from torch.utils.data import DataLoader
 
 from clipbench.core import files, spreadsheet
 from clipbench.core.config import compose
+from clipbench.core.config.instantiate import build
 from clipbench.core.config.option_files import Config
 from clipbench.core.errors import UserError
+from clipbench.loading.class_names import class_of
 from clipbench.loading.dataset import ImageDataset, collate
 from clipbench.loading.images.contents import faults
 from clipbench.loading.loaders import refuse_small_shared_memory
+from clipbench.loading.readers.image_files import loose
 from clipbench.loading.samplers import Key
 from clipbench.loading.split import Split
 from clipbench.metrics import classification
 from clipbench.models.base import Classifier
 from clipbench.results.record import RunRecord
 from clipbench.transforms.preprocess import Preprocess, eval_transform
-
-if TYPE_CHECKING:
-    from clipbench.loading.split import Split
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Prediction:
 
 
 class _Readable(ImageDataset):
-    """Rows of images; of one that cannot be read, the reason."""
+    """Rows of images; of an unreadable one the reason."""
 
     def __init__(self, split: Split, *args: Any, **reading: Any) -> None:
         super().__init__(split, *args, **reading)
-        found = faults(split.sources, reading.get("value_range"))
-        self.faults = {i: found[s] for i, s in enumerate(split.sources) if s in found}
+        by_source = faults(split.sources, reading.get("value_range"))
+        self.faults = {i: by_source[s] for i, s in enumerate(split.sources) if s in by_source}
 
     def __getitem__(self, key: int | Key) -> dict[str, Any]:
         assert isinstance(key, int)
@@ -76,12 +76,8 @@ def batches(
 ) -> Iterable[tuple[dict[str, Any] | None, list[Prediction]]]:
     """Return batches of a split, each with the images that were left out of it and why.
 
-    Args:
-        split: images, readable or not.
-        preprocess: the model's.
-        batch_size: images in memory at once.
-        workers: processes that decode.
-        reading: ``decoder`` and ``value_range``, see :class:`ImageDataset`.
+    ``workers`` processes decode; ``reading`` is ``decoder`` and ``value_range``, see
+    :class:`ImageDataset`.
     """
     refuse_small_shared_memory(workers, batch_size, preprocess.size)
     images = _Readable(split, eval_transform(preprocess), **reading)
@@ -95,8 +91,6 @@ def predictions(
     *,
     top: int = 1,
     temperature: float = 1.0,
-    batch_size: int = 64,
-    workers: int = 0,
     **reading: Any,
 ) -> Iterator[Prediction]:
     """Yield the most probable classes of each image, in the order of the split within a batch.
@@ -106,21 +100,15 @@ def predictions(
         split: its labels are not used; only classes of ``among`` are predicted.
         top: how many classes.
         temperature: of the probabilities; it does not change the order.
-        batch_size: images in memory at once.
-        workers: processes that decode.
-        reading: ``decoder`` and ``value_range``, see :class:`ImageDataset`.
+        reading: as for :func:`batches`.
     """
     device = next(classifier.parameters()).device
-    for batch, bad in batches(
-        split, classifier.tower.preprocess, batch_size=batch_size, workers=workers, **reading
-    ):
-        found = list(bad)
+    for batch, rows in batches(split, classifier.tower.preprocess, **reading):
         if batch is not None:
             scores = classifier(batch["image"].to(device)).float().cpu()
-            found += _best(
-                classification.among(scores, split.among), batch["index"], top, temperature
-            )
-        yield from sorted(found, key=lambda row: row.index)
+            scores = classification.among(scores, split.among)
+            rows += _best(scores, batch["index"], top, temperature)
+        yield from sorted(rows, key=lambda row: row.index)
 
 
 def device(name: str | None) -> torch.device:
@@ -130,11 +118,11 @@ def device(name: str | None) -> torch.device:
         UserError: if there is no such device.
     """
     try:
-        found = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=found)
+        chosen = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(f"device={name} is not available. Use cpu, or leave it out.") from None
-    return found
+    return chosen
 
 
 def _best(scores: Tensor, index: Tensor, top: int, temperature: float) -> Iterator[Prediction]:
@@ -160,33 +148,26 @@ class Images:
     """
 
     name: str
-    split: "Split"
+    split: Split
     labels: Sequence[str | None]
     data: Config
     sought: str
 
 
-def _images(where: Path, record: RunRecord, classes: Sequence[str]) -> Images:
+def of_path(where: Path, record: RunRecord, classes: Sequence[str]) -> Images:
     """Return the images of a path; a folder with the name of a class is their label."""
-    from clipbench.loading.class_names import class_of
-    from clipbench.loading.readers.image_files import loose
-
     split = loose(where)
     home = where.resolve().name
-    known = classes if where.is_dir() else ()
+    labels_of = classes if where.is_dir() else ()
     folders = [Path(i).parent.name or home for i in split.ids]
-    by_folder = {folder: class_of(folder, known) for folder in set(folders)}
+    by_folder = {folder: class_of(folder, labels_of) for folder in set(folders)}
     labels = [by_folder[folder] for folder in folders]
     sought = "the folder that an image lies in is called"
     return Images(home, split, labels, record.config["dataset"], sought)
 
 
-def _split(name: str, record: RunRecord, overrides: list[str], classes: Sequence[str]) -> Images:
+def of_split(name: str, record: RunRecord, overrides: list[str], classes: Sequence[str]) -> Images:
     """Return a split of the run's dataset as the overrides change it, or of the one they name."""
-    from dataclasses import replace
-
-    from clipbench.core.config.instantiate import build
-
     if any(word.startswith("dataset=") for word in overrides):
         node = compose.compose(*overrides)["dataset"]
     else:
@@ -198,15 +179,13 @@ def _split(name: str, record: RunRecord, overrides: list[str], classes: Sequence
     split, names = data.splits[name], list(getattr(data, "classes", []))
     if names != list(classes):  # its numbers are not the run's
         split = replace(split, among=None)
-    known = {label: text for label, text in enumerate(names) if text in set(classes)}
+    name_of = {label: text for label, text in enumerate(names) if text in set(classes)}
     folder = Path(str(node.get("root") or "")).name or record.dataset
-    labels = [known.get(label) for label in split.labels.tolist()]
+    labels = [name_of.get(label) for label in split.labels.tolist()]
     return Images(f"{folder}-{name}", split, labels, node, f"a class of {name} is called")
 
 
-def _write(
-    place: Path, images: Images, rows: Sequence["Prediction"], classes: Sequence[str]
-) -> None:
+def write(place: Path, images: Images, rows: Sequence[Prediction], classes: Sequence[str]) -> None:
     """Write the CSV: file, prediction, probability, the next ones, label, error."""
     top = max((len(row.classes) for row in rows), default=1)
     more = [f"{what}_{k}" for k in range(2, top + 1) for what in ("prediction", "probability")]
@@ -214,17 +193,15 @@ def _write(
     columns = ["file", "prediction", "probability", *more]
     columns += ["label"] * labelled + ["error"] * bad
 
-    def cells(row: "Prediction") -> list[Any]:
-        best = zip(row.classes, row.probabilities, strict=True)
-        top_cells: list[Any] = [cell for label, p in best for cell in (classes[label], f"{p:.6f}")]
-        top_cells += [None] * (2 * top - len(top_cells))
+    def cells(row: Prediction) -> list[Any]:
+        best: list[Any] = [None] * (2 * top)
+        best[: 2 * len(row.classes) : 2] = [classes[label] for label in row.classes]
+        best[1 : 2 * len(row.classes) : 2] = [f"{p:.6f}" for p in row.probabilities]
         label = [images.labels[row.index]] * labelled
-        return [images.split.ids[row.index], *top_cells, *label, *[row.error] * bad]
+        return [images.split.ids[row.index], *best, *label, *[row.error] * bad]
 
-    if str(place) == "-":
-        spreadsheet.write(sys.stdout, columns, map(cells, rows))
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO(newline="")
+    text = sys.stdout if str(place) == "-" else io.StringIO(newline="")
     spreadsheet.write(text, columns, map(cells, rows))
-    files.write_bytes(place, text.getvalue().encode("utf-8", "surrogateescape"))
+    if isinstance(text, io.StringIO):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(place, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -25,17 +25,11 @@ def save(
     metadata: dict[str, str],
     stem: str = "model",
 ) -> None:
-    """Write ``model.safetensors`` and ``head.safetensors``.
+    """Write ``<stem>.safetensors`` and the head: ``head.safetensors``, or ``merged_head``'s.
 
-    The model's file holds what its own library would load: a whole open_clip CLIP, or a ResNet with
-    its head. A CLIP has no name for a head, so the head has a file of its own.
-
-    Args:
-        folder: the run's.
-        classifier: to be written.
-        classes: names of the head's rows.
-        metadata: of the model's file, besides its own.
-        stem: ``merged`` writes ``merged.safetensors`` and ``merged_head.safetensors``.
+    The model's file holds what its own library would load, and ``metadata`` besides: a whole
+    open_clip CLIP, or a ResNet with its head. open_clip has no name for a head, so that has its own
+    file, with the names of its ``classes``.
     """
     tower, head = classifier.tower, classifier.head
     about = {**tower.metadata(), **metadata}
@@ -80,7 +74,7 @@ def classifier(run: str | Path, stem: str = "model") -> Classifier:
     """Return the fine-tuned classifier of a run, in eval mode.
 
     Args:
-        run: a run's folder.
+        run: the folder of a run.
         stem: ``merged`` for the average of start and end that was best on val.
 
     Raises:
@@ -94,22 +88,18 @@ def classifier(run: str | Path, stem: str = "model") -> Classifier:
 
 
 def apart(tuned: Classifier) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split a classifier into image tower and text tower, under their library's names.
+    """Return the weights of the image tower, and the others, under their library's names.
 
-    Returns:
-        The weights of the image tower, and the others: of a CLIP its text tower and logit scale, of
-        a ResNet none, since its head is part of the first.
+    The others are a CLIP's text tower and logit scale; a ResNet has none, as its head is part of
+    the first.
     """
     whole = tuned.tower.native_state_dict(tuned.head)
     if not tuned.tower.has_text:
         return whole, {}
     native = tuned.tower.native(tuned.head)
     image = next(name for name, part in native.named_modules() if part is tuned.tower.trained())
-    in_image = {name: name.startswith(f"{image}.") for name in whole}
-    return (
-        {name: value for name, value in whole.items() if in_image[name]},
-        {name: value for name, value in whole.items() if not in_image[name]},
-    )
+    inside = {name: value for name, value in whole.items() if name.startswith(f"{image}.")}
+    return inside, {name: value for name, value in whole.items() if name not in inside}
 
 
 def towers(run: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -124,11 +114,8 @@ def towers(run: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 class OpenedView(View):
     """The eval transform, for images that were opened with Pillow.
 
-    They are first rotated upright, put on white and converted to 8 bits, as when a run reads files.
-
-    Args:
-        preprocess: of the checkpoint.
-        value_range: of the run, ``dataset.value_range``.
+    They are first rotated upright, put on white and converted to 8 bits, as when a run reads files
+    with ``dataset.value_range``.
     """
 
     def __init__(self, preprocess: Preprocess, value_range: Range | None = None) -> None:
@@ -150,10 +137,7 @@ class OpenedView(View):
 
 
 def load(run: str | Path) -> tuple[nn.Module, Transform, Any]:
-    """Return a fine-tuned model as open_clip's factory does.
-
-    Args:
-        run: a run's folder.
+    """Return a run's fine-tuned model as open_clip's factory does.
 
     Returns:
         The model of its own library, its eval transform, which reads images as the run did, and

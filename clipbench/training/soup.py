@@ -41,12 +41,10 @@ def ingredients(sweep: Path) -> Runs:
             not average.
     """
     if not (sweep / "jobs.jsonl").is_file():
-        raise UserError(
-            f"{sweep} is no sweep; give a folder of outputs/sweeps that has a jobs.jsonl"
-        )
+        raise UserError(f"{sweep} is not a sweep. Give a folder that has a jobs.jsonl.")
     runs = [run for run in sweep_log.sweep_runs(sweep)[0] if run[1].strategy != "soup"]
     if len(runs) < 2:
-        raise UserError(f"{sweep} has {len(runs)} completed runs; a soup is of two at least")
+        raise UserError(f"{sweep} has {len(runs)} completed runs; a soup needs at least two")
     first = runs[0][1]
     for _, record in runs[1:]:
         for (what, value), (_, expected) in zip(_start(record), _start(first), strict=True):
@@ -93,14 +91,12 @@ def cook(runs: Runs, kind: str, bn: str) -> Outcome:
     started, (_, best) = time.perf_counter(), runs[0]
     keys = [record.key for _, record in runs]
     key = identity.key({"soup": kind, "bn": bn, "ingredients": sorted(keys)})
-    name = f"{best.model}-soup-{key}"
-    folder = paths.outputs() / "runs" / best.dataset / name
-    if (known := store.read(folder)) and known.completed:
+    folder = paths.outputs() / "runs" / best.dataset / f"{best.model}-soup-{key}"
+    if (before := store.read(folder)) and before.completed:
         return Outcome("completed", key=key, folder=str(folder), before=True)
     folder.mkdir(parents=True, exist_ok=True)
     config = {**best.config, "logger": {}, "callbacks": {}}
     evaluate = evaluation(config, folder)
-    data = _unchanged(evaluate, best)
     soup = Soup(kind, bn, keys)
     record = replace(
         best,
@@ -112,7 +108,7 @@ def cook(runs: Runs, kind: str, bn: str) -> Outcome:
         versions=environment.versions(),
         git=environment.git(),
         environment=environment.of(config["trainer"], 1),
-        data=data,
+        data=_unchanged(evaluate, best),
         curve=best.curve[:1],
         final={},
         alpha_curve=[],
@@ -123,10 +119,11 @@ def cook(runs: Runs, kind: str, bn: str) -> Outcome:
         warnings=[],
     )
     store.write(folder, record)
-    for warning in evaluate.module.classifier.tower.warnings:
-        _warn(record, warning)
+    record.warnings += evaluate.module.classifier.tower.warnings
     if not evaluate.module.classifier.meaningful:
-        _warn(record, "their heads start at random, each at another place: such do not average")
+        record.warnings.append("the heads started at random, each elsewhere: they do not average")
+    for warning in record.warnings:
+        warn(warning)
     soup.kept = _average(evaluate, runs, kind, bn)
     write_model(folder, record, evaluate, evaluate_chosen(evaluate, record))
     device = environment.device(evaluate.trainer.strategy.root_device)
@@ -143,14 +140,14 @@ def _unchanged(evaluate: Evaluator, best: RunRecord) -> dict[str, SplitRecord]:
     Raises:
         UserError: if its images are no longer those that the runs saw.
     """
-    found = {**best.data, **evaluate.data.record()}
-    changed = [name for name in found if not identity.alike(found[name], best.data[name])]
+    data = {**best.data, **evaluate.data.record()}
+    changed = [name for name in data if not identity.alike(data[name], best.data[name])]
     if changed:
         raise UserError(
             f"the images or labels of {', '.join(changed)} have changed since the runs of this "
             "sweep were made. Run the sweep again, and its soup after it."
         )
-    return found
+    return data
 
 
 def _average(evaluate: Evaluator, runs: Runs, kind: str, bn: str) -> list[str]:
@@ -170,15 +167,11 @@ def _average(evaluate: Evaluator, runs: Runs, kind: str, bn: str) -> list[str]:
         return intervals.goodness(metric, evaluate(["val"])[metric])
 
     if kind == "uniform":
-        kept, state = list(range(len(runs))), weight_averaging.uniform(map(load, range(len(runs))))
+        chosen = list(range(len(runs)))
+        state = weight_averaging.uniform(map(load, chosen))
     else:
         scores = [intervals.goodness(metric, r.final[metric]) for _, r in runs]
-        kept, state, _ = weight_averaging.greedy(scores, load, score)
-    put(state, several=len(kept) > 1)
+        chosen, state, _ = weight_averaging.greedy(scores, load, score)
+    put(state, several=len(chosen) > 1)
     evaluate.outputs.clear()
-    return [runs[i][1].key for i in kept]
-
-
-def _warn(record: RunRecord, message: str) -> None:
-    warn(message)
-    record.warnings.append(message)
+    return [runs[i][1].key for i in chosen]

@@ -59,9 +59,7 @@ def test_where_the_start_was_chosen_the_line_leads_to_the_last_epoch(outputs):
     assert not (twin / "checkpoints" / "last.ckpt").exists()
     assert_is_the_line(twin, other)
     (folder / "checkpoints" / "last.ckpt").unlink()
-    with pytest.raises(
-        UserError, match=r"last\.ckpt is not there, which has the end\. Bring it back"
-    ):
+    with pytest.raises(UserError, match=r"last\.ckpt, the end, does not exist\. Restore it"):
         averages.between(folder, 0.6)
 
 

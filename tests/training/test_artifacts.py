@@ -284,11 +284,11 @@ def test_alphas_are_a_list_or_a_number_of_steps():
     assert list(asked(10).alphas) == tenths
     assert list(asked([1, 0, 0.5, 0.5]).alphas) == [0, 0.5, 1]
     for wrong in ([1.1], "x", 0, -3, 0.5, ["0.1"], []):
-        with pytest.raises(UserError, match="are no numbers from 0 to 1"):
+        with pytest.raises(UserError, match="not numbers from 0 to 1"):
             asked(wrong)
-    with pytest.raises(UserError, match="no merge=soup; there are wise_ft, fisher, paint"):
+    with pytest.raises(UserError, match="merge=soup: is not one of wise_ft, fisher, paint"):
         asked(None, merge="soup")
-    with pytest.raises(UserError, match="no merge_bn=x"):
+    with pytest.raises(UserError, match="merge_bn=x: is not one of"):
         asked(None, statistics="x")
 
 

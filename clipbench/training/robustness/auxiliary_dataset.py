@@ -20,8 +20,8 @@ class AuxiliaryDataset:
     """A second dataset, classified by a zero-shot head made of its class names and templates.
 
     Args:
-        node: the config of a dataset.
-        key: the config key that names it, for messages.
+        node: its config.
+        key: the root key that names it.
         seed: of the run.
 
     Raises:
@@ -31,7 +31,7 @@ class AuxiliaryDataset:
     def __init__(self, node: Node, key: str, seed: int) -> None:
         data = build(node)
         if not isinstance(data, ClassificationDataModule):
-            raise UserError(f"this dataset has captions and no classes; use another for {key}")
+            raise UserError(f"{key}=: this dataset has captions and no classes. Use another.")
         self.data, self.key, self.seed = data, key, seed
         self.data.prepare(seed)
         self.prompts = Prompts().of(data.classes, data.templates, data.keys)
@@ -54,17 +54,13 @@ class AuxiliaryDataset:
         Raises:
             UserError: for names, labels or images that cannot be right.
         """
-        data = self.data
-        # Not data.check(), which wants a train split.
+        data, augment = self.data, augment or Augment()
+        # Not data.check(), which needs a train split.
         check_names(data.classes, data.templates, data.homonyms)
         check_labels(data.splits, data.classes)
         data.check_images()
-        data.attach(
-            preprocess=tower.preprocess,
-            augment=augment or Augment(),
-            batch_size=batch_size,
-            seed=self.seed,
-        )
+        preprocess, seed = tower.preprocess, self.seed
+        data.attach(preprocess=preprocess, augment=augment, batch_size=batch_size, seed=seed)
 
     def head(self, tower: ImageTower) -> nn.Linear | None:
         """Return the zero-shot head of its classes, cached where the text tower does not train.

@@ -34,20 +34,16 @@ def rows(batch_size: int, fraction: float) -> tuple[int, int]:
 class Replay(AuxiliaryDataset):
     """Cross-entropy over another dataset's classes, through a zero-shot head that does not train.
 
-    It trains the run's image tower, for every strategy that trains it. FLYP's code names this
-    ``replay_data`` and never reads it (locuslab/FLYP, src/args.py).
-
-    Args:
-        node: the config of a dataset.
-        seed: of the run.
-        weight: of its loss, added to the strategy's.
+    It trains the run's image tower, for every strategy that trains it; ``weight`` is of its loss,
+    added to the strategy's. FLYP's code names this ``replay_data`` and never reads it
+    (locuslab/FLYP, src/args.py).
     """
 
     def __init__(self, node: Node, seed: int, weight: float) -> None:
         super().__init__(node, "mix", seed)
         self.weight = weight
         self.data.splits = {"train": self.data.splits["train"]}
-        self.kept: nn.Linear | None = None
+        self.start_head: nn.Linear | None = None
 
     def ready(
         self, tower: ImageTower, strategy: Strategy, batch_size: int, augment: Augment
@@ -60,57 +56,53 @@ class Replay(AuxiliaryDataset):
         if strategy.reads_features or not strategy.trains:
             raise UserError("mix=... is for an image tower that trains; use strategy=finetune")
         self.attach(tower, batch_size, augment)
-        self.kept = self.head(tower)
-        if self.kept is None:
+        self.start_head = self.head(tower)
+        if self.start_head is None:
             raise UserError("mix=... needs a model with text, to make a head of the other classes")
 
     def __call__(self, classifier: Classifier, batch: Batch) -> Tensor:
         """Return the weighted loss of a batch of the other dataset."""
-        assert self.kept is not None
-        head = self.kept.to(batch["image"])
+        assert self.start_head is not None
+        head = self.start_head.to(batch["image"])
         zero_shot = Classifier(classifier.tower, head, meaningful=True)
         return self.weight * F.cross_entropy(zero_shot(batch["image"]), batch["label"])
 
 
 class Zipped:
-    """Batches of a dataset, each with one of another dataset as its ``mixed``.
+    """Batches of a dataset, each with one of a second dataset as its ``mixed``.
 
-    The other starts over as often as the first needs it; its order, too, depends on
-    (seed, epoch) alone.
-
-    Args:
-        own: sets the length of an epoch.
-        other: with a sampler that has ``begin``, as ``own``'s has.
+    The first sets the length of an epoch; the second starts over as often as the first needs it,
+    in an order that also depends on (seed, epoch) alone.
     """
 
-    def __init__(self, own: DataLoader[Any], other: DataLoader[Any]) -> None:
-        self.own, self.other, self.epoch, self.first = own, other, 0, 0
+    def __init__(self, first: DataLoader[Any], second: DataLoader[Any]) -> None:
+        self.first, self.second, self.epoch, self.batch = first, second, 0, 0
         self.sampler = self  # the Trainer calls its set_epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; the Trainer calls this before each one."""
         if epoch != self.epoch:
-            self.epoch, self.first = epoch, 0
-        self.own.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+            self.epoch, self.batch = epoch, 0
+        self.first.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
 
     def begin(self, epoch: int, row: int) -> None:
-        """Resume inside an epoch, of which ``row`` rows of ``own`` have been seen."""
-        assert self.own.batch_size is not None
-        self.epoch, self.first = epoch, row // (self.own.batch_size * distributed.here.world)
-        self.own.sampler.begin(epoch, row)  # type: ignore[attr-defined]
+        """Resume inside an epoch, of which ``row`` rows of the first have been seen."""
+        assert self.first.batch_size is not None
+        self.epoch, self.batch = epoch, row // (self.first.batch_size * distributed.here.world)
+        self.first.sampler.begin(epoch, row)  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
-        return len(self.own)
+        return len(self.first)
 
     def _endless(self) -> Iterator[Batch]:
-        passes = -(-len(self.own) // len(self.other))
-        done, batches = divmod(self.first, len(self.other))
-        rows = batches * (self.other.batch_size or 0) * distributed.here.world
+        passes = -(-len(self.first) // len(self.second))
+        done, batches = divmod(self.batch, len(self.second))
+        rows = batches * (self.second.batch_size or 0) * distributed.here.world
         for n in range(self.epoch * passes + done, (self.epoch + 1) * passes):
-            self.other.sampler.begin(n, rows)  # type: ignore[attr-defined]
+            self.second.sampler.begin(n, rows)  # type: ignore[attr-defined]
             rows = 0
-            yield from self.other
+            yield from self.second
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch, mixed in zip(self.own, self._endless(), strict=False):
+        for batch, mixed in zip(self.first, self._endless(), strict=False):
             yield {**batch, "mixed": mixed}

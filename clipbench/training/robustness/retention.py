@@ -11,12 +11,7 @@ from clipbench.training.robustness.auxiliary_dataset import AuxiliaryDataset
 
 
 class Retention(AuxiliaryDataset):
-    """The metrics of another dataset's test split (val where it has none).
-
-    Args:
-        node: the config of a dataset.
-        seed: of the run.
-    """
+    """The metrics of another dataset's test split (val where it has none)."""
 
     def __init__(self, node: Node, seed: int) -> None:
         super().__init__(node, "retention", seed)
@@ -32,25 +27,20 @@ class Retention(AuxiliaryDataset):
         return self.head(tower) is not None
 
     def __call__(self, classifier: Classifier) -> dict[str, float]:
-        """Return ``retention/<metric>`` of the tuned towers with the zero-shot head.
-
-        Args:
-            classifier: in eval mode, on its device.
-        """
-        assert self.trainer is not None
+        """Return ``retention/<metric>`` of the tuned towers with the zero-shot head."""
         head = self.head(classifier.tower)
+        assert self.trainer is not None
         assert head is not None
         zero_shot = Classifier(classifier.tower, head, meaningful=True)
-        logits, labels, index = list[Tensor](), list[Tensor](), list[Tensor]()
+        columns: list[tuple[Tensor, Tensor, Tensor]] = []
         context = self.trainer.precision_plugin.forward_context
         # A loader draws a seed, which must not change what training draws.
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             for batch in self.data.eval_dataloader(self.split):
                 with context():
                     scores = zero_shot(batch["image"].to(head.weight))
-                logits.append(scores.float().cpu())
-                labels.append(batch["label"])
-                index.append(batch["index"])
-        found = (distributed.whole(torch.cat(part), torch.cat(index)) for part in (logits, labels))
-        values = self.data.measure(self.split, *found)
+                columns.append((scores.float().cpu(), batch["label"], batch["index"]))
+        logits, labels, index = (torch.cat(parts) for parts in zip(*columns, strict=True))
+        logits, labels = distributed.whole(logits, index), distributed.whole(labels, index)
+        values = self.data.measure(self.split, logits, labels)
         return {f"retention/{name}": value for name, value in values.items()}

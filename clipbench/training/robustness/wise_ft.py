@@ -16,8 +16,8 @@ from clipbench.training.evaluator import Evaluator, copied
 
 KINDS = ("wise_ft", "fisher", "paint")
 STATISTICS = ("average", "reestimate")
-FISHER_PICTURES = 256  # of train; one backward pass each
-STATISTICS_PICTURES = 2048
+FISHER_IMAGES = 256  # of train; one backward pass each
+STATISTICS_IMAGES = 2048
 
 
 @dataclass(frozen=True)
@@ -37,28 +37,24 @@ class Merge:
 
 
 def requested(config: Config) -> Merge | None:
-    """Return what the root keys ``alphas``, ``merge`` and ``merge_bn`` ask for; None for nothing.
-
-    Args:
-        config: ``alphas`` is a list, or the number of equal steps from 0 to 1.
+    """Return what ``alphas`` (a list, or the number of steps from 0 to 1) and ``merge`` request.
 
     Raises:
-        UserError: for values that are not known.
+        UserError: for unknown values.
     """
     alphas, kind, statistics = (config[k] for k in ("alphas", "merge", "merge_bn"))
     if kind not in KINDS:
-        raise UserError(f"no merge={kind}; there are {', '.join(KINDS)}")
+        raise UserError(f"merge={kind}: is not one of {', '.join(KINDS)}. Use one.")
     if statistics not in STATISTICS:
-        raise UserError(f"no merge_bn={statistics}; there are {', '.join(STATISTICS)}")
+        raise UserError(f"merge_bn={statistics}: is not one of {', '.join(STATISTICS)}. Use one.")
     if alphas is None:
         return None
     if isinstance(alphas, int) and not isinstance(alphas, bool) and alphas > 0:
         alphas = [round(k / alphas, 6) for k in range(alphas + 1)]
     numbers = alphas if isinstance(alphas, list) else []
     if not numbers or not all(isinstance(a, int | float) and 0 <= a <= 1 for a in numbers):
-        raise UserError(
-            f"alphas={alphas} are no numbers from 0 to 1; use alphas=10 or alphas=[0.5]"
-        )
+        fault = f"alphas={alphas}: these are not numbers from 0 to 1"
+        raise UserError(f"{fault}. Use alphas=10 or alphas=[0.5].")
     return Merge(sorted({float(alpha) for alpha in alphas}), kind, statistics)
 
 
@@ -68,8 +64,7 @@ class Curve:
 
     Attributes:
         rows: ``{"alpha", "<split>/<metric>", ...}``, val and the retention task included.
-        alpha: the best on val by the metric of selection; of equals the nearest to the start,
-            which has forgotten least.
+        alpha: the best on val; of equals the nearest to the start, which has forgotten least.
         weights: of the classifier there.
         outputs: of the module there, by split.
     """
@@ -95,21 +90,24 @@ def alpha_curve(
     """Evaluate averages of start and end; the classifier is left with the last.
 
     Args:
-        evaluate: its splits are val and those read once.
+        evaluate: of val and the held-out splits.
         merge: which averages.
         ends: weights before training, and of the chosen epoch.
         metric: of selection, ``val/<metric>``.
-        seed: of what is drawn of train.
+        seed: of what is drawn from train.
     """
     classifier = evaluate.module.classifier
     names = ["val", *evaluate.data.evaluation_splits]
-    fishers = None
-    if merge.kind == "fisher":
-        fishers = (_fisher(evaluate, ends[0], seed), _fisher(evaluate, ends[1], seed))
+    fishers = [_fisher(evaluate, end, seed) for end in ends] if merge.kind == "fisher" else []
     rows: list[dict[str, float]] = []
     best: tuple[float, float, State, dict[str, dict[str, Tensor]]] | None = None
     for alpha in merge.alphas:
-        classifier.load_state_dict(dict(_between(merge, ends, alpha, fishers)))
+        if fishers:
+            state = weight_averaging.fisher_merge(*ends, alpha, (fishers[0], fishers[1]))
+        else:
+            constant = ("head.",) if merge.kind == "paint" else ()
+            state = weight_averaging.interpolate(*ends, alpha, constant)
+        classifier.load_state_dict(dict(state))
         if merge.statistics == "reestimate" and 0 < alpha < 1:
             reestimate(evaluate, seed)
         rows.append({"alpha": alpha, **evaluate(names)})
@@ -120,27 +118,18 @@ def alpha_curve(
     return Curve(rows, *best[1:])
 
 
-def _between(
-    merge: Merge, ends: tuple[State, State], alpha: float, fishers: tuple[State, State] | None
-) -> State:
-    if fishers is not None:
-        return weight_averaging.fisher_merge(*ends, alpha, fishers)
-    kept = ("head.",) if merge.kind == "paint" else ()
-    return weight_averaging.interpolate(*ends, alpha, kept)
-
-
 def _fisher(evaluate: Evaluator, weights: State, seed: int) -> State:
     """Return the Fisher information of the trainable parameters, at the given weights."""
     module = evaluate.module
     module.classifier.load_state_dict(dict(weights))
     module.to(evaluate.trainer.strategy.root_device).eval()
     module.strategy.refresh(module.classifier)
-    own = {n: p for n, p in module.classifier.named_parameters() if p.requires_grad}
+    trained = {n: p for n, p in module.classifier.named_parameters() if p.requires_grad}
     kind = "features" if module.strategy.reads_features else "image"
     return weight_averaging.fisher(
         lambda row: logits(module.classifier, {kind: row}),
-        own,
-        (batch[kind] for batch in evaluate.train_rows(FISHER_PICTURES, seed, 1)),
+        trained,
+        (batch[kind] for batch in evaluate.train_rows(FISHER_IMAGES, seed, 1)),
         torch.Generator().manual_seed(seed),
     )
 
@@ -151,7 +140,7 @@ def reestimate(evaluate: Evaluator, seed: int) -> None:
     if module.strategy.reads_features:
         return  # the image tower is the same at both ends
     size = min(evaluate.data.batch_size, len(evaluate.data.splits["train"]))
-    batches = evaluate.train_rows(STATISTICS_PICTURES, seed, size)
+    batches = evaluate.train_rows(STATISTICS_IMAGES, seed, size)
     tower = module.to(evaluate.trainer.strategy.root_device).classifier.tower.trained()
     # The last batch may be a single image, whose statistics mean nothing.
     weight_averaging.reestimate(tower, (b["image"] for b in batches if len(b["label"]) == size))

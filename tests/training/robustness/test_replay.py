@@ -119,7 +119,7 @@ def test_the_loss_is_cross_entropy_through_a_head_of_the_other_classes():
     torch.testing.assert_close(got, 0.5 * F.cross_entropy(scores, batch["label"]).detach())
     loss.backward()
     assert all(p.grad is None for p in tuned.head.parameters())
-    assert mixed.kept.weight.grad is None
+    assert mixed.start_head.weight.grad is None
     assert any(p.grad is not None for layer in tower.layers() for p in layer)
 
 
