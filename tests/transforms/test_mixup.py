@@ -140,7 +140,7 @@ def job(strategy, *overrides):
 def test_a_strategy_that_has_no_use_for_mixed_labels_says_so(outputs, strategy, overrides):
     done = execute(job(strategy, "model=clip_tiny", *overrides))
     assert done.status == "failed"
-    assert done.error.startswith(f"strategy={strategy} has no use for mixed labels")
+    assert done.error.startswith(f"strategy={strategy} cannot use mixed labels")
     assert "use augment.mixup=0" in done.error
 
 
