@@ -17,16 +17,12 @@ from clipbench.strategies.base import Strategy, Task
 
 
 def between(run: str | Path, alpha: float) -> Classifier:
-    """Return the average of a run's start and end that it evaluates at an alpha, in eval mode.
+    """Return the average of a run's start (alpha 0) and end (alpha 1), in eval mode.
 
     The chosen alpha of a run with ``alphas`` is read from its file. Any other average is made
     again: the start from the pretrained weights and the dataset's prompts, the end from the chosen
     epoch, or from the last one where the start was chosen, as
     :mod:`clipbench.training.robustness.wise_ft` takes them.
-
-    Args:
-        run: a run's folder.
-        alpha: 0 is the start and 1 the end.
 
     Raises:
         UserError: as :func:`clipbench.inference.saved_model.completed` does; if the start or the

@@ -73,7 +73,7 @@ def embedded(tower: TwoTowers, split: Split, cache: Path, **reading: int) -> Gal
         tower: in eval mode, on its device.
         split: images, readable or not.
         cache: the cache file for these weights.
-        reading: ``batch_size`` and ``workers``, see :func:`prediction.batches`.
+        reading: ``batch_size`` and ``workers``.
 
     Raises:
         UserError: if no image can be read.

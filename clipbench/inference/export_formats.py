@@ -28,13 +28,9 @@ TOLERANCE = 1e-4  # absolute and relative, of ONNX against PyTorch
 
 @dataclass(frozen=True)
 class Tuned:
-    """What to export.
+    """A classifier on the CPU, what its files say of it, and the towers to export.
 
-    Attributes:
-        classifier: in eval mode, on the CPU.
-        classes: names of its head's rows.
-        about: metadata of every file: the run's key, and the alpha of an average.
-        towers: ``both``, ``image`` or ``text``.
+    ``about`` is metadata of every file: the run's key, and the alpha of an average.
     """
 
     classifier: Classifier

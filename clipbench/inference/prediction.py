@@ -95,12 +95,8 @@ def predictions(
 ) -> Iterator[Prediction]:
     """Yield the most probable classes of each image, in the order of the split within a batch.
 
-    Args:
-        classifier: in eval mode, on its device.
-        split: its labels are not used; only classes of ``among`` are predicted.
-        top: how many classes.
-        temperature: of the probabilities; it does not change the order.
-        reading: as for :func:`batches`.
+    Only classes of the split's ``among`` are predicted, and its labels are not used. The
+    temperature does not change the order; ``reading`` is as for :func:`batches`.
     """
     device = next(classifier.parameters()).device
     for batch, rows in batches(split, classifier.tower.preprocess, **reading):

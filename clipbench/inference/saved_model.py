@@ -25,7 +25,7 @@ def save(
     metadata: dict[str, str],
     stem: str = "model",
 ) -> None:
-    """Write ``<stem>.safetensors`` and the head: ``head.safetensors``, or ``merged_head``'s.
+    """Write a run's weights: ``model.safetensors`` and ``head.safetensors``, or another stem's.
 
     The model's file holds what its own library would load, and ``metadata`` besides: a whole
     open_clip CLIP, or a ResNet with its head. open_clip has no name for a head, so that has its own
@@ -73,9 +73,7 @@ def classes(run: str | Path, stem: str = "model") -> list[str]:
 def classifier(run: str | Path, stem: str = "model") -> Classifier:
     """Return the fine-tuned classifier of a run, in eval mode.
 
-    Args:
-        run: the folder of a run.
-        stem: ``merged`` for the average of start and end that was best on val.
+    The stem ``merged`` is the average of start and end that was best on val.
 
     Raises:
         UserError: as :func:`completed` does.

@@ -17,16 +17,19 @@ from clipbench.training import predictions, tensorboard_summary
 from clipbench.training.build import Components
 from clipbench.training.evaluation import Evaluation
 from clipbench.training.evaluator import Evaluator
+from clipbench.training.fit import Fitted
 from clipbench.training.robustness.wise_ft import Curve
 
 
-def write_artifacts(parts: Components, record: RunRecord, evaluation: Evaluation) -> None:
+def write_artifacts(
+    parts: Components, record: RunRecord, fitted: Fitted, evaluation: Evaluation
+) -> None:
     """Write the files of a run, in the first rank, and what the run has cost into its record."""
     if distributed.here.first:
         folder, data = parts.folder.path, parts.evaluator.data
         write_model(folder, record, parts.evaluator, evaluation)
-        if isinstance(data, CaptionDataModule) and evaluation.before is not None:
-            _write_examples(folder, record, data, evaluation.before, evaluation.outputs["val"])
+        if isinstance(data, CaptionDataModule) and fitted.before is not None:
+            _write_examples(folder, record, data, fitted.before, evaluation.outputs["val"])
         if evaluation.line is not None:
             _write_line(folder, record, parts.evaluator, evaluation.line)
         if missing := tensorboard_summary.add(folder, record, data):

@@ -28,9 +28,6 @@ class EMA(WeightAveraging):
 
     With w_t the weights after step t: e_1 = w_1, e_t = decay * e_(t-1) + (1 - decay) * w_t. What
     is evaluated, chosen and saved is e, while training goes on with w.
-
-    Args:
-        decay: see :func:`clipbench.training.schedule.ema_decay`.
     """
 
     def __init__(self, decay: float) -> None:
@@ -59,12 +56,7 @@ class EMA(WeightAveraging):
 
 
 class Throughput:
-    """A clock that runs while training does, and a count of the images.
-
-    Attributes:
-        train_seconds: spent in training epochs, evaluation left out.
-        images: trained on, each as often as it was seen.
-    """
+    """A clock of training epochs, without evaluation, and a count of their images."""
 
     def __init__(self) -> None:
         self.train_seconds, self.images = 0.0, 0
@@ -102,9 +94,7 @@ class Recorder(Callback):
     Attributes:
         curve: rows ``{"epoch", "val/loss", "val/acc", ...}``.
         best: the chosen row, or None before any row has a metric.
-        best_outputs: the module's outputs on val at the chosen epoch; none if that was before
-            the run was interrupted.
-        throughput: of training.
+        best_outputs: the module's at the chosen epoch; none if that was before an interruption.
         epoch: of the row that an evaluation outside of training adds.
         looks_on: whether it adds none.
     """

@@ -49,10 +49,8 @@ class _Hashed:
 def write(path: Path, content: Content, about: Seal | None = None) -> None:
     """Write beside the target, flush to disk, replace: a reader, or a crash, sees all or nothing.
 
-    Args:
-        path: of the checkpoint, which remains readable by ``torch.load``.
-        content: plain data and tensors.
-        about: JSON values that :func:`verified` returns; None for a file without a seal.
+    The checkpoint remains readable by ``torch.load``; ``about`` is what :func:`verified` returns,
+    None for a file without a seal.
 
     Raises:
         UserError: with status ``interrupted`` if there is no room, or the folder is not writable;

@@ -1,6 +1,5 @@
 """After training: every held-out split at the chosen epoch, calibration, WiSE-FT's line."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -18,26 +17,18 @@ from clipbench.training.robustness.wise_ft import Curve, alpha_curve
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What there is to write after a run.
-
-    Attributes:
-        weights: of the classifier that is saved; None for the current ones.
-        outputs: of it, by split.
-        line: averages of start and end, if they were requested.
-        before: outputs of val before training, where there are captions.
-    """
+    """The weights to save, None for the current ones, their outputs, and requested averages."""
 
     weights: State | None
     outputs: Outputs
     line: Curve | None = None
-    before: Mapping[str, Tensor] | None = None
 
 
 def evaluate(parts: Components, record: RunRecord, fitted: Fitted) -> Evaluation:
     """Evaluate every split at the chosen epoch, and averages of start and end if requested."""
     evaluator, merge, start = parts.evaluator, parts.spec.merge, fitted.start
     if merge is None or start is None:
-        return replace(evaluate_chosen(evaluator, record), before=fitted.before)
+        return evaluate_chosen(evaluator, record)
     tuned = copied(parts.module.classifier)
     evaluation = evaluate_chosen(evaluator, record)
     weights = copied(parts.module.classifier)
@@ -48,7 +39,7 @@ def evaluate(parts: Components, record: RunRecord, fitted: Fitted) -> Evaluation
     record.final |= line.final()
     record.alpha_curve = line.rows
     record.selection.alpha = line.alpha
-    return replace(evaluation, weights=weights, line=line, before=fitted.before)
+    return replace(evaluation, weights=weights, line=line)
 
 
 def evaluate_chosen(evaluator: Evaluator, record: RunRecord) -> Evaluation:

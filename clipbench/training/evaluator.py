@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from pytorch_lightning import Trainer
@@ -12,23 +11,15 @@ from torch.utils.data import DataLoader, Subset
 from clipbench.core.errors import UserError
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.datamodules.feature_loaders import FeatureLoaders
 from clipbench.models.base import Classifier
 from clipbench.models.weight_averaging import State
 from clipbench.strategies.base import Batch
 from clipbench.training.module import FineTuningModule
 
 Data = ClassificationDataModule | CaptionDataModule
+Loaders = Data | FeatureLoaders  # of images, or of features computed before
 Outputs = Mapping[str, Mapping[str, Tensor]]  # of the module, by split
-
-
-class Loaders(Protocol):
-    """The batches of a dataset: of images, or of features computed before."""
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the batches of an epoch of train."""
-
-    def eval_dataloader(self, name: str) -> DataLoader[Batch]:
-        """Return the batches of a split, in order."""
 
 
 @dataclass
@@ -37,9 +28,6 @@ class Evaluator:
 
     Attributes:
         trainer: without a recorder, which would take each call for an epoch.
-        module: holds the classifier.
-        loaders: of images, or of features.
-        data: the dataset.
         retention: evaluated along with the first split of several.
         outputs: of the module, at the last evaluation of each split.
     """
@@ -52,11 +40,7 @@ class Evaluator:
     outputs: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __call__(self, names: Sequence[str], weights: State | None = None) -> dict[str, float]:
-        """Return the metrics ``<split>/<metric>`` of some splits.
-
-        Args:
-            names: of the splits.
-            weights: to load first; None for the current ones.
+        """Return the metrics ``<split>/<metric>`` of some splits, after loading weights, if any.
 
         Raises:
             UserError: if a part of a split was left out.

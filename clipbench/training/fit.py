@@ -2,17 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from clipbench.core import distributed
+from clipbench.core.console import console
 from clipbench.core.errors import UserError
+from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.inference import saved_model
 from clipbench.models.weight_averaging import State
+from clipbench.results import reuse, store
 from clipbench.results.record import RunRecord
-from clipbench.training import checkpoint_io, lightning_internals, reused_weights
+from clipbench.training import checkpoint_io, lightning_internals, sanity_checks
 from clipbench.training.build import Components
 from clipbench.training.checkpoints import stopped
-from clipbench.training.epoch_zero import epoch_zero, validate
 from clipbench.training.evaluator import copied
 from clipbench.training.module import RetrievalModule
 from clipbench.training.resume import ResumePoint
@@ -21,10 +26,10 @@ from clipbench.training.robustness.replay import Zipped
 
 @dataclass(frozen=True)
 class Fitted:
-    """What is left of a training, besides the chosen weights, which the module holds.
+    """What training leaves besides the chosen weights, which the module holds.
 
     Attributes:
-        start: weights before training, if averages with them are asked for.
+        start: weights before training, if averages with them are requested.
         last: weights after the last epoch, likewise.
         before: outputs of val before training, where there are captions.
     """
@@ -41,13 +46,13 @@ def fit(parts: Components, record: RunRecord, resume_from: ResumePoint | None) -
         strategy.fit_head(module.classifier, parts.features.tensors, module.weights)
     start = _start(parts)
     module.watch = parts.evaluator.retention
-    epoch_zero(parts, resume_from)
+    _epoch_zero(parts, resume_from)
     before = dict(module.outputs) if isinstance(module, RetrievalModule) else None
     if not parts.spec.config["retention_every_epoch"]:
         module.watch = None
-    source = None if resume_from else reused_weights.source(parts.spec)
+    source = None if resume_from else _twin(parts)
     if source is not None:
-        last = reused_weights.take(parts, record, source)
+        last = _reuse(parts, record, source)
     else:
         _train(parts, record, resume_from)
         last = copied(module.classifier) if start else None
@@ -60,7 +65,7 @@ def fit(parts: Components, record: RunRecord, resume_from: ResumePoint | None) -
 
 
 def _start(parts: Components) -> State | None:
-    """Return the weights before training, if averages with them are asked for and make sense."""
+    """Return the weights before training, if averages with them are requested and make sense."""
     merge, strategy, classifier = parts.spec.merge, parts.spec.strategy, parts.module.classifier
     if merge is None:
         return None
@@ -78,12 +83,103 @@ def _start(parts: Components) -> State | None:
     return copied(classifier)
 
 
+def _validate(parts: Components) -> None:
+    """Evaluate val, outside of training."""
+    parts.trainer.validate(parts.module, parts.loaders.eval_dataloader("val"), verbose=False)
+
+
+def _epoch_zero(parts: Components, resume_from: ResumePoint | None) -> None:
+    """Evaluate val before training, or restore the curve of a run that goes on.
+
+    Raises:
+        UserError: if the numbers are far below the published ones and ``gate`` is on.
+    """
+    recorder, classifier = parts.recorder, parts.module.classifier
+    dataset = parts.spec.data.dataset
+    if resume_from is not None:
+        state = checkpoint_io.read(resume_from.path(parts.folder.path))
+        recorder.load_state_dict(state["callbacks"][recorder.state_key])
+        recorder.report()
+    # Two towers can be evaluated without a head, though a new one answers by chance.
+    if not classifier.meaningful and dataset.classes:
+        nulls = {f"val/{name}": None for name in ("loss", *dataset.measured)}
+        if resume_from is None:
+            recorder.add(0, nulls, parts.trainer, parts.module)
+        return
+    if resume_from is None:
+        _validate(parts)
+    elif isinstance(parts.module, RetrievalModule):  # whose outputs are shown in the end
+        recorder.looks_on = True
+        _validate(parts)
+        recorder.looks_on = False
+    if classifier.meaningful and parts.spec.strategy.fits_head != "start":
+        _compare_with_published(parts)
+
+
+def _compare_with_published(parts: Components) -> None:
+    data, config, row = parts.spec.data.dataset, parts.spec.config, parts.recorder.curve[0]
+    if isinstance(data, CaptionDataModule):
+        what, metric, published = "image recall@5", "image_recall@5", "image_retrieval_recall@5"
+        chance = 5 / len(data.splits["val"])
+        cause = "captions and images disagree; check which caption is whose"
+    else:
+        what, metric, published, chance = "accuracy", "acc", "acc1", 1 / len(data.classes)
+        cause = "class names and labels disagree; check the order of dataset.classes"
+    arch, loaded = config["model"].get("arch", ""), parts.module.classifier.tower.loaded
+    message = sanity_checks.zero_shot(
+        what,
+        row[f"val/{metric}"],
+        chance=chance,
+        reference=sanity_checks.published_zero_shot(arch, loaded, data.published_name, published),
+        cause=cause,
+        gate=config["gate"],
+    )
+    if message:
+        parts.folder.warn(message)
+
+
+def _twin(parts: Components) -> Path | None:
+    """Return the folder of a run to take the weights from, see :func:`reuse.twin`."""
+    folder, spec = None, parts.spec
+    if distributed.here.first and spec.strategy.trains and spec.training_key != spec.key:
+        folder = reuse.twin(spec.folder, spec.training_key, spec.config)
+    return distributed.broadcast(folder)
+
+
+def _reuse(parts: Components, record: RunRecord, folder: Path) -> State | None:
+    """Take the weights, the curve and the cost of another run.
+
+    Returns:
+        Its weights after the last epoch, if they were ending.
+    """
+    module, last, checkpoint = parts.module, None, folder / "checkpoints" / "last.ckpt"
+    if checkpoint.is_file():
+        ending = checkpoint_io.read(checkpoint)
+        module.load_state_dict(ending["state_dict"])
+        last = copied(module.classifier)
+    module.classifier.load_state_dict(saved_model.classifier(folder).state_dict())
+    theirs = store.read(folder)
+    assert theirs is not None
+    chosen = theirs.selection.epoch
+    parts.recorder.take(theirs.curve[1:], chosen, parts.trainer)
+    # Nothing has been evaluated yet where the head was random.
+    parts.trainer.strategy.connect(module)
+    best = parts.folder.path / "checkpoints" / "best.ckpt"
+    parts.trainer.save_checkpoint(best, weights_only=True)
+    record.weights_from = {"key": theirs.key, "folder": folder.name}
+    record.cost = theirs.cost
+    console.print(f"weights of {folder.name}, which trained the same", highlight=False)
+    if note := reuse.difference(theirs):
+        parts.folder.warn(f"the weights of {folder.name} were {note}")
+    return last
+
+
 def _train(parts: Components, record: RunRecord, resume_from: ResumePoint | None) -> None:
     module, strategy = parts.module, parts.spec.strategy
     if strategy.fits_head == "run":
         strategy.fit_head(module.classifier, parts.features.tensors, module.weights)
         parts.recorder.epoch = 1
-        validate(parts)
+        _validate(parts)
     elif strategy.trains:
         _train_epochs(parts, resume_from)
         _check_steps(parts, record)
@@ -96,7 +192,7 @@ def _train_epochs(parts: Components, resume_from: ResumePoint | None) -> None:
         train = Zipped(train, mixed.data.train_dataloader())
     checkpoint = None
     if resume_from is not None:
-        # Before the loader is asked: Lightning tells the epoch after (its issue 21938).
+        # Before Lightning asks the loader: it tells the epoch after (its issue 21938).
         train.sampler.begin(resume_from.epoch, resume_from.batch * parts.spec.batch.rows[0])
         checkpoint = resume_from.path(parts.folder.path)
     val = parts.loaders.eval_dataloader("val")

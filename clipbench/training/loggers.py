@@ -11,9 +11,6 @@ class Wandb(WandbLogger):
 
     wandb writes what it holds as Python exits; a job's process, started by ``multiprocessing``,
     ends without that, and an offline run would be left empty.
-
-    Args:
-        options: see ``pytorch_lightning.loggers.WandbLogger``.
     """
 
     def __init__(self, **options: Any) -> None:

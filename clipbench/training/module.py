@@ -27,15 +27,9 @@ from clipbench.training.checkpoint_io import Content
 class FineTuningModule(LightningModule):
     """Trains a classifier with its strategy's loss and evaluates any split with the same step.
 
-    Args:
-        classifier: as the strategy prepared it.
-        strategy: gives the loss and the parameter groups.
-        recipe: the numbers to train with.
-        schedule: of the learning rate.
+    Attributes:
         measure: returns the metrics of a split, given its name and its outputs.
         weights: of each class in the loss, (C,), or None.
-
-    Attributes:
         split: of the next evaluation; names its metrics.
         outputs: what the last evaluation was measured from.
         rows: how many images that were.

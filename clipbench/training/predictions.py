@@ -15,7 +15,6 @@ from torch import Tensor
 
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.datamodules.base_classification import ClassificationDataModule
-from clipbench.loading.split import Split
 from clipbench.metrics import classification, confusion, retrieval
 from clipbench.reporting.tables import typeset
 from clipbench.results import predictions
@@ -29,12 +28,8 @@ def write(
     ``predictions.parquet`` has a row for each image, with a column for each kind of group; row for
     row ``logits.npy`` has its logits, -inf for classes its split does not choose among.
     ``per_class.csv`` has a row for each class of each split, ``confusion.npz`` a matrix (C, C) for
-    each split, see :func:`clipbench.metrics.confusion.write`.
-
-    Args:
-        folder: of the run.
-        data: its splits, class names, names of groups, and coarser levels.
-        outputs: by split the logits (n, C) and labels (n,), in the order of its images.
+    each split, see :func:`clipbench.metrics.confusion.write`. The outputs are by split the logits
+    (n, C) and labels (n,), in the order of its images.
     """
     rows, logits, tables, matrices = [], [], [], {}
     for name, output in outputs.items():
@@ -72,27 +67,21 @@ def _rows(
 ) -> pd.DataFrame:
     """Return a row for each image of a split, from its logits (n, C) and labels (n,)."""
     split = data.splits[name]
-    groups = {kind: _named(ids, data.groups[kind]) for kind, ids in split.groups.items()}
-    return pd.DataFrame({"split": name, **_columns(split, scores, labels), **groups})
-
-
-def _columns(split: Split, scores: Tensor, labels: Tensor) -> dict[str, list[str] | NDArray[Any]]:
-    """Return what is predicted of a split's n images, and how probable that and its label are.
-
-    The scores are (n, C), the labels (n,).
-    """
     top = scores.argmax(1)  # probabilities can tie where logits still differ
     shares = torch.empty(len(labels), 2, dtype=scores.dtype)
     chosen = torch.stack([top, labels], 1)
     for rows in classification.blocks(scores):
         shares[rows] = scores[rows].softmax(1).gather(1, chosen[rows])
-    return {
+    columns = {
+        "split": name,
         "id": list(split.ids),
         "label": labels.numpy(),
         "prediction": top.numpy(),
         "probability": shares[:, 0].numpy(),
         "label_probability": shares[:, 1].numpy(),
     }
+    groups = {kind: _named(ids, data.groups[kind]) for kind, ids in split.groups.items()}
+    return pd.DataFrame({**columns, **groups})
 
 
 def _write_logits(path: Path, parts: Sequence[NDArray[Any]]) -> None:

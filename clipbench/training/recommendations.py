@@ -22,15 +22,9 @@ from clipbench.strategies.published_ranges import FROZEN, FULL, GUIDE, SCRATCH, 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a choice may depend on.
+    """What a choice may depend on, ``model`` and ``tuning`` being configs.
 
-    Attributes:
-        images: in an epoch; each as often as it has captions, where all are taken.
-        classes: how many; 0 where there are captions instead.
-        model: its config.
-        tuning: the strategy's config.
-        strategy: what is trained.
-        gpu: whether there is one to train on.
+    An image counts as often as it has captions, where all are taken; captions have 0 classes.
     """
 
     images: int
@@ -189,10 +183,10 @@ def _weight_decay(facts: Facts, values: Node) -> Choice:
 
 
 def _label_smoothing(facts: Facts, values: Node) -> Choice:
-    if facts.classes >= 100:
-        return 0.1, f"FT-CLIP's, for many classes: {facts.classes}"
     if not facts.classes:
         return 0.0, "captions have no classes"
+    if facts.classes >= 100:
+        return 0.1, f"FT-CLIP's, for many classes: {facts.classes}"
     return 0.0, f"WiSE-FT has none; FT-CLIP's 0.1 is for many classes, not {facts.classes}"
 
 
@@ -210,17 +204,8 @@ _RULES: dict[str, Callable[[Facts, Node], Choice]] = {
 def chosen(recipe: Node, facts: Facts) -> tuple[Config, list[str]]:
     """Return values for what a recipe leaves null, and lines to print: the reason of each.
 
-    batch_size: 64, with a GPU 256, but no more than leaves 8 steps an epoch. epochs: as many as
-    make 500 steps, within 5 to 20 (10 to 20 for a frozen encoder); the guide's 5 to 10 are of sets
-    whose epochs are longer. warmup: a fifth of a run under 1,000 steps, else a tenth. lr: the
-    strategy's own, or the model's; for a CLIP times 5 if blocks are frozen and 10 if a whole
-    encoder is, as the middles of the guide's ranges are. weight_decay: the model's; for a CLIP and
-    under 20 images per class twice that. label_smoothing: 0.1 from 100 classes up. And, if any
-    value is null, what :func:`proposals` says.
-
-    Args:
-        recipe: with the root's keys in their place.
-        facts: of the run.
+    The recipe has the root's keys in their place. If it leaves any value null, there are also the
+    lines of :func:`proposals`.
     """
     missing = [key for key in _RULES if recipe[key] is None]
     values, reasons = dict(recipe), []

@@ -59,32 +59,29 @@ class ResumePoint:
         return folder / "checkpoints" / f"resume-{self.step:08d}.ckpt"
 
 
+@dataclass(eq=False)
 class Resume(Checkpoint):
     """Keeps the whole state after each epoch and every so many steps, and when SIGTERM comes.
 
     It is the last of the callbacks, as Lightning has it: the others have done what they do at a
     step, or at an epoch's end, and their state is kept with the rest.
 
-    Args:
-        folder: the run's.
-        key: the run's.
+    Attributes:
+        folder: of the run.
+        key: of the run.
         started: when the run began, by ``time.perf_counter``.
         every_steps: None for epochs alone.
         resumed: where this run goes on.
+        signal: that has come during a step.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        key: str,
-        started: float,
-        every_steps: int | None = None,
-        resumed: ResumePoint | None = None,
-    ) -> None:
-        self.folder, self.key, self.started = folder, key, started
-        self.every_steps, self.resumed = every_steps, resumed
-        self.signal: int | None = None
-        self._before: Any = None
+    folder: Path
+    key: str
+    started: float
+    every_steps: int | None = None
+    resumed: ResumePoint | None = None
+    signal: int | None = None
+    _before: Any = None
 
     def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: Any) -> None:
         """Train no further after an early end, which Lightning forgets."""
@@ -168,9 +165,6 @@ def prepare(
         key: of this run.
         identity: of this run.
         requested: ``ckpt.resume``: ``auto``, None, or a run's folder or file to go on from.
-
-    Raises:
-        UserError: see :func:`bring`.
     """
     point, record = None, store.read(folder)
     if requested is not None and (record is None or record.status == "interrupted"):
@@ -222,12 +216,6 @@ def _intact(path: Path, key: str | None = None) -> ResumePoint | None:
 
 def bring(source: str, folder: Path, key: str, identity: Identity) -> ResumePoint:
     """Go on here with what a run left elsewhere: ``ckpt.resume=PATH``.
-
-    Args:
-        source: the folder of a run, or one of its ``checkpoints/resume-*.ckpt``.
-        folder: of this run.
-        key: of this run.
-        identity: of this run.
 
     Raises:
         UserError: if there is nothing to go on from, or it is a run that differs in anything that

@@ -18,13 +18,9 @@ from clipbench.training.spec import RunSpec, resolve
 
 
 def execute(job: Job, notify: Callable[[Outcome], Any] = lambda _: None) -> Outcome:
-    """Run a job, and return how it ended, whatever goes wrong.
+    """Run a job, and return how it ended, whatever goes wrong; every rank of a job calls this.
 
-    Several ranks of a job call this at once.
-
-    Args:
-        job: what to run.
-        notify: called with the outcome ``running`` as soon as the run has its folder.
+    ``notify`` is called with the outcome ``running`` as soon as the run has its folder.
     """
     environment.quiet()
     with Attempt() as attempt:
@@ -40,7 +36,7 @@ def execute(job: Job, notify: Callable[[Outcome], Any] = lambda _: None) -> Outc
         parts = build(spec, folder, resume_from)
         fitted = fit(parts, record, resume_from)
         evaluation = evaluate(parts, record, fitted)
-        write_artifacts(parts, record, evaluation)
+        write_artifacts(parts, record, fitted, evaluation)
         return folder.complete()
     return attempt.failure
 
@@ -48,10 +44,7 @@ def execute(job: Job, notify: Callable[[Outcome], Any] = lambda _: None) -> Outc
 class Attempt:
     """What is known of a run, so that whatever ends it is recorded and becomes its outcome.
 
-    Attributes:
-        spec: once it is resolved.
-        folder: once it is claimed.
-        failure: the outcome, after an exception.
+    ``failure`` is the outcome after an exception.
     """
 
     def __init__(self) -> None:

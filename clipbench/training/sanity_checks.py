@@ -90,12 +90,8 @@ Task = tuple[Sequence[str], Sequence[Sequence[str]]]  # classes, and the prompts
 def texts(tower: ImageTower, captions: Sequence[str], tasks: Mapping[str, Task]) -> list[str]:
     """Return warnings of texts that a model does not read to their end.
 
-    open_clip cuts them off silently, and two classes may be left with the same text.
-
-    Args:
-        tower: of the run.
-        captions: of all splits.
-        tasks: sets of classes, by what a warning of each begins with.
+    open_clip cuts them off silently, and two classes may be left with the same text. ``tasks`` are
+    by what a warning of each begins with.
     """
     if not isinstance(tower, TwoTowers) or tower.mean_pooled:
         return []
@@ -147,13 +143,8 @@ def lone_image(
     """Refuse an epoch whose last batch is one image where BatchNorm cannot normalise one.
 
     Where an image has come down to one position, a batch of one has no variance; torch says so,
-    at the end of the first epoch.
-
-    Args:
-        classifier: as it begins to train.
-        strategy: that trains it.
-        fewest: the fewest images that a device takes at once, by batch size.
-        size: of the batch.
+    at the end of the first epoch. ``fewest`` returns how few images a device takes at once, by
+    batch size.
 
     Raises:
         UserError: if the classifier cannot train on so few.
@@ -184,16 +175,10 @@ def lone_image(
 def published_zero_shot(
     arch: str, pretrained: str | None, dataset: str | None, metric: str = "acc1"
 ) -> float | None:
-    """Return a checkpoint's published zero-shot accuracy or recall, as a fraction.
+    """Return a published zero-shot metric of ``experiments/published``, as a fraction.
 
-    Args:
-        arch: open_clip's model name.
-        pretrained: open_clip's tag.
-        dataset: its name in ``experiments/published/*.csv``.
-        metric: likewise.
-
-    Returns:
-        The value, or None where no row read in its source (``verified`` yes) is for this pair.
+    The checkpoint is named as in open_clip. None where no row that was read in its source
+    (``verified`` yes) is for this pair.
     """
     if pretrained is None or dataset is None:
         return None
@@ -220,10 +205,7 @@ def zero_shot(
         chance: the value of a model that guesses.
         reference: published for the loaded checkpoint on this dataset's test split.
         cause: the likeliest one of a value that is far too low.
-        gate: False lets the run go on.
-
-    Returns:
-        A warning for the record, or None.
+        gate: False returns the error as a warning.
 
     Raises:
         UserError: if the value is below half of the reference and the gate is on.

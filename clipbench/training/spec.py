@@ -29,14 +29,7 @@ from clipbench.transforms.augment import Augment
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The datasets of a run.
-
-    Attributes:
-        dataset: what is trained and evaluated on.
-        prompts: of each class.
-        mixed: whose images are mixed into each batch.
-        retention: on which forgetting is measured.
-    """
+    """The dataset of a run, and those that are mixed into each batch or measure forgetting."""
 
     dataset: Data
     prompts: list[list[str]]
@@ -218,11 +211,7 @@ def plan_schedule(
 
 
 def choose_metric(requested: str | None, dataset: Data) -> str:
-    """Return the metric that the best epoch is chosen by, ``val/<name>``.
-
-    Args:
-        requested: the root key ``monitor``; None for the dataset's first.
-        dataset: with the metrics that are measured on it.
+    """Return the metric that the best epoch is chosen by; None requests the dataset's first.
 
     Raises:
         UserError: for a metric that is not measured on val.

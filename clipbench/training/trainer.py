@@ -35,12 +35,8 @@ def trainer(
 ) -> Trainer:
     """Return the Trainer of a run, with its callbacks, loggers and place among ranks.
 
-    Args:
-        config: the root.
-        folder: of the run.
-        callbacks: besides the config's.
-        staged: whether some of what ever trains is frozen in some epochs: several ranks then look
-            in each step which gradients will not come, instead of waiting for them.
+    Where training is ``staged``, frozen in some epochs, several ranks look in each step which
+    gradients will not come, instead of waiting for them.
     """
     callbacks = [
         *callbacks,

@@ -19,11 +19,6 @@ from clipbench.transforms.augment import Augment
 class AuxiliaryDataset:
     """A second dataset, classified by a zero-shot head made of its class names and templates.
 
-    Args:
-        node: its config.
-        key: the root key that names it.
-        seed: of the run.
-
     Raises:
         UserError: for a dataset without classes, or one that is not there.
     """

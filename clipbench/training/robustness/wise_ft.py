@@ -26,8 +26,7 @@ class Merge:
 
     Attributes:
         alphas: of the end; 0 is the start.
-        kind: ``wise_ft``; ``fisher``, weighted by Fisher information; ``paint``, with a head that
-            does not train.
+        kind: ``wise_ft``; ``fisher``, by Fisher information; ``paint``, with a fixed head.
         statistics: of BatchNorm: ``average`` or ``reestimate``.
     """
 
@@ -89,12 +88,8 @@ def alpha_curve(
 ) -> Curve:
     """Evaluate averages of start and end; the classifier is left with the last.
 
-    Args:
-        evaluate: of val and the held-out splits.
-        merge: which averages.
-        ends: weights before training, and of the chosen epoch.
-        metric: of selection, ``val/<metric>``.
-        seed: of what is drawn from train.
+    The ends are the weights before training and of the chosen epoch; the seed is of what is drawn
+    from train.
     """
     classifier = evaluate.module.classifier
     names = ["val", *evaluate.data.evaluation_splits]
