@@ -118,4 +118,4 @@ def test_heads_that_start_at_random_are_warned_of(kitchen, tmp_path):
     _, runs = kitchen
     found = soup.ingredients(listed(tmp_path, *runs[3:]))
     _, record = of(soup.cook(found, "uniform", "average"))
-    assert "such do not average" in record["warnings"][0]
+    assert "they do not average" in record["warnings"][0]
