@@ -113,7 +113,7 @@ def test_the_door_says_what_it_saw(tmp_path, capsys):
     confusion.write(tmp_path / "confusion.npz", healthy.confusion)
     assert doctor.examine([f"run={tmp_path}"]) == 0
     assert "nothing found" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"has no result\.json; give the folder of a run"):
+    with pytest.raises(UserError, match=r"no result\.json in it\. Give the folder of a run"):
         doctor.examine([f"run={tmp_path}/none"])
 
 

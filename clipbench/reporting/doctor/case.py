@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from clipbench.core.config.option_files import Node
 from clipbench.core.errors import UserError
@@ -26,7 +27,7 @@ class Case:
 
     Attributes:
         record: its ``result.json``.
-        confusion: of each split, (C, C) counts, the true class by row; empty if it was cut short.
+        confusion: (C, C) counts of each split, the true class by row; empty if it was cut short.
     """
 
     record: RunRecord
@@ -39,55 +40,59 @@ class Case:
         return config
 
     def series(self, key: str) -> list[tuple[int, float]]:
-        """Epoch and value, where there is one."""
+        """Return the epochs that have a value, each with it."""
         rows = self.record.curve
         return [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
 
     @property
+    def losses(self) -> list[float]:
+        """The values of train/loss."""
+        return [loss for _, loss in self.series("train/loss")]
+
+    @property
     def metric(self) -> str:
-        """What the best epoch was chosen by."""
-        found: str = self.record.selection.metric
-        return found
+        """The metric that chose the best epoch."""
+        return self.record.selection.metric
 
     @property
     def clip(self) -> bool:
-        """Whether there is a text side."""
+        """Whether the model reads text."""
         return self.record.reads_text
 
     @property
     def trains(self) -> bool:
-        """Whether there was an optimizer that stepped."""
-        return bool(self.record.steps.total) and bool(self.series("train/loss"))
+        """Whether an optimizer took steps."""
+        return bool(self.record.steps.total and self.losses)
 
     @property
     def lr(self) -> float:
-        """The learning rate asked for."""
+        """The requested learning rate."""
         return float(self.record.lr)
 
     @property
     def cautious(self) -> bool:
-        """Whether the learning rate that was reached is far below the one recommended."""
+        """Whether the highest learning rate is far below the recommended one."""
         usual = published_ranges.own_lr(self.config["model"], self.config["strategy"])
         return usual is not None and min(self.lr, self.record.steps.peak_lr) < usual / 3
 
     @property
     def epochs(self) -> int:
-        """Epochs that were trained."""
+        """The number of trained epochs."""
         return max((int(row["epoch"]) for row in self.record.curve), default=0)
 
     @cached_property
     def about(self) -> About:
-        """What the strategy's file says of it."""
+        """The facts that the strategy's file states."""
         return about.of(self.config["strategy"])
 
     @property
     def of_pairs(self) -> bool:
-        """Whether the loss tells the pairs of a batch apart, not the classes."""
+        """Whether the loss tells apart the pairs of a batch, not the classes."""
         return self.about.pairs
 
     @cached_property
     def guessing(self) -> float | None:
-        """The loss of guessing: ln of the classes, or of the batch where pairs are told apart."""
+        """The loss of guessing: ln(classes), or ln(batch) for a loss of pairs."""
         if self.of_pairs:
             return math.log(self._batch)
         return math.log(self.confusion["val"].shape[0]) if "val" in self.confusion else None
@@ -98,31 +103,26 @@ class Case:
 
     @cached_property
     def floor(self) -> float:
-        """The least that train/loss can be, in nats.
+        """The smallest possible train/loss, in nats.
 
-        With smoothed labels it is their entropy. Where the pairs of one class look the same to the
-        loss, the best model still guesses among those in a batch: ln(batch / classes), where the
-        classes are of one size.
+        With smoothed labels it is their entropy. If the pairs of one class look the same to the
+        loss, the best model still guesses among those in a batch: the mean of ln(images of a class
+        in a batch), by how often classes occur.
         """
-        if self.about.classes_alike:
-            return self._floor_of_classes()
-        share = self.config.get("label_smoothing") or 0.0
-        if self.of_pairs or not share or "val" not in self.confusion:
-            return 0.0
-        classes = int(self.confusion["val"].shape[0])
-        rest = share / classes
-        top = 1 - share + rest
-        return -top * math.log(top) - (classes - 1) * rest * math.log(rest)
-
-    def _floor_of_classes(self) -> float:
-        """Return the mean of ln(images of a class in a batch), by how often classes occur."""
         if "val" not in self.confusion:
             return 0.0
         counts = self.confusion["val"].sum(1).astype(float)
-        if (self.config.get("dataset") or {}).get("balance") in ("sampler", "unique"):
-            counts = np.ones(len(counts))
-        shares = counts[counts > 0] / counts.sum()
-        return float((shares * np.log(np.maximum(1.0, shares * self._batch))).sum())
+        if self.about.classes_alike:
+            if (self.config.get("dataset") or {}).get("balance") in ("sampler", "unique"):
+                counts = np.ones(len(counts))
+            shares = counts[counts > 0] / counts.sum()
+            return float((shares * np.log(np.maximum(1.0, shares * self._batch))).sum())
+        smoothing = self.config.get("label_smoothing") or 0.0
+        if self.of_pairs or not smoothing:
+            return 0.0
+        target = np.full(len(counts), smoothing / len(counts))
+        target[0] += 1 - smoothing
+        return float(special.entr(target).sum())
 
     def good(self, value: float) -> float:
         """Return a value of the metric so that more is better."""
@@ -139,16 +139,16 @@ class Case:
 
     @cached_property
     def noise(self) -> float:
-        """What is no difference of the metric: half of Wilson's interval of the best one on val.
+        """A difference of the metric that means nothing: half of the best one's Wilson interval.
 
-        Of a loss or a rank, which are no shares of n images, a tenth of the best one.
+        Of a loss or a rank, which are not shares of n images, a tenth of the best one.
         """
         values = [value for _, value in self.series(self.metric)]
         if not self.of_share:
             return 0.1 * min(values, default=0.0)
         n = self.record.data["val"].n
-        found = wilson(min(1.0, max(0.0, max(values, default=0.5))), n)
-        return (found.high - found.low) / 2
+        interval = wilson(min(1.0, max(0.0, max(values, default=0.5))), n)
+        return (interval.high - interval.low) / 2
 
     @property
     def between(self) -> list[Mapping[str, Any]]:
@@ -160,10 +160,10 @@ def read(folder: Path) -> Case:
     """Return the case of a run's folder, also of a run that failed.
 
     Raises:
-        UserError: if there is no record in it.
+        UserError: if the folder has no record.
     """
     record = store.read(folder)
     if record is None:
-        raise UserError(f"run={folder} has no result.json; give the folder of a run")
+        raise UserError(f"run={folder}: no result.json in it. Give the folder of a run.")
     file = folder / "confusion.npz"
     return Case(record, confusion.read(file) if file.is_file() else {})

@@ -1,4 +1,4 @@
-"""From a config back to the words that make it: which option a node is, what its own file has."""
+"""The overrides that make a node of a config, and those that an option's own file suggests."""
 
 from clipbench.core.config.option_files import Node, files, option
 from clipbench.reporting.tables import costs
@@ -6,21 +6,16 @@ from clipbench.strategies import about
 
 
 def words(group: str, node: Node, into: str) -> str | None:
-    """Return the overrides that make a node of a group again, under another key of the root.
-
-    Args:
-        group: whose options the node is of.
-        node: of a resolved config.
-        into: the key, such as ``mix``.
-    """
+    """Return the overrides that make a node of a group again, under another key such as ``mix``."""
     name = option(group, node)
     if name is None:
         return None
-    own = files(group)[name]
-    scalars = {
-        k: v for k, v in own.items() if isinstance(v, str | int | float) and "$" not in str(v)
-    }
-    changed = [f"{into}.{k}={node[k]}" for k, v in scalars.items() if k in node and node[k] != v]
+    changed = [
+        f"{into}.{key}={node[key]}"
+        for key, value in files(group)[name].items()
+        if isinstance(value, str | int | float) and "$" not in str(value)
+        if key in node and node[key] != value
+    ]
     return " ".join((f"{into}={name}", *changed))
 
 
@@ -32,7 +27,7 @@ def pretrained(model: Node) -> str:
 
 
 def half(model: Node) -> str:
-    """Return the override that freezes half of a model's blocks, or two where nobody counted."""
+    """Return the override that freezes half of a model's blocks, or two if nobody counted them."""
     sizes = costs.facts(option("model", model) or "")
     return f"freeze_depth={int(sizes['blocks']) // 2 if sizes else 2}"
 
@@ -46,11 +41,11 @@ def own_keys(strategy: Node, symptom: str) -> tuple[str, ...]:
 def by_strategy(strategy: Node, symptom: str) -> tuple[str, ...]:
     """Return what strategies say against a symptom: the run's own, or else each of the others."""
     if about.of(strategy).remedies.get(symptom) is not None:
-        return (" ".join(own_keys(strategy, symptom)),) if own_keys(strategy, symptom) else ()
+        return tuple(filter(None, [" ".join(own_keys(strategy, symptom))]))
     return tuple(
         " ".join((f"strategy={name}", *(_word(k, v) for k, v in keys.items())))
-        for name, known in about.every().items()
-        if (keys := known.remedies.get(symptom)) is not None
+        for name, facts in about.every().items()
+        if (keys := facts.remedies.get(symptom)) is not None
     )
 
 

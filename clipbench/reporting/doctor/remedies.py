@@ -7,25 +7,15 @@ from clipbench.strategies import published_ranges
 Lines = tuple[str, ...]  # the one to try first is first
 
 
-def times(value: float, factor: float) -> str:
-    """Return a product in two digits, as one would type it."""
-    return f"{value * factor:.2g}"
-
-
 def slower(case: Case, factor: float = 0.1) -> str:
     """Return a smaller learning rate."""
-    return f"lr={times(case.lr, factor)}"
-
-
-def with_warmup(case: Case, share: float) -> str:
-    """Return a warm-up that is a share of the run, whatever it is now."""
-    literal = case.config.get("warmup_steps") is not None
-    return f"warmup_steps=null warmup={share}" if literal else f"warmup={share}"
+    return f"lr={factor * case.lr:.2g}"
 
 
 def calmer(case: Case) -> Lines:
     """Return what brings a run back to finite, falling losses."""
-    return (slower(case), f"{slower(case)} {with_warmup(case, 0.2)}")
+    literal = "" if case.config.get("warmup_steps") is None else "warmup_steps=null "
+    return (slower(case), f"{slower(case)} {literal}warmup=0.2")
 
 
 def longer(case: Case, factor: float) -> str:
@@ -43,57 +33,55 @@ def until(case: Case, epoch: int) -> str:
 
 
 def deeper(case: Case) -> Lines:
-    """Return a deeper freezing than this run's, if there is one: half of the blocks, or all."""
-    now = case.config["strategy"].get("freeze_depth", "all")
-    blocks = [n for n in case.record.parameters.groups if n.startswith("block ")]
-    half = max(1, len(blocks) // 2)
-    if now == "all":
+    """Return a deeper freezing than this run's, if possible: half of the blocks, or all."""
+    depth = case.config["strategy"].get("freeze_depth", "all")
+    if depth == "all":
         return ()
-    return (f"freeze_depth={half if int(now or 0) < half else 'all'}",)
+    blocks = [name for name in case.record.parameters.groups if name.startswith("block ")]
+    half = max(1, len(blocks) // 2)
+    return (f"freeze_depth={half if int(depth or 0) < half else 'all'}",)
 
 
 def averaged(case: Case) -> Lines:
-    """Return WiSE-FT's line, where there is a start to average with and this run has none."""
-    scratch = (
-        published_ranges.row(case.config["model"], case.config["strategy"])
-        == published_ranges.SCRATCH
-    )
-    return ("alphas=10",) if case.clip and case.trains and not scratch and not case.between else ()
+    """Return WiSE-FT's line, if the run has a start to average with and has not done it yet."""
+    row = published_ranges.row(case.config["model"], case.config["strategy"])
+    starts = case.clip and case.trains and row != published_ranges.SCRATCH
+    return ("alphas=10",) if starts and not case.between else ()
 
 
 def mixed(case: Case) -> Lines:
-    """Return batches mixed with the dataset that is forgotten, where the strategy can take them."""
-    kept, busy = case.config.get("retention"), case.config.get("mix")
+    """Return batches mixed with the forgotten dataset, if the strategy can take them."""
+    retention = case.config.get("retention")
     able = {"image", "head"} <= {*case.about.trains} and case.clip
-    told = options.words("dataset", kept, "mix") if kept and able and not busy else None
-    return (f"{told} mix_fraction=0.25",) if told else ()
+    if not retention or not able or case.config.get("mix"):
+        return ()
+    words = options.words("dataset", retention, "mix")
+    return (f"{words} mix_fraction=0.25",) if words else ()
 
 
 def regularized(case: Case) -> str:
     """Return more weight decay, and more augmentation than this run has."""
-    usual = case.config["augment"].get("hflip")
-    decay = times(case.config["weight_decay"] or 0.05, 2)
-    return f"weight_decay={decay} augment={'randaugment' if usual else 'crop_flip'}"
+    decay = 2 * (case.config["weight_decay"] or 0.05)
+    augment = "randaugment" if case.config["augment"].get("hflip") else "crop_flip"
+    return f"weight_decay={decay:.2g} augment={augment}"
 
 
 def more(case: Case) -> Lines:
     """Return what makes a run learn more: the guide's remedies for underfitting, in its order."""
     usual = published_ranges.own_lr(case.config["model"], case.config["strategy"]) or case.lr
-    total, size, smaller = case.record.steps.total, case.record.batch_size, []
-    if total / max(1, case.epochs) < 8 and size > 16:
-        smaller = [f"batch_size={max(16, size // 4)}"]
+    decay, size, lines = case.config["weight_decay"], case.record.batch_size, []
+    if case.record.steps.total / max(1, case.epochs) < 8 and size > 16:
+        lines.append(f"batch_size={max(16, size // 4)}")
     higher = usual if case.cautious else 3 * case.lr
-    faster = [f"lr={higher:.2g}"] if higher > case.lr else []  # else it is the warm-up's fault
-    thawed = ["freeze_depth=0"] if case.record.freeze_depth else []
-    return (*smaller, *faster, longer(case, 3), *thawed, *_freer(case))
-
-
-def _freer(case: Case) -> Lines:
-    """Return less regularization, where there is any."""
-    decay, smoothing = case.config["weight_decay"], case.config.get("label_smoothing")
-    lines = [f"weight_decay={times(decay, 0.1)}"] if decay else []
-    lines += ["label_smoothing=0"] if smoothing and not case.of_pairs else []
-    return (" ".join(lines),) if lines else ()
+    if higher > case.lr:  # else it is the warm-up's fault
+        lines.append(f"lr={higher:.2g}")
+    lines.append(longer(case, 3))
+    if case.record.freeze_depth:
+        lines.append("freeze_depth=0")
+    freer = [f"weight_decay={0.1 * decay:.2g}"] if decay else []
+    if case.config.get("label_smoothing") and not case.of_pairs:
+        freer.append("label_smoothing=0")
+    return (*lines, *([" ".join(freer)] if freer else []))
 
 
 def balanced(case: Case) -> Lines:
@@ -105,17 +93,14 @@ def balanced(case: Case) -> Lines:
 
 def renamed(case: Case, symptom: str) -> Lines:
     """Return other names of the classes, or a head that reads none."""
-    own = (case.config.get("dataset") or {}).get("class_names") is not None
-    return (
-        *(("dataset.class_names=null",) if own else ()),
-        "prompts=openai",
-        *options.by_strategy(case.config["strategy"], symptom),
-    )
+    typed = (case.config.get("dataset") or {}).get("class_names") is not None
+    names = ("dataset.class_names=null",) if typed else ()
+    return (*names, "prompts=openai", *options.by_strategy(case.config["strategy"], symptom))
 
 
 def larger_splits(case: Case) -> Lines:
     """Return larger val and test splits where they are carved from train, and more seeds."""
     dataset = case.config.get("dataset") or {}
-    lines = [f"dataset.{key}=0.3" for key in ("val_fraction", "test_fraction") if key in dataset]
     whole = ["dataset.subset=null"] if dataset.get("subset") is not None else []
-    return (*whole, *((" ".join(lines),) if lines else ()), "-m seed=0,1,2,3,4")
+    cut = [f"dataset.{key}=0.3" for key in ("val_fraction", "test_fraction") if key in dataset]
+    return (*whole, *([" ".join(cut)] if cut else []), "-m seed=0,1,2,3,4")

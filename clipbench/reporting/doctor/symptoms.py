@@ -1,7 +1,6 @@
-"""Symptoms in a run's record of training gone wrong, their evidence, and what to try.
+"""Symptoms of training gone wrong in a run's record, their evidence, and what to try.
 
-The symptoms and most of the fixes are the OpenCLIP fine-tuning guide's; numbers that it does not
-give are ours, chosen on the runs of ``tests/doctor``, and said to be so.
+The symptoms and most of the fixes are the OpenCLIP fine-tuning guide's.
 """
 
 import math
@@ -15,29 +14,24 @@ from clipbench.reporting.doctor import options, remedies
 from clipbench.reporting.doctor.case import Case
 from clipbench.strategies import published_ranges
 
-NOTHING = 0.01  # of the loss of guessing: less is no loss, and no rise of one. Ours.
-PERFECT = 0.995  # of a share: nothing is to be gained above it. Ours.
-RISE = 0.1  # of val/loss above its lowest, relative: overfitting. Ours.
-LEFT = 0.5  # of the loss of guessing: more than that left in train/loss is underfitting. Ours.
-FORGOTTEN = 0.05  # of another task's or a shift's accuracy, absolute. Ours.
-LONG_WARMUP = 0.35  # of the run; big_vision and FT-CLIP warm up for 0.2 of theirs. Ours.
-AT_GUESSING = 0.97  # of the loss of guessing above its floor: nothing is learnt. Ours.
-BURST = 1.5  # train/loss over that of guessing, on its way: it has diverged. Ours.
-GAP = 1.3  # val/loss over train/loss of the second epoch. Ours.
-ONE_CLASS = 0.5  # of the predictions, where it has less than half as many images. Ours.
-UNEVEN = 0.15  # of accuracy above the mean over classes. Ours.
-WIDE = 0.2  # of Wilson's 95 % interval of an accuracy: under some 100 images. Ours.
+# The guide gives no numbers for these; they were chosen on the runs of tests/doctor.
+NOTHING = 0.01  # of the loss of guessing: a smaller loss, or rise of one, does not count
+PERFECT = 0.995  # of a share: nothing can be gained above it
+RISE = 0.1  # of val/loss above its lowest, relative: overfitting
+REMAINS = 0.5  # of the loss of guessing: if more remains in train/loss, it is underfitting
+FORGOTTEN = 0.05  # of the accuracy on another task or a shift, absolute
+LONG_WARMUP = 0.35  # of the run; big_vision and FT-CLIP warm up for 0.2 of theirs
+AT_GUESSING = 0.97  # of the loss of guessing above its floor: nothing is learnt
+BURST = 1.5  # highest train/loss over that of guessing: it has diverged
+GAP = 1.3  # val/loss over train/loss of the second epoch
+ONE_CLASS = 0.5  # of the predictions, for a class with less than half as many images
+UNEVEN = 0.15  # of accuracy above the mean over classes
+WIDE = 0.2  # of Wilson's 95 % interval of an accuracy: fewer than about 100 images
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A symptom that a run shows.
-
-    Attributes:
-        name: of it.
-        evidence: the numbers that show it.
-        remedies: overrides to try, the first one first, each a line to add to the command.
-    """
+    """A symptom of a run, the numbers that show it, and overrides to try, the first one first."""
 
     name: str
     evidence: str
@@ -46,156 +40,129 @@ class Finding:
 
 def diverged(case: Case) -> Iterator[Finding]:
     """Find training that ended in non-finite numbers, or in a loss above that of guessing."""
-    losses = case.series("train/loss")
-    lower = remedies.calmer(case)
+    losses = case.losses
+    evidence = None
     if case.record.status == "diverged":
-        yield Finding("divergence", str(case.record.error).partition(";")[0], lower)
-    elif case.guessing and len(losses) > 1 and _above(case, losses[-1][1]):
-        highest = max(value for _, value in losses)
-        if highest < BURST * case.guessing:
-            return  # a random head begins a little above it
-        said = f"train/loss came to {highest:.2f} and ends at {losses[-1][1]:.2f}; guessing is "
-        yield Finding("divergence", f"{said}{case.guessing:.2f}", lower)
+        evidence = str(case.record.error).partition(";")[0]
+    # A random head begins a little above guessing.
+    elif len(losses) > 1 and _above(case) and max(losses) >= BURST * (case.guessing or 0):
+        evidence = (
+            f"train/loss came to {max(losses):.2f} and ends at {losses[-1]:.2f}; guessing is "
+            f"{case.guessing:.2f}"
+        )
+    if evidence is not None:
+        yield Finding("divergence", evidence, remedies.calmer(case))
 
 
-def _above(case: Case, loss: float) -> bool:
-    """Return whether a loss is above that of guessing, for no lack of learning rate."""
-    return bool(case.guessing) and loss > 1.05 * (case.guessing or 0) and not case.cautious
+def _above(case: Case) -> bool:
+    """Return whether the last loss is above that of guessing, and the learning rate not low."""
+    if not case.guessing or not case.losses:
+        return False
+    return case.losses[-1] > 1.05 * case.guessing and not case.cautious
 
 
 def nothing_learnt(case: Case) -> Iterator[Finding]:
     """Find a loss that stays that of guessing: ln(classes), or ln(batch) for pairs."""
-    losses = [value for _, value in case.series("train/loss")]
+    losses = case.losses
     if not case.guessing or len(losses) < 2 or case.record.status == "diverged":
         return
     last = losses[-max(1, len(losses) // 3) :]
     least = case.floor + AT_GUESSING * (case.guessing - case.floor)
-    close = all(least <= value <= 1.05 * case.guessing for value in last)
-    if not close or case.cautious:
+    if case.cautious or not all(least <= loss <= 1.05 * case.guessing for loss in last):
         return
-    what = "batch" if case.guessing != _of_classes(case) else "classes"
-    yield Finding(
-        "collapse",
-        f"train/loss stays at {last[-1]:.3f}, ln({what}) is {case.guessing:.3f}",
-        remedies.calmer(case),
-    )
-
-
-def _of_classes(case: Case) -> float:
-    return math.log(case.confusion["val"].shape[0]) if "val" in case.confusion else 0.0
+    over = "batch" if case.of_pairs else "classes"
+    evidence = f"train/loss stays at {last[-1]:.3f}, ln({over}) is {case.guessing:.3f}"
+    yield Finding("collapse", evidence, remedies.calmer(case))
 
 
 def overfitting(case: Case) -> Iterator[Finding]:
     """Find overfitting. The guide: training loss decreases, validation loss increases."""
-    val, train = case.series("val/loss"), dict(case.series("train/loss"))
-    trained = [(epoch, value) for epoch, value in val if epoch > 0]
-    if len(trained) < 3:
+    train = dict(case.series("train/loss"))
+    val = [(epoch, loss) for epoch, loss in case.series("val/loss") if epoch > 0]
+    if len(val) < 3:
         return
-    best, lowest = min(trained, key=lambda row: row[1])
-    last, ends = trained[-1]
-    rises = ends - lowest >= max(RISE * lowest, NOTHING * (case.guessing or 0))
+    (best, lowest), (last, end) = min(val, key=lambda row: row[1]), val[-1]
+    rises = end - lowest >= max(RISE * lowest, NOTHING * (case.guessing or 0))
     if best == last or not rises or train[last] >= train[best]:
         return
     yield Finding(
         "overfitting",
-        f"val/loss {lowest:.3f} at epoch {best}, {ends:.3f} at {last}, while train/loss fell from "
+        f"val/loss {lowest:.3f} at epoch {best}, {end:.3f} at {last}, while train/loss fell from "
         f"{train[best]:.3f} to {train[last]:.3f}",
         (
-            remedies.until(case, best),
-            *remedies.deeper(case),
-            remedies.slower(case, 0.3),
-            remedies.regularized(case),
+            *(remedies.until(case, best), *remedies.deeper(case)),
+            *(remedies.slower(case, 0.3), remedies.regularized(case)),
         ),
     )
 
 
 def underfitting(case: Case) -> Iterator[Finding]:
     """Find underfitting. The guide: losses remain high, no improvement over the start."""
-    losses = [value for _, value in case.series("train/loss")]
     mixes = any((case.config["augment"].get(key) or 0) > 0 for key in ("mixup", "cutmix"))
-    if not losses or not case.guessing or mixes or _above(case, losses[-1]):
+    if not case.losses or not case.guessing or mixes or _above(case) or any(nothing_learnt(case)):
         return
-    if any(True for _ in nothing_learnt(case)):
-        return
-    first, last, most = (loss - case.floor for loss in (losses[0], losses[-1], case.guessing))
+    first, last, most = (x - case.floor for x in (case.losses[0], case.losses[-1], case.guessing))
     if most <= 0:
         return  # a batch of one class has nothing to tell apart
-    if last < LEFT * most and not _at_a_stand(case, first, last, most):
+    scores = case.series(case.metric)
+    good = last < NOTHING * most or (case.of_share and scores[-1][1] >= 0.9)
+    stands_still = last > 0.9 * first and not good and len(case.losses) > 2
+    if last < REMAINS * most and not stands_still:
         return
+    floor = f", the least it can be {case.floor:.3f}" if case.floor else ""
     yield Finding(
         "underfitting",
-        f"train/loss {losses[0]:.3f} in its first epoch, {losses[-1]:.3f} in its last; guessing is "
-        f"{case.guessing:.3f}{_least(case)}",
+        f"train/loss {case.losses[0]:.3f} in its first epoch, {case.losses[-1]:.3f} in its last; "
+        f"guessing is {case.guessing:.3f}{floor}",
         remedies.more(case),
     )
 
 
-def _at_a_stand(case: Case, first: float, last: float, most: float) -> bool:
-    """Return whether the loss hardly fell though the model is not good already."""
-    scores = case.series(case.metric)
-    good = last < NOTHING * most or (case.of_share and scores[-1][1] >= 0.9)
-    return last > 0.9 * first and not good and len(case.series("train/loss")) > 2
-
-
-def _least(case: Case) -> str:
-    return f", the least it can be {case.floor:.3f}" if case.floor else ""
-
-
 def forgetting(case: Case) -> Iterator[Finding]:
     """Find forgetting. The guide: good on the tuned task, poor on general ones."""
-    ends = case.record.final
-    first = case.series("retention/acc")[:1]
-    pairs = [("retention/acc", first[0][1])] if first else []
+    pairs = [("retention/acc", value) for _, value in case.series("retention/acc")[:1]]
     for point in case.record.alpha_curve:
         if point["alpha"] == 0:
             pairs += [(k, v) for k, v in point.items() if re.match(r"test_\w+/acc$", k)]
     for key, before in pairs:
-        after = ends.get(key)
+        after = case.record.final.get(key)
         if after is None or before - after < FORGOTTEN:
             continue
         mix = remedies.mixed(case) if key == "retention/acc" else ()
-        told = _on_the_line(case, key, before)
         yield Finding(
             "forgetting",
-            f"{key} {before:.3f} before training, {after:.3f} after{told}",
+            f"{key} {before:.3f} before training, {after:.3f} after"
+            f"{_on_the_line(case, key, before)}",
             (
-                *remedies.averaged(case),
-                remedies.slower(case, 0.3),
-                *remedies.deeper(case),
-                *mix,
+                *(*remedies.averaged(case), remedies.slower(case, 0.3)),
+                *(*remedies.deeper(case), *mix),
             ),
         )
 
 
 def _on_the_line(case: Case, key: str, before: float) -> str:
     """Describe the point between start and end that is best on val and forgets nothing."""
-    kept = [p for p in case.between if before - p.get(key, -1.0) < FORGOTTEN]
-    if not kept:
+    points = [p for p in case.between if before - p.get(key, -1.0) < FORGOTTEN]
+    if not points:
         return ""
-    best = max(kept, key=lambda point: case.good(point[case.metric]))
-    told = f"{case.metric} {best[case.metric]:.3f}"
-    return f"; {best[key]:.3f} at alpha={best['alpha']:g} of its line, with {told}"
+    best = max(points, key=lambda point: case.good(point[case.metric]))
+    at = f"{best[key]:.3f} at alpha={best['alpha']:g} of its line"
+    return f"; {at}, with {case.metric} {best[case.metric]:.3f}"
 
 
 def warmup(case: Case) -> Iterator[Finding]:
     """Find warm-up that never ends, or takes a large share of the run."""
     steps, plan = case.record.steps, "warmup_steps=null warmup=0.1"
-    if not steps.total:
-        return
-    if steps.warmup >= steps.total:
-        yield Finding(
-            "unfinished warm-up",
+    if steps.total and steps.warmup >= steps.total:
+        evidence = (
             f"{steps.warmup} steps of warm-up in a run of {steps.total}: the learning rate "
-            f"peaked at {steps.peak_lr:.2g}, not {case.lr:.2g}",
-            (plan,),
+            f"peaked at {steps.peak_lr:.2g}, not {case.lr:.2g}"
         )
-    elif steps.warmup > LONG_WARMUP * steps.total and steps.warmup > 1:
+        yield Finding("unfinished warm-up", evidence, (plan,))
+    elif steps.total and steps.warmup > max(1, LONG_WARMUP * steps.total):
         share = steps.warmup / steps.total
-        yield Finding(
-            "long warm-up",
-            f"{steps.warmup} of {steps.total} steps ({share:.0%}) are warm-up",
-            (plan, remedies.longer(case, 2)),
-        )
+        evidence = f"{steps.warmup} of {steps.total} steps ({share:.0%}) are warm-up"
+        yield Finding("long warm-up", evidence, (plan, remedies.longer(case, 2)))
 
 
 def batchnorm(case: Case) -> Iterator[Finding]:
@@ -204,35 +171,31 @@ def batchnorm(case: Case) -> Iterator[Finding]:
     That is in the second epoch, while train/loss falls, so that its mean overstates it.
     """
     train, val = dict(case.series("train/loss")), dict(case.series("val/loss"))
-    kept = options.own_keys(case.config["strategy"], "BatchNorm")
-    moved = kept and has_batchnorm(case.config["model"])
-    if not moved or not {1, 2} <= train.keys() & val.keys():
+    keys = options.own_keys(case.config["strategy"], "BatchNorm")
+    if not keys or not has_batchnorm(case.config["model"]):
         return
-    if train[2] > train[1] or val[2] < GAP * train[2]:
+    if not {1, 2} <= train.keys() & val.keys() or train[2] > train[1] or val[2] < GAP * train[2]:
         return
     larger = ("batch_size=64",) if case.record.batch_size < 64 else ()
     yield Finding(
         "BatchNorm",
         f"in epoch 2 val/loss is {val[2]:.2f} and train/loss {train[2]:.2f}: its statistics do "
         "not fit weights that moved so fast, or batches so small",
-        (remedies.slower(case), *kept, *larger),
+        (remedies.slower(case), *keys, *larger),
     )
 
 
 def learning_rate(case: Case) -> Iterator[Finding]:
     """Find a learning rate outside the guide's range that the option's file does not recommend."""
-    model, strategy = case.config["model"], case.config["strategy"]
-    if not case.clip or not case.trains or published_ranges.fits(model, strategy, case.lr):
+    parts = case.config["model"], case.config["strategy"]
+    if not case.clip or not case.trains or published_ranges.fits(*parts, case.lr):
         return
-    name, usual = (
-        published_ranges.row(model, strategy),
-        published_ranges.recommended(model, strategy),
-    )
-    low, high = published_ranges.GUIDE[name].lr
+    name, usual = published_ranges.row(*parts), published_ranges.recommended(*parts)
+    guide = published_ranges.GUIDE[name]
     yield Finding(
         "learning rate",
-        f"lr={case.lr:g}; the OpenCLIP guide has {low:g} to {high:g} for {name}",
-        (f"lr={published_ranges.GUIDE[name].middle:.2g}", *([f"lr={usual:g}"] if usual else [])),
+        f"lr={case.lr:g}; the OpenCLIP guide has {guide.lr[0]:g} to {guide.lr[1]:g} for {name}",
+        (f"lr={guide.middle:.2g}", *([f"lr={usual:g}"] if usual else [])),
     )
 
 
@@ -244,12 +207,13 @@ def no_gain(case: Case) -> Iterator[Finding]:
     after = max((value for epoch, value in scores.items() if epoch > 0), key=case.good)
     if case.gain(scores[0], after) > 0 or (case.of_share and scores[0] >= PERFECT):
         return
-    other = options.by_strategy(case.config["strategy"], "no gain")
-    other = other if "val" in case.confusion else ()
+    classes = "val" in case.confusion
+    strategies = options.by_strategy(case.config["strategy"], "no gain") if classes else ()
+    deeper, averaged = remedies.deeper(case), remedies.averaged(case)
     yield Finding(
         "no gain",
         f"{case.metric} {scores[0]:.3f} before training and at best {after:.3f} after",
-        (remedies.slower(case), *remedies.deeper(case), *other, *remedies.averaged(case)),
+        (remedies.slower(case), *deeper, *strategies, *averaged),
     )
 
 
@@ -263,11 +227,8 @@ def stopped_early(case: Case) -> Iterator[Finding]:
     if case.gain(third, last) <= least or (case.of_share and last >= PERFECT):
         return
     way = "rose" if last > third else "fell"
-    yield Finding(
-        "stopped early",
-        f"{case.metric} still {way} from {third:.3f} to {last:.3f}, its last epoch's",
-        (remedies.longer(case, 2),),
-    )
+    evidence = f"{case.metric} still {way} from {third:.3f} to {last:.3f}, its last epoch's"
+    yield Finding("stopped early", evidence, (remedies.longer(case, 2),))
 
 
 def class_collapse(case: Case) -> Iterator[Finding]:
@@ -275,14 +236,14 @@ def class_collapse(case: Case) -> Iterator[Finding]:
     counts = case.confusion.get("val")
     if counts is None or counts.shape[0] < 3:
         return
-    said, true = counts.sum(0) / counts.sum(), counts.sum(1) / counts.sum()
-    top = int(said.argmax())
-    if said[top] < ONE_CLASS or said[top] < 2 * true[top]:
+    predicted, true = counts.sum(0) / counts.sum(), counts.sum(1) / counts.sum()
+    top = int(predicted.argmax())
+    if predicted[top] < max(ONE_CLASS, 2 * true[top]):
         return
     yield Finding(
         "class collapse",
-        f"{said[top]:.0%} of val is taken for class {top}, which has {true[top]:.0%}; "
-        f"{int((said > 0).sum())} of {len(said)} classes are ever predicted",
+        f"{predicted[top]:.0%} of val is taken for class {top}, which has {true[top]:.0%}; "
+        f"{int((predicted > 0).sum())} of {len(predicted)} classes are ever predicted",
         (remedies.slower(case), *remedies.balanced(case)),
     )
 
@@ -295,13 +256,13 @@ def names(case: Case) -> Iterator[Finding]:
     guess, n = 1 / counts.shape[0], int(counts.sum())
     if start > guess + 2 * math.sqrt(guess * (1 - guess) / n) + 0.02:
         return
-    said = f"val/acc before training is {start:.3f}, guessing {guess:.3f}"
+    evidence = f"val/acc before training is {start:.3f}, guessing {guess:.3f}"
     if case.config["model"].get("pretrained") is None:
         fix = (options.pretrained(case.config["model"]),)
-        yield Finding("no pretrained weights", f"{said}; model.pretrained is null", fix)
-        return
-    name = "names and labels disagree"
-    yield Finding(name, said, remedies.renamed(case, name))
+        yield Finding("no pretrained weights", f"{evidence}; model.pretrained is null", fix)
+    else:
+        name = "names and labels disagree"
+        yield Finding(name, evidence, remedies.renamed(case, name))
 
 
 def imbalance(case: Case) -> Iterator[Finding]:
@@ -310,26 +271,24 @@ def imbalance(case: Case) -> Iterator[Finding]:
     if acc is None or mean is None or acc - mean < UNEVEN:
         return
     monitored = () if case.metric == "val/mean_per_class" else ("monitor=mean_per_class",)
-    yield Finding(
-        "imbalance",
-        f"val/acc {acc:.3f}, but the mean over classes is {mean:.3f}",
-        (*remedies.balanced(case), *monitored),
-    )
+    evidence = f"val/acc {acc:.3f}, but the mean over classes is {mean:.3f}"
+    yield Finding("imbalance", evidence, (*remedies.balanced(case), *monitored))
 
 
 def small_splits(case: Case) -> Iterator[Finding]:
     """Find a val or test split too small to tell models apart."""
-    for split, told in case.record.data.items():
+    for split, data in case.record.data.items():
         acc = case.record.final.get(f"{split}/acc")
-        if split == "train" or acc is None or not told.n:
+        if split == "train" or acc is None or not data.n:
             continue
-        found = wilson(acc, told.n)
-        if found.high - found.low > WIDE:
-            fix = remedies.larger_splits(case)
-            said = f"{split} has {told.n} images: {acc:.2f} may be {found.low:.2f} to "
-            yield Finding("small split", f"{said}{found.high:.2f}", fix)
+        ends = wilson(acc, data.n)
+        if ends.high - ends.low > WIDE:
+            true = f"{acc:.2f} may be {ends.low:.2f} to {ends.high:.2f}"
+            evidence = f"{split} has {data.n} images: {true}"
+            yield Finding("small split", evidence, remedies.larger_splits(case))
 
 
+# Those that explain others come first.
 SYMPTOMS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     *(diverged, nothing_learnt, names, warmup, learning_rate, batchnorm, class_collapse),
     *(no_gain, overfitting, underfitting, stopped_early, forgetting, imbalance, small_splits),
