@@ -14,7 +14,6 @@ RULE = (
     f"Shown are the images on which the wrong model was most confident, at most {SHOWN} of each "
     "kind. Nothing is chosen by eye."
 )
-KINDS = ("first", "second", "both")
 
 
 def predictions(run: Path, split: str) -> pd.DataFrame:
@@ -40,53 +39,41 @@ def apart(first: pd.DataFrame, second: pd.DataFrame) -> bool:
 def by_class(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Return the recall of each class by two models, the largest difference first.
 
-    Args:
-        first: from :func:`predictions`.
-        second: likewise, of the same images.
-
-    Returns:
-        Columns ``name``, ``n``, ``first``, ``second`` and ``difference``.
+    The columns are ``name``, ``n``, ``first``, ``second`` and ``difference``.
     """
     second = second.loc[first.index]
-    right = pd.DataFrame(
-        {
-            "name": first["label_name"],
-            "first": first["prediction"] == first["label"],
-            "second": second["prediction"] == second["label"],
-        }
+    right = first.assign(
+        first=first["prediction"] == first["label"],
+        second=second["prediction"] == second["label"],
     )
-    table = right.groupby(first["label"]).agg(
-        name=("name", "first"),
-        n=("name", "size"),
+    table = right.groupby("label").agg(
+        name=("label_name", "first"),
+        n=("label_name", "size"),
         first=("first", "mean"),
         second=("second", "mean"),
     )
     table["difference"] = table["first"] - table["second"]
-    order = table["difference"].abs().sort_values(ascending=False, kind="stable").index
-    return table.loc[order].reset_index(drop=True)
+    return table.sort_values(
+        "difference", key=lambda gap: gap.abs(), ascending=False, kind="stable", ignore_index=True
+    )
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Images that one of two models gets wrong, or both.
-
-    Attributes:
-        count: how many there are.
-        ids: the ids of those that are shown.
-    """
+    """Images that one of two models gets wrong, or both: their number, and the ids shown."""
 
     count: int
     ids: tuple[str, ...]
 
 
 def by_image(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Disagreement]:
-    """Return the images by who is wrong: ``first``, ``second`` or ``both``, by :data:`RULE`."""
+    """Return the images that ``first``, ``second`` or ``both`` get wrong, by :data:`RULE`."""
     second = second.loc[first.index]
-    wrong = [rows["prediction"] != rows["label"] for rows in (first, second)]
+    one, two = (rows["prediction"] != rows["label"] for rows in (first, second))
     chosen = {
-        "first": (wrong[0] & ~wrong[1], first["probability"]),
-        "second": (wrong[1] & ~wrong[0], second["probability"]),
-        "both": (wrong[0] & wrong[1], (first["probability"] + second["probability"]) / 2),
+        "first": (one & ~two, first["probability"]),
+        "second": (two & ~one, second["probability"]),
+        "both": (one & two, (first["probability"] + second["probability"]) / 2),
     }
     kinds = {}
     for kind, (mask, confidence) in chosen.items():

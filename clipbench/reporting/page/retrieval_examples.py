@@ -1,22 +1,22 @@
 """Retrieval before and after training: one page of example queries, chosen by a fixed rule."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from io import BytesIO
 from pathlib import Path
-from string import Template
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from clipbench.core import files, paths
+from clipbench.core import files
 from clipbench.loading.split import Split
 from clipbench.metrics import retrieval
 from clipbench.reporting.contact_sheet import square
+from clipbench.reporting.page import templates
 
 FEW, SOME = 3, 4  # queries that gained or lost most, and queries drawn at random
 SHOWN = 5  # best answers that are shown
@@ -26,50 +26,46 @@ RULE = (
     f"worsened by the largest, and {SOME} of the rest drawn by the run's seed, with at most one "
     "caption per image. Nothing is chosen by eye."
 )
+Features = tuple[Tensor, Tensor]  # normalised, of the images (n, D) and of all captions (m, D)
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A split's features by one state of a model, and the ranks that follow.
+    """A split's features by one state of a model, and the ranks of all queries.
 
     Attributes:
+        state: ``before`` or ``after``.
         image: (n, D) normalised features of the images, in the split's order.
         text: (m, D) normalised features of the captions, image by image.
         owner: (m,) the image of each caption.
         ranks: of all queries.
     """
 
+    state: str
     image: Tensor
     text: Tensor
     owner: Tensor
     ranks: retrieval.Ranks
 
     @classmethod
-    def of(cls, split: Split, image: Tensor, text: Tensor) -> "Embedded":
-        """Build from the normalised features of a split."""
+    def of(cls, state: str, split: Split, features: Features) -> "Embedded":
+        """Rank the normalised features of a split."""
+        image, text = (part.cpu() for part in features)
         counts = torch.tensor([len(captions) for captions in split.captions or ()])
         owner = torch.arange(len(counts)).repeat_interleave(counts)
-        return cls(image, text, owner, retrieval.ranks(image, text, owner))
+        return cls(state, image, text, owner, retrieval.ranks(image, text, owner))
 
-    def best_images(self, caption: int) -> list[tuple[int, float]]:
-        """Return the best images for a caption, with their cosines."""
-        return _best(self.image @ self.text[caption])
-
-    def best_captions(self, image: int) -> list[tuple[int, float]]:
-        """Return the best captions for an image, with their cosines."""
-        return _best(self.text @ self.image[image])
-
-
-def _best(scores: Tensor) -> list[tuple[int, float]]:
-    order = scores.argsort(descending=True, stable=True)[:SHOWN].tolist()
-    return [(i, float(scores[i])) for i in order]
+    def row(self, ranks: Tensor, query: int, of: int, answers: list[Any]) -> dict[str, Any]:
+        """Return what the page shows of a query and its answers."""
+        rank = f"{int(ranks[query]):,}"
+        return {"state": self.state, "rank": rank, "of": f"{of:,}", "answers": answers}
 
 
 def write(
     path: Path,
     split: Split,
-    before: tuple[Tensor, Tensor],
-    after: tuple[Tensor, Tensor],
+    before: Features,
+    after: Features,
     *,
     seed: int = 0,
     title: str = "Retrieval, before and after",
@@ -79,8 +75,7 @@ def write(
     Args:
         path: of the page.
         split: the images and captions that are shown.
-        before: normalised features before training, of the images (n, D) and of all captions
-            (m, D), in the split's order.
+        before: features before training, in the split's order.
         after: the same after training.
         seed: of what is drawn at random.
         title: of the page.
@@ -91,21 +86,26 @@ def write(
     """
     if split.captions is None:
         raise ValueError("a split without captions has no retrieval to show")
-    first, last = (Embedded.of(split, image.cpu(), text.cpu()) for image, text in (before, after))
-    page = Page(split, first, last)
-    body = "".join(
-        [
-            f"<h1>{escape(title)}</h1>",
-            page.summary(),
-            f"<p>{escape(RULE)} A frame marks what belongs to the query.</p>",
-            "<h2>From a text to its image</h2>",
-            *page.texts(seed),
-            "<h2>From an image to its captions</h2>",
-            *page.images(seed),
-        ]
+    old, new = Embedded.of("before", split, before), Embedded.of("after", split, after)
+    # The metrics of all queries, so that nobody takes the examples for the result.
+    first, last = old.ranks.metrics(), new.ranks.metrics()
+    forms = {name: ".4f" if "recall" in name else "g" for name in first}
+    page = templates.render(
+        "examples.html",
+        title=title,
+        metrics=[(k, format(first[k], form), format(last[k], form)) for k, form in forms.items()],
+        changes=f"{_changes('captions', old.ranks.image, new.ranks.image)} "
+        f"{_changes('images', old.ranks.text, new.ranks.text)}",
+        rule=RULE,
+        texts=_texts(split, old, new, seed),
+        images=_images(split, old, new, seed),
     )
-    frame = Template((paths.ASSETS / "examples.html").read_text(encoding="utf-8"))
-    files.write_text(path, frame.substitute(title=escape(title), body=body))
+    files.write_text(path, page)
+
+
+def _changes(queries: str, before: Tensor, after: Tensor) -> str:
+    better, worse = (int(changed.sum()) for changed in (after < before, after > before))
+    return f"Of {len(after):,} {queries} {better:,} rank better than before, {worse:,} worse."
 
 
 def chosen(before: Tensor, after: Tensor, group: Tensor, seed: int) -> Iterator[tuple[str, int]]:
@@ -124,114 +124,66 @@ def chosen(before: Tensor, after: Tensor, group: Tensor, seed: int) -> Iterator[
         ("lost most", FEW, [i for i in np.argsort(factor, kind="stable") if factor[i] < 1]),
         ("drawn at random", SOME, drawn.tolist()),
     )
-    taken: set[int] = set()
+    groups: set[int] = set()
     for why, count, order in orders:
-        left = count
+        last = len(groups) + count
         for query in map(int, order):
-            if left and int(group[query]) not in taken:
-                taken.add(int(group[query]))
-                left -= 1
+            if len(groups) < last and int(group[query]) not in groups:
+                groups.add(int(group[query]))
                 yield why, query
 
 
-@dataclass(frozen=True)
-class Page:
-    """The parts of the page.
-
-    Attributes:
-        split: what is shown.
-        before: its features before training.
-        after: its features after training.
-    """
-
-    split: Split
-    before: Embedded
-    after: Embedded
-
-    @property
-    def _states(self) -> tuple[tuple[str, Embedded], tuple[str, Embedded]]:
-        return ("before", self.before), ("after", self.after)
-
-    def summary(self) -> str:
-        """Return the metrics of all queries, so that nobody takes the examples for the result."""
-        first, last = self.before.ranks.metrics(), self.after.ranks.metrics()
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{_cell(name, first)}</td><td>{_cell(name, last)}</td></tr>"
-            for name in first
-        )
-        old, new = self.before.ranks, self.after.ranks
-        changes = [
-            f"Of {len(now):,} {what} {int((now < was).sum()):,} rank better than before, "
-            f"{int((now > was).sum()):,} worse."
-            for what, was, now in (
-                ("captions", old.image, new.image),
-                ("images", old.text, new.text),
-            )
-        ]
-        head = "<tr><th>all queries</th><th>before</th><th>after</th></tr>"
-        return f"<table>{head}{rows}</table><p>{' '.join(changes)}</p>"
-
-    def texts(self, seed: int) -> Iterator[str]:
-        """Yield a section for each caption that is shown."""
-        captions = [caption for of_image in self.split.captions or () for caption in of_image]
-        ranks, owner = (self.before.ranks.image, self.after.ranks.image), self.after.owner
-        for why, query in chosen(*ranks, owner, seed):
-            true = int(owner[query])
-            rows = []
-            for state, model in self._states:
-                answers = model.best_images(query)
-                shown = [self._figure(i, f"{score:.3f}", i == true) for i, score in answers]
-                if true not in [i for i, _ in answers]:
-                    score = float(model.image[true] @ model.text[query])
-                    shown.append(self._figure(true, f"its own: {score:.3f}", True))
-                rows.append(_row(state, int(model.ranks.image[query]), len(model.image), shown))
-            yield _section(why, f"<q>{escape(captions[query])}</q>", rows)
-
-    def images(self, seed: int) -> Iterator[str]:
-        """Yield a section for each image that is shown."""
-        captions = [caption for of_image in self.split.captions or () for caption in of_image]
-        ranks = self.before.ranks.text, self.after.ranks.text
-        for why, query in chosen(*ranks, torch.arange(len(self.split)), seed):
-            rows = []
-            for state, model in self._states:
-                answers = [
-                    (i, score, int(model.owner[i]) == query)
-                    for i, score in model.best_captions(query)
-                ]
-                items = "".join(
-                    f"<li{' class=true' if true else ''}>{escape(captions[i])} "
-                    f"<small>{score:.3f}</small></li>"
-                    for i, score, true in answers
-                )
-                rank, of = int(model.ranks.text[query]), len(model.text)
-                rows.append(_row(state, rank, of, [f"<ol>{items}</ol>"], "list"))
-            true = "".join(f"<li>{escape(t)}</li>" for t in (self.split.captions or ())[query])
-            true = f"<details><summary>its own captions</summary><ul>{true}</ul></details>"
-            yield _section(why, self._figure(query, self.split.ids[query], False) + true, rows)
-
-    def _figure(self, index: int, below: str, true: bool) -> str:
-        source = thumbnail(self.split.image(index))
-        name = escape(self.split.ids[index])
-        return (
-            f"<figure{' class=true' if true else ''}><img src='{source}' alt='{name}' "
-            f"title='{name}'><figcaption>{escape(below)}</figcaption></figure>"
-        )
+def _texts(split: Split, old: Embedded, new: Embedded, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield a section for each caption that is shown."""
+    captions = _captions(split)
+    for why, query in chosen(old.ranks.image, new.ranks.image, new.owner, seed):
+        true, rows = int(new.owner[query]), []
+        for model in (old, new):
+            scores = model.image @ model.text[query]
+            best = _best(scores)
+            answers = [_figure(split, i, f"{scores[i]:.3f}", i == true) for i in best]
+            if true not in best:
+                answers.append(_figure(split, true, f"its own: {scores[true]:.3f}", True))
+            rows.append(model.row(model.ranks.image, query, len(scores), answers))
+        yield {"why": why, "query": captions[query], "rows": rows}
 
 
-def _cell(name: str, values: Mapping[str, float]) -> str:
-    return f"{values[name]:.4f}" if "recall" in name else f"{values[name]:g}"
+def _images(split: Split, old: Embedded, new: Embedded, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield a section for each image that is shown."""
+    captions = _captions(split)
+    for why, query in chosen(old.ranks.text, new.ranks.text, torch.arange(len(split)), seed):
+        rows = []
+        for model in (old, new):
+            scores = model.text @ model.image[query]
+            answers = [
+                {
+                    "caption": captions[i],
+                    "score": f"{scores[i]:.3f}",
+                    "true": model.owner[i] == query,
+                }
+                for i in _best(scores)
+            ]
+            rows.append(model.row(model.ranks.text, query, len(scores), answers))
+        image = _figure(split, query, split.ids[query], False)
+        own = (split.captions or ())[query]
+        yield {"why": why, "query": image, "captions": own, "rows": rows}
 
 
-def _row(state: str, rank: int, of: int, shown: Sequence[str], kind: str = "row") -> str:
-    head = f"<p class=state>{state}: rank {rank:,} of {of:,}</p>"
-    return f"{head}<div class={kind}>{''.join(shown)}</div>"
+def _captions(split: Split) -> list[str]:
+    return [caption for of_image in split.captions or () for caption in of_image]
 
 
-def _section(why: str, query: str, rows: Sequence[str]) -> str:
-    return f"<section><p class=why>{why}</p>{query}{''.join(rows)}</section>"
+def _best(scores: Tensor) -> list[int]:
+    best: list[int] = scores.argsort(descending=True, stable=True)[:SHOWN].tolist()
+    return best
 
 
-def thumbnail(image: Image.Image, side: int = SIDE) -> str:
+def _figure(split: Split, index: int, below: str, true: bool) -> dict[str, Any]:
+    src = thumbnail(split.image(index), SIDE)
+    return {"src": src, "name": split.ids[index], "below": below, "true": true}
+
+
+def thumbnail(image: Image.Image, side: int) -> str:
     """Return the centre square of an image as a JPEG in a ``data:`` URL."""
     buffer = BytesIO()
     square(image, side).save(buffer, "JPEG", quality=80)

@@ -1,13 +1,13 @@
 """The page of examples: the rule by which they are chosen, what is marked, and what is escaped."""
 
 import re
-from html import escape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from markupsafe import escape
 
 from clipbench.loading.split import Split
 from clipbench.metrics import retrieval
