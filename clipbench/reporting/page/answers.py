@@ -10,7 +10,6 @@ from clipbench.metrics.intervals import goodness
 from clipbench.metrics.significance import Difference
 from clipbench.reporting.page.candidates import Candidate, candidates, measure
 from clipbench.results import comparison, frames, identity, predictions
-from clipbench.results.record import RunRecord
 
 RESAMPLES = 2_000  # of each comparison on a page
 # Pretrained on drawings only: their results say nothing about the models they stand for.
@@ -23,11 +22,11 @@ class Answer:
 
     Attributes:
         dataset: its name.
-        split: the split of the comparison: ``test``, or ``val`` where there is no test split.
-        metric: the metric of the comparison.
+        split: the compared split: ``test``, or ``val`` of a dataset without a test split.
+        metric: the compared metric.
         candidates: best on val first.
         compared: second minus first of each pair of candidates, p adjusted for their number; empty
-            where no predictions of classes were saved.
+            if no class predictions were saved.
         n: images of the split.
         shifts: the same comparison on each further split.
     """
@@ -48,10 +47,9 @@ class Answer:
     def against(self, other: Candidate, shift: str | None = None) -> Difference | None:
         """Return the leader minus another candidate, on ``shift`` if given, or None."""
         compared = self.compared if shift is None else self.shifts[shift]
-        names = (self.leader.name, other.name)
-        if names in compared:
-            return _turned(compared[names])
-        return compared.get((names[1], names[0]))
+        if (d := compared.get((self.leader.name, other.name))) is None:
+            return compared.get((other.name, self.leader.name))
+        return replace(d, estimate=-d.estimate, low=-d.high, high=-d.low)
 
     def sturdier(self, shift: str) -> Candidate | None:
         """Return the best candidate that beats the leader significantly on a further split.
@@ -61,9 +59,8 @@ class Answer:
         better = [
             c
             for c in self.candidates[1:]
-            if (d := self.against(c, shift))
-            and (d.claimed or d.of_these_runs)
-            and goodness(d.metric, d.estimate) < 0
+            if (d := self.against(c, shift)) and (d.claimed or d.of_these_runs)
+            if goodness(d.metric, d.estimate) < 0
         ]
         key = f"{shift}/{self.metric}"
         return max(better, key=lambda c: goodness(key, c.mean(key) or 0), default=None)
@@ -115,20 +112,12 @@ class Answer:
         return guess(share, labels.nunique())
 
 
-def _turned(one: Difference) -> Difference:
-    return replace(one, estimate=-one.estimate, low=-one.high, high=-one.low)
-
-
-def _clear(one: Difference, sign: int) -> bool:
-    return one.claimed and goodness(one.metric, one.estimate) * sign > 0
+def _clear(difference: Difference, sign: int) -> bool:
+    return difference.claimed and goodness(difference.metric, difference.estimate) * sign > 0
 
 
 def answers(runs: frames.Runs) -> list[Answer]:
-    """Return an answer for each dataset and each version of its split, which do not compare.
-
-    Args:
-        runs: completed runs.
-    """
+    """Return an answer of completed runs for each dataset and each version of its split."""
     groups: dict[tuple[str, str], list[Any]] = {}
     for folder, record in runs:
         split = record.data["test" if "test" in record.data else "val"]
@@ -136,28 +125,22 @@ def answers(runs: frames.Runs) -> list[Answer]:
     return [_answer(group) for group in groups.values()]
 
 
-def _name(record: RunRecord) -> str:
-    """Return the dataset's name, or that of its folder if it is the user's."""
-    root = str(record.config["dataset"].get("root") or "")
-    is_users = record.dataset in ("imagefolder", "captions") and root
-    return Path(root).name if is_users else str(record.dataset)
-
-
 def _answer(runs: frames.Runs) -> Answer:
     first = runs[0][1]
     split = "test" if "test" in first.data else "val"
     metric = measure([record for _, record in runs])
     ordered = candidates(runs, metric)
-    compared: dict[str, Mapping[tuple[str, str], Difference]] = {split: {}}
-    names = [key.split("/")[0] for key in first.final if key.endswith(f"/{metric}")]
-    for name in dict.fromkeys([split, *names]):
+    models = {candidate.name: candidate.folders for candidate in ordered}
+    compared: dict[str, Mapping[tuple[str, str], Difference]] = {}
+    measured = [key.split("/")[0] for key in first.final if key.endswith(f"/{metric}")]
+    for name in dict.fromkeys([split, *measured]):
         if name in ("val", "retention") and name != split:
             continue
-        compared[name] = {}
         splits = [r.data.get(name) for c in ordered for r in c.records]
-        prints = {split and identity.seen(split) for split in splits}
-        if metric in registry.PAIRED and len(ordered) > 1 and len(prints) == 1:
-            models = {candidate.name: candidate.folders for candidate in ordered}
-            compared[name] = comparison.compare_all(models, name, metric, RESAMPLES)
-    n = int(first.data[split].n)
-    return Answer(_name(first), split, metric, ordered, compared.pop(split), n, compared)
+        versions = {split and identity.seen(split) for split in splits}
+        paired = metric in registry.PAIRED and len(ordered) > 1 and len(versions) == 1
+        compared[name] = comparison.compare_all(models, name, metric, RESAMPLES) if paired else {}
+    root = first.config["dataset"].get("root")
+    users = root and first.dataset in ("imagefolder", "captions")  # named by their folder
+    dataset, n = Path(str(root)).name if users else first.dataset, first.data[split].n
+    return Answer(dataset, split, metric, ordered, compared.pop(split), n, compared)

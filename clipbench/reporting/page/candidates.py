@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -24,11 +23,11 @@ class Candidate:
     Attributes:
         name: the model, the strategy, and whatever else tells it from the others.
         model: the option typed.
-        strategy: the option typed.
-        folders: the folders of its runs, one per seed.
-        records: the records of the same runs.
+        strategy: likewise.
+        folders: of its runs, one per seed.
+        records: of the same runs.
         tried: how many runs of this model and strategy its setting was chosen from.
-        tried_seconds: the time of all of these, in seconds.
+        tried_seconds: the time of all of these.
     """
 
     name: str
@@ -41,9 +40,8 @@ class Candidate:
 
     def mean(self, key: str) -> float | None:
         """Return the mean of a final metric over the seeds, or None if no run has it."""
-        values = [record.final.get(key) for record in self.records]
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known else None
+        values = [v for record in self.records if (v := record.final.get(key)) is not None]
+        return sum(values) / len(values) if values else None
 
     def before(self, metric: str) -> float | None:
         """Return the mean on val before training, or None if the head was random."""
@@ -92,7 +90,7 @@ def measure(records: Sequence[RunRecord]) -> str:
 def candidates(runs: frames.Runs, metric: str) -> list[Candidate]:
     """Return the best setting of each model and strategy, the best one first, all by val.
 
-    If there is only one model and strategy, return its best settings.
+    If the runs are of one model and strategy, return its best settings.
 
     Args:
         runs: completed runs on one dataset.
@@ -100,35 +98,29 @@ def candidates(runs: frames.Runs, metric: str) -> list[Candidate]:
     """
     frame = frames.frame(runs)
     axes = frames.seedless(frame)
-    settings = _settings(frame, frames.settings(frame, axes))
-    kinds = [
-        [str(frame[axis].iloc[rows[0]]) for axis in ("model", "strategy")] for rows in settings
-    ]
-    alone = len({tuple(kind) for kind in kinds}) == 1
     further = [axis for axis in axes if axis not in ("model", "strategy")]
-    best: dict[Any, Candidate] = {}
-    for number, (rows, kind) in enumerate(zip(settings, kinds, strict=True)):
-        same = [r for part, k in zip(settings, kinds, strict=True) if k == kind for r in part]
-        name = f"{kind[0]}, {about.label(kind[1])}"
-        if len(same) > len(rows):
-            values = [f"{axis}={frames.cell(frame[axis].iloc[rows[0]])}" for axis in further]
-            name = " ".join([name, *values])
-        if name in {known.name for known in best.values()}:  # they differ in no column
-            name = f"{name} ({frame['key'].iloc[rows[0]]})"
-        candidate = Candidate(
-            name,
-            model=kind[0],
-            strategy=kind[1],
-            folders=tuple(runs[r][0] for r in rows),
-            records=tuple(runs[r][1] for r in rows),
-            tried=len(same),
-            tried_seconds=float(sum(runs[r][1].cost.seconds for r in same)),
-        )
-        place: Any = number if alone else tuple(kind)
-        rivals = (best.get(place, candidate), candidate)
-        best[place] = max(rivals, key=lambda c: _on_val(c, metric))
-    ordered = sorted(best.values(), key=lambda c: (-_on_val(c, metric), c.seconds))
-    return ordered[:MOST] if alone else ordered
+    kinds: dict[tuple[str, str], list[list[int]]] = {}
+    for rows in _settings(frame, frames.settings(frame, axes)):
+        first = frame.iloc[rows[0]]
+        kinds.setdefault((str(first["model"]), str(first["strategy"])), []).append(rows)
+    alone, best = len(kinds) == 1, list[Candidate]()
+    for (model, strategy), settings in kinds.items():
+        same = [runs[r][1] for rows in settings for r in rows]
+        of_kind: list[Candidate] = []
+        for rows in settings:
+            name, first = f"{model}, {about.label(strategy)}", frame.iloc[rows[0]]
+            if len(settings) > 1:
+                name = " ".join([name, *(f"{a}={frames.cell(first[a])}" for a in further)])
+            if name in {
+                candidate.name for candidate in (*best, *of_kind)
+            }:  # they differ in no column
+                name = f"{name} ({first['key']})"
+            folders, records = zip(*(runs[r] for r in rows), strict=True)
+            seconds = float(sum(record.cost.seconds for record in same))
+            of_kind.append(Candidate(name, model, strategy, folders, records, len(same), seconds))
+        best += of_kind if alone else [max(of_kind, key=lambda c: _on_val(c, metric))]
+    best.sort(key=lambda c: (-_on_val(c, metric), c.seconds))
+    return best[:MOST] if alone else best
 
 
 def _on_val(candidate: Candidate, metric: str) -> float:

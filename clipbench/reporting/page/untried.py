@@ -11,22 +11,14 @@ from clipbench.strategies import about
 
 
 def untried(
-    runs: frames.Runs,
-    answers: Sequence[Answer],
-    failed: Sequence[Node],
-    plan: Node,
+    runs: frames.Runs, answers: Sequence[Answer], failed: Sequence[Node], plan: Node
 ) -> Iterator[str]:
     """Yield a sentence for each thing that was not tried, planned runs first.
 
-    Args:
-        runs: completed runs.
-        answers: the answers of these runs.
-        failed: jobs of the sweep without a result.
-        plan: of :mod:`clipbench.compare`; empty for another sweep.
+    The arguments are those of :func:`clipbench.reporting.page.page.rendered`, with its answers.
     """
-    yield from plan.get("dropped", {}).values()
-    yield from plan.get("left", {}).values()
-    yield from plan.get("shortened", {}).values()
+    for reason in ("dropped", "left", "shortened"):
+        yield from plan.get(reason, {}).values()
     for job in failed:
         words = overrides.shell(job["overrides"])
         if plan and job["status"] == "interrupted":
@@ -38,12 +30,12 @@ def untried(
     texts = [r for r in records if r.reads_text]
     tried = {record.strategy for record in texts}
     data = "classes" if any("val/acc" in record.final for record in texts) else "captions"
-    others = [about.label(option) for option in about.proposed(data) if option not in tried]
-    if texts and others:
-        yield f"Other ways to tune a CLIP: {', '.join(others)} (strategy=)."
-    if any(
-        str(r.config["dataset"]["_target_"]).endswith("ImageFolderDataModule") for r in texts
-    ) and not any(r.config["dataset"].get("class_names") for r in texts):
+    ways = [about.label(option) for option in about.proposed(data) if option not in tried]
+    if texts and ways:
+        yield f"Other ways to tune a CLIP: {', '.join(ways)} (strategy=)."
+    datasets = [record.config["dataset"] for record in texts]
+    folders = any(str(node["_target_"]).endswith("ImageFolderDataModule") for node in datasets)
+    if folders and not any(node.get("class_names") for node in datasets):
         yield (
             "Class names in plain words (dataset.class_names=FILE): they are the folders' names "
             "now, and a CLIP reads them."
@@ -51,10 +43,8 @@ def untried(
     for answer in answers:
         split = answer.leader.records[0].data[answer.split]
         if split.n != split.expected:
-            yield (
-                f"{answer.split} of {answer.dataset} has {split.n:,} of its "
-                f"{split.expected:,} images here."
-            )
+            size = f"{split.n:,} of its {split.expected:,} images here"
+            yield f"{answer.split} of {answer.dataset} has {size}."
 
 
 def _axes(trained: Sequence[RunRecord]) -> Iterator[str]:
@@ -77,7 +67,5 @@ def _axes(trained: Sequence[RunRecord]) -> Iterator[str]:
     if most("freeze_depth") == 1 and {str(r.freeze_depth) for r in trained} == {"0"}:
         yield "Freezing part of the network (freeze_depth=), the usual advice for few images."
     if all(record.config["alphas"] is None for record in trained):
-        yield (
-            "Averages of the weights before and after training (alphas=10), which often forget "
-            "less."
-        )
+        averages = "Averages of the weights before and after training"
+        yield f"{averages} (alphas=10), which often forget less."

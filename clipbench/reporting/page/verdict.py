@@ -25,22 +25,13 @@ def points(value: float) -> str:
 
 
 def stand_ins(plan: Mapping[str, Any], answers: Sequence[Answer]) -> str | None:
-    """Return the first line of a page whose models are stand-ins, or None.
-
-    Args:
-        plan: of :mod:`clipbench.compare`; empty for another sweep.
-        answers: of the page.
-    """
+    """Return the first line of a page whose models are stand-ins by the sweep's plan or name."""
     if notice := plan.get("stand_ins"):
         return str(notice)
     models = {c.model for answer in answers for c in answer.candidates}
-    drawn = [f"{name} is {DRAWN[name]}" for name in sorted(models & DRAWN.keys())]
-    if not drawn:
-        return None
-    return (
-        f"Stand-ins: {' and '.join(drawn)}, pretrained on drawings. What follows says nothing "
-        "about CLIP or ResNet50."
-    )
+    tiny = " and ".join(f"{name} is {DRAWN[name]}" for name in sorted(models & DRAWN.keys()))
+    warning = "What follows says nothing about CLIP or ResNet50."
+    return f"Stand-ins: {tiny}, pretrained on drawings. {warning}" if tiny else None
 
 
 def headline(answer: Answer) -> str:
@@ -87,21 +78,18 @@ def sureness(answer: Answer) -> Iterator[str]:
         names = [f"{c.name} ({difference(answer.against(c))})" for c in candidates]
         if names:
             yield sentence.format("; ".join(names), split=answer.split)
+    leader = answer.leader
     for rival in answer.of_these_runs:
-        yield (
-            f"{answer.leader.name} and {rival.name} ({difference(answer.against(rival))}): "
-            f"{REVERSIBLE}."
-        )
+        gap = difference(answer.against(rival))
+        yield f"{leader.name} and {rival.name} ({gap}): {REVERSIBLE}."
     for shift in answer.shifts:
-        if (other := answer.sturdier(shift)) is not None:
-            value, leaders = (
-                percent(c.mean(f"{shift}/{answer.metric}")) for c in (other, answer.leader)
-            )
-            tested = answer.against(other, shift)
+        if (sturdier := answer.sturdier(shift)) is not None:
+            key, tested = f"{shift}/{answer.metric}", answer.against(sturdier, shift)
             caution = f"; {REVERSIBLE}" if tested and tested.of_these_runs else ""
             yield (
-                f"If images like those of {shift} matter: {other.name} has {value} there, "
-                f"{answer.leader.name} {leaders} ({difference(tested)}){caution}."
+                f"If images like those of {shift} matter: {sturdier.name} has "
+                f"{percent(sturdier.mean(key))} there, {leader.name} {percent(leader.mean(key))} "
+                f"({difference(tested)}){caution}."
             )
     if answer.split == "val":
         yield "There is no test split: epochs were chosen on the same images, which flatters all."
@@ -117,27 +105,23 @@ def difference(tested: Difference | None) -> str:
 
 def costs(answer: Answer) -> Iterator[str]:
     """Yield what the leader costs, and what a cheaper candidate would."""
-    leader = answer.leader
-    name, before, now = (
-        leader.name,
-        leader.before(answer.metric),
-        leader.mean(f"val/{answer.metric}"),
-    )
+    leader, key = answer.leader, f"{answer.split}/{answer.metric}"
+    name, before = leader.name, leader.before(answer.metric)
     if leader.strategy != "zero_shot" and not any(r.selection.epoch for r in leader.records):
         yield f"No epoch of training was better on val than what {name} started from."
     elif leader.strategy != "zero_shot" and before is not None:
-        yield f"On val {name} has {percent(now)}; before any training it had {percent(before)}."
+        now = percent(leader.mean(f"val/{answer.metric}"))
+        yield f"On val {name} has {now}; before any training it had {percent(before)}."
     yield (
         f"{name} took {duration(leader.seconds)} and at most {leader.memory / 1e9:.1f} GB of "
         f"memory; it has {leader.total / 1e6:.1f} M parameters, of which {leader.trained:,} were "
         "trained."
     )
-    if (other := answer.cheaper) is not None:
-        value = percent(other.mean(f"{answer.split}/{answer.metric}"))
+    if (cheaper := answer.cheaper) is not None:
         yield (
-            f"If time matters: {other.name} has {value} after {duration(other.seconds)}, and is "
-            "not shown to be worse."
+            f"If time matters: {cheaper.name} has {percent(cheaper.mean(key))} after "
+            f"{duration(cheaper.seconds)}, and is not shown to be worse."
         )
-    for other in (c for c in answer.candidates if c.strategy == "zero_shot" and c != leader):
-        value = percent(other.mean(f"{answer.split}/{answer.metric}"))
-        yield f"{other.name}, which needs no training and no labels, has {value}."
+    for rival in (c for c in answer.candidates if c.strategy == "zero_shot" and c != leader):
+        value = percent(rival.mean(key))
+        yield f"{rival.name}, which needs no training and no labels, has {value}."
