@@ -336,7 +336,7 @@ def test_the_epoch_at_which_one_curve_reaches_the_best_of_another():
 
 def test_a_yaml_that_says_what_no_table_has_is_refused(tmp_path):
     (tmp_path / "t.yaml").write_text("title: a\ncolums: []\nrows: []\ncolumns: []\n")
-    with pytest.raises(UserError, match=r"t.yaml: no key colums. There are"):
+    with pytest.raises(UserError, match=r"t.yaml: no key colums. Choose from"):
         layouts.read(tmp_path / "t.yaml")
     with pytest.raises(UserError, match="2 published rows that differ"):
         references.find({"file": "at_blog", "split": "validation"})

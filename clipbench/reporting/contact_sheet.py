@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from clipbench.reporting.tables.figures import save
+from clipbench.reporting.tables import figures
 
 COLUMNS = 5
 SIDE = 192  # pixels of an image on a sheet
@@ -15,8 +15,8 @@ LINE = 26  # letters of a file's name that fit below an image
 def square(image: Image.Image, side: int) -> Image.Image:
     """Return the centre of an image, ``side`` pixels wide and high, in RGB."""
     edge = min(image.size)
-    left, top = (image.width - edge) // 2, (image.height - edge) // 2
-    centre = image.convert("RGB").crop((left, top, left + edge, top + edge))
+    x, y = (image.width - edge) // 2, (image.height - edge) // 2
+    centre = image.convert("RGB").crop((x, y, x + edge, y + edge))
     return centre.resize((side, side), Image.Resampling.LANCZOS)
 
 
@@ -31,11 +31,7 @@ def contact_sheet(
         images: best first.
         lines: the text above and below each image.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = figures.pyplot()
     rows = -(-len(images) // COLUMNS)
     size = (1.9 * COLUMNS, 2.25 * rows + 0.5)
     figure, grid = plt.subplots(rows, COLUMNS, figsize=size, layout="constrained", squeeze=False)
@@ -46,10 +42,6 @@ def contact_sheet(
         axes.imshow(square(image, SIDE))
         axes.set_title(above, fontsize=9, parse_math=False)
         short = below if len(below) <= LINE else "..." + below[3 - LINE :]
-        axes.text(
-            *(0.5, -0.03, short),
-            **{"transform": axes.transAxes, "ha": "center", "va": "top"},
-            fontsize=7,
-            parse_math=False,
-        )
-    save(figure, path)
+        style = {"transform": axes.transAxes, "ha": "center", "va": "top", "fontsize": 7}
+        axes.text(0.5, -0.03, short, parse_math=False, **style)
+    figures.save(figure, path)

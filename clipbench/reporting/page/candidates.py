@@ -111,9 +111,7 @@ def candidates(runs: frames.Runs, metric: str) -> list[Candidate]:
             name, first = f"{model}, {about.label(strategy)}", frame.iloc[rows[0]]
             if len(settings) > 1:
                 name = " ".join([name, *(f"{a}={frames.cell(first[a])}" for a in further)])
-            if name in {
-                candidate.name for candidate in (*best, *of_kind)
-            }:  # they differ in no column
+            if name in [c.name for c in (*best, *of_kind)]:  # they differ in no column
                 name = f"{name} ({first['key']})"
             folders, records = zip(*(runs[r] for r in rows), strict=True)
             seconds = float(sum(record.cost.seconds for record in same))

@@ -18,27 +18,19 @@ BINS = 10
 
 
 def _canvas(width: float, height: float) -> tuple[Any, Any]:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    look: Any = dict.fromkeys(("text.color", "xtick.color", "ytick.color"), _INK)
-    look |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor"), _INK)
-    with mpl.rc_context(look):
+    plt = figures.pyplot()
+    names = ("text.color", "xtick.color", "ytick.color", "axes.edgecolor", "axes.labelcolor")
+    with plt.rc_context(dict.fromkeys(names, _INK)):
         figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-        axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+        figures.open_axes(axes)
     return figure, axes
 
 
 def _svg(figure: Any, label: str) -> str:
     """Return the figure as an SVG element, with a label for screen readers."""
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
-    text, about = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context({"svg.hashsalt": label}):
+    plt, text = figures.pyplot(), io.StringIO()
+    about = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with plt.rc_context({"svg.hashsalt": label}):
         figure.savefig(text, format="svg", transparent=True, metadata=about)
     plt.close(figure)
     drawing = text.getvalue()[text.getvalue().index("<svg") :]
@@ -47,10 +39,8 @@ def _svg(figure: Any, label: str) -> str:
     salt = f"f{zlib.crc32(label.encode()):08x}-"
     drawing = re.sub(r'(?<= id=")|(?<=href="#)|(?<=url\(#)', salt, drawing)
     drawing = re.sub(r' (?:width|height)="[\d.]+pt"', "", drawing, count=2)
-    name = html.escape(label, quote=True)
-    return drawing.replace("<svg", f'<svg role="img" aria-label="{name}"', 1).replace(
-        _INK, "currentColor"
-    )
+    element = f'<svg role="img" aria-label="{html.escape(label)}"'
+    return drawing.replace("<svg", element, 1).replace(_INK, "currentColor")
 
 
 def _legend(axes: Any) -> None:
@@ -90,8 +80,7 @@ def reliability(predictions: Mapping[str, pd.DataFrame], label: str) -> str:
     """Draw how often each model is right, by its probability (a reliability diagram).
 
     Args:
-        predictions: the predictions of each model by its name, with ``probability``,
-            ``prediction`` and ``label``.
+        predictions: of each model by its name, with ``probability``, ``prediction``, ``label``.
         label: of the figure.
     """
     figure, axes = _canvas(4.2, 3.6 + 0.2 * len(predictions))
@@ -99,11 +88,10 @@ def reliability(predictions: Mapping[str, pd.DataFrame], label: str) -> str:
     for number, (name, rows) in enumerate(predictions.items()):
         right = (rows["prediction"] == rows["label"]).to_numpy()
         place = np.minimum((rows["probability"].to_numpy() * BINS).astype(int), BINS - 1)
-        n = np.bincount(place, minlength=BINS)
-        kept = n > 0
-        confidence = np.bincount(place, rows["probability"], BINS)[kept] / n[kept]
-        accuracy = np.bincount(place, right, BINS)[kept] / n[kept]
-        color, size = ("#2f76c0", "#c8660f")[number % 2], 8 + 120 * n[kept] / n.sum()
+        filled, n = np.unique(place, return_counts=True)
+        confidence = np.bincount(place, rows["probability"])[filled] / n
+        accuracy = np.bincount(place, right)[filled] / n
+        color, size = ("#2f76c0", "#c8660f")[number % 2], 8 + 120 * n / n.sum()
         axes.plot(confidence, accuracy, lw=1, ls=figures.MARKS[number][0], color=color)
         look = {"marker": "os"[number % 2], "color": color, "label": name.lstrip("_")}
         axes.scatter(confidence, accuracy, s=size, **look)

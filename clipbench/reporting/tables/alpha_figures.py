@@ -14,12 +14,7 @@ Rows = Sequence[Mapping[str, float]]
 
 
 def alpha_curve(record: RunRecord, path: Path) -> None:
-    """Draw the line of one run.
-
-    Args:
-        record: with ``alpha_curve``.
-        path: of the figure.
-    """
+    """Draw the ``alpha_curve`` of one run."""
     metric, alpha = record.selection.metric.split("/")[1], record.selection.alpha
     assert alpha is not None  # where there is a curve, one was chosen
     _draw(record.alpha_curve, metric, alpha, path)
@@ -28,21 +23,15 @@ def alpha_curve(record: RunRecord, path: Path) -> None:
 def over_seeds(frame: pd.DataFrame, stem: Path) -> list[Path]:
     """Draw the mean line of the runs that differ only by seed, with 95 % intervals.
 
-    Args:
-        frame: from :func:`clipbench.results.frames.frame`.
-        stem: of the files.
-
-    Returns:
-        The files written: ``<stem>_by_alpha.png``, or one for each value of the other axes.
+    Return the files written: ``<stem>_by_alpha.png``, or one for each value of the other axes.
     """
     names = [str(c) for c in frame if "@alpha=" in str(c)]
     chosen = frame.get("selection/alpha", pd.Series(dtype=float))
     if chosen.isna().all() or "seed" not in frames.varying(frame):
         return []
     axes, written = frames.settings(frame, frames.seedless(frame)), []
-    found = frames.means(frame, axes, [*names, "selection/alpha"])
     metric = str(frame["selection/metric"].iloc[0]).split("/")[1]
-    for _, mean in found.iterrows():
+    for _, mean in frames.means(frame, axes, [*names, "selection/alpha"]).iterrows():
         rows = dict[str, dict[str, float]]()
         for name in names:
             column, alpha = name.split("@alpha=")
@@ -64,27 +53,20 @@ def _draw(rows: Rows, metric: str, chosen: float, path: Path, title: str | None 
     The first panel is that of WiSE-FT's figure 1 (Wortsman et al. 2022). A dataset without shift
     splits has only the second.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
     first = {f"{split}/{metric}": i for i, split in enumerate(("val", "test"))}
     names = [name for name in rows[0] if name.endswith(f"/{metric}")]
     names.sort(key=lambda name: first.get(name, 2))
     shifts = [n for n in names if n.split("/")[0] not in ("val", "test", "retention")]
     panels = 2 if shifts and f"test/{metric}" in names else 1
-    size = (5.2 * panels, 4.2)
-    figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", squeeze=False)
+    size = {"figsize": (5.2 * panels, 4.2), "layout": "constrained"}
+    figure, axes = figures.pyplot().subplots(1, panels, squeeze=False, **size)
     for panel in axes[0]:
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
-    alphas, line = [row["alpha"] for row in rows], axes[0][-1]
+        figures.open_axes(panel)
+    points, line = pd.DataFrame(rows), axes[0][-1]
     for (look, mark), name in zip(figures.MARKS * len(names), names, strict=False):
-        drawn = pd.DataFrame(rows)
-        spread = frames.bars(drawn, name) if f"{name} low" in drawn else None
+        spread = frames.bars(points, name) if f"{name} low" in points else None
         style = {"label": name.split("/")[0], "ls": look, "marker": mark, "ms": 5}
-        line.errorbar(alphas, [r[name] for r in rows], spread, capsize=2, elinewidth=0.8, **style)
+        line.errorbar(points["alpha"], points[name], spread, capsize=2, elinewidth=0.8, **style)
     line.axvline(chosen, color="grey", lw=0.8, label=f"{chosen:.2g}: best on val")
     line.set(xlabel="alpha (0: the start, 1: tuned)", ylabel=metric)
     line.legend(fontsize=8, frameon=False, title=title, title_fontsize=8)

@@ -24,12 +24,9 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Axis:
-    """The horizontal axis of a figure.
+    """The horizontal axis of a figure: its column, and the position of each value.
 
-    Attributes:
-        name: its column.
-        ticks: the position of each value.
-        words: the values are not numbers, and no line joins them.
+    No line joins values that are ``words``.
     """
 
     name: str
@@ -59,14 +56,7 @@ def by_axis(frame: pd.DataFrame, stem: Path) -> list[Path]:
 
     A point is the mean over seeds with its 95 % interval, and the lowest cost. Each value of the
     other axes is a line; shift splits and retention are dashed. Epoch 0 of a model with one line
-    and one start is a thin horizontal line.
-
-    Args:
-        frame: from :func:`clipbench.results.frames.frame`.
-        stem: of the files.
-
-    Returns:
-        The files written, ``<stem>_by_<axis>.png``.
+    and one start is a thin horizontal line. Return the files written, ``<stem>_by_<axis>.png``.
     """
     written = []
     for name in frames.seedless(frame):
@@ -77,32 +67,27 @@ def by_axis(frame: pd.DataFrame, stem: Path) -> list[Path]:
 
 
 def _draw(frame: pd.DataFrame, axis: Axis, path: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
     metric = str(frame["selection/metric"].iloc[0]).split("/")[1]
     splits = [name.split("/")[0] for name in map(str, frame) if name.endswith(f"/{metric}")]
     metrics = [f"{split}/{metric}" for split in splits if split != "val"]
     metrics.sort(key=lambda c: not c.startswith("test/"))
     costs = [label for label, (column, _) in COSTS.items() if frame[column].notna().any()]
     placed = [*costs, ".", ".", ".", "."]  # a probe has no pace: its panel would be empty
-    figure, panels = plt.subplot_mosaic(
+    figure, panels = figures.pyplot().subplot_mosaic(
         [["main", *placed[:2]], ["main", *placed[2:4]]],
         figsize=(12, 4.6),
         width_ratios=[2.4, 1, 1],
         layout="constrained",
     )
-    others = [other for other in frames.seedless(frame) if other != axis.name]
-    rows = frames.ordered(frame, [*others, axis.name])
-    parts = [part for _, part in rows.groupby(others or ["model"], sort=False, dropna=False)]
+    apart = [name for name in frames.seedless(frame) if name != axis.name]
+    rows = frames.ordered(frame, [*apart, axis.name])
+    parts = [part for _, part in rows.groupby(apart or ["model"], sort=False, dropna=False)]
     models = [part["model"].iloc[0] for part in parts]
     for number, part in enumerate(parts):
         peers = [i for i, model in enumerate(models) if model == models[number]]
         share = (peers.index(number) + 1) / (len(peers) + 1)
         color = figures.hue(sorted(set(models)).index(models[number]), share)
-        name = ", ".join(_label(part, other) for other in others) or str(models[number])
+        name = ", ".join(_label(part, other) for other in apart) or str(models[number])
         _metrics(panels["main"], part, axis, metrics, color, name)
         _costs(panels, part, axis, color)
         if len(peers) == 1 and part["epoch0"].nunique() == 1:
@@ -115,8 +100,8 @@ def _draw(frame: pd.DataFrame, axis: Axis, path: Path) -> None:
 
 def _label(part: pd.DataFrame, axis: str) -> str:
     value = frames.cell(part[axis].iloc[0])
-    named = axis in ("model", "dataset", "strategy")
-    return figures.plain(value if named else f"{axis.split('.')[-1]}={value}")
+    key = "" if axis in ("model", "dataset", "strategy") else f"{axis.split('.')[-1]}="
+    return figures.plain(f"{key}{value}")
 
 
 def _counted(frame: pd.DataFrame) -> str | None:
@@ -130,12 +115,12 @@ def _counted(frame: pd.DataFrame) -> str | None:
 def _metrics(
     panel: Any, part: pd.DataFrame, axis: Axis, metrics: Sequence[str], color: Any, name: str
 ) -> None:
-    drawn = frames.means(part, [axis.name], metrics)
-    where = drawn[axis.name].map(frames.cell).map(axis.ticks)
+    means = frames.means(part, [axis.name], metrics)
+    where = means[axis.name].map(frames.cell).map(axis.ticks)
     for (line, mark), column in zip(figures.MARKS, metrics, strict=False):
         look = {"ls": "" if axis.words else line, "marker": mark, "ms": 5, "color": color}
         look |= {"capsize": 2, "elinewidth": 1, "label": f"{name}: {column.split('/')[0]}"}
-        panel.errorbar(where, drawn[column], frames.bars(drawn, column), **look)
+        panel.errorbar(where, means[column], frames.bars(means, column), **look)
 
 
 def _costs(panels: dict[str, "Axes"], part: pd.DataFrame, axis: Axis, color: Any) -> None:
@@ -150,8 +135,7 @@ def _costs(panels: dict[str, "Axes"], part: pd.DataFrame, axis: Axis, color: Any
 
 def _dress(panels: dict[str, "Axes"], axis: Axis, metric: str) -> None:
     for name, panel in panels.items():
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
+        figures.open_axes(panel)
         if axis.doubles:
             panel.set_xscale("log")
             panel.minorticks_off()

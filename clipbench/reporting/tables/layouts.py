@@ -1,7 +1,7 @@
 """The documents' tables, as ``experiments/table/*.yaml`` describes them: rows, columns, cells."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,11 @@ from omegaconf import OmegaConf
 from clipbench.core.errors import UserError
 from clipbench.metrics.intervals import over_seeds
 from clipbench.reporting.tables import costs, published
-from clipbench.reporting.tables.cells import Cell, Measured, measure
-from clipbench.reporting.tables.published import Published
+from clipbench.reporting.tables.cells import Cell, measure
 from clipbench.results import frames
 from clipbench.results.evidence import Evidence, Where
 
-_KEYS = {
-    "title",
-    "row",
-    "where",
-    "published",
-    "split_is",
-    "run",
-    "wide",
-    "rows",
-    "columns",
-    "notes",
-}
+_KEYS = {"title", "row", "where", "published", "split_is", "run", "wide", "rows", "columns"}
 _KEYS |= {"notes", "figure", "correlate"}
 _ROW = {"name", "where", "published", "split_is", "given", "run", "alpha", "rival"}
 _COLUMN = {"name", "where", "published", "split_is", "metric", "given", "images", "gain"}
@@ -56,9 +44,17 @@ class Layout:
     grid: list[list[Cell | str]]
     hours: list[float | None]
 
-    def column(self, place: int) -> list[Cell | str]:
-        """Return the cells of a column, from top to bottom."""
+    def column(self, which: int | str) -> list[Cell | str]:
+        """Return the cells of a column, by its place or its name, from top to bottom."""
+        place = self.columns.index(which) if isinstance(which, str) else which
         return [row[place] for row in self.grid]
+
+    def cells(self) -> Iterator[tuple[str, str, Cell]]:
+        """Yield every cell that is not text, with the names of its row and its column."""
+        for row, cells in zip(self.rows, self.grid, strict=True):
+            for column, cell in zip(self.columns, cells, strict=True):
+                if isinstance(cell, Cell):
+                    yield row, column, cell
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -68,22 +64,15 @@ def read(path: Path) -> dict[str, Any]:
         UserError: for an unknown key.
     """
     spec: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    parts = [(spec, _KEYS), *((row, _ROW) for row in spec["rows"])]
-    for part, known in [*parts, *((column, _COLUMN) for column in spec["columns"])]:
-        if unknown := set(part) - known:
-            raise UserError(
-                f"{path.name}: no key {', '.join(unknown)}. There are {', '.join(known)}."
-            )
+    for parts, keys in (([spec], _KEYS), (spec["rows"], _ROW), (spec["columns"], _COLUMN)):
+        if unknown := {key for part in parts for key in part} - keys:
+            names = ", ".join(sorted(unknown))
+            raise UserError(f"{path.name}: no key {names}. Choose from {', '.join(sorted(keys))}.")
     return dict(spec)
 
 
 def fill(name: str, spec: Mapping[str, Any], evidence: Evidence) -> Layout:
-    """Return a table with its cells.
-
-    Args:
-        name: of the table.
-        spec: from :func:`read`.
-        evidence: the available runs.
+    """Return the table of a ``spec`` from :func:`read` with its cells.
 
     Raises:
         UserError: if a selection is ambiguous.
@@ -96,9 +85,10 @@ def fill(name: str, spec: Mapping[str, Any], evidence: Evidence) -> Layout:
             cells.append(_cell(spec, row, column, cells, evidence))
         grid.append(cells)
         hours.append(_hours(spec, row, evidence, counted))
+    stand_ins = [_stands_in(_merged(spec, row, {}, "where")) for row in spec["rows"]]
     rows = [
-        f"{row['name']}{STAND_IN if _stands_in(_merged(spec, row, {}, 'where')) else ''}"
-        for row in spec["rows"]
+        f"{row['name']}{STAND_IN if stand_in else ''}"
+        for row, stand_in in zip(spec["rows"], stand_ins, strict=True)
     ]
     return Layout(name, spec, rows, [c["name"] for c in spec["columns"]], grid, hours)
 
@@ -110,23 +100,19 @@ def _merged(spec: Any, row: Any, column: Any, key: str) -> dict[str, Any]:
 def _hours(spec: Any, row: Any, evidence: Evidence, counted: set[str]) -> float | None:
     """Return the GPU-hours of a row's missing runs, without those that a row above has.
 
-    Args:
-        spec: of the table.
-        row: of it.
-        evidence: the available runs.
-        counted: selections of runs in the rows above; this row's are added.
+    ``counted`` has the selections of runs in the rows above; this row's are added.
     """
-    known = []
+    hours = []
     for column in spec["columns"]:
         where = _merged(spec, row, column, "where")
-        wanted = [where] if "metric" in column or "reaches" in column else []
-        wanted += [{**where, **row["rival"]}] if "reaches" in column else []
-        for runs in wanted:
+        selections = [where] if "metric" in column or "reaches" in column else []
+        selections += [{**where, **row["rival"]}] if "reaches" in column else []
+        for runs in selections:
             if "model" not in runs or str(runs) in counted or not evidence.select(runs).empty:
                 continue
             counted.add(str(runs))
-            known.append(costs.of_cell({**_merged(spec, row, column, "run"), **runs}))
-    hours = [value for value in known if value is not None]
+            cost = costs.of_cell({**_merged(spec, row, column, "run"), **runs})
+            hours += [] if cost is None else [cost]
     return sum(hours) if hours else None
 
 
@@ -151,43 +137,37 @@ def _cell(
     metric = column.get("metric")
     if metric and "alpha" in row:
         metric = f"{metric}@alpha={row['alpha']}"
-    wanted = _merged(spec, row, column, "published")
-    both = "published" in row and "published" in column
+    number = None
+    if "published" in row and "published" in column:
+        number = published.find(_merged(spec, row, column, "published"))
     split_is = row.get("split_is", column.get("split_is", spec.get("split_is")))
     measured = measure(evidence, where, metric) if where and metric else None
     if measured and "divide" in column:  # bytes as GB
         scaled = measured.interval.estimate / column["divide"]
         measured = replace(measured, interval=replace(measured.interval, estimate=scaled))
-    return Cell(
-        measured,
-        published.find(wanted) if both else None,
-        None if split_is == "unknown" else split_is,
-        _stands_in(where),
-    )
+    return Cell(measured, number, None if split_is == "unknown" else split_is, _stands_in(where))
 
 
 def _images(where: Where, split: str) -> str:
     dataset, scheme = str(where["dataset"]), str(where.get("scheme") or "")
-    whole = split == "classes"
-    n = published.classes(dataset) if whole else published.images(dataset, split, scheme)
+    classes = split == "classes"
+    n = published.classes(dataset) if classes else published.images(dataset, split, scheme)
     return "" if n is None else f"{n:,}"
 
 
 def _gain(before: Cell, after: Cell) -> Cell:
     """Return the gain of the second over the first in percent, if both are of one split."""
-    measured = None
-    if (one := before.measured) and (other := after.measured) and one.split == other.split:
-        seeds = sorted(one.by_seed.keys() & other.by_seed.keys())
-        by_seed = {s: other.by_seed[s] / one.by_seed[s] - 1 for s in seeds if one.by_seed[s]}
+    measured = published = None
+    if (old := before.measured) and (new := after.measured) and old.split == new.split:
+        seeds = sorted(old.by_seed.keys() & new.by_seed.keys())
+        by_seed = {s: new.by_seed[s] / old.by_seed[s] - 1 for s in seeds if old.by_seed[s]}
         if by_seed:
             interval = over_seeds([*by_seed.values()])
-            measured = replace(other, interval=interval, by_seed=by_seed, tried=1)
-    published = None
+            measured = replace(new, interval=interval, by_seed=by_seed, tried=1)
     if before.published and after.published and before.split_is == after.split_is is not None:
         first, second = before.published.number, after.published.number
         if first and second:
-            text = f"{100 * (second / first - 1):.1f}"
-            published = replace(after.published, text=text)
+            published = replace(after.published, text=f"{100 * (second / first - 1):.1f}")
     return Cell(measured, published, None, stand_in=True)
 
 
@@ -202,13 +182,8 @@ def _reaches(evidence: Evidence, where: Where, rival: Where) -> str:
             raise UserError(f"{dict(selection)} selects runs of several settings. Name one.")
         lines.append(frames.curves(rows).mean())
     reached = lines[0][lines[0] >= lines[1].max()]
-    own, other = (int(line.dropna().index.max()) for line in lines)
+    epochs, rivals = (int(line.dropna().index.max()) for line in lines)
     if math.isnan(lines[1].max()):
         return ""
-    first = f"{int(reached.index[0])} of {own}" if len(reached) else f"not in {own}"
-    return f"{first}; the other's best at {int(np.nanargmax(lines[1]))} of {other}"
-
-
-def numbers(cell: Cell | str) -> Measured | Published | None:
-    """Return the number of a cell to draw: the measured one, else the published one."""
-    return None if isinstance(cell, str) else cell.measured or cell.published
+    first = f"{int(reached.index[0])} of {epochs}" if len(reached) else f"not in {epochs}"
+    return f"{first}; the other's best at {int(np.nanargmax(lines[1]))} of {rivals}"
