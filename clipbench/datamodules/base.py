@@ -30,7 +30,7 @@ from clipbench.loading.validation import (
 from clipbench.results.record import SplitRecord
 from clipbench.transforms.augment import Augment
 from clipbench.transforms.mixup import Batch
-from clipbench.transforms.preprocess import Preprocess, View, eval_transform, train_transform
+from clipbench.transforms.preprocess import Preprocess, View
 
 
 class DataModule(LightningDataModule, ABC):
@@ -146,9 +146,9 @@ class DataModule(LightningDataModule, ABC):
     def decode(self) -> None:
         """Decode every image that nobody has decoded yet, for a minute at most."""
         published = bool(self.files or self.instructions or self.published_name)
-        found = decode(self.splits, self.root, self.value_range, as_published=published)
-        self.unreadable |= found.faults
-        self.warnings += found.warnings
+        faults, warnings = decode(self.splits, self.root, self.value_range, as_published=published)
+        self.unreadable |= faults
+        self.warnings += warnings
 
     def check(self) -> None:
         """Look for what would spoil the run: first the lists, then every image.
@@ -222,7 +222,7 @@ class DataModule(LightningDataModule, ABC):
 
         The last batch may be short.
         """
-        view = train_transform(self.preprocess, self.augment)
+        view = View(self.preprocess, self.augment)
         images = self._images(self.splits["train"], view, self.caption_rows)
         order = RankSampler(self.train_sampler(), self.batch_size)
         return self._loader(images, order, persistent=True)
@@ -233,7 +233,7 @@ class DataModule(LightningDataModule, ABC):
 
     def eval_dataloader(self, name: str) -> DataLoader[Batch]:
         """Return a loader of this rank's share of a split, in order, each image once."""
-        images = self._images(self.splits[name], eval_transform(self.preprocess))
+        images = self._images(self.splits[name], View(self.preprocess))
         return self._loader(images, distributed.own(len(images)))
 
     def _loader(

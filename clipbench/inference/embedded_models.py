@@ -13,7 +13,7 @@ from clipbench.loading.prompts import fill
 from clipbench.models import weight_files
 from clipbench.models.base import ImageTower
 from clipbench.results import store
-from clipbench.transforms.preprocess import eval_transform
+from clipbench.transforms.preprocess import View
 
 # Each attribute's values, and the prompts that name it and nothing else.
 ATTRIBUTES: Mapping[str, tuple[list[str], list[str]]] = {
@@ -30,7 +30,7 @@ def zero_shot(tower: ImageTower, data: ShapesDataModule, split: str) -> dict[str
     The tower has a text tower; the prepared data's scene is ``things``.
     """
     rows = data.splits[split]
-    view = eval_transform(tower.preprocess)
+    view = View(tower.preprocess)
     images = torch.stack([view(rows.image(i)) for i in range(len(rows))])
     tower.eval()
     parts = [tower(images[i : i + 256]) for i in range(0, len(images), 256)]

@@ -26,7 +26,7 @@ from clipbench.loading.split import Split
 from clipbench.metrics import classification
 from clipbench.models.base import Classifier
 from clipbench.results.record import RunRecord
-from clipbench.transforms.preprocess import Preprocess, eval_transform
+from clipbench.transforms.preprocess import Preprocess, View
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def batches(
     :class:`ImageDataset`.
     """
     refuse_small_shared_memory(workers, batch_size, preprocess.size)
-    images = _Readable(split, eval_transform(preprocess), **reading)
+    images = _Readable(split, View(preprocess), **reading)
     return DataLoader(images, batch_size, num_workers=workers, collate_fn=_apart)
 
 

@@ -71,17 +71,12 @@ def kept(
 ) -> Kept | None:
     """Return the decoded images of a split, decoding them unless another job has.
 
-    Args:
-        sources: the files.
-        geometry: the deterministic part of a view; None keeps whole images.
-        look: returns the image to keep at a position, after ``geometry``.
-        reading: what else decides on the pixels, such as the decoder.
-        limit_gb: the most that all caches of ``folder`` may take, in units of 10^9 bytes; they
-            also leave half of the free disk free.
-        folder: of all caches, such as ``outputs/cache``.
+    ``look`` returns the image at a position after ``geometry``, the deterministic part of a view or
+    None for whole images; ``reading`` is what else decides on the pixels, such as the decoder.
 
     Returns:
-        None, after printing why, where the images take more than the limit.
+        None, after printing why, if all caches of the folder would take more than the limit, in
+        units of 10^9 bytes, or these images more than half of the free disk.
     """
     about = _about(sources, geometry, reading)
     home = folder / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]

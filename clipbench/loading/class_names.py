@@ -20,12 +20,8 @@ def class_names(
 ) -> list[str]:
     """Return the class names that prompts use, in label order.
 
-    Args:
-        keys: what a mapping names the classes by, such as their folders.
-        default: the dataset's own names.
-        option: one of the variants, a list in label order, a mapping from key to name, or a file
-            that holds either; None for the default.
-        variants: other lists of names that the dataset knows.
+    The option is one of the dataset's variants, a list in label order, a mapping from key (such as
+    the folder of a class) to name, or a file that holds either; None for the default.
 
     Raises:
         UserError: if the names and the classes, or the keys of both, differ.
@@ -109,12 +105,7 @@ def class_of(folder: str, names: Sequence[str]) -> str | None:
 def chosen(
     keys: Sequence[str], names: Sequence[str], subset: Sequence[str | int] | int
 ) -> list[int]:
-    """Return the labels of a subset of classes, in the order given.
-
-    Args:
-        keys: what classes are called in the dataset.
-        names: what prompts call them.
-        subset: keys, names or labels; or k for the first k classes.
+    """Return the labels of a subset, in order: of keys, names or labels; or k for the first k.
 
     Raises:
         UserError: for an unknown or ambiguous class, one named twice, or fewer than two.

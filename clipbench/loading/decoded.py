@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipbench.core import paths
@@ -12,14 +11,6 @@ from clipbench.loading.images.integrity import COMPLAINT, survey
 from clipbench.loading.split import Split
 
 SECONDS = 60.0  # that the images new to a folder may take, on all cores
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Why images cannot be decoded; warnings of those left for lack of time, and of complaints."""
-
-    faults: dict[Source, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
 
 
 def kept_in(root: Path) -> Path:
@@ -46,24 +37,20 @@ def decode(
     seconds: float | None = SECONDS,
     *,
     as_published: bool = False,
-) -> Decoded:
+) -> tuple[dict[Source, str], list[str]]:
     """Decode every image that is new or has changed, those of evaluation splits first.
 
-    Faults of train show in its first epoch anyway.
+    Return the reason for each that cannot be decoded, and warnings.
 
-    Args:
-        splits: by name.
-        root: of the dataset.
-        value_range: see :func:`clipbench.loading.images.decoding.read`.
-        seconds: for all of it; None has no limit, and also decodes what earlier calls had no time
-            for, as after :func:`distrust`.
-        as_published: warn of what a decoder complains of but decodes: some published sets have such
-            files (Oxford-IIIT Pets has a few), and everyone trains on them.
+    Faults of train show in its first epoch anyway. Without a limit of ``seconds``, or after
+    :func:`distrust`, images are decoded for which earlier calls had no time. ``as_published`` only
+    warns of what a decoder complains of but decodes: some published sets have such files
+    (Oxford-IIIT Pets has a few), and everyone trains on them.
     """
     order = sorted(splits, key=lambda name: {"train": 2, "val": 1}.get(name, 0))
     sources = [*dict.fromkeys(s for name in order for s in splits[name].sources)]
     if not sources:
-        return Decoded()
+        return {}, []
     file = kept_in(root)
     file.parent.mkdir(parents=True, exist_ok=True)
     with wait_for_lock(file.with_suffix(".lock")):
@@ -84,4 +71,4 @@ def decode(
     if odd:
         first, why = next(iter(odd.items()))
         warnings.append(f"{len(odd):,} images are used as published, first {first}: {why}")
-    return Decoded({s: why for s, why in bad.items() if s not in odd}, warnings)
+    return {s: why for s, why in bad.items() if s not in odd}, warnings

@@ -25,15 +25,9 @@ def loader(
     workers: int,
     persistent: bool = False,
 ) -> DataLoader[Batch]:
-    """Return a loader of this rank's batches.
+    """Return a loader of this rank's rows, in their order.
 
-    Args:
-        images: of a split.
-        side: of an image in a batch, in pixels.
-        order: the rows of this rank.
-        rows: of a batch, over all ranks.
-        workers: processes that decode, 0 for this one.
-        persistent: whether workers live on from epoch to epoch.
+    A batch has ``rows`` images over all ranks, of ``side`` pixels each way.
     """
     refuse_small_shared_memory(workers, rows, side)
     return DataLoader(
@@ -50,7 +44,6 @@ def refuse_small_shared_memory(workers: int, rows: int, side: int) -> None:
     """Refuse workers whose batches are more than ``/dev/shm`` can take, where it exists.
 
     Containers have 64 MB of it by default, and a worker would end in a bus error in mid-epoch.
-    A batch has ``rows`` images over all ranks, of ``side`` pixels each way.
     """
     needed = workers * AHEAD * rows * 3 * side * side * 4  # float32
     if needed and SHARED.is_dir() and needed > (free := shutil.disk_usage(SHARED).free):

@@ -57,10 +57,7 @@ class Prompts:
     ) -> list[list[str]]:
         """Return the prompts of each class, at least one.
 
-        Args:
-            classes: their names.
-            templates: the dataset's.
-            keys: what the dataset calls its classes, if not by their names.
+        ``templates`` are the dataset's own, ``keys`` its own names of the classes, if any.
 
         Raises:
             UserError: if a bank cannot be read, or lacks a class.

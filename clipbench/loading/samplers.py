@@ -42,12 +42,9 @@ class EpochPlan:
         return -(-self.kept(size) // size)
 
     def fewest(self, size: int, devices: int = 1, micro: int | None = None) -> int:
-        """Return the smallest number of rows that a device takes at once.
+        """Return the fewest rows that a device takes at once from global batches of a size.
 
-        Args:
-            size: rows of a global batch.
-            devices: that share it.
-            micro: the most that one takes at once; None for all of its share.
+        Of its share a device takes ``micro`` at most at once; None for all of it.
         """
         whole, last = divmod(self.kept(size), size)
         shares = [size // devices] * bool(whole) + [-(-last // devices)] * bool(last)
@@ -129,13 +126,7 @@ class UniqueSampler(KeyedSampler):
     A class with no more images than there are batches is then at most once in each: in a
     contrastive loss on captions of classes no pair is a false negative. A larger class is as often
     in a batch as it must be. Which images and classes meet is drawn anew each epoch, from
-    (seed, epoch) alone; the last batch may be short.
-
-    Args:
-        labels: of the split, (n,).
-        seed: of the run.
-        batch_size: of what the order is cut into.
-        kept: how many rows an epoch has without a short last batch; None for all.
+    (seed, epoch) alone; the last batch may be short. Labels are int64 (n,).
     """
 
     def __init__(

@@ -202,13 +202,3 @@ class View:
         # input that open_clip, timm and torchvision's own weights get.
         scaled = pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
         return scaled if self._erase is None else self._erase(scaled)
-
-
-def eval_transform(preprocess: Preprocess) -> View:
-    """Return the evaluation transform: resize, centre crop, normalise to float32 (3, S, S)."""
-    return View(preprocess)
-
-
-def train_transform(preprocess: Preprocess, augment: Augment) -> View:
-    """Return the training transform: augmented, then normalised to float32 (3, S, S)."""
-    return View(preprocess, augment)

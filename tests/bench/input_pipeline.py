@@ -18,7 +18,7 @@ from sklearn.datasets import load_sample_images
 
 from clipbench.loading.dataset import ImageDataset
 from clipbench.loading.split import Split
-from clipbench.transforms.preprocess import Preprocess, eval_transform
+from clipbench.transforms.preprocess import Preprocess, View
 
 TITLE = "Input pipeline: images per second and core, CLIP ViT-B/32's preprocessing at 224 px"
 ROUNDS = 7
@@ -55,7 +55,7 @@ def variants(paths):
     """Name -> function of a position; the first is the reference."""
     theirs = open_clip.image_transform(224, is_train=False, mean=MEAN, std=STD)
     split = Split([p.name for p in paths], np.zeros(len(paths), np.int64), paths, len(paths))
-    view = eval_transform(PREPROCESS)
+    view = View(PREPROCESS)
     quick, exact = ImageDataset(split, view), ImageDataset(split, view, decoder="pillow")
     cached = ImageDataset(split, view, cache_gb=1.0)
     return {

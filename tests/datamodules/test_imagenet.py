@@ -18,7 +18,7 @@ from clipbench.datamodules import imagenet
 from clipbench.datamodules.imagenet import SHIFTS, WNIDS, ImageNetDataModule, classes_of, merged
 from clipbench.loading.dataset import ImageDataset
 from clipbench.metrics import classification
-from clipbench.transforms.preprocess import eval_transform
+from clipbench.transforms.preprocess import View
 from tests.datamodules.folders import TINY, draw
 
 # goldfish and great white shark (in R), two alarm clocks (one class of ObjectNet, one of them
@@ -163,7 +163,7 @@ def test_the_frame_of_objectnet_is_cut_off(data):
 
 def test_a_cache_of_decoded_images_knows_the_frame(data, outputs):
     framed = data.splits["test_objectnet"]
-    view = eval_transform(TINY)
+    view = View(TINY)
     for split in (framed, replace(framed, border=0)):
         kept = ImageDataset(split, view, cache_gb=0.1)
         assert kept.kept is not None

@@ -19,7 +19,7 @@ from clipbench.core.errors import UserError
 from clipbench.inference import saved_model
 from clipbench.loading.images import decoding
 from clipbench.results import store
-from clipbench.transforms.preprocess import eval_transform
+from clipbench.transforms.preprocess import View
 from tests import image_kinds
 from tests.conftest import FEW, composed
 
@@ -88,7 +88,7 @@ def test_an_odd_image_is_to_the_loaded_transform_what_a_run_makes_of_it(runs, ki
         expected = transform(seen)
         torch.testing.assert_close(transform(image), expected, rtol=0, atol=0.03)  # 1 of 255
         image, _ = opened(kind)
-        flat = eval_transform(saved_model.classifier(folder).tower.preprocess)(image)
+        flat = View(saved_model.classifier(folder).tower.preprocess)(image)
         assert (flat - expected).abs().max() > 0.5, "where it is opened as any other"
 
 
@@ -113,7 +113,7 @@ def test_a_photo_that_lies_on_its_side_is_upright_in_the_loaded_transform(runs, 
         transform = clipbench.load(folder)[1]
         with Image.open(tmp_path / "a.png") as photo:
             assert torch.equal(transform(photo), transform(Image.fromarray(pixels)))
-            flat = eval_transform(saved_model.classifier(folder).tower.preprocess)(photo)
+            flat = View(saved_model.classifier(folder).tower.preprocess)(photo)
         assert (flat - transform(Image.fromarray(pixels))).abs().max() > 1
 
 

@@ -101,19 +101,17 @@ def test_what_a_decoder_complains_of_is_used_in_a_published_set(root):
     victim = hole(root / "val" / "dog" / "val1.jpeg")
     broken = hole(root / "train" / "dog" / "train2.png")
     splits = prepared(root).splits
-    found = decoded.decode(splits, root, None, as_published=True)
-    assert found.faults.keys() == {broken}
-    (warning,) = found.warnings
+    faults, (warning,) = decoded.decode(splits, root, None, as_published=True)
+    assert faults.keys() == {broken}
     assert warning.startswith(f"1 images are used as published, first {victim}: corrupt, its")
-    assert decoded.decode(splits, root, None).faults.keys() == {victim, broken}
+    assert decoded.decode(splits, root, None)[0].keys() == {victim, broken}
 
 
 def test_what_there_was_no_time_for_is_said_and_found_later(root):
     victim = hole(root / "test" / "cat" / "test2.png")
     data = prepared(root)
-    found = decoded.decode(data.splits, data.root, None, seconds=0)
-    assert found.faults == {}
-    (warning,) = found.warnings
+    faults, (warning,) = decoded.decode(data.splits, data.root, None, seconds=0)
+    assert faults == {}
     assert warning.startswith("24 of 24 images were not decoded beforehand")
     data.check()
     assert warning.split(",")[0] in data.warnings[0]

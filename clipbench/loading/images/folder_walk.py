@@ -92,13 +92,10 @@ def walk(root: Path) -> Tree:
 
 
 def _enter(tree: Tree, home: str, above: set[Identity], entered: dict[Identity, str]) -> None:
-    """Add what is in the folder ``home``, then what is in the folders below it.
+    """Add what is in the folder ``home`` below the root, then what is in the folders below it.
 
-    Args:
-        tree: is added to.
-        home: the folder's path below the root; "" for the root itself.
-        above: the folder itself, those it was reached through and those around each of them.
-        entered: the path that each folder was entered by.
+    Above are the folder itself, those it was reached through and those around each of them;
+    ``entered`` has the path that each folder was entered by.
     """
     names, below = [], []
     for entry in _entries(tree.root / home):

@@ -188,30 +188,25 @@ def survey(
     value_range: Range | None = None,
     seconds: float | None = None,
 ) -> "pd.DataFrame":
-    """Decode every file to its last pixel, and collect the warnings of its decoder.
+    """Decode every file once, to its last pixel, and collect the warnings of its decoder.
 
-    libjpeg (and libtiff) go on over corrupt data with no more than a line on stderr. Pillow hides
-    libjpeg's, torchvision lets it through: it is read there while the files are decoded. On 1,500
-    mutants this agrees with simplejpeg's strict mode to the file.
-
-    Flipped bits that decode without a complaint make another image that no decoder can tell from
-    the right one, and count as good. Only the sha256 of an earlier survey shows them: ``changed``.
+    libjpeg (and libtiff) go on over corrupt data with no more than a line on stderr, which Pillow
+    hides and torchvision lets through. On 1,500 mutants this agrees with simplejpeg's strict mode
+    to the file. Flipped bits that decode without a complaint count as good: only the sha256 of an
+    earlier survey shows them.
 
     Args:
-        sources: the files; one that occurs twice is decoded once.
+        sources: the files.
         cache: the manifest, a parquet file. A file whose path, size and times it lists is not read
             again. It is rewritten at the end, also of an interrupted survey.
-        value_range: as in :func:`read`.
+        value_range: as in :func:`clipbench.loading.images.decoding.read`.
         seconds: after which no further file is read. The remaining ones have neither sha256 nor
-            reason, and only a survey without a limit reads them. None reads every file.
+            reason, and only a survey without a limit reads them.
 
     Returns:
-        A row per source, in the order given: path, size, mtime_ns, sha256 of the bytes, width and
-        height after turning, Pillow's mode, reason (None where the image is good), and changed:
-        whether the manifest had other bytes under this path before.
-
-    Raises:
-        OSError: if the manifest cannot be written.
+        A row per file, in the order given: path, size, mtime_ns, sha256 of the bytes, width and
+        height after turning, Pillow's mode, reason (None if the image is good), and whether it has
+        changed: the manifest had other bytes under this path.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     rules = f"1, Pillow {PIL.__version__}, values {value_range}"

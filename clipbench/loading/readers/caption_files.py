@@ -165,19 +165,11 @@ def _refuse(path: Path, wrong: Sequence[str]) -> None:
 def by_lists(
     captions: Captions, lists: Mapping[str, Path], image: Callable[[str], Path]
 ) -> tuple[dict[str, Captions], list[str]]:
-    """Divide captions by files that list the images of each split.
+    """Divide captions by files that list the names of each split, with ``.jpg`` or without.
 
     Some copies of the lists and of the captions have names without an image. A name with neither
     captions nor an image is left out of its split, captions of a name on no list are left out, and
     a warning says so.
-
-    Args:
-        captions: of all images.
-        lists: the file of each split's names, with ``.jpg`` at their end or not.
-        image: where the image of a name is.
-
-    Returns:
-        The captions of each split in its list's order, and the warnings.
 
     Raises:
         UserError: if a name occurs twice, or has an image but no captions.

@@ -1,4 +1,4 @@
-"""Which folders of a person's images are splits and which are classes, or why nobody can tell."""
+"""Which folders of a user's images are splits and which are classes, or why it is ambiguous."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,19 +15,16 @@ Places = dict[str, tuple[str, str]]  # the split and the class of each folder of
 
 TYPE_ROLES = "'dataset.splits={train: a, val: b, test: c}' with your folders for a, b and c"
 TYPE_NONE = "dataset.splits=none if these folders are the classes"
-# Kinds of files, which are not kinds of things.
+# Kinds of files, not classes of things.
 KINDS = frozenset(("images", "masks", "labels", "annotations", "ground_truth", "segmentations"))
 
 
 @dataclass
 class Layout:
-    """The images of a tree by split and class.
+    """The images of a tree by split and class, empty classes included.
 
-    Attributes:
-        listed: of each split the images of each class folder, empty ones included.
-        left_out: images that are in no class folder.
-        warnings: what was decided that could have been meant otherwise.
-        rule: how splits were joined, where the tree's own cannot be used.
+    Images in no class folder are left out, decisions that may be wrong are warnings, and the rule
+    says how splits were joined if the tree's own cannot be used.
     """
 
     listed: Listed = field(default_factory=dict)
@@ -37,13 +34,7 @@ class Layout:
 
 
 class Folders:
-    """How many images the folders of a tree hold.
-
-    Attributes:
-        below: the names of the folders in each folder; of the root, "".
-        direct: how many images are in each folder itself.
-        total: and with all the folders below it.
-    """
+    """How many images the folders of a tree hold, directly and in total; the root is ""."""
 
     def __init__(self, tree: Tree) -> None:
         self.root = tree.root
@@ -74,13 +65,11 @@ class Folders:
 def read(tree: Tree, splits: Mapping[str, str | Sequence[str]] | str | None) -> Layout:
     """Return the images of a tree by split and class.
 
-    Args:
-        tree: what is there.
-        splits: the folders of each split, ``none`` if the top folders are the classes, or None to
-            go by their names.
+    ``splits`` maps splits to folders, is ``none`` if the top folders are the classes, or None to go
+    by their names.
 
     Raises:
-        UserError: if folders may be one thing or the other, with what to type.
+        UserError: if folders may be one thing or another, with what to type.
     """
     _refuse_broken(tree)
     folders, layout = Folders(tree), Layout()
@@ -126,12 +115,12 @@ def _refuse_broken(tree: Tree) -> None:
 
 def _as_typed(folders: Folders, splits: Mapping[str, str | Sequence[str]]) -> Places:
     places: Places = {}
-    for split, given in splits.items():
+    for split, names in splits.items():
         if split_name(split) != split:
             raise UserError(
                 f"dataset.splits: {split} is not a split. Use train, val, test or test_<name>"
             )
-        for name in [given] if isinstance(given, str) else given:
+        for name in [names] if isinstance(names, str) else names:
             home = str(name).strip("/")
             if not folders.below[home]:
                 raise UserError(
@@ -152,12 +141,10 @@ def _roles(folders: Folders) -> dict[str, str]:
     # seg_train and seg_test: what is around the word of a split is the same
     around = {name: around_split(name) for name in inner if name not in roles}
     shared: dict[str, set[str]] = defaultdict(set)
-    for split, rest in around.values():
-        shared[rest].add(split)
-    roles |= {
-        name: split for name, (split, rest) in around.items() if split and len(shared[rest]) > 1
-    }
-    return roles
+    for split, words in around.values():
+        shared[words].add(split)
+    alike = {name: split for name, (split, words) in around.items() if len(shared[words]) > 1}
+    return roles | {name: split for name, split in alike.items() if split}
 
 
 def _split_first(folders: Folders, roles: Mapping[str, str], layout: Layout) -> Places | None:
@@ -165,10 +152,10 @@ def _split_first(folders: Folders, roles: Mapping[str, str], layout: Layout) -> 
     for split, count in Counter(roles.values()).items():
         if count > 1:
             names = sorted(name for name, role in roles.items() if role == split)
+            mapping = f"{{{split}: [{', '.join(map(literal, names))}], ...}}"
             raise UserError(
                 f"{printable(folders.root)} has {' and '.join(map(printable, names))}, both of "
-                f"which may be {split}. Keep one, or use "
-                + _to_paste("splits", f"{{{split}: [{', '.join(map(literal, names))}], ...}}")
+                f"which may be {split}. Keep one, or use {_to_paste('splits', mapping)}"
             )
     if "train" not in roles.values():
         first = min(roles)
@@ -201,8 +188,8 @@ def _refuse_unnamed_splits(
             f"{printable(alike[0])}/ has class folders as train has, but is named as no split. "
             f"Call it val, test or test_<name>, or use {TYPE_ROLES}"
         )
-    others = [name for name in folders.holding() if split_name(name) and name not in roles]
-    if besides and len(roles) == 1 and not others:
+    flat = [name for name in folders.holding() if split_name(name) and name not in roles]
+    if besides and len(roles) == 1 and not flat:
         (train,) = roles
         raise UserError(
             f"{printable(train)}/ may be a split or a class beside {printable(besides[0])}/. Use "
@@ -212,20 +199,17 @@ def _refuse_unnamed_splits(
 
 def _inspection(folders: Folders, homes: Mapping[str, str], layout: Layout) -> Places | None:
     """Return the places of MVTec's layout, whose train has good parts alone: splits joined."""
-    own = {split: folders.holding(home) for split, home in homes.items()}
-    trained = own["train"]
-    if len(trained) != 1 or not is_good(trained[0]) or set(own.get("test", ())) <= set(trained):
+    classes = {split: folders.holding(home) for split, home in homes.items()}
+    trained = classes["train"]
+    if len(trained) != 1 or not is_good(trained[0]) or set(classes.get("test", ())) <= set(trained):
         return None
     layout.rule = "all splits of the layout joined: its train has good parts alone"
     layout.warnings.append(
         f"train/ has no class but {printable(trained[0])}, as MVTec's: all its splits are joined, "
         "and train, val and test are divided anew by the fixed rule"
     )
-    return {
-        joined(homes[split], name): ("train", name)
-        for split, names in own.items()
-        for name in names
-    }
+    paths = [(joined(homes[split], name), name) for split in homes for name in classes[split]]
+    return {path: ("train", name) for path, name in paths}
 
 
 def _refuse_flat_splits(folders: Folders) -> None:
@@ -281,10 +265,10 @@ def _refuse_not_classes(folders: Folders) -> None:
         )
     same = set.intersection(*(set(folders.holding(top)) for top in tops))
     if len(same) > 1 and not any(folders.direct[top] for top in tops):
-        shown = ", ".join(map(printable, sorted(same)[:3]))
+        first = ", ".join(map(printable, sorted(same)[:3]))
         raise UserError(
             f"{', '.join(map(printable, tops[:3]))} hold no images but all the same folders "
-            f"({shown}), so they may be splits, sources or classes. Use {TYPE_ROLES}, or "
+            f"({first}), so they may be splits, sources or classes. Use {TYPE_ROLES}, or "
             f"{TYPE_NONE}"
         )
 
@@ -313,10 +297,10 @@ def _fill(layout: Layout, tree: Tree, places: Places) -> None:
         layout.listed.setdefault(split, {}).setdefault(identifier(name), [])
         names[split, identifier(name)].add(name)
     layout.warnings += [
-        f"{len(own)} class folders {split}/{name} look the same, their letters being composed "
+        f"{len(same)} class folders {split}/{name} look the same, their letters being composed "
         "differently: they are taken for one class"
-        for (split, name), own in names.items()
-        if len(own) > 1
+        for (split, name), same in names.items()
+        if len(same) > 1
     ]
     for image in tree.images:
         homes = (str(parent) for parent in PurePosixPath(image).parents)

@@ -23,9 +23,8 @@ def matches(where: Path) -> bool:
 def read(file: Path, keys: Mapping[str, str | None]) -> Layout:
     """Return the images that a table names by split and label, labels as they are written.
 
-    Args:
-        file: the table; paths begin in its folder.
-        keys: the columns of ``path``, ``label`` and ``split``, None for those with a usual name.
+    Paths begin in its folder. ``keys`` are the columns of ``path``, ``label`` and ``split``, None
+    for those with a usual name.
 
     Raises:
         UserError: if columns cannot be found, or with ``file:line: reason`` of each faulty row.

@@ -35,11 +35,7 @@ _DELIMITER = re.compile(r'\s*(?:"(?:[^"]|"")*"|[^",;\t|]*)([,;\t|])')
 class Table:
     """A file's rows, each a line number and a cell by column.
 
-    Attributes:
-        columns: their names.
-        rows: in the file's order.
-        wrong: ``file:line: reason`` of each line that is not a row.
-        warnings: what had to be guessed.
+    Each line that is not a row is ``wrong``, ``file:line: reason``. Warnings are about guesses.
     """
 
     columns: Sequence[str]
@@ -49,11 +45,7 @@ class Table:
 
 
 def read(path: Path, what: str = "caption") -> Table:
-    """Read the rows of a file, by its suffix.
-
-    Args:
-        path: the file.
-        what: what a row says about an image: the second column's name if there is no header.
+    """Read the rows of a file by its suffix; without a header its columns are image and ``what``.
 
     Raises:
         UserError: if it is of another kind, is empty, or is damaged.
@@ -158,13 +150,9 @@ def columns(
     usual: Mapping[str, Sequence[str]],
     keys: Mapping[str, str | None],
 ) -> list[str | None]:
-    """Return the columns of a table's path, caption or label, and split; this alone may be None.
+    """Return the columns of a table's path, caption or label, and split; only the last may be None.
 
-    Args:
-        file: the table's.
-        table: as it was read.
-        usual: what such columns are usually called, in lower case.
-        keys: what the user says that they are called, or None.
+    They have one of the usual names, in lower case, or that of the user's key.
 
     Raises:
         UserError: if one does not exist, or several may be meant.
@@ -191,14 +179,7 @@ def _column(
 
 
 def fault(name: str, what: str, present: bool, split: str) -> str | None:
-    """Return why a row is faulty by itself; None if it is not.
-
-    Args:
-        name: of its image, see :func:`image_name`.
-        what: caption or label.
-        present: whether the row has one.
-        split: as it is written.
-    """
+    """Return why a row is faulty by itself, or None; ``present`` says if it has its ``what``."""
     if not name:
         return "no path"
     if "://" in name:
