@@ -183,7 +183,7 @@ def test_a_place_without_labels_is_predicted_and_said_to_have_none(of_folder, tm
         (["run=RUN", "image=IMAGES"], "image=.* not understood; did you mean images"),
         (["run=RUN", "images="], "images= has no value"),
         (["run=RUN", "images=EMPTY/none"], r"none does not exist\. Name an image"),
-        (["run=RUN", "images=EMPTY"], r"no image in .*\. Names must end in one of .*bmp"),
+        (["run=RUN", "images=EMPTY"], r"holds no image.*\. Names must end in one of .*bmp"),
         (["run=RUN", "split=tset"], "split=tset does not exist; there are train, val, test"),
         (["run=RUN", "images=IMAGES", "out=a.xlsx"], "out=a.xlsx is not a .csv"),
         (["run=RUN", "images=IMAGES", "out=none/a.csv"], "the folder none does not exist"),

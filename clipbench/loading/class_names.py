@@ -52,11 +52,7 @@ def class_names(
 
 
 def templates(option: Sequence[str] | str | None, default: Sequence[str]) -> list[str]:
-    """Return the templates from a file or a list, else the dataset's.
-
-    Raises:
-        UserError: if a file does not hold a list.
-    """
+    """Return the templates from a list, or a file that must hold one, else the dataset's."""
     if option is None:
         return list(default)
     texts = from_file(option, "dataset.templates") if isinstance(option, str) else option
@@ -68,11 +64,7 @@ def templates(option: Sequence[str] | str | None, default: Sequence[str]) -> lis
 
 
 def from_file(path: str, key: str) -> Any:
-    """Read a YAML or JSON file, named by a config key: a mapping or a list, its values as text.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
+    """Read a YAML or JSON file, named by a config key: a mapping or a list, its values as text."""
     try:
         values = text_values.read(paths.expanded(path))
     except Exception as error:

@@ -20,16 +20,11 @@ from clipbench.transforms.preprocess import ImageInput, View
 class ImageDataset(Dataset[Batch]):
     """A split as a model sees it: rows ``{"image", "label", "index"[, "captions"]}``.
 
-    Args:
-        split: its images.
-        view: of training or of evaluation.
-        seed: of what is random in the view, together with the :data:`Key`.
-        decoder: ``pillow``, exact to the last bit of what the checkpoint's library makes of an
-            image, or ``torchvision``, faster and at most 1 of 255 away. Images in memory are
-            always exact.
-        value_range: see :func:`clipbench.loading.images.decoding.read`.
-        cache_gb: the most that decoded images on disk may take; 0 keeps none.
-        pairs: see :class:`clipbench.loading.samplers.EpochPlan`.
+    The seed and the :data:`Key` decide what is random in the view. ``decoder=pillow`` is exact to
+    the last bit of what the checkpoint's library makes of an image, ``torchvision`` is faster and
+    at most 1 of 255 away; images in memory are always exact. Decoded images on disk take
+    ``cache_gb`` at most, 0 keeps none. For pairs see
+    :class:`clipbench.loading.samplers.EpochPlan`.
     """
 
     def __init__(

@@ -58,11 +58,8 @@ class KeyedSampler(Sampler[Key]):
     position, draw) in any worker. An image that is drawn several times in an epoch looks different
     each time.
 
-    Args:
-        length: the number of positions.
-        seed: of the run.
-        weights: of each position, (length,), to draw with replacement; None for each once.
-        kept: how many of the order are used; None for all.
+    With weights, (length,), positions are drawn with replacement, else each once. Only the first
+    ``kept`` of the order are used; None for all.
     """
 
     def __init__(

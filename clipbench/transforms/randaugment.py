@@ -42,12 +42,9 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
 
 
 class RandAugment:
-    """A policy of timm's over pixels, uint8 (3, H, W), before normalisation.
+    """A policy of timm's, such as ``rand-m9-mstd0.5-inc1``, over pixels before normalisation.
 
-    Args:
-        name: as timm writes it, such as ``rand-m9-mstd0.5-inc1``.
-        mean: of the checkpoint's images, to fill what a rotation leaves empty.
-        interpolation: ``bicubic`` or ``bilinear``.
+    The mean of the checkpoint's images fills what a rotation leaves empty.
     """
 
     def __init__(
@@ -68,7 +65,7 @@ class RandAugment:
                 op.aug_fn = _posterize
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return the augmented pixels, of the same shape."""
+        """Return the augmented pixels, uint8 (3, H, W)."""
         with _drawn_from_torch():
             changed: Tensor = F.pil_to_tensor(self._policy(F.to_pil_image(pixels)))
         return changed

@@ -33,8 +33,7 @@ class Remote:
         url: http or https.
         name: its path below the dataset's root.
         size: in bytes.
-        md5: hex digest.
-        sha256: hex digest.
+        md5, sha256: hex digests.
         unpack: the folder below the root to unpack a tar or zip in, ``.`` for the root itself; a
             fetched archive is deleted then. None for a file that is not unpacked.
         makes: paths below the root, other than the file's, that exist afterwards; while all of

@@ -14,17 +14,9 @@ from PIL.ImageFile import ImageFile
 
 from clipbench.core import files
 from clipbench.core.errors import UserError
+from clipbench.loading.images import integrity
 from clipbench.loading.images.decoding import FORMATS, Range, Source, opened, unfit
-from clipbench.loading.images.integrity import (
-    Stamp,
-    blocks,
-    parts,
-    pool,
-    reason,
-    status,
-    unwarned,
-    wrong_size,
-)
+from clipbench.loading.images.integrity import Stamp
 from clipbench.loading.images.truncation import missing_end
 
 LAYOUT = 1  # a new number where a digest is of other bytes
@@ -69,9 +61,9 @@ def looks(
     def look(part: Sequence[Source]) -> list[tuple[Source, Stamp | None, Look]]:
         return [(source, *_look(source, value_range, known)) for source in part]
 
-    with unwarned(), pool() as workers:
-        for block in blocks(sources):
-            rows = (row for part in workers.map(look, parts(block)) for row in part)
+    with integrity.unwarned(), integrity.pool() as workers:
+        for block in integrity.blocks(sources):
+            rows = (row for part in workers.map(look, integrity.parts(block)) for row in part)
             for source, stamp, result in rows:
                 looked[source] = result
                 if stamp is not None and result.reason is None:
@@ -93,12 +85,12 @@ def _look(source: Source, value_range: Range | None, known: Known) -> tuple[Stam
 
     def look() -> str | None:
         nonlocal stamp, digest
-        now = status(source)
+        now = integrity.status(source)
         if (before := known.get(str(source))) is not None and before[0] == now:
             digest = before[1]
             return None
         stamp = now
-        if wrong := wrong_size(now.size):
+        if wrong := integrity.wrong_size(now.size):
             return wrong
         with opened(source, buffering=0) as file:
             head = file.read(BLOCK)
@@ -114,7 +106,7 @@ def _look(source: Source, value_range: Range | None, known: Known) -> tuple[Stam
             with _header(head, content) as image:
                 return unfit(image, value_range) or missing_end(image, content, now.size)
 
-    why = reason(look)
+    why = integrity.reason(look)
     return stamp, Look(digest, why)
 
 

@@ -34,11 +34,7 @@ def remote(name: str) -> Remote:
 
 
 def find(root: Path, *names: str) -> Path:
-    """Return the first of some files that is below a root.
-
-    Raises:
-        UserError: if none is.
-    """
+    """Return the first of some files that is below a root; raise a UserError if none is."""
     for name in names:
         if (root / name).is_file():
             return root / name

@@ -17,11 +17,7 @@ def is_good(name: str) -> bool:
 
 
 def good_or_defect(listed: Listed) -> Listed:
-    """Join all classes but that of flawless parts.
-
-    Raises:
-        UserError: unless exactly one class is.
-    """
+    """Join all classes but that of flawless parts; raise a UserError unless one class is."""
     classes = {name for images in listed.values() for name in images}
     good = sorted(name for name in classes if is_good(name))
     if len(good) != 1:

@@ -56,7 +56,10 @@ def index(shard: Path) -> tuple[list[Sample], int]:
     cache = paths.outputs() / "cache" / "shards" / f"{hashlib.sha256(of.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         stored = json.loads(cache.read_text())
-        return [_restored(shard, *row) for row in stored["samples"]], stored["others"]
+        return [
+            Sample(key, [Member(shard, *image) for image in images], *texts)
+            for key, images, *texts in stored["samples"]
+        ], stored["others"]
     with shard.open("rb") as start:
         head = start.read(6)
     for mark, tool in _PACKED.items():
@@ -66,18 +69,10 @@ def index(shard: Path) -> tuple[list[Sample], int]:
             )
     samples, others = _listed(shard)
     with suppress(UserError):  # a disk that is not writable costs time, not the run
-        rows = [
-            [s.key, s.label, s.captions, *((m.offset, m.size, m.name) for m in s.images)]
-            for s in samples
-        ]
+        images = [[(m.offset, m.size, m.name) for m in sample.images] for sample in samples]
+        rows = [[s.key, own, s.label, s.captions] for s, own in zip(samples, images, strict=True)]
         files.write_text(cache, json.dumps({"samples": rows, "others": others}))
     return samples, others
-
-
-def _restored(
-    shard: Path, key: str, label: str | None, captions: list[str], *images: tuple[int, int, str]
-) -> Sample:
-    return Sample(key, [Member(shard, *image) for image in images], label, captions)
 
 
 def _listed(shard: Path) -> tuple[list[Sample], int]:

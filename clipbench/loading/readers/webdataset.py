@@ -163,8 +163,9 @@ def labelled(where: Path) -> tuple[list[str], dict[str, Split], list[str]]:
         name: [sample.label or "" for sample in samples.values()]
         for name, samples in splits.items()
     }
-    if all(label.isdecimal() for own in labels.values() for label in own):
-        ids = {label: int(label) for own in labels.values() for label in own}
+    written = {label for part in labels.values() for label in part}
+    if all(label.isdecimal() for label in written):
+        ids = {label: int(label) for label in written}
         classes = _named(where) or [str(k) for k in range(max(ids.values()) + 1)]
     else:
         classes = sorted(set(labels["train"]))

@@ -31,13 +31,7 @@ def table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def steps(bundle: str, size: str, folder: str) -> str:
-    """Return how to get a release by hand.
-
-    Args:
-        bundle: its number on CodaLab, where WILDS keeps it.
-        size: of the archive, as text.
-        folder: what WILDS calls the folder.
-    """
+    """Return how to get a release by hand, by its number on CodaLab and its folder in WILDS."""
     name = folder.rpartition("_")[0]
     return (
         f"download https://worksheets.codalab.org/rest/bundles/{bundle}/contents/blob/ ({size}, a "
