@@ -106,10 +106,10 @@ def worst_group(logits: Tensor, labels: Tensor, groups: ArrayLike) -> float:
     Args:
         logits: (n, C).
         labels: (n,).
-        groups: (n,), the group of each picture; -1 leaves it out (WILDS' region "Other").
+        groups: (n,), the group of each image; -1 leaves it out (WILDS' region "Other").
 
     Returns:
-        NaN where no picture is in a group.
+        NaN where no image is in a group.
     """
     ids = torch.as_tensor(np.asarray(groups))
     counted = ids >= 0
@@ -143,14 +143,14 @@ def classification(
     """Return the named metrics, and the loss, of a whole split.
 
     What is NaN is left out: ``acc5`` of fewer than six classes, and the worst group where no
-    picture is in one.
+    image is in one.
 
     Args:
         logits: (n, C), n at least 1.
         labels: (n,), in [0, C).
         names: of :data:`clipbench.metrics.registry.COMPUTED`, ``acc_worst_<kind>`` for a kind in
             ``groups``, or ``acc_<level>`` for a level in ``levels``.
-        groups: kind of group -> the group of each picture, (n,), -1 for none that counts.
+        groups: kind of group -> the group of each image, (n,), -1 for none that counts.
         levels: coarser labels: level -> the coarser label, or its name, of each class, (C,).
 
     Raises:

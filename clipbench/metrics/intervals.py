@@ -1,6 +1,6 @@
 """How sure a number is, and which of several p-values are left after all were looked at.
 
-Two things make a test accuracy what it is: which pictures are in the test split, and which seed
+Two things make a test accuracy what it is: which images are in the test split, and which seed
 trained the model. An interval over seeds knows of the second only, Wilson's of the first only;
 ``clipbench.metrics.significance`` compares saved predictions and counts both.
 """
@@ -26,7 +26,7 @@ class Interval:
         estimate: the number itself.
         low: lower end; NaN where nothing can be said.
         high: upper end.
-        over: what it would vary over: ``seeds`` or ``pictures``.
+        over: what it would vary over: ``seeds`` or ``images``.
         n: how many of them there were.
     """
 
@@ -84,7 +84,7 @@ def wilson(accuracy: float, n: int, level: float = 0.95) -> Interval:
     Args:
         accuracy: a count over n; mean_per_class and macro_f1 are none, see
             :func:`clipbench.metrics.significance.over_images`.
-        n: pictures of the split.
+        n: images of the split.
         level: of confidence.
     """
     from scipy import stats  # over half a second, for what a table of means never asks

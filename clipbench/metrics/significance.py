@@ -1,4 +1,4 @@
-"""Whether two models differ, by what they predicted for the same pictures."""
+"""Whether two models differ, by what they predicted for the same images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _AT_ONCE = 4_000_000  # draws held in memory
 
 @dataclass(frozen=True)
 class Difference:
-    """Second minus first, on the same pictures.
+    """Second minus first, on the same images.
 
     Attributes:
         metric: which one, of which split.
@@ -34,7 +34,7 @@ class Difference:
         high: of its interval.
         p: two-sided; adjusted where several comparisons were made.
         test: how it was come by.
-        n: pictures.
+        n: images.
         seeds: runs on either side.
         covers_seeds: whether p counts what another seed could have given. Where it does not, these
             two trained models are compared, and another seed may reverse it.
@@ -72,7 +72,7 @@ def difference(
 ) -> Difference:
     """Return how two models differ: their means over seeds, compared on the same images.
 
-    Of one run each, the interval is the paired bootstrap's over pictures, and p the exact McNemar
+    Of one run each, the interval is the paired bootstrap's over images, and p the exact McNemar
     test's for the accuracy (Dietterich 1998), the bootstrap's for other metrics. A single run is
     judged as that run: what another seed would have given nobody knows, unless there is none.
 
@@ -88,7 +88,7 @@ def difference(
         second: likewise of the other model.
         metric: one of :data:`clipbench.metrics.registry.PAIRED`.
         level: of the interval.
-        resamples: of the pictures.
+        resamples: of the images.
         varies: of either model, whether another seed would give another one.
     """
     sides = (first, second)
