@@ -1,6 +1,7 @@
 """A CLIP trained on images and captions with the CLIP loss: both towers, or one, or parts."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from clipbench.strategies.text_tower import LiveText
 Kinds = Sequence[tuple[float, Sequence[str]]]
 
 
+@dataclass(kw_only=True, eq=False)
 class Contrastive(LiveText):
     """The CLIP loss of images and captions, one caption an image in each step.
 
@@ -35,11 +37,8 @@ class Contrastive(LiveText):
             denominator; or ``negatives`` as in CLIP's and open_clip's loss.
         encode_once: for ``freeze_depth=all``: each image is encoded once for the whole run, as in
             evaluation, without augmentation.
-        freeze_depth: of the image tower.
-        text_freeze_depth: of the text tower.
-        clamp: see :class:`~clipbench.strategies.text_tower.LiveText`.
-        frozen_statistics: of BatchNorm.
-        seed: with the step and the image's number, decides which caption is taken.
+        seed: with the step and the image's number, decides which caption is taken. The other
+            arguments are those of :class:`~clipbench.strategies.text_tower.LiveText`.
 
     Raises:
         UserError: for another word about captions or duplicates, for kinds of all captions, or for
@@ -52,61 +51,46 @@ class Contrastive(LiveText):
     retrieves = True
     ignores = LiveText.ignores | {"label_smoothing"}
 
-    def __init__(
-        self,
-        *,
-        captions: str = "sampled",
-        mix: Sequence[Node] | None = None,
-        duplicates: str = "positives",
-        encode_once: bool = False,
-        freeze_depth: int | str = 0,
-        text_freeze_depth: int | str = 0,
-        clamp: bool = True,
-        frozen_statistics: bool = False,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            freeze_depth=freeze_depth,
-            text_freeze_depth=text_freeze_depth,
-            clamp=clamp,
-            frozen_statistics=frozen_statistics,
-            seed=seed,
-        )
-        if duplicates not in DUPLICATES:
-            known = ", ".join(DUPLICATES)
-            raise UserError(f"no strategy.duplicates={duplicates}; there are {known}")
-        if captions not in ("sampled", "all"):
-            raise UserError(f"no strategy.captions={captions}; there are sampled and all")
-        if captions == "all" and mix is not None:
+    captions: str = "sampled"
+    mix: Sequence[Node] | None = None
+    duplicates: str = "positives"
+    encode_once: bool = False
+
+    def __post_init__(self) -> None:
+        if self.duplicates not in DUPLICATES:
+            options = ", ".join(DUPLICATES)
+            raise UserError(f"no strategy.duplicates={self.duplicates}; there are {options}")
+        if self.captions not in ("sampled", "all"):
+            raise UserError(f"no strategy.captions={self.captions}; there are sampled and all")
+        if self.captions == "all" and self.mix is not None:
             raise UserError("strategy.mix takes one caption of each kind; use captions=sampled")
-        if encode_once and freeze_depth != "all":
+        if self.encode_once and self.freeze_depth != "all":
             raise UserError(
                 "strategy.encode_once=true needs freeze_depth=all; else the tower trains"
             )
-        self.mix, self.duplicates = mix, duplicates
-        self.every_pair, self.reads_features = captions == "all", encode_once
+        self.every_pair, self.reads_features = self.captions == "all", self.encode_once
 
-    def captions(self, batch: Batch, step: int) -> Kinds:
+    def drawn(self, batch: Batch, step: int) -> Kinds:
         """Return per kind its weight and a caption for each image, a function of (seed, step)."""
-        own = self.texts_of(batch)
+        texts = self.texts_of(batch)
         if self.mix is None:
-            taken = (self._drawn(step, index) for index in batch["index"].tolist())
-            return [(1.0, [said[k % len(said)] for said, k in zip(own, taken, strict=True)])]
+            numbers = (self._number(step, index) for index in batch["index"].tolist())
+            return [(1.0, [of[k % len(of)] for of, k in zip(texts, numbers, strict=True)])]
         rng = np.random.default_rng([self.seed, step])
-        fewest = min(len(said) for said in own)
+        fewest = min(map(len, texts))
         if fewest <= (last := max(k for kind in self.mix for k in kind["of"])):
             raise UserError(f"an image has {fewest} captions, strategy.mix reads number {last}")
         wordings = [(kind["weight"], rng.choice(kind["of"])) for kind in self.mix]
-        return [(weight, [said[k] for said in own]) for weight, k in wordings]
+        return [(weight, [of[k] for of in texts]) for weight, k in wordings]
 
-    def _drawn(self, step: int, index: int) -> int:
+    def _number(self, step: int, index: int) -> int:
         """Return a number for an image in a step, whatever its rank and position in the batch."""
         return int(np.random.SeedSequence([self.seed, step, index]).generate_state(1)[0])
 
     def texts_of(self, batch: Batch) -> Sequence[Sequence[str]]:
         """Return the texts of each image of a batch."""
-        said: Sequence[Sequence[str]] = batch["captions"]
-        return said
+        texts: Sequence[Sequence[str]] = batch["captions"]
+        return texts
 
     def meanings(self, batch: Batch, captions: Sequence[str]) -> Sequence[Sequence[Any]]:
         """Return what each pair of a batch means; pairs that agree in any of it are duplicates."""
@@ -128,7 +112,7 @@ class Contrastive(LiveText):
         """
         if weights is not None:
             raise UserError("pairs have no class weights; use dataset.balance=sampler")
-        kinds = self.captions(batch, step)
+        kinds = self.drawn(batch, step)
         scale = self.scale(classifier)
         image = self.image_features(classifier, batch)
         different = list(dict.fromkeys(text for _, captions in kinds for text in captions))
@@ -136,10 +120,9 @@ class Contrastive(LiveText):
         place = {caption: i for i, caption in enumerate(different)}
         loss = torch.zeros((), dtype=image.dtype, device=image.device)
         for weight, captions in kinds:
-            own = text[torch.tensor([place[c] for c in captions], device=text.device)]
-            alike = same(*self.meanings(batch, captions), alike=self.duplicates != "negatives").to(
-                image.device
-            )
+            rows = text[torch.tensor([place[c] for c in captions], device=text.device)]
+            alike = same(*self.meanings(batch, captions), alike=self.duplicates != "negatives")
             masked = self.duplicates == "masked"
-            loss = loss + weight * clip_loss(image, own, scale, alike, masked=masked)
+            pairs = clip_loss(image, rows, scale, alike.to(image.device), masked=masked)
+            loss = loss + weight * pairs
         return loss / sum(weight for weight, _ in kinds)

@@ -17,7 +17,7 @@ class Finetune(Strategy):
     frozen features as :class:`~clipbench.strategies.linear_probe.LinearProbe` does.
 
     Args:
-        freeze_depth: see :func:`clipbench.strategies.base.left`.
+        freeze_depth: see :func:`clipbench.strategies.freezing.freeze`.
         head: ``auto``, ``zero_shot``, ``random`` or ``lp``.
         frozen_statistics: keep BatchNorm's running statistics as pretrained; a zero-shot head was
             made for features under those, and a small dataset of one style moves them away.

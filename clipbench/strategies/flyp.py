@@ -1,12 +1,14 @@
 """FLYP (Goyal et al. 2023): fine-tune like you pretrain, the CLIP loss on the classes' prompts."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from clipbench.strategies.base import Batch
 from clipbench.strategies.contrastive import Contrastive
 
 
+@dataclass(kw_only=True, eq=False)
 class FLYP(Contrastive):
     """Everything trains, the logit scale too and unclamped, on one prompt of its class an image.
 
@@ -17,33 +19,17 @@ class FLYP(Contrastive):
         duplicates: ``negatives``: images of one class are each other's negatives, as in the
             original; ``positives``: they share the target; ``masked``: they are left out of each
             other's denominator.
-        freeze_depth: of the image tower.
-        text_freeze_depth: of the text tower.
-        clamp: see :class:`~clipbench.strategies.text_tower.LiveText`; the original has none.
-        frozen_statistics: of BatchNorm.
-        seed: with the step and the image's number, decides which prompt is taken.
+        clamp: the logit scale; the original does not. The other arguments are those of
+            :class:`~clipbench.strategies.text_tower.LiveText`.
     """
 
     retrieves = False
 
-    def __init__(
-        self,
-        *,
-        duplicates: str = "negatives",
-        freeze_depth: int | str = 0,
-        text_freeze_depth: int | str = 0,
-        clamp: bool = False,
-        frozen_statistics: bool = False,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            duplicates=duplicates,
-            freeze_depth=freeze_depth,
-            text_freeze_depth=text_freeze_depth,
-            clamp=clamp,
-            frozen_statistics=frozen_statistics,
-            seed=seed,
-        )
+    duplicates: str = "negatives"
+    clamp: bool = False
+    captions: str = field(default="sampled", init=False)
+    mix: None = field(default=None, init=False)
+    encode_once: bool = field(default=False, init=False)
 
     def texts_of(self, batch: Batch) -> Sequence[Sequence[str]]:
         """Return the prompts of its class for each image."""

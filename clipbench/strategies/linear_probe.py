@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from clipbench.strategies.base import STEPS, Strategy, Task, start_head
 from clipbench.strategies.freezing import freeze
 
 
+@dataclass(kw_only=True, eq=False)
 class LinearProbe(Strategy):
     """Only the head trains, on features computed once without augmentation.
 
@@ -38,25 +40,22 @@ class LinearProbe(Strategy):
     reads_features = True
     soft_labels = False  # there are no images to mix
 
-    def __init__(
-        self,
-        *,
-        solver: str = "lbfgs",
-        features: str = "projected",
-        refit: bool = False,
-        head: str = "auto",
-    ) -> None:
-        if solver not in ("lbfgs", "sgd"):
-            raise UserError(f"no strategy.solver={solver}; use lbfgs or sgd")
-        if features not in ("projected", "penultimate"):
-            raise UserError(f"no strategy.features={features}; use projected or penultimate")
-        if refit and solver == "sgd":
+    solver: str = "lbfgs"
+    features: str = "projected"
+    refit: bool = False
+    head: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.solver not in ("lbfgs", "sgd"):
+            raise UserError(f"no strategy.solver={self.solver}; use lbfgs or sgd")
+        if self.features not in ("projected", "penultimate"):
+            raise UserError(f"no strategy.features={self.features}; use projected or penultimate")
+        if self.refit and self.solver == "sgd":
             raise UserError("strategy.refit=true goes with strategy.solver=lbfgs")
-        if head == "lp":
+        if self.head == "lp":
             raise UserError("a linear probe is itself what head=lp fits; use strategy.head=auto")
-        self.features, self.refit, self.head = features, refit, head
-        self.trains = self.random = solver == "sgd"
-        self.fits_head = "run" if solver == "lbfgs" else None
+        self.trains = self.random = self.solver == "sgd"
+        self.fits_head = "run" if self.solver == "lbfgs" else None
         self.ignores = frozenset({"augment", "freeze_depth", "text_freeze_depth"}) | (
             frozenset() if self.trains else STEPS
         )
@@ -94,15 +93,15 @@ class LinearProbe(Strategy):
     ) -> None:
         """Fit the head on train, its strength chosen on val; with ``refit`` also on both."""
         c = logistic_regression.fit_head(classifier, features, weights)
-        own = copy.deepcopy(classifier.head)
-        self.fitted = own.weight.detach().cpu()
+        fitted = copy.deepcopy(classifier.head)
+        self.fitted = fitted.weight.detach().cpu()
         if self.refit:
             logistic_regression.set_head(
                 classifier, [features("train"), features("val")], c, weights
             )
             again = copy.deepcopy(classifier.head.state_dict())
             self.refitted = {f"head.{name}": value for name, value in again.items()}
-            classifier.head.load_state_dict(own.state_dict())
+            classifier.head.load_state_dict(fitted.state_dict())
 
     def evaluation_points(
         self, classifier: Classifier

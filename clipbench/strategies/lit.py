@@ -1,7 +1,6 @@
 """LiT: a locked image tower of any kind, and a text tower from scratch (Zhai et al. 2022)."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clipbench.core.config.instantiate import build
@@ -14,40 +13,19 @@ from clipbench.strategies.param_groups import Group
 from clipbench.strategies.recipe import Recipe
 
 
+@dataclass(kw_only=True, eq=False)
 class LiT(Contrastive):
     """The CLIP loss on captions; only the new text tower and the logit scale train.
 
     Args:
         text: arguments of the text tower, see :class:`clipbench.models.lit.LiT`.
-        captions: which are taken: see :class:`~clipbench.strategies.contrastive.Contrastive`.
-        mix: of captions.
-        duplicates: what pairs of equal captions, or of one image, are to each other.
-        encode_once: each image for the whole run, without augmentation.
-        clamp: the logit scale.
-        seed: with the step and the image's number, decides which caption is taken.
+            The other arguments are those of :class:`~clipbench.strategies.contrastive.Contrastive`.
     """
 
-    def __init__(
-        self,
-        *,
-        text: Node,
-        captions: str = "sampled",
-        mix: Sequence[Node] | None = None,
-        duplicates: str = "positives",
-        encode_once: bool = False,
-        clamp: bool = True,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            captions=captions,
-            mix=mix,
-            duplicates=duplicates,
-            encode_once=encode_once,
-            freeze_depth="all",
-            clamp=clamp,
-            seed=seed,
-        )
-        self.text = text
+    text: Node
+    freeze_depth: int | str = field(default="all", init=False)
+    text_freeze_depth: int | str = field(default=0, init=False)
+    frozen_statistics: bool = field(default=False, init=False)
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
         """Return the tower with a new text tower; its head means nothing before training."""

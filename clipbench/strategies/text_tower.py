@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -37,11 +38,12 @@ class Tokens:
         return torch.stack([self.known[text] for text in texts])
 
 
+@dataclass(kw_only=True, eq=False)
 class LiveText(Strategy):
     """Image tower, text tower and logit scale train; the head is made of text before evaluations.
 
     Args:
-        freeze_depth: of the image tower, see :func:`clipbench.strategies.base.left`.
+        freeze_depth: of the image tower, see :func:`clipbench.strategies.freezing.freeze`.
         text_freeze_depth: of the text tower.
         clamp: keep the logit scale's exponential within 1..100, as CLIP and open_clip do.
         frozen_statistics: keep BatchNorm's running statistics as pretrained.
@@ -52,18 +54,13 @@ class LiveText(Strategy):
     # The first two are in the strategy's own config, where it reads them.
     ignores = frozenset({"freeze_depth", "text_freeze_depth", "head_lr_factor"})
 
-    def __init__(
-        self,
-        *,
-        freeze_depth: int | str = 0,
-        text_freeze_depth: int | str = 0,
-        clamp: bool = True,
-        frozen_statistics: bool = False,
-        seed: int = 0,
-    ) -> None:
-        self.freeze_depth, self.text_freeze_depth = freeze_depth, text_freeze_depth
-        self.clamp, self.seed, self.frozen_statistics = clamp, seed, frozen_statistics
-        self.task: Task | None = None
+    freeze_depth: int | str = 0
+    text_freeze_depth: int | str = 0
+    clamp: bool = True
+    frozen_statistics: bool = False
+    seed: int = 0
+
+    task: Task | None = field(default=None, init=False)
 
     def prepare(self, tower: ImageTower, task: Task) -> Classifier:
         """Return both towers as far as they train, with a fixed head that is made of text.

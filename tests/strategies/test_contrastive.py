@@ -62,8 +62,8 @@ def test_a_kind_has_one_wording_a_step_keyed_by_the_step(prepared):
     rows = batch(classifier.tower.preprocess.size)
     wordings = set()
     for step in range(20):
-        kinds = strategy.captions(rows, step)
-        assert kinds == strategy.captions(rows, step)
+        kinds = strategy.drawn(rows, step)
+        assert kinds == strategy.drawn(rows, step)
         (first, plain), (second, other) = kinds
         assert (first, second) == (0.3, 0.7)
         assert plain[0] == "a star"
@@ -79,7 +79,7 @@ def test_the_loss_is_the_weighted_mean_over_the_kinds(prepared):
     image = F.normalize(model.encode_image(rows["image"]), dim=-1)
     same = rows["label"][:, None] == rows["label"][None]
     by_hand = 0.0
-    for weight, texts in strategy.captions(rows, 5):
+    for weight, texts in strategy.drawn(rows, 5):
         text = F.normalize(model.encode_text(tokenizer(texts)), dim=-1)
         by_hand += weight * clip_loss(image, text, model.logit_scale.exp(), same)
     ours = strategy.loss(classifier, rows, smoothing=0.0, step=5)
@@ -89,10 +89,10 @@ def test_the_loss_is_the_weighted_mean_over_the_kinds(prepared):
 def test_without_kinds_any_caption_of_a_picture_is_taken():
     rows = batch(8)
     strategy = Contrastive()
-    ((weight, texts),) = strategy.captions(rows, 0)
+    ((weight, texts),) = strategy.drawn(rows, 0)
     assert weight == 1.0
     assert all(text in own for text, own in zip(texts, rows["captions"], strict=True))
-    assert texts != strategy.captions(rows, 1)[0][1]
+    assert texts != strategy.drawn(rows, 1)[0][1]
 
 
 def test_everything_but_the_head_trains_and_the_head_follows_the_text_tower(prepared):

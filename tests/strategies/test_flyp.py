@@ -35,7 +35,7 @@ def test_negatives_are_open_clips_loss_on_prompts_of_the_classes(step):
     strategy = FLYP(seed=3)
     classifier = strategy.prepare(clip, TASK)
     batch = rows(clip.preprocess.size)
-    ((_, said),) = strategy.captions(batch, step)
+    ((_, said),) = strategy.drawn(batch, step)
     for caption, label in zip(said, batch["label"].tolist(), strict=True):
         assert caption in TASK.prompts[label]
     loss = strategy.loss(classifier, batch, smoothing=0.0, step=step)
@@ -47,7 +47,7 @@ def test_positives_share_the_target_among_the_pictures_of_a_class():
     strategy = FLYP(duplicates="positives")
     classifier = strategy.prepare(clip, TASK)
     batch = rows(clip.preprocess.size)
-    ((_, said),) = strategy.captions(batch, 0)
+    ((_, said),) = strategy.drawn(batch, 0)
     image, text, scale = features(clip, batch, said)
     labels, by_hand = batch["label"].tolist(), 0.0
     for scores in (scale * image @ text.T, scale * text @ image.T):
@@ -66,7 +66,7 @@ def test_a_draw_has_every_prompt_in_time():
     strategy = FLYP()
     strategy.prepare(tower(), TASK)
     batch = rows(8, [0] * 4)
-    said = {text for step in range(20) for text in strategy.captions(batch, step)[0][1]}
+    said = {text for step in range(20) for text in strategy.drawn(batch, step)[0][1]}
     assert said == set(TASK.prompts[0])
 
 

@@ -225,11 +225,11 @@ def test_a_pictures_caption_is_drawn_by_its_number_wherever_it_comes_in_a_batch(
         "index": torch.arange(9),
         "captions": [[f"{i} {k}" for k in range(5)] for i in range(9)],
     }
-    ((_, whole),) = strategy.captions(batch, 3)
+    ((_, whole),) = strategy.drawn(batch, 3)
     half = {"index": batch["index"][4:].flip(0), "captions": batch["captions"][4:][::-1]}
-    assert strategy.captions(half, 3)[0][1] == whole[4:][::-1]
+    assert strategy.drawn(half, 3)[0][1] == whole[4:][::-1]
     assert {text.split()[1] for text in whole} != {whole[0].split()[1]}
-    assert strategy.captions(batch, 4)[0][1] != whole
+    assert strategy.drawn(batch, 4)[0][1] != whole
 
 
 REFUSED = [
