@@ -27,27 +27,22 @@ def main() -> None:
 
 def compare(words: list[str]) -> int:
     """Run the command; return 1 if a job failed."""
-    known = [word for word in words if word.partition("=")[0] in KEYS]
-    arguments = cli.given(known, KEYS)
+    own_words = [word for word in words if word.partition("=")[0] in KEYS]
+    arguments = cli.given(own_words, KEYS)
     if "data" not in arguments:
         raise UserError("data=FOLDER is missing. Name your folder of images in class folders.")
-    rest = [word for word in words if word not in known]
-    done = comparison.Comparison(
-        arguments["data"],
-        arguments.get("models", "auto"),
-        _minutes(arguments.get("budget", "30")),
-        rest,
-    )
-    return done()
+    overrides = [word for word in words if word not in own_words]
+    models, minutes = arguments.get("models", "auto"), _minutes(arguments.get("budget", "30"))
+    return comparison.Comparison(arguments["data"], models, minutes, overrides)()
 
 
-def _minutes(given: str) -> float:
+def _minutes(budget: str) -> float:
     try:
-        minutes = float(given)
+        minutes = float(budget)
     except ValueError:
         minutes = 0.0
     if not 0 < minutes < float("inf"):
-        raise UserError(f"budget={given} is not a number of minutes above 0. The default is 30.")
+        raise UserError(f"budget={budget} is not a number of minutes above 0. The default is 30.")
     return minutes
 
 

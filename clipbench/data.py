@@ -1,7 +1,6 @@
 """Check or download a dataset.
 
-Run: python -m clipbench.data check dataset=flowers102
-     python -m clipbench.data fetch dataset=flowers102
+Run: python -m clipbench.data check|fetch dataset=NAME [dataset.root=FOLDER ...]
 """
 
 import json
@@ -12,19 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from clipbench.core import cli, files, paths
 from clipbench.core.config import compose, overrides
 from clipbench.core.console import console, marked, show, warn
-from clipbench.core.errors import SHOWN, UserError
+from clipbench.core.errors import SHOWN
 
 if TYPE_CHECKING:
     from clipbench.datamodules.audit import Audit
     from clipbench.datamodules.base import DataModule
-
-USAGE = "usage: python -m clipbench.data check|fetch dataset=NAME [dataset.root=FOLDER ...]"
 
 
 def named(words: list[str]) -> str:
@@ -69,14 +64,16 @@ def _print(result: "Audit", name: str, report: Path) -> None:
     columns = ("split", "n", "expected", "published", "captions", *digests)
     rows = [[row[c][:12] if c in digests else row[c] for c in columns] for row in result.rows]
     show(name, columns, rows)
-    of, known = result.classes
+    of, published = result.classes
     if result.labels:
         show("classes", ("label", "folder", "name"), result.labels[:SHOWN])
         if len(result.labels) > SHOWN:
-            rest = len(result.labels) - SHOWN
-            console.print(f"and {rest} more, listed in {report}", highlight=False)
+            more = len(result.labels) - SHOWN
+            console.print(f"and {more} more, listed in {report}", highlight=False)
     if of is not None:
-        console.print(f"{of} classes" + (f", {known} published" if known else ""), highlight=False)
+        console.print(
+            f"{of} classes" + (f", {published} published" if published else ""), highlight=False
+        )
     for splits, n in result.sums.items():
         console.print(f"{splits}: {n:,} published", highlight=False)
     for row in result.rows:
@@ -95,23 +92,21 @@ def _print(result: "Audit", name: str, report: Path) -> None:
 
 
 def main() -> None:
-    """Build the datamodule, and check or download it."""
-    action, *words = sys.argv[1:] or [""]
-    actions = {"check": check, "fetch": fetch}
-    if action not in actions or not any(word.startswith("dataset=") for word in words):
-        print(USAGE, file=sys.stderr)
-        sys.exit(0 if action in ("-h", "--help") else 2)
-    try:
-        node = compose.compose(*words)["dataset"]
-        from clipbench.core.config.instantiate import build
+    """Check or download a dataset."""
+    cli.opened(__doc__ or "", act, folder="data")
 
-        sys.exit(actions[action](build(node), named(words), words))
-    except (HydraException, OmegaConfBaseException) as error:
-        cli.config_error(error, words)
-        sys.exit(2)
-    except UserError as refused:
-        cli.refusal(f"refused: {refused}", refused.details, paths.outputs() / "data")
-        sys.exit(1)
+
+def act(words: list[str]) -> int:
+    """Build the datamodule, and check or download it."""
+    action, *overridden = words
+    actions = {"check": check, "fetch": fetch}
+    if action not in actions or not any(word.startswith("dataset=") for word in overridden):
+        print(__doc__, file=sys.stderr)
+        return 2
+    node = compose.compose(*overridden)["dataset"]
+    from clipbench.core.config.instantiate import build
+
+    return actions[action](build(node), named(overridden), overridden)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Run: python -m clipbench.soup sweep=outputs/sweeps/NAME [kind=greedy|uniform] [b
 greedy adds runs, best first, that improve val; uniform takes all (Wortsman et al. 2022).
 """
 
-import sys
 from pathlib import Path
 
 from clipbench.core import cli
@@ -14,31 +13,30 @@ from clipbench.reporting.tables import sweep_tables
 from clipbench.results import sweep_log
 from clipbench.sweeps import summary
 
-KINDS = {"kind": ("greedy", "uniform"), "bn": ("average", "reestimate")}
-
 
 def main() -> None:
     """Make a soup, add it to the sweep's runs, and write their table again."""
-    given = dict(word.partition("=")[::2] for word in sys.argv[1:])
-    options = {"kind": "greedy", "bn": "average", **given}
-    right = all(options[key] in known for key, known in KINDS.items())
-    if not right or "sweep" not in given or options.keys() - {"sweep", *KINDS}:
-        print(__doc__, file=sys.stderr)
-        sys.exit(0 if {"-h", "--help"} & given.keys() else 2)
-    sweep = Path(given["sweep"])
+    cli.opened(__doc__ or "", soup)
+
+
+def soup(words: list[str]) -> int:
+    """Run the command."""
+    arguments = cli.given(words, ("sweep", "kind", "bn"))
+    kind = cli.choice(arguments, "kind", ("greedy", "uniform"))
+    bn = cli.choice(arguments, "bn", ("average", "reestimate"))
+    if "sweep" not in arguments:
+        raise UserError("sweep=DIR is missing. Name a folder of sweeps/ below the outputs root.")
     from clipbench.core import environment  # torch
     from clipbench.training.soup import cook, ingredients
 
+    sweep = Path(arguments["sweep"])
     environment.quiet()
-    try:
-        outcome = cook(ingredients(sweep), options["kind"], options["bn"])
-    except UserError as refused:
-        cli.refusal(f"refused: {refused}", refused.details, sweep)
-        sys.exit(1)
+    outcome = cook(ingredients(sweep), kind, bn)
     summary.job(outcome)
-    sweep_log.append(sweep, outcome, [f"soup={options['kind']}", f"bn={options['bn']}"])
+    sweep_log.append(sweep, outcome, [f"soup={kind}", f"bn={bn}"])
     for path in sweep_tables.sweep(sweep):
         print(path)
+    return 0
 
 
 if __name__ == "__main__":

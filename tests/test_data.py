@@ -133,8 +133,8 @@ def test_the_door_checks_and_reports(root, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["check"], 2, "usage: "),
-        (["look", "dataset=shapes"], 2, "usage: "),
+        (["check"], 2, "Run: "),
+        (["look", "dataset=shapes"], 2, "Run: "),
         (["check", "dataset=flower"], 2, "did you mean flowers102"),
         (["check", "dataset=shapes", "dataset.rot=x"], 2, "did you mean dataset.root"),
         (["fetch", "dataset=shapes"], 0, "shapes has nothing to download"),

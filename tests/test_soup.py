@@ -94,14 +94,20 @@ def test_the_door_lists_a_soup_in_the_sweeps_table(kitchen, monkeypatch, capsys)
     outputs, runs = kitchen
     sweep = listed(outputs / "sweeps" / "three", *runs[:2])
     monkeypatch.setattr(sys, "argv", ["soup", f"sweep={sweep}", "kind=uniform"])
-    command.main()
+    with pytest.raises(SystemExit, match="0"):
+        command.main()
     assert "| soup " in (outputs / "tables" / "sweep_three.md").read_text()
     assert json.loads((sweep / "jobs.jsonl").read_text().splitlines()[-1])["key"]
-    for wrong in ([], ["sweep=x", "kind=stew"], ["sweep=x", "lr=1"]):
+    for wrong, code, message in (
+        ([], "2", "kind=greedy|uniform"),
+        (["sweep=x", "kind=stew"], "1", "kind=stew is not an option"),
+        (["sweep=x", "lr=1"], "1", "lr=1 is not understood"),
+        (["kind=uniform"], "1", "sweep=DIR is missing"),
+    ):
         monkeypatch.setattr(sys, "argv", ["soup", *wrong])
-        with pytest.raises(SystemExit, match="2"):
+        with pytest.raises(SystemExit, match=code):
             command.main()
-    assert "kind=greedy|uniform" in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_runs_that_do_not_mix_are_refused(kitchen, tmp_path):

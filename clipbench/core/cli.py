@@ -14,13 +14,16 @@ from clipbench.core.errors import SHOWN, UserError
 Given = dict[str, str]
 
 
-def opened(usage: str, act: Callable[[list[str]], int], *, bare: bool = False) -> None:
+def opened(
+    usage: str, act: Callable[[list[str]], int], *, bare: bool = False, folder: str = ""
+) -> None:
     """Run a command and exit: 0 on success, 1 on a UserError, 2 on a wrong command line.
 
     Args:
         usage: the command's docstring, printed for ``--help`` and without arguments.
         act: takes the arguments, returns the exit code.
         bare: whether the command runs without arguments.
+        folder: below the outputs root, for the details of an error that are too many to print.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -35,7 +38,7 @@ def opened(usage: str, act: Callable[[list[str]], int], *, bare: bool = False) -
         config_error(error, words)
         sys.exit(2)
     except UserError as refused:
-        refusal(f"refused: {refused}", refused.details, paths.outputs())
+        refusal(f"refused: {refused}", refused.details, paths.outputs() / folder)
         sys.exit(1)
 
 
@@ -49,7 +52,7 @@ def given(words: list[str], keys: Collection[str]) -> Given:
     Raises:
         UserError: if an argument has another form or key, or an empty value.
     """
-    found: Given = {}
+    values: Given = {}
     for word in words:
         key, sign, value = word.partition("=")
         if key not in keys or not sign:
@@ -57,8 +60,8 @@ def given(words: list[str], keys: Collection[str]) -> Given:
             raise UserError(f"{word} is not understood{hint or '.'} Keys are {', '.join(keys)}.")
         if not value:
             raise UserError(f"{key}= has no value. Give one or leave it out.")
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def number(words: Given, key: str, default: int, least: int = 1) -> int:
@@ -98,11 +101,11 @@ def refusal(summary: str, details: Sequence[str], folder: Path) -> None:
     print(summary, file=sys.stderr)
     for line in details[:SHOWN]:
         print(f"  {line}", file=sys.stderr)
-    if rest := details[SHOWN:]:
+    if more := details[SHOWN:]:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "refused.txt"
         files.write_text(path, "\n".join(details) + "\n")
-        print(f"  and {len(rest)} more, all of them in {path}", file=sys.stderr)
+        print(f"  and {len(more)} more, all of them in {path}", file=sys.stderr)
 
 
 def near(word: str, options: Sequence[str]) -> str:
