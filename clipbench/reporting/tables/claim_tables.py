@@ -16,11 +16,7 @@ COLUMNS = ("experiment", "verdict", "statement", "shown", "difference", "interva
 def write(evidence: Evidence) -> tuple[list[Path], list[list[str]]]:
     """Write ``claims.md``, ``.tex`` and ``.csv``.
 
-    Args:
-        evidence: the available runs.
-
-    Returns:
-        The files and the rows of text; both are empty if nothing was run.
+    Return the files and the rows of text; both are empty if nothing was run.
     """
     rows, numbers = [], []
     for claim in claims.every(evidence):

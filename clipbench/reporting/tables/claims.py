@@ -32,10 +32,8 @@ FORMS = ({"metric", "better", "worse"}, {"metric", "as_good", "as", "within"})
 class Statement:
     """A statement that some runs are better than others, or nearly as good.
 
-    Attributes:
-        better: columns and values of the runs, and their ``metric``.
-        worse: likewise of the runs they are compared with.
-        within: how much they may lose; None if they have to be better.
+    A side has columns and values of its runs, and their ``metric``; the better one may lose
+    ``within``, or has to be better if that is None.
     """
 
     better: Where
@@ -51,13 +49,9 @@ class Statement:
 
 @dataclass(frozen=True)
 class Finding:
-    """A statement with its test.
+    """A statement, whether it is shown, and ``better`` minus ``worse``; None if runs are missing.
 
-    Attributes:
-        statement: what is claimed.
-        difference: ``better`` minus ``worse``, p adjusted over the statements of the claim; None
-            if some of the runs are missing.
-        shown: whether the statement is shown.
+    The p of the difference is adjusted over the statements of the claim.
     """
 
     statement: Statement
@@ -67,12 +61,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """The claim of an experiment with its tests.
-
-    Attributes:
-        experiment: its name.
-        findings: one per statement.
-    """
+    """The claim of an experiment, with a finding per statement."""
 
     experiment: str
     findings: Sequence[Finding]
@@ -121,12 +110,7 @@ def sides(evidence: Evidence, name: str, one: Statement) -> tuple[Measured, Meas
 
 
 def judged(evidence: Evidence, path: Path) -> Claim:
-    """Return the claim of an experiment's file with its tests.
-
-    Args:
-        evidence: the available runs, this experiment's among them.
-        path: of its YAML.
-    """
+    """Return the claim of an experiment's YAML with its tests."""
     claimed = statements(path)
     tests: dict[int, Difference] = {}
     for n, statement in enumerate(claimed):

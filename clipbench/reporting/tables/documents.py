@@ -22,14 +22,7 @@ Column = tuple[str, list[str]]  # title and texts
 
 @dataclass(frozen=True)
 class Document:
-    """A table ready to be written.
-
-    Attributes:
-        header: names of its columns.
-        rows: texts.
-        notes: sentences under it.
-        frame: its numbers, one row per cell.
-    """
+    """A table ready to be written: texts, sentences under it, and its numbers, a row per cell."""
 
     title: str
     header: list[str]
@@ -66,27 +59,27 @@ def document(layout: Layout) -> Document:
         for place, found in best.items()
     }
     header, rows = [layout.spec.get("row", "")], [[name] for name in layout.rows]
-    for place, name in enumerate(layout.columns):
-        for title, texts in _printed(layout, place, name, bold[place]):
-            header.append(title)
-            for row, text in zip(rows, texts, strict=True):
-                row.append(text)
-    for title, texts in _about(layout):
-        if any(texts):
-            header.append(title)
-            for row, text in zip(rows, texts, strict=True):
-                row.append(text)
+    columns = [
+        column
+        for place, name in enumerate(layout.columns)
+        for column in _printed(layout, place, name, bold[place])
+    ]
+    columns += [(title, texts) for title, texts in _about(layout) if any(texts)]
+    for title, texts in columns:
+        header.append(title)
+        for row, text in zip(rows, texts, strict=True):
+            row.append(text)
     notes = [*layout.spec.get("notes", []), *footnotes.of(layout, best)]
     return Document(layout.spec["title"], header, rows, notes, _frame(layout, bold))
 
 
 def _one_split(layout: Layout, place: int, name: str) -> None:
-    seen: dict[str, dict[Split, list[str]]] = {}
+    by_dataset: dict[str, dict[Split, list[str]]] = {}
     for row, cell in zip(layout.rows, layout.column(place), strict=True):
         if isinstance(cell, Cell) and cell.measured and (split := cell.measured.split):
-            seen.setdefault(split.dataset, {}).setdefault(split, []).append(row)
-    for dataset, splits in seen.items():
-        if not all(one.may_be(other) for one, other in combinations(splits, 2)):
+            by_dataset.setdefault(split.dataset, {}).setdefault(split, []).append(row)
+    for dataset, splits in by_dataset.items():
+        if not all(first.may_be(second) for first, second in combinations(splits, 2)):
             listed = "; ".join(f"{split} in {', '.join(rows)}" for split, rows in splits.items())
             raise UserError(
                 f"table {layout.name}, column {name}: rows were measured on different images of "
@@ -132,29 +125,29 @@ def _printed(layout: Layout, place: int, name: str, bold: Bold) -> Iterator[Colu
         yield f"{name}, difference", [_difference(d) if d else "" for d in differences]
 
 
-def _measured(found: Measured) -> str:
-    one = found.interval
-    if not found.share:
-        return f"{one.estimate:,.4g}" if one.estimate < 1e4 else f"{one.estimate:,.0f}"
-    text = f"{100 * one.estimate:.1f}"
-    if math.isnan(one.low):
-        return text
-    if one.over == "seeds" and math.isclose(one.estimate - one.low, one.high - one.estimate):
-        return f"{text} \N{PLUS-MINUS SIGN} {100 * (one.high - one.estimate):.1f}"
-    return f"{text} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+def _measured(measured: Measured) -> str:
+    interval = measured.interval
+    mean, low, high = interval.estimate, interval.low, interval.high
+    if not measured.share:
+        return f"{mean:,.4g}" if mean < 1e4 else f"{mean:,.0f}"
+    if math.isnan(low):
+        return f"{100 * mean:.1f}"
+    if interval.over == "seeds" and math.isclose(mean - low, high - mean):
+        return f"{100 * mean:.1f} \N{PLUS-MINUS SIGN} {100 * (high - mean):.1f}"
+    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _difference(one: Interval) -> str:
-    ends = "" if math.isnan(one.low) else f" [{one.low:+.1f}, {one.high:+.1f}]"
-    return f"{one.estimate:+.1f}{ends}"
+def _difference(gap: Interval) -> str:
+    ends = "" if math.isnan(gap.low) else f" [{gap.low:+.1f}, {gap.high:+.1f}]"
+    return f"{gap.estimate:+.1f}{ends}"
 
 
 def _about(layout: Layout) -> Iterator[Column]:
     data, seeds = [], []
     for cells in layout.grid:
-        own = [cell.measured for cell in cells if isinstance(cell, Cell) and cell.measured]
-        data.append("; ".join(dict.fromkeys(str(one.split) for one in own if one.split)))
-        seeds.append(", ".join(dict.fromkeys(str(len(one.by_seed)) for one in own)))
+        results = [cell.measured for cell in cells if isinstance(cell, Cell) and cell.measured]
+        data.append("; ".join(dict.fromkeys(str(r.split) for r in results if r.split)))
+        seeds.append(", ".join(dict.fromkeys(str(len(r.by_seed)) for r in results)))
     yield "images", data
     yield "seeds", seeds
     yield GPU, ["" if hours is None else f"{hours:.2g}" for hours in layout.hours]

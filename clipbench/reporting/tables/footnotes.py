@@ -24,25 +24,27 @@ def of(layout: Layout, best: Mapping[int, Mapping[int, Best]]) -> Iterator[str]:
         layout: the table.
         best: the best row of each split by its place, for each column.
     """
-    cells = [cell for row in layout.grid for cell in row if isinstance(cell, Cell)]
-    own = [cell.measured for cell in cells if cell.measured]
-    shares = [one.interval for one in own if one.share and not math.isnan(one.interval.low)]
-    if any(one.share for one in own) or any(cell.published for cell in cells):
+    cells = [cell for *_, cell in layout.cells()]
+    results = [cell.measured for cell in cells if cell.measured]
+    shares = [r.interval for r in results if r.share and not math.isnan(r.interval.low)]
+    over = {interval.over for interval in shares}
+    if any(r.share for r in results) or any(cell.published for cell in cells):
         yield "In percent."
-    yield from (SEEDS for over in ["seeds"] if over in {one.over for one in shares})
-    yield from (WILSON for over in ["images"] if over in {one.over for one in shares})
-    yield from (CUT for one in shares[:1] if any(_cut(one) for one in shares))
+    if "seeds" in over:
+        yield SEEDS
+    if "images" in over:
+        yield WILSON
+    if any(map(_cut, shares)):
+        yield CUT
     claimed = [one for found in best.values() for one in found.values() if one.claimed]
     if tests := sorted({test for one in claimed for test in one.tests}):
         yield f"Bold: better than every other row, p < 0.05 by Holm's rule ({', '.join(tests)})."
     yield from _of_these_runs(layout, best)
-    if (tried := max((one.tried for one in own), default=1)) > 1:
+    if (tried := max((r.tried for r in results), default=1)) > 1:
         yield f"If several settings were run, the best on val is shown: up to {tried} settings."
     if any("(stand-in)" in row for row in layout.rows):
-        yield (
-            "A stand-in is a tiny model or a drawn dataset, and is not compared with published "
-            "numbers."
-        )
+        stand_in = "A stand-in is a tiny model or a drawn dataset"
+        yield f"{stand_in}, and is not compared with published numbers."
     yield from _unknown(layout)
     yield from _apart(layout)
     yield from _correlations(layout)
@@ -50,8 +52,9 @@ def of(layout: Layout, best: Mapping[int, Mapping[int, Best]]) -> Iterator[str]:
         yield f"GPU-hours: for one run each, by operations, on {costs.BASIS}."
         if len({*layout.hours}) > 1 and "alpha" in layout.spec["rows"][0]:
             yield "One run fills the rows of all alphas; the first row has its hours."
-    told = dict.fromkeys((c.published.source, c.published.citation) for c in cells if c.published)
-    for source, citation in told:
+    for source, citation in dict.fromkeys(
+        (c.published.source, c.published.citation) for c in cells if c.published
+    ):
         yield f"Published by {source}: {citation}."
     if any(cell.published and not cell.published.firsthand for cell in cells):
         yield f"{MARK}: as quoted by another work."
@@ -76,14 +79,10 @@ def _of_these_runs(layout: Layout, best: Mapping[int, Mapping[int, Best]]) -> It
 
 def _unknown(layout: Layout) -> Iterator[str]:
     """Name the rows whose images are known by their names and labels only."""
-    splits = [
-        (row, cell.measured.split)
-        for row, cells in zip(layout.rows, layout.grid, strict=True)
-        for cell in cells
-        if isinstance(cell, Cell) and cell.measured and cell.measured.split
-    ]
-    known = {split.sha256 for _, split in splits if split.content}
-    rows = dict.fromkeys(row for row, s in splits if not s.content and s.sha256 in known)
+    cells = [(row, cell.measured) for row, _, cell in layout.cells() if cell.measured]
+    splits = [(row, measured.split) for row, measured in cells if measured.split]
+    recorded = {split.sha256 for _, split in splits if split.content}
+    rows = dict.fromkeys(row for row, s in splits if not s.content and s.sha256 in recorded)
     if rows:
         yield (
             f"Run before the content of images was recorded: {', '.join(rows)}. Their images have "
@@ -94,10 +93,9 @@ def _unknown(layout: Layout) -> Iterator[str]:
 def _apart(layout: Layout) -> Iterator[str]:
     """Yield each reason for a missing difference, with its cells."""
     reasons: dict[str, list[str]] = {}
-    for row, cells in zip(layout.rows, layout.grid, strict=True):
-        for column, cell in zip(layout.columns, cells, strict=True):
-            if isinstance(cell, Cell) and (why := cell.why_none()) and not cell.stand_in:
-                reasons.setdefault(why, []).append(f"{row}, {column}")
+    for row, column, cell in layout.cells():
+        if (why := cell.why_none()) and not cell.stand_in:
+            reasons.setdefault(why, []).append(f"{row}, {column}")
     for why, places in reasons.items():
         yield f"No difference ({'; '.join(places)}): {why}."
 
@@ -105,19 +103,14 @@ def _apart(layout: Layout) -> Iterator[str]:
 def _correlations(layout: Layout) -> Iterator[str]:
     """Yield Spearman's rho of two columns, for the published and for the measured numbers."""
     for first, second in layout.spec.get("correlate", []):
-        pair = [layout.column(layout.columns.index(name)) for name in (first, second)]
+        pair = list(zip(layout.column(first), layout.column(second), strict=True))
         for kind in ("published", "measured"):
-            points = [
-                (_value(one, kind), _value(other, kind)) for one, other in zip(*pair, strict=True)
-            ]
-            both = [(x, y) for x, y in points if x is not None and y is not None]
+            points = [(_value(x, kind), _value(y, kind)) for x, y in pair]
+            both = [point for point in points if None not in point]
             if len(both) > 2:
-                found = stats.spearmanr(*zip(*both, strict=True))
-                rho, p = float(found.statistic), float(found.pvalue)
-                yield (
-                    f"Spearman's rho of {first} and {second}, {kind}: {rho:+.2f} "
-                    f"(p = {p:.2g}, n = {len(both)})."
-                )
+                rho, p = map(float, stats.spearmanr(*zip(*both, strict=True)))
+                numbers = f"{rho:+.2f} (p = {p:.2g}, n = {len(both)})"
+                yield f"Spearman's rho of {first} and {second}, {kind}: {numbers}."
 
 
 def _value(cell: Cell | str, kind: str) -> float | None:

@@ -18,11 +18,7 @@ from clipbench.results.evidence import Evidence
 
 
 def frozen(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows without the paths of this machine.
-
-    Args:
-        frame: of :func:`clipbench.results.frames.frame`.
-    """
+    """Return the rows of a frame of runs without the paths of this machine."""
     words = [str(c) for c in frame if "/" not in str(c)]
     local = [c for c in words if frame[c].astype(str).str.match(r"[/~.]|[A-Za-z]:\\").any()]
     left_out = {"folder", "experiment", *local}
@@ -36,11 +32,7 @@ def frozen(frame: pd.DataFrame) -> pd.DataFrame:
 def freeze(results: Path) -> list[Path]:
     """Write the rows of each experiment that has a sweep of its name under the outputs root.
 
-    Args:
-        results: the folder to write to; files of other experiments are not changed.
-
-    Returns:
-        The files written.
+    Files of other experiments in the ``results`` folder are not changed. Return those written.
     """
     written = []
     for path in sorted((paths.EXPERIMENTS / "experiment").glob("*.yaml")):

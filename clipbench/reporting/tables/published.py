@@ -62,18 +62,14 @@ def find(where: Where) -> Published:
         where: the values of its row by column; ``file`` is the name of its CSV.
 
     Raises:
-        UserError: if there is no such number, or several that differ.
+        UserError: if no row has these values, or several that differ.
     """
-    selection = {name: str(wanted) for name, wanted in where.items()}
+    selection = {name: str(value) for name, value in where.items()}
     if unknown := selection.keys() - {*_COLUMNS}:
         raise UserError(
             f"published rows have no {', '.join(unknown)}. They have {', '.join(_COLUMNS)}."
         )
-    rows = [
-        row
-        for row in _rows(paths.EXPERIMENTS)
-        if all(row[name] == wanted for name, wanted in selection.items())
-    ]
+    rows = [row for row in _rows(paths.EXPERIMENTS) if selection.items() <= row.items()]
     if len({row["value"] for row in rows}) != 1:
         few = f"{len(rows)} published rows that differ" if rows else "no published row"
         names = "file, model, dataset, metric, protocol, split"

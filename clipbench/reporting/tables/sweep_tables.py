@@ -67,17 +67,13 @@ def _data(frame: pd.DataFrame) -> list[str]:
 def cost_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per run: parameters, time, memory, which no two machines share."""
     axes = _axes(frame)
-    table = frame.assign(
-        **{
-            "parameters": frame["cost/parameters"],
-            "trainable": frame["cost/trainable"],
-            "steps": frame["cost/steps"],
-            "seconds": frame["cost/seconds"].round(1),
-            "images/s": _whole(frame["cost/images_per_second"]),
-            "peak memory MB": _whole(frame["cost/peak_memory_bytes"] / 1e6),
-            "device": frame["cost/device"],
-        }
-    )
+    same = {name: frame[f"cost/{name}"] for name in ("parameters", "trainable", "steps", "device")}
+    numbers = {
+        "seconds": frame["cost/seconds"].round(1),
+        "images/s": _whole(frame["cost/images_per_second"]),
+        "peak memory MB": _whole(frame["cost/peak_memory_bytes"] / 1e6),
+    }
+    table = frame.assign(**same, **numbers)
     return frames.ordered(table, [*axes, "key"])[[*axes, *_COSTS, "device", "key"]]
 
 
@@ -137,15 +133,7 @@ def as_text(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def sweep(folder: Path, *, told: bool = True) -> list[Path]:
-    """Write a sweep's tables, curves and figures, and print the table.
-
-    Args:
-        folder: one of ``sweeps/`` below the outputs root.
-        told: whether to print.
-
-    Returns:
-        The files written.
-    """
+    """Write the tables and figures of a sweep's folder as :func:`of_frame`, naming failed jobs."""
     runs, failed = sweep_runs(folder)
     for job in failed:
         marked(f"{job['status']}:", f"{overrides.shell(job['overrides'])}: {job['error']}", "red")
@@ -153,15 +141,9 @@ def sweep(folder: Path, *, told: bool = True) -> list[Path]:
 
 
 def of_frame(frame: pd.DataFrame, name: str, *, told: bool = True) -> list[Path]:
-    """Write the tables of runs, print one of them, and draw the figures.
+    """Write the tables of a sweep's runs and draw the figures; return the files.
 
-    Args:
-        frame: from :func:`clipbench.results.frames.frame`.
-        name: of the sweep.
-        told: whether to print.
-
-    Returns:
-        The files written.
+    One table is printed if ``told``.
     """
     target = paths.outputs() / "tables"
     target.mkdir(parents=True, exist_ok=True)

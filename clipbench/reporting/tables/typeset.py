@@ -78,16 +78,9 @@ def as_latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def write(
     stem: Path, header: Sequence[str], rows: Sequence[Sequence[str]], frame: pd.DataFrame
 ) -> list[Path]:
-    """Write ``stem``.md, .tex and .csv.
+    """Write texts as ``stem``.md and .tex, and a frame of numbers as .csv; return the files.
 
-    Args:
-        stem: the path of the files without suffix; its name may contain dots.
-        header: names of the columns.
-        rows: texts of the cells.
-        frame: the numbers, for the CSV.
-
-    Returns:
-        The three files.
+    The stem is a path without suffix whose name may contain dots.
     """
     return write_texts(stem, as_markdown(header, rows), as_latex(header, rows), frame)
 
