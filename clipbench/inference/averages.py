@@ -25,9 +25,8 @@ def between(run: str | Path, alpha: float) -> Classifier:
     :mod:`clipbench.training.robustness.wise_ft` takes them.
 
     Raises:
-        UserError: as :func:`clipbench.inference.saved_model.completed` does; if the start or the
-            end cannot be made again, or the average is not of these two alone; if the dataset or
-            the pretrained weights are not there.
+        UserError: if the run is not complete, the start or the end cannot be made again, or the
+            average is not of these two alone.
     """
     folder, record = Path(run), saved_model.completed(run)
     if alpha == record.selection.alpha and (folder / "merged.safetensors").is_file():

@@ -34,11 +34,8 @@ PAUSE = 30.0  # seconds between two writes of the cache
 class Gallery:
     """Images that can be searched.
 
-    Attributes:
-        split: the images that could be read.
-        features: of these, (n, D), normalised.
-        faults: of each other image, why it could not be read.
-        fresh: how many were computed now and not read from the cache.
+    The features (n, D) are normalised, and of the images in the split; the faults are of those that
+    could not be read; ``fresh`` were computed now and not read from the cache.
     """
 
     split: Split
@@ -69,11 +66,7 @@ def embedded(tower: TwoTowers, split: Split, cache: Path, **reading: int) -> Gal
     A cached feature is valid as long as the path, size and times of the file are the same. What
     was computed is cached even if this is interrupted.
 
-    Args:
-        tower: in eval mode, on its device.
-        split: images, readable or not.
-        cache: the cache file for these weights.
-        reading: ``batch_size`` and ``workers``.
+    The tower is in eval mode, on its device; ``reading`` is ``batch_size`` and ``workers``.
 
     Raises:
         UserError: if no image can be read.

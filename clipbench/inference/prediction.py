@@ -125,10 +125,9 @@ def _best(scores: Tensor, index: Tensor, top: int, temperature: float) -> Iterat
     probabilities = (scores / temperature).softmax(1)
     # By score, the lowest class first on ties, as everywhere: topk() does not define an order.
     order = scores.argsort(dim=1, descending=True, stable=True)[:, :top]
-    for i, classes, values in zip(
-        index.tolist(), order.tolist(), probabilities.gather(1, order).tolist(), strict=True
-    ):
-        yield Prediction(i, tuple(classes), tuple(values))
+    values = probabilities.gather(1, order).tolist()
+    for i, classes, shares in zip(index.tolist(), order.tolist(), values, strict=True):
+        yield Prediction(i, tuple(classes), tuple(shares))
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,6 @@ class Images:
 
     Attributes:
         name: of the folder or split.
-        split: the images.
         labels: of each image the name of its class, None if that is not a class of the run.
         data: config of the dataset, which determines how images are read.
         sought: where labels were looked for, for a message.

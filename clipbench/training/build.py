@@ -30,11 +30,8 @@ from clipbench.transforms.mixup import MixUp
 class Components:
     """What trains and evaluates in a run.
 
-    Attributes:
-        loaders: of images, or of features where the image tower stays as it is.
-        features: of the image tower, computed when they are first used.
-        recorder: the callback that keeps the curve.
-        evaluator: of whole splits.
+    The loaders are of features where the image tower stays as it is; the recorder is the callback
+    that keeps the curve.
     """
 
     spec: RunSpec

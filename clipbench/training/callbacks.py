@@ -86,10 +86,8 @@ class Throughput:
 class Recorder(Callback):
     """Keeps the curve: a row an epoch, row 0 before any step.
 
-    Args:
-        folder: the run's.
-        metric: what the best epoch is chosen by: best on val, earliest on ties.
-        report_row: called after each row with the curve and the best row.
+    ``report_row`` is called after each row with the curve and the best row: best on val by the
+    metric, earliest on ties.
 
     Attributes:
         curve: rows ``{"epoch", "val/loss", "val/acc", ...}``.

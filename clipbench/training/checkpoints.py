@@ -21,9 +21,8 @@ def _file(run: Path, epoch: int) -> Path:
 class Keep(Callback):
     """Keeps the weights of trained epochs as they were evaluated, an average if there is one.
 
-    Args:
-        recorder: writes the whole of each epoch before this does; its metric says which is best.
-        which: ``all``, or how many of the best.
+    The recorder writes the last epoch's checkpoint before; ``which`` is ``all``, or how many of the
+    best by its metric.
     """
 
     def __init__(self, recorder: Recorder, which: str | int) -> None:

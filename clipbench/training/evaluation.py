@@ -43,11 +43,8 @@ def evaluate(parts: Components, record: RunRecord, fitted: Fitted) -> Evaluation
 
 
 def evaluate_chosen(evaluator: Evaluator, record: RunRecord) -> Evaluation:
-    """Evaluate every split with the current weights, and put the metrics into the record.
-
-    Val is read from the record's curve where the evaluator has its outputs at the chosen epoch.
-    """
-    if "val" in evaluator.outputs:
+    """Evaluate every split with the current weights, and put the metrics into the record."""
+    if "val" in evaluator.outputs:  # at the chosen epoch
         epoch = record.selection.epoch
         chosen = next(row for row in record.curve if row["epoch"] == epoch)
     else:

@@ -28,10 +28,8 @@ from clipbench.training.robustness.replay import Zipped
 class Fitted:
     """What training leaves besides the chosen weights, which the module holds.
 
-    Attributes:
-        start: weights before training, if averages with them are requested.
-        last: weights after the last epoch, likewise.
-        before: outputs of val before training, where there are captions.
+    The weights at the start and after the last epoch, if averages of them are requested, and the
+    outputs of val before training, where there are captions.
     """
 
     start: State | None

@@ -5,10 +5,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 
 
 def leave_signals_alone(trainer: Trainer) -> None:
-    """Keep Lightning from handling signals.
-
-    SIGTERM ends a run at once: Lightning's handlers would end it later, as if nothing had been.
-    """
+    """Keep Lightning from handling SIGTERM, which it would do later, as if nothing had been."""
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
 

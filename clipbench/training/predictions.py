@@ -72,7 +72,7 @@ def _rows(
     chosen = torch.stack([top, labels], 1)
     for rows in classification.blocks(scores):
         shares[rows] = scores[rows].softmax(1).gather(1, chosen[rows])
-    columns = {
+    columns: dict[str, Any] = {
         "split": name,
         "id": list(split.ids),
         "label": labels.numpy(),
@@ -80,8 +80,10 @@ def _rows(
         "probability": shares[:, 0].numpy(),
         "label_probability": shares[:, 1].numpy(),
     }
-    groups = {kind: _named(ids, data.groups[kind]) for kind, ids in split.groups.items()}
-    return pd.DataFrame({**columns, **groups})
+    for kind, ids in split.groups.items():
+        names = data.groups[kind]
+        columns[kind] = [names[i] if i >= 0 else None for i in ids.tolist()]  # -1: in no group
+    return pd.DataFrame(columns)
 
 
 def _write_logits(path: Path, parts: Sequence[NDArray[Any]]) -> None:
@@ -92,11 +94,6 @@ def _write_logits(path: Path, parts: Sequence[NDArray[Any]]) -> None:
         np.lib.format.write_array_header_1_0(file, head)
         for part in parts:
             file.write(np.ascontiguousarray(part).data)
-
-
-def _named(ids: NDArray[np.int64], names: Sequence[str]) -> list[str | None]:
-    """Return the name of each image's group; None for an image in no group."""
-    return [names[i] if i >= 0 else None for i in ids.tolist()]
 
 
 def write_ranks(

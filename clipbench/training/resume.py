@@ -64,11 +64,10 @@ class Resume(Checkpoint):
     """Keeps the whole state after each epoch and every so many steps, and when SIGTERM comes.
 
     It is the last of the callbacks, as Lightning has it: the others have done what they do at a
-    step, or at an epoch's end, and their state is kept with the rest.
+    step, or at an epoch's end, and their state is kept with the rest. It joins them after Hydra has
+    built the Trainer, since Hydra would take a dataclass for a config.
 
     Attributes:
-        folder: of the run.
-        key: of the run.
         started: when the run began, by ``time.perf_counter``.
         every_steps: None for epochs alone.
         resumed: where this run goes on.

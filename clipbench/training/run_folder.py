@@ -36,10 +36,7 @@ class RunFolder:
 
     @classmethod
     def claim(cls, spec: RunSpec) -> "RunFolder | Outcome":
-        """Lock the folder of a run, if there is anything to do in it.
-
-        Returns:
-            The folder, or how the run has ended before, or that another process is at it.
+        """Lock the folder of a run; or return how it ended, or that another process is at it.
 
         Raises:
             UserError: for a run that cannot give a right number, or splits that share images.

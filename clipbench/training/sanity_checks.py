@@ -43,17 +43,11 @@ def config(root: Node) -> None:
 
 
 def pairs(strategy: Strategy, batch_size: int, rows: int) -> None:
-    """Refuse a batch, or an epoch of some rows, that holds a single pair.
-
-    Raises:
-        UserError: as the contrastive loss of one pair is 0 whatever the model says.
-    """
+    """Raise a UserError for a batch or an epoch that holds a single pair."""
     if strategy.trains and strategy.pairs and min(batch_size, rows) < 2:
         few = f"batch_size={batch_size}" if batch_size < 2 else "train has one image and caption"
-        raise UserError(
-            f"{few}: the loss compares pairs, and of one pair it is 0 whatever the model says. Use "
-            "two or more"
-        )
+        zero = "the loss compares pairs, and of one pair it is 0 whatever the model says"
+        raise UserError(f"{few}: {zero}. Use two or more")
 
 
 def captions(
@@ -199,13 +193,8 @@ def zero_shot(
 ) -> str | None:
     """Compare epoch 0 with the published number, or with chance where nothing is published.
 
-    Args:
-        what: the metric's name.
-        value: on val.
-        chance: the value of a model that guesses.
-        reference: published for the loaded checkpoint on this dataset's test split.
-        cause: the likeliest one of a value that is far too low.
-        gate: False returns the error as a warning.
+    ``reference`` is what the loaded checkpoint reaches on test, ``cause`` the likeliest one of a
+    value far below it. With ``gate`` off the error is returned as a warning.
 
     Raises:
         UserError: if the value is below half of the reference and the gate is on.

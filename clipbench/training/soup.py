@@ -75,12 +75,9 @@ def evaluation(config: Config, folder: Path) -> Evaluator:
     strategy: Strategy = build(config["strategy"])
     seed_everything(config["seed"], workers=True, verbose=False)
     classifier = strategy.prepare(build(config["model"]), Task(data.classes, prompts))
-    data.attach(
-        preprocess=classifier.tower.preprocess,
-        augment=build(config["augment"]),
-        batch_size=config["batch_size"],
-        seed=config["seed"],
-    )
+    preprocess, augment = classifier.tower.preprocess, build(config["augment"])
+    reading = {"batch_size": config["batch_size"], "seed": config["seed"]}
+    data.attach(preprocess=preprocess, augment=augment, **reading)
     never = schedule.Schedule(total=0, warmup=0)
     module = fine_tuning_module(classifier, strategy, Recipe.of(config), never, data)
     return Evaluator(trainer(config, folder, []), module, data, data)

@@ -92,8 +92,7 @@ class RunSpec:
         """Refuse what cannot give a right number, before any weights are looked for.
 
         Raises:
-            UserError: for no steps, an endless warm-up, mixed labels for a strategy that takes
-                none, or a batch that the devices cannot share.
+            UserError: for no steps, an endless warm-up, or labels or batches that do not fit.
         """
         if self.augment.mixes and not self.strategy.soft_labels:
             raise UserError(

@@ -62,12 +62,8 @@ class AuxiliaryDataset:
 
         None for a model without a text tower, or with features that do not match its texts.
         """
-        if self._head is None or _text_trains(tower):
+        text = [*tower.scales(), *(p for layer in tower.text_layers() for p in layer)]
+        if self._head is None or any(parameter.requires_grad for parameter in text):
             made = tower.zero_shot_head(self.prompts) if tower.normalized else None
             self._head = made and made.requires_grad_(False)
         return self._head and self._head.to(next(tower.parameters()))
-
-
-def _text_trains(tower: ImageTower) -> bool:
-    text = [*tower.scales(), *(p for layer in tower.text_layers() for p in layer)]
-    return any(parameter.requires_grad for parameter in text)

@@ -51,7 +51,7 @@ class Replay(AuxiliaryDataset):
         """Prepare for training, with the head as the text tower makes it at the start.
 
         Raises:
-            UserError: for a model without text, or a strategy that sees no images while it trains.
+            UserError: for a model without text, or a strategy that trains on no images.
         """
         if strategy.reads_features or not strategy.trains:
             raise UserError("mix=... is for an image tower that trains; use strategy=finetune")
