@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torchvision import datasets
 
+from clipbench.datamodules.metadata import remotes
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule
-from clipbench.loading.download.files import Remote
 from clipbench.loading.split import Split
 
 
@@ -16,19 +16,10 @@ class CIFAR10DataModule(TorchvisionDataModule):
     Its files are pickles; torchvision opens them only after their md5.
     """
 
-    source, known, home = datasets.CIFAR10, "cifar10", "cifar-10-batches-py"
+    source, names_key, home = datasets.CIFAR10, "cifar10", "cifar-10-batches-py"
     parts: ClassVar[Parts] = {"train": {"train": True}, "test": {"train": False}}
     published_name = "vtab/cifar10"
-    files = (
-        Remote(
-            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-            "cifar-10-python.tar.gz",
-            size=170_498_071,
-            md5="c58f30108f718f92721af3b95e74349a",
-            unpack=".",
-            makes=("cifar-10-batches-py",),
-        ),
-    )
+    files = remotes("cifar10")
 
     def split(self, name: str, official: Any) -> Split:
         """Return the pixels themselves; an id is the row in torchvision's order."""

@@ -10,48 +10,16 @@ from typing import Unpack
 
 from clipbench.core.errors import UserError
 from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.datamodules.metadata import remotes
 from clipbench.datamodules.options import Options
 from clipbench.loading.download.files import Remote
 from clipbench.loading.readers import caption_files
 from clipbench.loading.readers.caption_files import Captions, find, remote, split_of
 from clipbench.loading.split import Split, carve
 
-_ZIPS = "http://images.cocodataset.org"
 _NAME = len("000000397133.jpg")  # how COCO_val2014_000000397133.jpg ends, and all there is in 2017
 _FOLDERS = ("train2017", "val2017", "train2014", "val2014")
-# md5 as in PaddleDetection's download script, sizes as in public listings of the files.
-_PICTURES = (
-    Remote(
-        f"{_ZIPS}/zips/train2017.zip",
-        "train2017.zip",
-        size=19_336_861_798,
-        md5="cced6f7f71b7629ddf16f17bbcfab6b2",
-        unpack=".",
-        makes=("train2017",),
-    ),
-    Remote(
-        f"{_ZIPS}/zips/val2017.zip",
-        "val2017.zip",
-        size=815_585_330,
-        md5="442b8da7639aecaf257c1dceb8ba8c80",
-        unpack=".",
-        makes=("val2017",),
-    ),
-)
-_ANNOTATIONS = {
-    year: Remote(
-        f"{_ZIPS}/annotations/annotations_trainval{year}.zip",
-        f"annotations_trainval{year}.zip",
-        size=size,
-        md5=md5,
-        unpack=".",
-        makes=(f"annotations/captions_train{year}.json", f"annotations/captions_val{year}.json"),
-    )
-    for year, size, md5 in (
-        (2017, 252_907_541, "f4bbac642086de4f52a3fdda2de5fa2c"),
-        (2014, None, "0a379cfc70b0e71301e0f377548639bd"),  # as mlverse/torchvision states it
-    )
-}
+_YEARS = (2017, 2014)
 
 
 class COCODataModule(CaptionDataModule):
@@ -82,11 +50,11 @@ class COCODataModule(CaptionDataModule):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(root=root, **options)
-        if year not in _ANNOTATIONS:
+        if year not in _YEARS:
             raise UserError(f"dataset.year={year}: unknown. Use one of 2017 and 2014")
         schemes: dict[str, tuple[Callable[[], dict[str, Split]], Sequence[Remote]]] = {
             "karpathy": (self._karpathy, [remote("dataset_coco.json")]),
-            "official": (self._official, [_ANNOTATIONS[year]]),
+            "official": (self._official, remotes(f"coco_{year}")),
             "clip_benchmark": (self._clip_benchmark, [remote("coco_test_karpathy.json")]),
         }
         if scheme not in schemes:
@@ -96,8 +64,8 @@ class COCODataModule(CaptionDataModule):
         self.captions, annotated = schemes[scheme]
         self.scheme, self.year, self.val_fraction = scheme, year, val_fraction
         homes = [home.name for home in self._homes() if home.is_dir()]
-        images = [] if "val2014" in homes else [p for p in _PICTURES if p.makes[0] not in homes]
-        self.files = (*images, *annotated)
+        images = () if "val2014" in homes else remotes("coco_images")
+        self.files = (*(zip_ for zip_ in images if zip_.makes[0] not in homes), *annotated)
 
     def _homes(self) -> list[Path]:
         return [home / name for home in (self.root / "images", self.root) for name in _FOLDERS]

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Unpack
 from torchvision import datasets
 
 from clipbench.core.errors import UserError
+from clipbench.datamodules.metadata import remotes
 from clipbench.datamodules.options import Options
 from clipbench.datamodules.torchvision_sets import Parts, TorchvisionDataModule, listed
-from clipbench.loading.download.files import Remote
 from clipbench.loading.split import Split
 
 CLASSES: Mapping[str, int] = {"variant": 100, "family": 70, "manufacturer": 41}
@@ -33,18 +33,7 @@ class FGVCAircraftDataModule(TorchvisionDataModule):
     source, home = datasets.FGVCAircraft, "fgvc-aircraft-2013b"
     published_name = "fgvc_aircraft"
     parts: ClassVar[Parts] = {name: {"split": name} for name in ("train", "val", "test")}
-    # torchvision has no md5; this one is that of R's torchvision, NEVIS'22 and others
-    files = (
-        Remote(
-            "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/"
-            "fgvc-aircraft-2013b.tar.gz",
-            "fgvc-aircraft-2013b.tar.gz",
-            size=2_753_340_328,
-            md5="d4acdd33327262359767eeaa97a4f732",
-            unpack=".",
-            makes=("fgvc-aircraft-2013b/data",),
-        ),
-    )
+    files = remotes("fgvc_aircraft")
 
     def __init__(
         self, *, root: str | Path, level: str = "variant", **options: Unpack[Options]

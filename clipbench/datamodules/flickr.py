@@ -13,25 +13,13 @@ from typing import Unpack
 
 from clipbench.core.errors import UserError
 from clipbench.datamodules.base_captions import CaptionDataModule
+from clipbench.datamodules.metadata import read, remotes
 from clipbench.datamodules.options import Options
 from clipbench.loading.download.files import Remote
 from clipbench.loading.images.folder_walk import is_image
 from clipbench.loading.readers import caption_files
 from clipbench.loading.readers.caption_files import Captions, by_lists, find, remote, split_of
 from clipbench.loading.split import Split
-
-_FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
-# The lists of Flickr30k Entities at a commit; sizes and sums are those of the files in it.
-_ENTITIES = (
-    "https://raw.githubusercontent.com/BryanPlummer/flickr30k_entities/"
-    "68b3d6f12d1d710f96233f6bd2b6de799d6f4e5b"
-)
-_LISTS = {
-    "train.txt": (320344, "7fac836ec29afdbda7396fe5473c4156908d60d248cae75892f5a94f08016516"),
-    "val.txt": (10758, "764e1d2b2bae38bde75f8edda435a7ad20d404e83b77233934844f6a7dbccd9a"),
-    "test.txt": (10733, "58c576ebf3af64f346cc3e2ede7eb66523ab172b45c8b42414daa9f2914047e1"),
-}
-
 
 # The notebook (jina-ai/workshops, notebooks/finetuner-clip/FinetunerXCLIPBenchmark.ipynb) stops
 # after the line of index 5,000: of 5,001 lines 4,376 are not of test, which is what it prints.
@@ -138,25 +126,7 @@ class Flickr8kDataModule(FlickrDataModule):
         "val": "Flickr8k_text/Flickr_8k.devImages.txt",
         "test": "Flickr8k_text/Flickr_8k.testImages.txt",
     }
-    # The authors' own server is gone. md5 as mlverse/torchvision states it; nobody states a size.
-    photos = (
-        Remote(
-            f"{_FLICKR8K}/Flickr8k_Dataset.zip",
-            "Flickr8k_Dataset.zip",
-            md5="f18a1e2920de5bd84dae7cf08ec78978",
-            unpack=".",
-            makes=("Flicker8k_Dataset",),
-        ),
-    )
-    official = (
-        Remote(
-            f"{_FLICKR8K}/Flickr8k_text.zip",
-            "Flickr8k_text.zip",
-            md5="bf6c1abcb8e4a833b7f922104de18627",
-            unpack="Flickr8k_text",
-            makes=(*texts, *listed.values()),
-        ),
-    )
+    photos, official = remotes("flickr8k_photos"), remotes("flickr8k_captions")
 
     def _schemes(self) -> dict[str, Scheme]:
         files = [remote(f"dataset_{self.published_name}.json"), *self.official]
@@ -203,13 +173,5 @@ class Flickr30kDataModule(FlickrDataModule):
         "flickr30k_images/results.csv": caption_files.results,
     }
     listed: Mapping[str, str] = {name: f"{name}.txt" for name in ("train", "val", "test")}
-    official = tuple(
-        Remote(f"{_ENTITIES}/{name}", name, size=size, sha256=sha256)
-        for name, (size, sha256) in _LISTS.items()
-    )
-    instructions = (
-        "fill in the form https://forms.illinois.edu/sec/229675 (it is on "
-        "https://shannon.cs.illinois.edu/DenotationGraph/), wait for the mail, and unpack what it "
-        "links to there: the photos into flickr30k-images/, and for dataset.scheme=official the "
-        "captions as results_20130124.token; the other annotation files are fetched then"
-    )
+    official = remotes("flickr30k_lists")
+    instructions = read("downloads")["instructions"]["flickr30k"]

@@ -10,34 +10,12 @@ from numpy.typing import NDArray
 
 from clipbench.core.errors import UserError
 from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.datamodules.metadata import class_names
 from clipbench.datamodules.options import Options
 from clipbench.loading.readers import wilds
 from clipbench.loading.split import Split
 
-# In label order, as in wilds and in WiSE-FT, which prompts with the underscores
-# (mlfoundations/wise-ft src/datasets/fmow.py).
-NAMES = """
-airport airport_hangar airport_terminal amusement_park aquaculture archaeological_site barn
-border_checkpoint burial_site car_dealership construction_site crop_field dam debris_or_rubble
-educational_institution electric_substation factory_or_powerplant fire_station flooded_road
-fountain gas_station golf_course ground_transportation_station helipad hospital
-impoverished_settlement interchange lake_or_pond lighthouse military_facility
-multi-unit_residential nuclear_powerplant office_building oil_or_gas_facility park
-parking_lot_or_garage place_of_worship police_station port prison race_track railway_bridge
-recreational_facility road_bridge runway shipyard shopping_mall single-unit_residential smokestack
-solar_farm space_facility stadium storage_tank surface_mine swimming_pool toll_booth tower
-tunnel_opening waste_disposal water_treatment_facility wind_farm zoo
-"""
-CLASSES = NAMES.split()
-# WiSE-FT's sixteen, in its order (src/templates/fmow_template.py).
-PLACES = ("asia", "africa", "the americas", "europe", "oceania")
-VIEWS = ("satellite", "aerial")
-TEMPLATES = [
-    *(f"{view} photo of a {{}}." for view in VIEWS),
-    *(f"{view} photo of {{a}}." for view in VIEWS),
-    *(f"{view} photo of a {{}} in {place}." for place in PLACES for view in VIEWS),
-    *("a photo of a {}.", "{}."),
-]
+CLASSES, _, TEMPLATES = class_names("fmow")
 REGIONS = ["Asia", "Europe", "Africa", "Americas", "Oceania"]  # and Other, which counts nowhere
 YEARS = [str(year) for year in range(2002, 2018)]
 

@@ -3,18 +3,17 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Unpack
 
 import numpy as np
 import open_clip
-from omegaconf import OmegaConf
 from timm.data.imagenet_info import ImageNetInfo
 
 from clipbench.core import paths
 from clipbench.core.errors import UserError
 from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.datamodules.metadata import read
 from clipbench.datamodules.options import Options
 from clipbench.loading import class_names
 from clipbench.loading.images.folder_walk import is_image
@@ -22,7 +21,6 @@ from clipbench.loading.split import Split, carve
 
 # In label order, which is sorted order.
 WNIDS: Sequence[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
-SHARES = Path(__file__).with_name("imagenet_shifts.yaml")
 # Model soups (Wortsman et al. 2022) hold out 2 % of train too, by a list of their own.
 VAL_FRACTION = 0.02
 TRAIN, VAL = 1_281_167, 50_000  # images, Russakovsky et al. 2015
@@ -75,17 +73,7 @@ class ImageNetDataModule(ClassificationDataModule):
     metrics = ("acc",)
     homonyms = ("missile", "sunglasses")
     published_name = "imagenet1k"
-    instructions = (
-        "register at image-net.org and download ILSVRC2012_img_train.tar and "
-        "ILSVRC2012_img_val.tar; unpack the tar of each class into train/<wnid>/, and move the "
-        "images of val into val/<wnid>/ (soumith/imagenetloader.torch's valprep.sh, or "
-        "torchvision.datasets.ImageNet(root, split='val') which does both given "
-        "ILSVRC2012_devkit_t12.tar.gz); set dataset.root to the folder of train/ and val/. Shift "
-        "sets go beside it, or into dataset.shifts: imagenetv2-matched-frequency-format-val/ "
-        "(huggingface.co/datasets/vaishaal/ImageNetV2), imagenet-r/ and imagenet-a/ "
-        "(people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar, imagenet-a.tar), sketch/ "
-        "(github.com/HaohanWang/ImageNet-Sketch), objectnet-1.0/ (objectnet.dev)"
-    )
+    instructions = read("downloads")["instructions"]["imagenet"]
 
     def __init__(
         self, *, root: str | Path, shifts: str | Path | None = None, **options: Unpack[Options]
@@ -171,17 +159,10 @@ class ImageNetDataModule(ClassificationDataModule):
         )
 
 
-@cache
-def _shares() -> Mapping[str, list[str] | dict[str, list[str]]]:
-    """Return the wnids of each shift set with fewer classes; for ObjectNet by folder."""
-    listed: Any = OmegaConf.to_container(OmegaConf.load(SHARES))
-    return cast(Mapping[str, list[str] | dict[str, list[str]]], listed)
-
-
 def classes_of(name: str) -> dict[str, int]:
     """Return the label of each class folder of a shift set; by default all of ImageNet's."""
     order = {wnid: label for label, wnid in enumerate(WNIDS)}
-    folders = _shares().get(name, WNIDS)
+    folders = read("imagenet_shifts").get(name, WNIDS)
     if isinstance(folders, dict):
         return {folder: order[wnids[0]] for folder, wnids in folders.items()}
     return {wnid: order[wnid] for wnid in folders}
@@ -190,8 +171,7 @@ def classes_of(name: str) -> dict[str, int]:
 def merged() -> dict[int, tuple[int, ...]]:
     """Return the ImageNet classes that count as each label of ObjectNet."""
     order = {wnid: label for label, wnid in enumerate(WNIDS)}
-    folders = _shares()["test_objectnet"]
-    assert isinstance(folders, dict)
+    folders = read("imagenet_shifts")["test_objectnet"]
     same = [[order[wnid] for wnid in wnids] for wnids in folders.values()]
     return {labels[0]: tuple(labels) for labels in same}
 

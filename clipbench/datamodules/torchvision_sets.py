@@ -1,30 +1,21 @@
 """Datasets read by torchvision's own classes: file lists, labels and splits; nothing is decoded."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict, Unpack, cast
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
-from omegaconf import OmegaConf
 from torchvision import datasets
 
 from clipbench.core.errors import UserError
 from clipbench.datamodules.base_classification import ClassificationDataModule
+from clipbench.datamodules.metadata import class_names, read, remotes
 from clipbench.datamodules.options import Options
-from clipbench.loading.download.files import Remote, wrong
+from clipbench.loading.download.files import wrong
 from clipbench.loading.split import Split, carve
 
 VAL_FRACTION = 0.1  # of train, for a dataset that publishes no validation split
-NAMES = Path(__file__).with_name("clip_names.yaml")
 Parts = Mapping[str, Mapping[str, str | bool | int]]
-
-
-class ClipNames(TypedDict):
-    """CLIP's class names and templates of a dataset."""
-
-    classes: list[str] | dict[str, str]
-    templates: list[str]
 
 
 class TorchvisionDataModule(ClassificationDataModule):
@@ -40,7 +31,7 @@ class TorchvisionDataModule(ClassificationDataModule):
         source: torchvision's class.
         parts: of each split the arguments that choose it.
         home: the dataset's folder below the root.
-        known: its key in ``clip_names.yaml``; None where a subclass sets classes and templates.
+        names_key: the key in ``class_names.yaml``; None where a subclass names its classes.
 
     Raises:
         UserError: for an option's value that there is not.
@@ -49,7 +40,7 @@ class TorchvisionDataModule(ClassificationDataModule):
     source: Callable[..., Any]
     parts: ClassVar[Parts]
     home: str
-    known: str | None = None
+    names_key: str | None = None
 
     def __init__(self, *, root: str | Path, **options: Unpack[Options]) -> None:
         super().__init__(root=root, **options)
@@ -57,11 +48,8 @@ class TorchvisionDataModule(ClassificationDataModule):
 
     def name_classes(self) -> None:
         """Set the names of its classes and its templates, or set them again before an option."""
-        if self.known is not None:
-            names = _clip_names()[self.known]["classes"]
-            self.keys = list(names)
-            self.classes = list(names.values()) if isinstance(names, dict) else list(names)
-            self.templates = list(_clip_names()[self.known]["templates"])
+        if self.names_key is not None:
+            self.keys, self.classes, self.templates = class_names(self.names_key)
 
     def read_splits(self) -> dict[str, Split]:
         """Return the official splits, row for row as torchvision has them.
@@ -83,7 +71,7 @@ class TorchvisionDataModule(ClassificationDataModule):
             found = type(self).source(self.root, **which)
         except (RuntimeError, OSError, KeyError, ValueError, IndexError) as error:
             raise UserError(f"{self._culprit(error)}: {self._remedy()}") from error
-        if self.known is not None:
+        if self.names_key is not None:
             self._same_classes(found.classes)
         return found
 
@@ -119,13 +107,6 @@ class TorchvisionDataModule(ClassificationDataModule):
             )
 
 
-@cache
-def _clip_names() -> dict[str, ClipNames]:
-    """Return CLIP's class names and templates of each dataset."""
-    every: Any = OmegaConf.to_container(OmegaConf.load(NAMES))
-    return cast(dict[str, ClipNames], every)
-
-
 def listed(official: Any) -> tuple[list[Path], list[int]]:
     """Return the files and labels of a torchvision dataset, whose attributes differ in name."""
     for name in ("_image_files", "_images"):
@@ -139,82 +120,40 @@ def _plain(name: str) -> str:
     return name.replace("_", " ").casefold()
 
 
-# Addresses and md5s below are torchvision's, sizes those of tensorflow/datasets url_checksums/.
-
-
 class DTDDataModule(TorchvisionDataModule):
     """Describable Textures, partition 1 of its ten: 1,880 / 1,880 / 1,880 (Cimpoi et al. 2014)."""
 
-    source, known, home = datasets.DTD, "dtd", "dtd"
+    source, names_key, home = datasets.DTD, "dtd", "dtd"
     parts: ClassVar[Parts] = {
         name: {"split": name, "partition": 1} for name in ("train", "val", "test")
     }
     published_name = "vtab/dtd"
-    files = (
-        Remote(
-            "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
-            "dtd/dtd-r1.0.1.tar.gz",
-            size=625_239_812,
-            md5="fff73e5086ae6bdbea199a49dfb8a4c1",
-            unpack="dtd",
-            makes=("dtd/dtd",),
-        ),
-    )
+    files = remotes("dtd")
 
 
 class OxfordPetsDataModule(TorchvisionDataModule):
     """Oxford-IIIT Pet: 3,680 trainval and 3,669 test photos of 37 breeds (Parkhi et al. 2012)."""
 
-    source, known, home = datasets.OxfordIIITPet, "oxford_pets", "oxford-iiit-pet"
+    source, names_key, home = datasets.OxfordIIITPet, "oxford_pets", "oxford-iiit-pet"
     parts: ClassVar[Parts] = {"train": {"split": "trainval"}, "test": {"split": "test"}}
     metrics = ("mean_per_class", "acc")  # as CLIP reports it
     published_name = "vtab/pets"
-    files = tuple(
-        Remote(
-            f"https://www.robots.ox.ac.uk/~vgg/data/pets/data/{name}.tar.gz",
-            f"oxford-iiit-pet/{name}.tar.gz",
-            size=size,
-            md5=md5,
-            unpack="oxford-iiit-pet",
-            makes=(f"oxford-iiit-pet/{name}",),
-        )
-        for name, size, md5 in (
-            ("images", 791_918_971, "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
-            ("annotations", 19_173_078, "95a8c909bbe2e81eed6a22bccdf3f68f"),
-        )
-    )
+    files = remotes("oxford_pets")
 
 
 class StanfordCarsDataModule(TorchvisionDataModule):
     """Stanford Cars: 8,144 and 8,041 photos of 196 models by year (Krause et al. 2013)."""
 
-    source, known, home = datasets.StanfordCars, "stanford_cars", "stanford_cars"
+    source, names_key, home = datasets.StanfordCars, "stanford_cars", "stanford_cars"
     parts: ClassVar[Parts] = {"train": {"split": "train"}, "test": {"split": "test"}}
     published_name = "cars"
-    # As collected in github.com/pytorch/vision/issues/7545
-    instructions = (
-        "Stanford no longer serves it. Into its folder stanford_cars/ bring: cars_train/ and "
-        "cars_test/ with 00001.jpg ... in them (kaggle.com/datasets/jessicali9530/"
-        "stanford-cars-dataset, whose folders are nested once too often), devkit/ from "
-        "github.com/pytorch/vision/files/11644847/car_devkit.tgz, and "
-        "cars_test_annos_withlabels.mat, linked in github.com/pytorch/vision/issues/7545; "
-        "then set dataset.root to the folder above stanford_cars/"
-    )
+    instructions = read("downloads")["instructions"]["stanford_cars"]
 
 
 class Food101DataModule(TorchvisionDataModule):
     """Food-101: 750 training and 250 test photos of each of 101 dishes (Bossard et al. 2014)."""
 
-    source, known, home = datasets.Food101, "food101", "food-101"
+    source, names_key, home = datasets.Food101, "food101", "food-101"
     parts: ClassVar[Parts] = {"train": {"split": "train"}, "test": {"split": "test"}}
     published_name = "food101"
-    files = (
-        Remote(
-            "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
-            "food-101.tar.gz",
-            size=4_996_278_331,
-            md5="85eeb15f3717b99a5da872d97d918f87",
-            unpack=".",
-            makes=("food-101/meta", "food-101/images"),
-        ),
-    )
+    files = remotes("food101")

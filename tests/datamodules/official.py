@@ -6,14 +6,13 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-from omegaconf import OmegaConf
 from scipy.io import savemat
 from torchvision import datasets
 
-from clipbench.datamodules.torchvision_sets import NAMES
+from clipbench.datamodules.metadata import read
 from tests.datamodules.folders import draw
 
-KNOWN = OmegaConf.to_container(OmegaConf.load(NAMES))
+KNOWN = read("class_names")
 
 
 def md5(path: Path) -> str:
