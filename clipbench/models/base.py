@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,18 +14,11 @@ from clipbench.results.record import Parameters
 from clipbench.transforms.preprocess import Preprocess
 
 
-class ParameterCounts(TypedDict):
-    """Numbers of parameters, as a run's record has them."""
-
-    total: int
-    trainable: int
-    groups: dict[str, dict[str, int]]
-
-
 class ImageTower(nn.Module, ABC):
     """Encode images (B, 3, S, S) as features (B, D).
 
     Attributes:
+        model: the network of the library that it comes from.
         preprocess: the transform that its checkpoint was trained with.
         feature_dim: D.
         normalized: whether a head reads L2-normalised features, as CLIP's does.
@@ -36,6 +29,7 @@ class ImageTower(nn.Module, ABC):
         warnings: what is doubtful about its weights, for the run's record.
     """
 
+    model: Any  # libraries differ in everything but their conventions
     arch: str
     preprocess: Preprocess
     feature_dim: int
@@ -45,9 +39,10 @@ class ImageTower(nn.Module, ABC):
     mean_pooled: bool = False
     warnings: Sequence[str] = ()
 
-    @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Return features (B, D), not normalised."""
+        features: Tensor = self.model(images)
+        return features
 
     @abstractmethod
     def layers(self) -> list[list[nn.Parameter]]:
@@ -141,12 +136,12 @@ class Classifier(nn.Module):
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Return all that may train by layer: of the image tower, the text tower, the head."""
-        named = dict(zip(layer_names(self.tower.layers()), self.tower.layers(), strict=True))
-        text = self.tower.text_layers()
-        named |= {f"text {n}": p for n, p in zip(layer_names(text), text, strict=True)}
+        image, text = self.tower.layers(), self.tower.text_layers()
+        groups = dict(zip(layer_names(image), image, strict=True))
+        groups |= {f"text {n}": p for n, p in zip(layer_names(text), text, strict=True)}
         if scales := self.tower.scales():
-            named["logit scale"] = scales
-        return {**named, "head": list(self.head.parameters())}
+            groups["logit scale"] = scales
+        return {**groups, "head": list(self.head.parameters())}
 
     def counts(self) -> Parameters:
         """Return counts of all parameters, of those that train, and of both in each group."""

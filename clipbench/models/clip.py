@@ -74,7 +74,7 @@ class CLIP(TwoTowers):
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name.startswith("visual."))
         fold_attention(self.model)
-        config: clip_weights.ModelConfig = open_clip.get_model_config(source.name)
+        config: clip_weights.Config = open_clip.get_model_config(source.name)
         self.feature_dim = int(config["embed_dim"])
         self.activation = clip_weights.activation(config)
         self.preprocess = _preprocess(self.model.visual.preprocess_cfg)
@@ -99,14 +99,10 @@ class CLIP(TwoTowers):
         if "preprocess" in about:
             self.preprocess = Preprocess.from_json(about["preprocess"]).at(self.preprocess.size)
         state = weight_files.read(file)
-        heads = ("head.weight", "head.bias") if self.mean_pooled else ()
-        for key in (
-            *heads,
-            "input_resolution",
-            "context_length",
-            "vocab_size",
-        ):  # OpenAI's own files
-            state.pop(key, None)
+        surplus = {"input_resolution", "context_length", "vocab_size"}  # of OpenAI's own files
+        if self.mean_pooled:
+            surplus |= {"head.weight", "head.bias"}
+        state = {name: tensor for name, tensor in state.items() if name not in surplus}
         # Weights of another network may fail here; load_into() says which tensors differ.
         with suppress(Exception):
             state = convert_state_dict(self.model, state)
@@ -125,13 +121,10 @@ class CLIP(TwoTowers):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return image features (B, D), not normalised."""
-        features: Tensor
-        if self.mean_pooled:
-            features = self.model.visual(images)
-        elif self._projects:
-            features = self.model.encode_image(images)
-        else:
-            features = _before_projection(self.model.visual, images)
+        if not self.mean_pooled and not self._projects:
+            return _before_projection(self.model.visual, images)
+        encode = self.model.visual if self.mean_pooled else self.model.encode_image
+        features: Tensor = encode(images)
         return features
 
     def penultimate(self) -> None:
@@ -143,11 +136,6 @@ class CLIP(TwoTowers):
             self.feature_dim = self.feature_dim or int(visual.trunk.num_features)
         elif getattr(visual, "proj", None) is not None:
             self.feature_dim = int(visual.proj.shape[0])
-
-    def trained(self) -> nn.Module:
-        """Return the image tower alone."""
-        visual: nn.Module = self.model.visual
-        return visual
 
     def layers(self) -> list[list[nn.Parameter]]:
         """Return embeddings or stem, each block, then final norm and projection (or pool)."""
@@ -169,8 +157,8 @@ class CLIP(TwoTowers):
             return []
         text = getattr(self.model, "text", self.model)
         named = text.named_parameters()
-        others = ("visual.", "text_decoder.", "logit_")
-        return layers.of_text(text, [p for n, p in named if not n.startswith(others)])
+        outside = ("visual.", "text_decoder.", "logit_")
+        return layers.of_text(text, [p for n, p in named if not n.startswith(outside)])
 
     def metadata(self) -> dict[str, str]:
         """Add the activation and the pooling, which tensors do not show."""
@@ -194,7 +182,7 @@ class CLIP(TwoTowers):
         """
         if self.mean_pooled:
             return None
-        config: clip_weights.ModelConfig = open_clip.get_model_config(self.open_clip_name)
+        config: clip_weights.Config = open_clip.get_model_config(self.open_clip_name)
         options = config.get("text_cfg", {}).get("tokenizer_kwargs", {})
         # A path in a config of this package is relative to its assets, not to the working folder.
         options = {k: str(paths.ASSETS / v) for k, v in options.items() if k == "bpe_path"}
@@ -236,7 +224,7 @@ def _resize_attention_pool(state: dict[str, Tensor], visual: Any) -> None:
         state[key] = positions["visual.positional_embedding"]
 
 
-def _preprocess(config: clip_weights.PreprocessConfig) -> Preprocess:
+def _preprocess(config: clip_weights.Config) -> Preprocess:
     """Convert open_clip's preprocessing config."""
     size = config["size"]
     height, width = (size, size) if isinstance(size, int) else size
@@ -244,13 +232,11 @@ def _preprocess(config: clip_weights.PreprocessConfig) -> Preprocess:
         raise UserError(
             "model.arch: only square images, cropped or squashed, are supported. Use another."
         )
-    mean: Any = tuple(config["mean"])
-    std: Any = tuple(config["std"])
     return Preprocess(
         size=height,
         resize=height,
-        mean=mean,
-        std=std,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
         interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
         resize_mode=config["resize_mode"],
     )

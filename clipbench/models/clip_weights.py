@@ -5,10 +5,10 @@ points in silence (open_clip #771, #915). So the two must agree before anything 
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import open_clip
 from torch import Tensor
@@ -20,67 +20,22 @@ _QUICK = "-quickgelu"
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
-class PreprocessConfig(TypedDict, total=False):
-    """How open_clip prepares images, as far as a config states it."""
-
-    size: int | tuple[int, int]
-    mean: Sequence[float]
-    std: Sequence[float]
-    interpolation: str
-    resize_mode: str
-
-
-class PretrainedConfig(PreprocessConfig, total=False):
-    """open_clip's entry of a pretrained tag."""
-
-    hf_hub: str
-    url: str
-    quick_gelu: bool
-
-
-class VisionConfig(TypedDict, total=False):
-    """The image tower of a model config."""
-
-    width: int
-    patch_size: int
-    layers: int
-
-
-class TextConfig(TypedDict, total=False):
-    """The text tower of a model config."""
-
-    width: int
-    tokenizer_kwargs: dict[str, str]
-
-
-class ModelConfig(TypedDict, total=False):
-    """open_clip's description of an architecture, as far as it is read here."""
-
-    embed_dim: int
-    quick_gelu: bool
-    vision_cfg: VisionConfig
-    text_cfg: TextConfig
+# What open_clip, which is untyped, states of an architecture, a tag or a preprocessing.
+Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a CLIP comes from.
+    """Where a CLIP comes from."""
 
-    Attributes:
-        name: what open_clip calls the architecture; ``local-dir:...`` for one from the hub.
-        preprocess: open_clip's preprocessing of these weights, as far as it is known.
-        file: the weights, or None for random ones.
-        warnings: what is doubtful about the weights.
-    """
-
-    name: str
-    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
-    file: Path | None = None
-    warnings: tuple[str, ...] = ()
+    name: str  # of the architecture in open_clip; local-dir:... for one from the hub
+    preprocess: Config = field(default_factory=dict)  # of these weights, as far as it is known
+    file: Path | None = None  # None for random weights
+    warnings: tuple[str, ...] = ()  # what is doubtful about the weights
 
 
-def activation(config: ModelConfig | PretrainedConfig) -> str:
-    """Return ``quickgelu`` or ``gelu``, of an open_clip model config or pretrained config."""
+def activation(config: Config) -> str:
+    """Return ``quickgelu`` or ``gelu``."""
     return "quickgelu" if config.get("quick_gelu") else "gelu"
 
 
@@ -100,13 +55,13 @@ def find(arch: str, pretrained: str | None) -> Source:
     return _from_tag(arch, pretrained) if file is None else _from_file(arch, file, config)
 
 
-def pretrained_config(arch: str, tag: str) -> PretrainedConfig:
+def pretrained_config(arch: str, tag: str) -> Config:
     """Return open_clip's entry of a tag: where its weights are, how it prepares images.
 
     Raises:
         UserError: if the arch has no such tag, or computes another activation than the tag's.
     """
-    config: PretrainedConfig = open_clip.get_pretrained_cfg(arch, tag)
+    config: Config = open_clip.get_pretrained_cfg(arch, tag)
     # Native QuickGELU archs list only the tags that were trained so; the others are their twin's.
     twin = arch.removesuffix(_QUICK) if arch.endswith(_QUICK) else arch + _QUICK
     config = config or open_clip.get_pretrained_cfg(twin, tag)
@@ -136,7 +91,7 @@ def looks_like(state: Mapping[str, Tensor]) -> str | None:
     sizes = {"width": conv.shape[0], "patch_size": conv.shape[-1], "layers": len(blocks)}
     names = []
     for name in open_clip.list_models():
-        config: ModelConfig = open_clip.get_model_config(name)
+        config: Config = open_clip.get_model_config(name)
         vision, words = config["vision_cfg"], config["text_cfg"]
         same = sizes.items() <= vision.items() and words.get("width") == text.shape[1]
         if same and config["embed_dim"] == state["text_projection"].shape[-1]:
@@ -144,10 +99,8 @@ def looks_like(state: Mapping[str, Tensor]) -> str | None:
     return " or ".join(names[:3]) or None
 
 
-def _known(arch: str) -> ModelConfig:
-    config: ModelConfig | None = None
-    if ":" not in arch:
-        config = open_clip.get_model_config(arch)
+def _known(arch: str) -> Config:
+    config: Config | None = open_clip.get_model_config(arch) if ":" not in arch else None
     if config is None:
         near = difflib.get_close_matches(arch, open_clip.list_models(), 3)
         raise UserError(
@@ -165,7 +118,7 @@ def _from_tag(arch: str, tag: str) -> Source:
     return Source(arch, config, hub.from_hub(repo, names))
 
 
-def _from_file(arch: str, file: Path, config: ModelConfig) -> Source:
+def _from_file(arch: str, file: Path, config: Config) -> Source:
     about = weight_files.metadata(file)
     trained_with = about.get("activation")
     if trained_with is None:
@@ -198,6 +151,6 @@ def _from_hub(arch: str, pretrained: str) -> Source:
     return Source(arch, preprocess, hub.from_hub(repo, _FILES))
 
 
-def _same(a: ModelConfig, b: ModelConfig) -> bool:
+def _same(a: Config, b: Config) -> bool:
     parts = ("embed_dim", "vision_cfg", "text_cfg")
     return activation(a) == activation(b) and all(a.get(part) == b.get(part) for part in parts)

@@ -15,14 +15,13 @@ whose captions say "dog":
 Behind the first strided depthwise convolution alone, padding makes 0.023 of 0.061.
 """
 
-from collections.abc import Iterator
-
 from torch import Tensor
 
 from clipbench.models.timm import Timm
 
 _REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks a stage, as in the paper's Table 1
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_BIASED = {"_fc": ("weight", "bias")}
 # In the first stage nothing is expanded, so there the depthwise convolution comes first.
 _FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _OTHERS = {
@@ -44,25 +43,17 @@ _ENDS = {
 
 def names() -> dict[str, str]:
     """Return timm's name of each tensor by the package's."""
-    return dict(_names())
-
-
-def _names() -> Iterator[tuple[str, str]]:
-    for theirs, ours in _ENDS.items():
-        yield from _tensors(theirs, ours)
-    flat = 0
-    for stage, repeats in enumerate(_REPEATS):
-        for block in range(repeats):
-            for theirs, ours in (_OTHERS if stage else _FIRST).items():
-                yield from _tensors(f"_blocks.{flat}.{theirs}", f"blocks.{stage}.{block}.{ours}")
-            flat += 1
-
-
-def _tensors(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
-    layer = theirs.rpartition(".")[2]
-    kinds = _NORM if "bn" in layer else ("weight", "bias") if layer == "_fc" else ("weight",)
-    for kind in kinds:
-        yield f"{theirs}.{kind}", f"{ours}.{kind}"
+    places = [f"{stage}.{i}" for stage, count in enumerate(_REPEATS) for i in range(count)]
+    layers = _ENDS | {
+        f"_blocks.{flat}.{theirs}": f"blocks.{place}.{ours}"
+        for flat, place in enumerate(places)
+        for theirs, ours in (_OTHERS if flat else _FIRST).items()
+    }
+    return {
+        f"{theirs}.{kind}": f"{ours}.{kind}"
+        for theirs, ours in layers.items()
+        for kind in (_NORM if "bn" in theirs else _BIASED.get(theirs, ("weight",)))
+    }
 
 
 class EfficientNetLite0(Timm):

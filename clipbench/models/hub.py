@@ -25,7 +25,6 @@ from huggingface_hub import constants
 
 from clipbench.core import paths
 from clipbench.core.errors import UserError
-from clipbench.models import hub
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 HUB = "hf-hub:"
@@ -200,11 +199,15 @@ def _checked_blob(path: Path) -> Path:
 
 
 def _checked(path: Path, digest: str) -> Path:
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = _sha256(path)
     if not actual.startswith(digest):
         raise UserError(f"{path} is not what its name says (sha256 {actual[:8]}). Delete it.")
     return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _absent(what: str, reason: str | None, command: str, place: Path) -> UserError:
@@ -221,10 +224,9 @@ def _first_line(failure: object) -> str:
 def weights(pretrained: str | None) -> str | None:
     """Return a tag as it is, and in place of a file the hash of its content."""
     try:
-        path = pretrained and hub.local(pretrained)
+        path = pretrained and local(pretrained)
     except UserError:  # the model raises it, after the sanity checks
         return pretrained
     if not path:
         return pretrained
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _sha256(path)

@@ -126,11 +126,6 @@ class LiT(TwoTowers):
         text = self.model.text
         return layers.of_text(text, list(text.parameters()))
 
-    def trained(self) -> nn.Module:
-        """Return the image tower alone."""
-        visual: nn.Module = self.model.visual
-        return visual
-
     def metadata(self) -> dict[str, str]:
         """Return the image tower's metadata, and what reads the texts."""
         text = {"context_length": self.context_length, "vocabulary": self.vocabulary}

@@ -68,11 +68,6 @@ class ResNet(ImageTower):
             self.model, state, source=str(file), target=self.arch, guess=looks_like
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return pooled features (B, D)."""
-        features: Tensor = self.model(images)
-        return features
-
     def layers(self) -> list[list[nn.Parameter]]:
         """Return conv1 and bn1, each residual block (16 in ResNet50), and an empty tail."""
         model = self.model

@@ -43,7 +43,6 @@ class Timm(ImageTower):
 
     normalized = False
     extra: str | None = None  # of this package, that brings the weights
-    model: Any  # timm networks differ in everything but their conventions
 
     def __init__(
         self,
@@ -81,11 +80,6 @@ class Timm(ImageTower):
     def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return a checkpoint's tensors under timm's names, where it has other names."""
         return state
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return pooled features (B, D)."""
-        features: Tensor = self.model(images)
-        return features
 
     def layers(self) -> list[list[nn.Parameter]]:
         """Return the stem, each block as timm counts them, and what follows the last block."""

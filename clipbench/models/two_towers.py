@@ -24,7 +24,6 @@ class TwoTowers(ImageTower):
 
     normalized = True
     has_text = True
-    model: Any
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Return text features (B, D), not normalised."""
@@ -36,9 +35,8 @@ class TwoTowers(ImageTower):
         tokenizer = self.tokenizer()
         length = int(tokenizer.context_length)
         # A token is a byte at least, and two are marks.
-        maybe = [
-            i for i, text in enumerate(texts) if len(text.encode(errors="replace")) > length - 2
-        ]
+        sizes = [len(text.encode(errors="replace")) for text in texts]
+        maybe = [i for i, size in enumerate(sizes) if size > length - 2]
         if not maybe:
             return []
         last = tokenizer([*(texts[i] for i in maybe), ""], context_length=length + 1)[:, -1]
@@ -54,6 +52,11 @@ class TwoTowers(ImageTower):
             key = tuple(tuple(read[text]) if text in read else text for text in texts)
             classes.setdefault(key, []).append(label)
         return [labels for labels in classes.values() if len(labels) > 1]
+
+    def trained(self) -> nn.Module:
+        """Return the image tower alone."""
+        visual: nn.Module = self.model.visual
+        return visual
 
     @property
     def logit_scale(self) -> nn.Parameter:
@@ -128,5 +131,5 @@ def _laid_out(
     to_itself = query is key and key is value and layer.batch_first and query.ndim == 3
     if query.device.type != "cpu" or not low or learns or not to_itself:
         return None
-    laid = query.transpose(0, 1).contiguous().transpose(0, 1)
-    return (laid, laid, laid, *args[3:]), kwargs
+    rows = query.transpose(0, 1).contiguous().transpose(0, 1)
+    return (rows, rows, rows, *args[3:]), kwargs

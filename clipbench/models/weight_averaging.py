@@ -4,7 +4,7 @@ Pure functions on state dicts, but for what has to look at images: a Fisher info
 BatchNorm's statistics.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -170,18 +170,11 @@ def greedy(
     soup = load(order[0])
     best = scores[order[0]]
     for i in order[1:]:
-        candidate = uniform(_weighted(soup, len(added), load(i)))
+        candidate = uniform([*[soup] * len(added), load(i)])
         value = score(candidate)
         if value > best:
             added, soup, best = [*added, i], candidate, value
     return added, soup, best
-
-
-def _weighted(soup: State, count: int, ingredient: State) -> Iterator[State]:
-    """Yield the mean of ``count`` networks ``count`` times, then an ingredient."""
-    for _ in range(count):
-        yield soup
-    yield ingredient
 
 
 def _same_network(a: State, b: State) -> None:
