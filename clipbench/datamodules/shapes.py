@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Unpack
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
 
 from clipbench.core import paths
 from clipbench.core.errors import UserError
@@ -31,21 +34,13 @@ from clipbench.loading.split import Split
 
 @dataclass(frozen=True)
 class Look:
-    """How the scenes of one split are laid out.
+    """How the scenes of one split are laid out."""
 
-    Attributes:
-        stream: number of the split's random stream.
-        styles: drawn with equal probability; repeat one to see it more often.
-        size: range of the radius, in pixels.
-        shift: how far the centre strays from the middle, in pixels either way.
-        tilt: how far the shape turns, in radians either way.
-    """
-
-    stream: int
-    styles: tuple[str, ...] = ("paper",)
-    size: tuple[float, float] = (14, 24)
-    shift: float = 7
-    tilt: float = 0.45
+    stream: int  # number of the split's random stream
+    styles: tuple[str, ...] = ("paper",)  # equally probable; repeat one to see it more often
+    size: tuple[float, float] = (14, 24)  # range of the radius, in pixels
+    shift: float = 7  # of the centre from the middle, in pixels either way
+    tilt: float = 0.45  # turn of the shape, in radians either way
 
 
 # relief is in no pretraining image: to the tiny CLIP it is as new as it is to a ResNet.
@@ -107,13 +102,9 @@ def inspect(look: Look, index: int, defect: str, seed: int, *, evening: bool) ->
 
 @dataclass(frozen=True)
 class Imagined(Split):
-    """A split that is drawn image by image, when it is looked at.
+    """A split that is drawn image by image, when it is looked at; ``images`` have no pixels."""
 
-    Attributes:
-        scenes: what each image shows; those of ``images`` have no pixels.
-    """
-
-    scenes: Sequence[Scene] = ()
+    scenes: Sequence[Scene] = ()  # what each image shows
 
     def image(self, index: int, value_range: tuple[float, float] | None = None) -> Image.Image:
         """Draw the image at a position."""
@@ -122,13 +113,13 @@ class Imagined(Split):
     def drawn(self) -> NDArray[np.uint8]:
         """Return the digest of each scene: a million are not drawn to be looked at."""
         texts = (scene.key().encode() for scene in self.scenes)
-        found = b"".join(hashlib.sha256(text).digest()[:SIZE] for text in texts)
-        return np.frombuffer(found, np.uint8).reshape(-1, SIZE)
+        digests = b"".join(hashlib.sha256(text).digest()[:SIZE] for text in texts)
+        return np.frombuffer(digests, np.uint8).reshape(-1, SIZE)
 
     def take(self, index: NDArray[np.int64]) -> "Imagined":
         """Return the images at some positions, with their scenes."""
-        taken = super().take(index)
-        return replace(self, **vars(taken) | {"scenes": [self.scenes[i] for i in index]})
+        rows = super().take(index)
+        return replace(self, **vars(rows) | {"scenes": [self.scenes[i] for i in index]})
 
 
 class ShapesDataModule(ClassificationDataModule):
@@ -238,12 +229,11 @@ def _stack(paint: Callable[..., NDArray[np.uint8]], scenes: Iterable[object]) ->
     return np.stack([paint(scene) for scene in scenes])
 
 
-def contact_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]], gap: int = 4) -> Image.Image:
-    """Return a grid of images (SIDE, SIDE, 3) in rows, white between them."""
-    frame = ((gap, 0), (gap, 0), (0, 0))
-    tiles = [[np.pad(tile, frame, constant_values=255) for tile in row] for row in rows]
-    sheet = np.concatenate([np.concatenate(row, axis=1) for row in tiles])
-    return Image.fromarray(np.pad(sheet, ((0, gap), (0, gap), (0, 0)), constant_values=255))
+def contact_sheet(images: Iterable[NDArray[np.uint8]], path: Path) -> None:
+    """Save images (SIDE, SIDE, 3) in rows of twelve, white between them."""
+    tiles = torch.tensor(np.stack(list(images))).permute(0, 3, 1, 2)
+    sheet = make_grid(tiles, nrow=12, padding=4, pad_value=255)
+    to_pil_image(sheet).save(path, optimize=True)
 
 
 def main() -> None:
@@ -254,24 +244,19 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     classes = OmegaConf.load(paths.CONF / "dataset" / "shapes.yaml").classes
     pairs = [(c.fill, c.shape) for c in classes]
-    shown = [
-        draw(imagine(LOOKS["things"]["test"], i, *pair, seed=0)) for i, pair in enumerate(pairs)
-    ]
-    rows = [shown[:12], shown[12:]]
+    scenes = [imagine(LOOKS["things"]["test"], i, *pair, seed=0) for i, pair in enumerate(pairs)]
     for number, style in enumerate(SHIFT):
         look = Look(3, styles=(style,))
         few = [(i, pairs[(i * 5 + number) % len(pairs)]) for i in range(12)]
-        rows.append([draw(imagine(look, 40 * number + i, *pair, seed=0)) for i, pair in few])
-    contact_sheet(rows).save(folder / "shapes.png", optimize=True)
-    line = [
-        [
-            photograph(inspect(Look(8), 9 * i + j, defect, 0, evening=evening))
-            for i, defect in enumerate(DEFECTS)
-            for j in range(2)
-        ]
+        scenes += [imagine(look, 40 * number + i, *pair, seed=0) for i, pair in few]
+    contact_sheet(map(draw, scenes), folder / "shapes.png")
+    biscuits = [
+        inspect(Look(8), 9 * i + j, defect, 0, evening=evening)
         for evening in (False, True)
+        for i, defect in enumerate(DEFECTS)
+        for j in range(2)
     ]
-    contact_sheet(line).save(folder / "biscuits.png", optimize=True)
+    contact_sheet(map(photograph, biscuits), folder / "biscuits.png")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ nearly so where it shows: at the edge). How the fields become colours is in ``st
 # numpy's ufuncs are typed as returning Any.
 # mypy: disable-error-code="no-any-return"
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,35 +38,20 @@ FILLS = ("plain", "striped", "barred", "dotted", "checkered", "wavy", "shaded", 
 
 @dataclass(frozen=True)
 class Scene:
-    """One thing in one image; the image is a function of this alone.
+    """One thing in one image; the image is a function of this alone. Lengths are in pixels."""
 
-    Attributes:
-        shape: a key of SHAPES.
-        fill: one of FILLS.
-        colour: a key of COLOURS.
-        backdrop: a key of ``styles.BACKDROPS``.
-        style: a key of ``styles.STYLES``.
-        size: radius of the shape, in pixels.
-        x: horizontal place of its centre, in pixels from the left.
-        y: vertical place of its centre, in pixels from the top.
-        angle: rotation, in radians.
-        period: repeat of the fill's pattern, in pixels.
-        phase: shift of that pattern, as a fraction of the period.
-        grain: seed of whatever is random in the style.
-    """
-
-    shape: str
-    fill: str
-    colour: str
-    backdrop: str
-    style: str
-    size: float
-    x: float
-    y: float
-    angle: float
-    period: float
-    phase: float
-    grain: int
+    shape: str  # a key of SHAPES
+    fill: str  # one of FILLS
+    colour: str  # a key of COLOURS
+    backdrop: str  # a key of styles.BACKDROPS
+    style: str  # a key of styles.STYLES
+    size: float  # radius of the shape
+    x: float  # of its centre, from the left
+    y: float  # of its centre, from the top
+    angle: float  # rotation, in radians
+    period: float  # repeat of the fill's pattern
+    phase: float  # shift of that pattern, as a fraction of the period
+    grain: int  # seed of whatever is random in the style
 
     def key(self) -> str:
         """Return the attributes as text: equal on every machine, unlike pixels (1/255)."""
@@ -82,6 +68,11 @@ def coverage(distance: Field) -> Field:
     return np.clip(0.5 - distance, 0.0, 1.0)
 
 
+def rgb(colour: Sequence[float]) -> Field:
+    """Return a colour as (3, 1, 1)."""
+    return np.asarray(colour, dtype=np.float32).reshape(3, 1, 1)
+
+
 def _polygon(sides: int, inradius: float, u: Field, v: Field) -> Field:
     turn = 2 * np.pi * (np.arange(sides) + 0.5) / sides
     normals = np.stack([np.sin(turn), -np.cos(turn)], axis=1).astype(np.float32)
@@ -96,26 +87,6 @@ def _sector(points: int, u: Field, v: Field) -> tuple[Field, Field]:
     turn -= np.float32(step) * np.rint(turn * np.float32(1 / step))
     turn = np.abs(turn)
     return length * np.cos(turn), length * np.sin(turn)
-
-
-def _circle(u: Field, v: Field) -> Field:
-    return np.hypot(u, v) - np.float32(0.86)
-
-
-def _square(u: Field, v: Field) -> Field:
-    return np.maximum(np.abs(u), np.abs(v)) - np.float32(0.77)
-
-
-def _triangle(u: Field, v: Field) -> Field:
-    return _polygon(3, 0.54, u, v - np.float32(0.22))
-
-
-def _pentagon(u: Field, v: Field) -> Field:
-    return _polygon(5, 0.79, u, v)
-
-
-def _hexagon(u: Field, v: Field) -> Field:
-    return _polygon(6, 0.82, u, v)
 
 
 def _star(u: Field, v: Field) -> Field:
@@ -141,10 +112,6 @@ def _heart(u: Field, v: Field) -> Field:
     return np.minimum(box, lobe)
 
 
-def _ring(u: Field, v: Field) -> Field:
-    return np.abs(np.hypot(u, v) - np.float32(0.64)) - np.float32(0.27)
-
-
 def _crescent(u: Field, v: Field) -> Field:
     bite = np.hypot(u - np.float32(0.46), v + np.float32(0.12)) - np.float32(0.70)
     return np.maximum(np.hypot(u, v) - np.float32(0.94), -bite)
@@ -166,15 +133,15 @@ def _drop(u: Field, v: Field) -> Field:
 
 
 SHAPES: dict[str, Callable[[Field, Field], Field]] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "pentagon": _pentagon,
-    "hexagon": _hexagon,
+    "circle": lambda u, v: np.hypot(u, v) - np.float32(0.86),
+    "square": lambda u, v: np.maximum(np.abs(u), np.abs(v)) - np.float32(0.77),
+    "triangle": lambda u, v: _polygon(3, 0.54, u, v - np.float32(0.22)),
+    "pentagon": partial(_polygon, 5, 0.79),
+    "hexagon": partial(_polygon, 6, 0.82),
     "star": _star,
     "flower": _flower,
     "heart": _heart,
-    "ring": _ring,
+    "ring": lambda u, v: np.abs(np.hypot(u, v) - np.float32(0.64)) - np.float32(0.27),
     "crescent": _crescent,
     "cross": _cross,
     "drop": _drop,

@@ -15,34 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipbench.core.errors import UserError
-from clipbench.datamodules.synthetic.drawing import GRID_X, GRID_Y, SIDE, Field, coverage
+from clipbench.datamodules.synthetic.drawing import GRID_X, GRID_Y, SIDE, Field, coverage, rgb
 
 
 @dataclass(frozen=True)
 class Biscuit:
-    """One biscuit under the camera.
+    """One biscuit under the camera."""
 
-    Attributes:
-        defect: a key of DEFECTS.
-        x: horizontal place of its centre, in pixels.
-        y: vertical place of its centre, in pixels.
-        angle: rotation, in radians.
-        bearing: direction of the defect from the centre, in radians.
-        reach: how far out the defect sits, 0 at the centre and 1 at the rim.
-        extent: its size, 0 for the smallest and 1 for the largest.
-        evening: whether the lamps are low and warm: the shift of this scene.
-        grain: seed of the sensor noise and the crumb.
-    """
-
-    defect: str
-    x: float
-    y: float
-    angle: float
-    bearing: float
-    reach: float
-    extent: float
-    evening: bool
-    grain: int
+    defect: str  # one of DEFECTS
+    x: float  # of its centre, in pixels from the left
+    y: float  # of its centre, in pixels from the top
+    angle: float  # rotation, in radians
+    bearing: float  # direction of the defect from the centre, in radians
+    reach: float  # how far out the defect is, 0 at the centre and 1 at the rim
+    extent: float  # size of the defect, 0 for the smallest and 1 for the largest
+    evening: bool  # low and warm lamps: the shift of this scene
+    grain: int  # seed of the sensor noise and the crumb
 
     def key(self) -> str:
         """Return the attributes as text: equal on every machine."""
@@ -62,8 +50,7 @@ class _Canvas:
     rng: np.random.Generator
 
     def blend(self, colour: tuple[float, float, float], alpha: Field) -> None:
-        ink = np.asarray(colour, dtype=np.float32).reshape(3, 1, 1)
-        self.pixels = self.pixels + alpha * (ink - self.pixels)
+        self.pixels = self.pixels + alpha * (rgb(colour) - self.pixels)
 
 
 def _spot(biscuit: Biscuit, reach: float) -> tuple[Field, float, float]:
@@ -81,10 +68,8 @@ def _chip(biscuit: Biscuit, canvas: _Canvas) -> None:
 
 def _misprint(biscuit: Biscuit, canvas: _Canvas) -> None:
     shift = 2.2 + 2.0 * biscuit.extent
-    canvas.stamp = (
-        shift * float(np.cos(biscuit.bearing)),
-        shift * float(np.sin(biscuit.bearing)),
-    )
+    bearing = biscuit.bearing
+    canvas.stamp = shift * float(np.cos(bearing)), shift * float(np.sin(bearing))
 
 
 def _burn(biscuit: Biscuit, canvas: _Canvas) -> None:
@@ -112,10 +97,6 @@ def _crack(biscuit: Biscuit, canvas: _Canvas) -> None:
     canvas.blend((0.28, 0.15, 0.07), line * coverage(along - length) * coverage(-along - 1))
 
 
-def _nothing(biscuit: Biscuit, canvas: _Canvas) -> None:
-    return None
-
-
 # Those that change the outline or the stamp come before the drawing, the others after it.
 BEFORE: dict[str, Callable[[Biscuit, _Canvas], None]] = {"chipped": _chip, "misprinted": _misprint}
 AFTER: dict[str, Callable[[Biscuit, _Canvas], None]] = {
@@ -129,8 +110,8 @@ DEFECTS = ("flawless", *BEFORE, *AFTER)
 def _belt() -> Field:
     """Draw steel rails and a ribbed belt: the same in every image."""
     ribs = np.float32(0.035) * np.sin(GRID_X * np.float32(2 * np.pi / 6.4))
-    belt = np.asarray((0.25, 0.29, 0.34), dtype=np.float32).reshape(3, 1, 1) + ribs
-    steel = np.asarray((0.66, 0.69, 0.73), dtype=np.float32).reshape(3, 1, 1)
+    belt = rgb((0.25, 0.29, 0.34)) + ribs
+    steel = rgb((0.66, 0.69, 0.73))
     depth = np.minimum(GRID_Y, SIDE - GRID_Y)
     gleam = np.float32(0.16) * np.cos((depth - 2.2) * np.float32(0.9))
     rail = coverage(depth - 5.0)
@@ -150,7 +131,7 @@ def _bake(canvas: _Canvas, u: Field, v: Field) -> None:
     bulge = np.clip(-canvas.distance / 5, 0, 1)
     crumb = canvas.rng.standard_normal((SIDE, SIDE), dtype=np.float32) * np.float32(0.012)
     light = np.float32(0.80) + 0.20 * bulge - (u + v) * np.float32(0.003) + crumb
-    dough = np.asarray((0.93, 0.72, 0.42), dtype=np.float32).reshape(3, 1, 1)
+    dough = rgb((0.93, 0.72, 0.42))
     canvas.pixels = canvas.pixels + coverage(canvas.distance) * (dough * light - canvas.pixels)
     u, v = u - np.float32(canvas.stamp[0]), v - np.float32(canvas.stamp[1])
     length = np.hypot(u, v)
@@ -182,16 +163,18 @@ def photograph(biscuit: Biscuit) -> NDArray[np.uint8]:
     scallops = np.float32(0.6) * np.cos(np.arctan2(v, u) * 20 + np.float32(biscuit.angle * 20))
     distance = np.hypot(u, v) - np.float32(RADIUS) + scallops
     canvas = _Canvas(_BELT, distance, (0.0, 0.0), np.random.default_rng(biscuit.grain))
-    BEFORE.get(biscuit.defect, _nothing)(biscuit, canvas)
+    if biscuit.defect in BEFORE:
+        BEFORE[biscuit.defect](biscuit, canvas)
     cosine, sine = np.float32(np.cos(biscuit.angle)), np.float32(np.sin(biscuit.angle))
     _bake(canvas, cosine * u + sine * v, cosine * v - sine * u)
     belt_and_all = canvas.pixels
-    AFTER.get(biscuit.defect, _nothing)(biscuit, canvas)
+    if biscuit.defect in AFTER:
+        AFTER[biscuit.defect](biscuit, canvas)
     # What lies on a biscuit does not spill onto the belt.
     pixels = belt_and_all + coverage(distance) * (canvas.pixels - belt_and_all)
     if biscuit.evening:
         lamp = np.clip(np.float32(1.15) - np.hypot(GRID_X - 60, GRID_Y - 4) / 90, 0.3, 1)
-        pixels = pixels * lamp * np.asarray((0.95, 0.74, 0.56), dtype=np.float32).reshape(3, 1, 1)
+        pixels = pixels * lamp * rgb((0.95, 0.74, 0.56))
     noise = canvas.rng.standard_normal((3, SIDE, SIDE), dtype=np.float32) * np.float32(0.01)
     out = np.clip((pixels + noise) * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(out.transpose(1, 2, 0))

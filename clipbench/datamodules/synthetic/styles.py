@@ -3,7 +3,7 @@
 # numpy's ufuncs are typed as returning Any.
 # mypy: disable-error-code="no-any-return"
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ from clipbench.datamodules.synthetic.drawing import (
     Scene,
     coverage,
     fields,
+    rgb,
 )
 
 BACKDROPS: dict[str, tuple[float, float, float]] = {
@@ -36,13 +37,9 @@ Painter: TypeAlias = Callable[[Scene, Field, Field, np.random.Generator], Field]
 _LIGHT: Field = (1.035 - 0.07 * (GRID_X + 2 * GRID_Y) / (3 * SIDE)).astype(np.float32)
 
 
-def _rgb(colour: Sequence[float]) -> Field:
-    return np.asarray(colour, dtype=np.float32).reshape(3, 1, 1)
-
-
-def _towards(colour: Field, other: float, share: float) -> Field:
+def _towards(colour: Field, level: float, share: float) -> Field:
     """Return a colour moved towards a grey level."""
-    return colour + np.float32(share) * (np.float32(other) - colour)
+    return colour + np.float32(share) * (np.float32(level) - colour)
 
 
 def _over(canvas: Field, colour: Field, alpha: Field) -> Field:
@@ -64,8 +61,8 @@ def _noise(rng: np.random.Generator) -> Field:
 
 def _paper(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
     """Paint pastel paper, a soft shadow, a slightly darker rim."""
-    ink = _rgb(COLOURS[scene.colour])
-    canvas = _rgb(BACKDROPS[scene.backdrop]) * _LIGHT
+    ink = rgb(COLOURS[scene.colour])
+    canvas = rgb(BACKDROPS[scene.backdrop]) * _LIGHT
     shadow = np.zeros_like(distance)
     reach = np.clip(0.5 - distance[:-4, :-3] / 7, 0, 1)
     shadow[4:, 3:] = reach * reach * np.float32(0.30)
@@ -83,9 +80,9 @@ def _noisy(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator)
 
 def _sketch(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
     """Paint in coloured pencil: a wobbling outline and hatching."""
-    ink = _rgb(COLOURS[scene.colour])
+    ink = rgb(COLOURS[scene.colour])
     grain = _noise(rng)
-    canvas = _rgb((0.975, 0.965, 0.94)) + grain * np.float32(0.012)
+    canvas = rgb((0.975, 0.965, 0.94)) + grain * np.float32(0.012)
     distance = distance + _ripples(rng, 0.8)
     hatch = np.sin((GRID_X + GRID_Y * np.float32(0.55)) * np.float32(2.1)) * np.float32(0.22)
     fill = coverage(distance) * (1 - tone) * np.clip(0.55 + hatch + grain * np.float32(0.08), 0, 1)
@@ -95,10 +92,10 @@ def _sketch(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator
 
 def _chalk(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
     """Paint a blackboard."""
-    chalk = _towards(_rgb(COLOURS[scene.colour]), 1, 0.35)
+    chalk = _towards(rgb(COLOURS[scene.colour]), 1, 0.35)
     grain = _noise(rng)
     smear = _ripples(rng, 0.03)
-    canvas = _rgb((0.15, 0.23, 0.20)) + smear + grain * np.float32(0.01)
+    canvas = rgb((0.15, 0.23, 0.20)) + smear + grain * np.float32(0.01)
     dust = np.clip(0.62 + grain * np.float32(0.30), 0, 1)
     line = coverage(np.abs(distance + 0.6) - 0.9) * np.clip(dust + np.float32(0.3), 0, 1)
     area = coverage(distance) * (1 - tone * np.float32(0.9)) * dust * np.float32(0.75)
@@ -107,8 +104,8 @@ def _chalk(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator)
 
 def _neon(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
     """Paint glowing tubes on a dark wall."""
-    glow = _towards(_rgb(COLOURS[scene.colour]), 1, 0.12)
-    canvas = _rgb((0.05, 0.04, 0.11)) * _LIGHT
+    glow = _towards(rgb(COLOURS[scene.colour]), 1, 0.12)
+    canvas = rgb((0.05, 0.04, 0.11)) * _LIGHT
     edge = np.abs(distance + np.float32(0.8))
     halo = np.exp(edge * np.float32(-0.30)) * np.float32(0.55)
     area = coverage(distance) * (1 - tone) * np.float32(0.45)
@@ -117,8 +114,8 @@ def _neon(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) 
 
 def _blueprint(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
     """Paint light lines over a grid on blue paper; the colour is a tint only."""
-    line = _towards(_rgb(COLOURS[scene.colour]), 1, 0.5)
-    canvas = _rgb((0.10, 0.25, 0.52)) * _LIGHT
+    line = _towards(rgb(COLOURS[scene.colour]), 1, 0.5)
+    canvas = rgb((0.10, 0.25, 0.52)) * _LIGHT
     mesh = np.zeros((SIDE, SIDE), dtype=np.float32)
     mesh[scene.grain % 8 :: 8] = 0.14
     mesh[:, scene.grain % 7 :: 8] = 0.14
@@ -128,7 +125,7 @@ def _blueprint(scene: Scene, distance: Field, tone: Field, rng: np.random.Genera
 
 def _relief(scene: Scene, distance: Field, tone: Field, rng: np.random.Generator) -> Field:
     """Paint pressed clay, lit from the upper left: the colour is nearly gone."""
-    clay = _towards(_rgb(COLOURS[scene.colour]), 0.72, 0.78)
+    clay = _towards(rgb(COLOURS[scene.colour]), 0.72, 0.78)
     height = np.clip(0.5 - distance / 3, 0, 1) * (1 - tone * np.float32(0.7))
     slope = np.zeros_like(height)
     slope[1:-1, 1:-1] = height[2:, 2:] - height[:-2, :-2]
