@@ -1,7 +1,7 @@
 """What every dataset shares: named splits with fingerprints, looked at before they are used."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,14 +19,8 @@ from clipbench.loading.download.files import Remote, bring, refuse_unasked
 from clipbench.loading.images.decoding import Source
 from clipbench.loading.loaders import loader
 from clipbench.loading.samplers import EpochPlan, KeyedSampler, RankSampler
-from clipbench.loading.split import Split
-from clipbench.loading.validation import (
-    check_images,
-    check_splits,
-    present,
-    readable,
-    seen,
-)
+from clipbench.loading.split import Split, carve
+from clipbench.loading.validation import check_images, check_splits, present, readable, seen
 from clipbench.results.record import SplitRecord
 from clipbench.transforms.augment import Augment
 from clipbench.transforms.mixup import Batch
@@ -36,8 +30,8 @@ from clipbench.transforms.preprocess import Preprocess, View
 class DataModule(LightningDataModule, ABC):
     """A dataset of images in named splits.
 
-    A subclass yields its splits as the official lists have them; what of that is on disk and can
-    be read is found out here. It needs no model: before loaders are asked for, :meth:`attach`
+    A subclass yields its splits as the official lists have them; this class finds out what of that
+    is on disk and can be read. It needs no model: before loaders are asked for, :meth:`attach`
     brings what the model and the recipe decide.
 
     Args:
@@ -47,14 +41,14 @@ class DataModule(LightningDataModule, ABC):
     Attributes:
         splits: filled by :meth:`prepare`.
         unreadable: why each image that cannot be read cannot, as far as :meth:`look` has looked.
-        caption_rows: with full_batches, see :class:`clipbench.loading.dataset.Epoch`.
-        warnings: what is not wrong enough to stop a run, to be said once and kept in its record.
+        caption_rows: the pairs that an epoch goes through, see :meth:`arrange`; None for images.
+        warnings: what does not stop a run; printed once and kept in its record.
         published_name: the dataset's name in ``experiments/published/*.csv``.
         files: what may be fetched for it, below its root.
         instructions: how to get what may not be fetched.
 
     Raises:
-        UserError: for an option's value that there is not.
+        UserError: for an unknown value of an option.
     """
 
     published_name: str | None = None
@@ -151,13 +145,13 @@ class DataModule(LightningDataModule, ABC):
         self.warnings += warnings
 
     def check(self) -> None:
-        """Look for what would spoil the run: first the lists, then every image.
+        """Refuse what would spoil the run, first in the lists, then in every image.
 
         Raises:
             UserError: with the list of what is wrong.
         """
         if lacking := [name for name in ("train", "val") if name not in self.splits]:
-            raise UserError(f"there is no split named {lacking[0]}. Training needs train and val")
+            raise UserError(f"the split {lacking[0]} is missing. Training needs train and val")
         check_splits(self.splits)
         self.check_images()
 
@@ -182,19 +176,6 @@ class DataModule(LightningDataModule, ABC):
         """The splits that are read once, at the chosen epoch: all but train and val."""
         return [name for name in self.splits if name not in ("train", "val")]
 
-    def _images(
-        self, split: Split, view: View, pairs: NDArray[np.int64] | None = None
-    ) -> ImageDataset:
-        return ImageDataset(
-            split,
-            view,
-            self.seed,
-            decoder=self.decoder,
-            value_range=self.value_range,
-            cache_gb=self.cache_gb,
-            pairs=pairs,
-        )
-
     def arrange(self, *, every_pair: bool, full_batches: bool) -> None:
         """Set what an epoch is: each image, or each pair of an image and a caption.
 
@@ -204,8 +185,10 @@ class DataModule(LightningDataModule, ABC):
         self.full_batches, captions = full_batches, self.splits["train"].captions
         if every_pair and captions is not None:
             if self.balance in ("sampler", "unique"):
-                drawn = f"dataset.balance={self.balance} draws images, not pairs"
-                raise UserError(f"{drawn}. Use strategy.captions=sampled")
+                raise UserError(
+                    f"dataset.balance={self.balance}: draws images, not pairs. "
+                    "Use strategy.captions=sampled"
+                )
             self.caption_rows = paired(captions)
 
     @property
@@ -222,10 +205,9 @@ class DataModule(LightningDataModule, ABC):
 
         The last batch may be short.
         """
-        view = View(self.preprocess, self.augment)
-        images = self._images(self.splits["train"], view, self.caption_rows)
         order = RankSampler(self.train_sampler(), self.batch_size)
-        return self._loader(images, order, persistent=True)
+        view = View(self.preprocess, self.augment)
+        return self._loader("train", view, order, self.caption_rows, persistent=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the validation split, in order."""
@@ -233,12 +215,26 @@ class DataModule(LightningDataModule, ABC):
 
     def eval_dataloader(self, name: str) -> DataLoader[Batch]:
         """Return a loader of this rank's share of a split, in order, each image once."""
-        images = self._images(self.splits[name], View(self.preprocess))
-        return self._loader(images, distributed.own(len(images)))
+        order = distributed.own(len(self.splits[name]))
+        return self._loader(name, View(self.preprocess), order)
 
     def _loader(
-        self, images: ImageDataset, order: Iterable[Any], persistent: bool = False
+        self,
+        name: str,
+        view: View,
+        order: Iterable[Any],
+        pairs: NDArray[np.int64] | None = None,
+        persistent: bool = False,
     ) -> DataLoader[Batch]:
+        images = ImageDataset(
+            self.splits[name],
+            view,
+            self.seed,
+            decoder=self.decoder,
+            value_range=self.value_range,
+            cache_gb=self.cache_gb,
+            pairs=pairs,
+        )
         side, rows = self.preprocess.size, self.batch_size
         return loader(images, side, order, rows, workers=self.workers, persistent=persistent)
 
@@ -246,3 +242,27 @@ class DataModule(LightningDataModule, ABC):
         """Return what a run's record says of each split, see :meth:`Split.record`."""
         self.look()
         return {name: split.record() for name, split in self.splits.items()}
+
+
+def carve_missing(
+    splits: Mapping[str, Split], fractions: Mapping[str, float], of: str = "class"
+) -> dict[str, Split]:
+    """Return the splits in their usual order, those that are missing carved from train.
+
+    Args:
+        splits: by name; without train nothing is carved.
+        fractions: by name, the share of train to carve where that split is missing.
+        of: see :func:`carve`.
+
+    Raises:
+        UserError: if a fraction is out of range.
+    """
+    whole = dict(splits)
+    for name, fraction in fractions.items():
+        if name not in whole and "train" in whole:
+            if not 0 < fraction < 1:
+                raise UserError(f"dataset.{name}_fraction={fraction}: not between 0 and 1. Use 0.2")
+            whole["train"], whole[name] = carve(whole["train"], fraction, of)
+    usual = ("train", "val", "test")
+    order = [*usual, *sorted(whole.keys() - set(usual))]
+    return {name: whole[name] for name in order if name in whole}

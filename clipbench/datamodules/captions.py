@@ -3,18 +3,20 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Unpack
 
 from clipbench.core import paths
 from clipbench.core.errors import UserError
+from clipbench.datamodules.base import carve_missing
 from clipbench.datamodules.base_captions import CaptionDataModule
 from clipbench.datamodules.options import Options
 from clipbench.loading.images.folder_walk import Finder
 from clipbench.loading.readers import table_files, webdataset
 from clipbench.loading.readers.caption_files import split_of
 from clipbench.loading.readers.text_files import split_name
-from clipbench.loading.split import Split, carve
+from clipbench.loading.split import Split
 
 CONTEXT = 77  # tokens that a CLIP reads, its two marks included; open_clip cuts off what is over
 CAPTION_KEYS = (
@@ -80,71 +82,64 @@ class CaptionsDataModule(CaptionDataModule):
         if not gathered.captions:
             raise UserError(f"{self.file} has no rows. Give it one for each caption")
         self.warnings += table.warnings + report(self.file.name, gathered.captions)
-        return carved(gathered.splits(), self.fractions)
+        return self._carved(gathered.splits())
 
     def _shards(self) -> dict[str, Split]:
         splits, warnings = webdataset.captioned(self.file)
-        own = {i: c for s in splits.values() for i, c in zip(s.ids, s.captions or (), strict=True)}
-        self.warnings += warnings + report(self.file.name, own)
-        return carved(splits, self.fractions)
+        pairs = [zip(s.ids, s.captions or (), strict=True) for s in splits.values()]
+        self.warnings += warnings + report(self.file.name, dict(chain(*pairs)))
+        return self._carved(splits)
+
+    def _carved(self, splits: Mapping[str, Split]) -> dict[str, Split]:
+        whole = carve_missing(splits, self.fractions, of="caption file")
+        if "train" in whole and not len(whole["train"]):
+            raise UserError("too few images to share between train, val and test. Add some")
+        return whole
 
 
 @dataclass
 class Gathered:
-    """Captions by image, gathered from rows.
+    """Captions by image, gathered from rows."""
 
-    Attributes:
-        file: the file's name, for what is said of it.
-        root: the folder that paths begin in.
-        wrong: ``file:line: reason`` of each faulty row.
-        captions: of each image.
-        owner: the split of each image.
-    """
-
-    file: str
-    root: Path
-    wrong: list[str]
-    captions: dict[str, list[str]] = field(default_factory=dict)
-    owner: dict[str, str] = field(default_factory=dict)
+    file: str  # its name, for messages
+    root: Path  # the folder that paths begin in
+    wrong: list[str]  # ``file:line: reason`` of each faulty row
+    captions: dict[str, list[str]] = field(default_factory=dict)  # of each image
+    owner: dict[str, str] = field(default_factory=dict)  # the split of each image
 
     def add(self, line: int, path: Any, caption: Any, split: Any) -> None:
         """Add a row, or what is wrong with it to :attr:`wrong`."""
         texts = caption if isinstance(caption, list) else [caption]
         name = table_files.image_name(path, self.root)
         written = str(split) if split != "" else "train"
-        own = split_name(written)
+        home = split_name(written)
         present = bool(texts) and all(isinstance(text, str) and text.strip() for text in texts)
         reason = table_files.fault(name, "caption", present, written)
-        if reason is None and (before := self.owner.get(name, own)) != own:
-            reason = f"{name} is in {own}, and in {before} above"
+        if reason is None and (before := self.owner.get(name, home)) != home:
+            reason = f"{name} is in {home}, and in {before} above"
         if reason:
             self.wrong.append(f"{self.file}:{line}: {reason}")
             return
         self.captions.setdefault(name, []).extend(texts)
-        self.owner[name] = own
+        self.owner[name] = home
 
     def splits(self) -> dict[str, Split]:
         """Return the splits, images in the order in which they first occur."""
         by_split: dict[str, dict[str, list[str]]] = {}
-        for name, own in self.captions.items():
-            by_split.setdefault(self.owner[name], {})[name] = own
+        for name, texts in self.captions.items():
+            by_split.setdefault(self.owner[name], {})[name] = texts
         image = Finder(self.root).find
-        return {name: split_of(own, image) for name, own in by_split.items()}
+        return {name: split_of(captions, image) for name, captions in by_split.items()}
 
 
 def report(file: str, captions: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return warnings about captions that are unusual and yet valid.
-
-    Args:
-        file: where they are from.
-        captions: of each image.
-    """
-    twice = {name: len(own) - len(set(own)) for name, own in captions.items()}
+    """Return warnings about captions of a file, by image, that are unusual and yet valid."""
+    twice = {name: len(texts) - len(set(texts)) for name, texts in captions.items()}
     first = next((name for name, count in twice.items() if count), "")
-    each = sorted(len(own) for own in captions.values())
-    texts = [text for own in captions.values() for text in own]
+    each = sorted(map(len, captions.values()))
+    texts = list(chain(*captions.values()))
     broken = sum("\n" in text for text in texts)
-    homes = Counter(text for own in captions.values() for text in set(own))
+    homes = Counter(chain(*map(set, captions.values())))
     ((common, count),) = homes.most_common(1)
     notes = {
         f"{sum(twice.values()):,} captions occur twice at their image, first at {first}; "
@@ -172,26 +167,3 @@ def too_long(captions: Sequence[str]) -> list[str]:
         f"{len(over):,} captions have more than {CONTEXT} tokens, up to {max(over):,}: a CLIP "
         f"reads the first {CONTEXT}"
     ]
-
-
-def carved(splits: Mapping[str, Split], fractions: Mapping[str, float]) -> dict[str, Split]:
-    """Return the splits, with those that are missing carved from train.
-
-    Args:
-        splits: as they are; without train nothing is carved.
-        fractions: of each split that there should be the share to carve if it is missing.
-
-    Raises:
-        UserError: if a fraction is out of range, or too few images are left to train on.
-    """
-    whole = dict(splits)
-    for name, fraction in fractions.items():
-        if name not in whole and "train" in whole:
-            if not 0 < fraction < 1:
-                raise UserError(f"dataset.{name}_fraction={fraction}: not between 0 and 1. Use 0.2")
-            whole["train"], whole[name] = carve(whole["train"], fraction, of="caption file")
-    if "train" in whole and not len(whole["train"]):
-        raise UserError("too few images to share between train, val and test. Add some")
-    order = ("train", "val", "test")
-    named = [name for name in order if name in whole]
-    return {name: whole[name] for name in (*named, *sorted(whole.keys() - set(order)))}

@@ -1,6 +1,7 @@
 """A dataset seen through a frozen image tower: every image encoded once, without augmentation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +22,7 @@ from clipbench.transforms.mixup import Batch
 class Features(Dataset[Batch]):
     """Rows ``{"features", "label", "index"[, "captions"]}`` of a split's features (n, D).
 
-    Args:
-        split: its images.
-        features: in their order.
-        pairs: see :class:`clipbench.loading.dataset.ImageDataset`.
+    ``pairs`` are those of :class:`clipbench.loading.dataset.ImageDataset`.
     """
 
     def __init__(
@@ -82,19 +80,14 @@ class FeatureLoaders:
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return a loader of this rank's share of train, shuffled as images would be."""
         split, features = self.data.splits["train"], self.features("train").features
-        return DataLoader(
-            Features(split, features, self.data.caption_rows),
-            batch_size=self.data.batch_size // distributed.here.world,
-            sampler=RankSampler(self.data.train_sampler(), self.data.batch_size),
-            collate_fn=collate,
-        )
+        order = RankSampler(self.data.train_sampler(), self.data.batch_size)
+        return self._loader(Features(split, features, self.data.caption_rows), order)
 
     def eval_dataloader(self, name: str) -> DataLoader[Batch]:
         """Return a loader of this rank's share of a split, in order, each row once."""
         features = self.features(name)
-        return DataLoader(
-            features,
-            batch_size=self.data.batch_size // distributed.here.world,
-            sampler=distributed.own(len(features)),
-            collate_fn=collate,
-        )
+        return self._loader(features, distributed.own(len(features)))
+
+    def _loader(self, rows: Features, order: Iterable[Any]) -> DataLoader[Batch]:
+        size = self.data.batch_size // distributed.here.world
+        return DataLoader(rows, batch_size=size, sampler=order, collate_fn=collate)

@@ -8,13 +8,14 @@ from typing import Unpack
 import numpy as np
 
 from clipbench.core.errors import UserError, printable
+from clipbench.datamodules.base import carve_missing
 from clipbench.datamodules.base_classification import ClassificationDataModule
 from clipbench.datamodules.options import Options
 from clipbench.loading.class_names import ordered
 from clipbench.loading.images.folder_walk import Finder, identifier, walk
 from clipbench.loading.readers import folder_layouts, inspection, label_tables, webdataset
 from clipbench.loading.readers.folder_layouts import Layout
-from clipbench.loading.split import Split, carve
+from clipbench.loading.split import Split
 
 HINTED = 10  # of many wrong names those that are compared with the right ones
 LABELS = (None, "folder", "good_or_defect")
@@ -64,9 +65,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         super().__init__(root=root or "", **options)
         self.given = root is not None
         if labels not in LABELS:
-            raise UserError(
-                f"dataset.labels={labels}: no such option. Use folder or good_or_defect"
-            )
+            raise UserError(f"dataset.labels={labels}: unknown. Use folder or good_or_defect")
         self.folders_of, self.labels_by = splits, labels
         self.column_keys = {"path": path_key, "label": label_key, "split": split_key}
         self.templates = ["a photo of a {}."]
@@ -93,16 +92,14 @@ class ImageFolderDataModule(ClassificationDataModule):
         tree = walk(self.root)
         layout = folder_layouts.read(tree, self.folders_of)
         _refuse_disagreement(layout.listed)
-        if others := sorted([*layout.left_out, *tree.others]):
-            shown = ", ".join(map(printable, others[:3])) + (" ..." if len(others) > 3 else "")
+        if files := sorted([*layout.left_out, *tree.others]):
+            first = ", ".join(map(printable, files[:3])) + (" ..." if len(files) > 3 else "")
             layout.warnings.append(
-                f"{len(others):,} files are not images in a class folder, left out: {shown}"
+                f"{len(files):,} files are not images in a class folder, left out: {first}"
             )
-        if tree.copies:
-            layout.warnings.append(
-                f"{len(tree.copies):,} folders of small copies are left out: "
-                + ", ".join(map(printable, tree.copies[:3]))
-            )
+        if copies := tree.copies:
+            first = ", ".join(map(printable, copies[:3]))
+            layout.warnings.append(f"{len(copies):,} folders of small copies are left out: {first}")
         return layout
 
     def _of(self, layout: Layout, find: Callable[[str], Path]) -> dict[str, Split]:
@@ -121,22 +118,15 @@ class ImageFolderDataModule(ClassificationDataModule):
         return self._carved(splits, classes)
 
     def _carved(self, splits: dict[str, Split], classes: Sequence[str]) -> dict[str, Split]:
-        for name, fraction in self.fractions.items():
-            if name not in splits:
-                if not 0 < fraction < 1:
-                    raise UserError(
-                        f"dataset.{name}_fraction={fraction}: not between 0 and 1. Use 0.2"
-                    )
-                splits["train"], splits[name] = carve(splits["train"], fraction)
-        left = np.bincount(splits["train"].labels, minlength=len(classes))
-        if few := [name for name, n in zip(classes, left, strict=True) if n == 0]:
+        whole = carve_missing(splits, self.fractions)
+        counts = np.bincount(whole["train"].labels, minlength=len(classes))
+        if few := [name for name, n in zip(classes, counts, strict=True) if n == 0]:
             raise UserError(
                 f"class {few[0]} has too few images to share between train, val and test. Add "
                 "some, or make the splits train, val and test yourself",
                 [f"{name}: too few images" for name in few],
             )
-        order = ("train", "val", "test")
-        return {name: splits[name] for name in (*order, *sorted(splits.keys() - set(order)))}
+        return whole
 
 
 def _split(
@@ -173,8 +163,8 @@ def _refuse_untrained(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> None
     if not (trained := listed.get("train", {}).keys()):
         raise UserError("dataset.root names no image of train. Give some to the split train")
     wrong: list[str] = []
-    for split, own in listed.items():
-        for name in sorted(own.keys() - trained):
+    for split, images in listed.items():
+        for name in sorted(images.keys() - trained):
             wrong.append(f"{split}: {name}{_hint(name, trained, len(wrong))}")
     if wrong:
         raise UserError(
@@ -183,12 +173,9 @@ def _refuse_untrained(listed: Mapping[str, Mapping[str, Sequence[str]]]) -> None
         )
 
 
-def _hint(name: str, known: Iterable[str], before: int) -> str:
-    """Return what a name may have meant; of many wrong names, for the first few alone.
-
-    Each is compared with all that are known: 1,500 with 1,500 would take 36 s.
-    """
-    near = get_close_matches(name, known, 1) if before < HINTED else []
+def _hint(name: str, classes: Iterable[str], before: int) -> str:
+    """Return the class that a name may mean, for the first few: 1,500 of 1,500 take 36 s."""
+    near = get_close_matches(name, classes, 1) if before < HINTED else []
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -32,12 +32,8 @@ ONE_OF: Mapping[str, tuple[str | None, ...]] = {
 
 
 def refuse_unknown(options: Mapping[str, Any]) -> None:
-    """Refuse a value that an option does not have, and say which it has.
-
-    Raises:
-        UserError: naming the first.
-    """
-    for key, known in ONE_OF.items():
-        if options.get(key, known[0]) not in known:
-            shown = ", ".join("null" if k is None else k for k in known)
-            raise UserError(f"dataset.{key}={options[key]}: unknown. Use one of {shown}")
+    """Refuse the first option whose value is unknown, and name the known ones."""
+    for key, values in ONE_OF.items():
+        if options.get(key, values[0]) not in values:
+            names = ", ".join(value or "null" for value in values)
+            raise UserError(f"dataset.{key}={options[key]}: unknown. Use one of {names}")
