@@ -1,11 +1,13 @@
 """Shared by all tests: outputs in a folder of their own, the real command line, small models."""
 
+import copy
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import hydra
 import pytest
 
 from clipbench.core import paths
@@ -16,6 +18,25 @@ from clipbench.core.config import compose, schema
 def _registered():
     paths.register()
     schema.register()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _composed_once():
+    """Let a command line be composed once a process: each takes Hydra 0.1 s, and hundreds recur.
+
+    What is kept is unresolved, so that a test's own folders and variables still count.
+    """
+    compose, kept = hydra.compose, {}
+
+    def composed_once(name, words, **options):
+        key = (name, *words, *sorted(options.items()))
+        if key not in kept:
+            kept[key] = compose(name, words, **options)
+        return copy.deepcopy(kept[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hydra, "compose", composed_once)
+        yield
 
 
 @pytest.fixture
