@@ -156,26 +156,22 @@ def test_a_weight_file_that_is_wrong_is_refused_and_never_executed(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_no_weights_and_no_network(tmp_path):
+def test_no_weights_and_no_network_and_a_warmup_that_never_ends(tmp_path):
     closed = "http://127.0.0.1:9"
-    nowhere = {
+    env = {
+        "CLIPBENCH_OUTPUTS": str(tmp_path / "outputs"),
         "HF_ENDPOINT": closed,
         "HF_HOME": str(tmp_path / "hub"),
         "TORCH_HOME": str(tmp_path / "torch"),
         "CLIPBENCH_DATA": str(tmp_path / "data"),
         **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), closed),
     }
-    env = {"CLIPBENCH_OUTPUTS": str(tmp_path / "outputs"), **nowhere}
-    done = clipbench("model=clip_vitb32", *SMALL, env=env, timeout=60)
+    words = ("-m", "model=clip_vitb32", "recipe=default,wise_ft", *SMALL)
+    done = clipbench(*words, env=env, timeout=60)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
-    line, *_ = done.stderr.strip().splitlines()
-    assert "model.pretrained=" in line
-
-
-def test_a_warmup_that_never_ends_is_refused_before_weights_are_looked_for(tmp_path):
-    env = {"CLIPBENCH_OUTPUTS": str(tmp_path / "outputs"), "HF_HUB_OFFLINE": "1"}
-    done = clipbench("model=clip_vitb32", "recipe=wise_ft", "dataset.shots=5", env=env)
-    assert done.returncode == 1
-    assert "warm-up of 500 steps never ends in a run of 10 steps" in done.stderr
-    assert not (tmp_path / "outputs" / "runs").exists()
+    no_weights, no_end = done.stderr.split("failed: ")[1:]
+    assert "model.pretrained=" in no_weights.splitlines()[0]
+    # Found before weights are looked for, and before the run has a folder.
+    assert "warm-up of 500 steps never ends in a run of" in no_end
+    assert {r["config"]["warmup_steps"] for _, r in result_jsons(tmp_path / "outputs")} == {None}

@@ -10,9 +10,10 @@ from clipbench.core.errors import Damaged, UserError
 from clipbench.datamodules.imagefolder import ImageFolderDataModule
 from clipbench.loading import decoded
 from clipbench.loading.images import integrity
-from tests.conftest import TINY, clipbench, result_jsons
+from tests.conftest import TINY, result_jsons
 from tests.datamodules.folders import AUGMENT
 from tests.datamodules.folders import TINY as PREPROCESS
+from tests.test_run import run_here
 
 
 def noise(seed, kind, side=64):
@@ -128,18 +129,21 @@ LAST = pytest.param("test/dog/test2.png", marks=pytest.mark.slow)  # read when a
 
 
 @pytest.mark.parametrize("name", ["train/cat/train0.png", LAST])
-def test_damage_found_amid_a_run_comes_to_what_it_would_have_if_known_before(root, tmp_path, name):
-    words = (*TINY, "dataset=imagefolder", f"dataset.root={root}", "dataset.bad_images=skip")
+def test_damage_found_amid_a_run_comes_to_what_it_would_have_if_known_before(
+    root, tmp_path, name, monkeypatch, capfd
+):
+    words = ("dataset=imagefolder", f"dataset.root={root}", "dataset.bad_images=skip", *TINY)
     words += ("epochs=2", "batch_size=4", "trainer=cpu", "lr=1e-3", "logger=none")
     hole(root / name)
     decoded.decode(prepared(root).splits, root, None, seconds=0)
-    amid = clipbench(*words)
-    assert amid.returncode == 0, amid.stderr
-    assert f"{root / name} cannot be read" in amid.stdout
-    before = clipbench(*words, env={"CLIPBENCH_OUTPUTS": str(tmp_path / "known")})
-    assert before.returncode == 0, before.stderr
-    ((_, known),) = result_jsons(tmp_path / "known")
+    amid = run_here(*words)
+    assert amid.status == "completed", amid.error
+    assert f"{root / name} cannot be read" in capfd.readouterr().out
     ended = {record["status"]: record for _, record in result_jsons(tmp_path / "outputs")}
+    monkeypatch.setenv("CLIPBENCH_OUTPUTS", str(tmp_path / "known"))
+    before = run_here(*words)
+    assert before.status == "completed", before.error
+    ((_, known),) = result_jsons(tmp_path / "known")
     assert set(ended) == {"completed", "failed"}
     done = ended["completed"]
     for key in ("key", "final", "curve", "data"):
