@@ -52,13 +52,15 @@ def published(dataset: str, scheme: str | None = None) -> pd.DataFrame:
     return table[(table["dataset"] == dataset) & table["scheme"].isin(["", scheme or ""])]
 
 
-def _compare(lists: Mapping[str, Split], counts: pd.DataFrame) -> Iterator[str]:
-    """Say where the lists at hand differ from the published counts."""
+def _compare(lists: Mapping[str, Split], counts: pd.DataFrame) -> list[str]:
+    """Return where the lists at hand differ from the published counts."""
+    warnings = []
     for name, n in zip(counts["split"], counts["n"].astype(int), strict=True):
         parts = [lists[part] for part in name.split("+") if part in lists]
         listed = sum(map(len, parts))
         if len(parts) == name.count("+") + 1 and listed != n:
-            yield f"{name} lists {listed:,} images, {n:,} are published: another split"
+            warnings.append(f"{name} lists {listed:,} images, {n:,} are published: another split")
+    return warnings
 
 
 def audit(data: DataModule, name: str, cache: Path) -> Audit:

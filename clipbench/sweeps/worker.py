@@ -79,7 +79,8 @@ def guard(job: Job, senders: Sequence[Connection], ends: Sequence[Connection]) -
         ends: see :func:`settle`.
     """
     settle(ends)
-    os.environ.update(job.environment)
+    # So that what the job caches and looks up is where its runs are.
+    os.environ.update(job.environment, CLIPBENCH_OUTPUTS=str(job.outputs))
     *rank_senders, guard_sender = senders
     alone = len(rank_senders) == 1 and job.node is None
     ended = _one(job, rank_senders) if alone else _several(job, rank_senders)

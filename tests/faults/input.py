@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from clipbench.core.errors import UserError
-from clipbench.datamodules import imagefolder
+from clipbench.datamodules import base, imagefolder
 from clipbench.loading import split
 from clipbench.loading.images import folder_walk
 from clipbench.loading.readers import folder_layouts, image_files, table_files
@@ -545,10 +545,10 @@ PLANTED = {
     ),
     "letters composed one way": (folder_layouts, "identifier", str),
     "bytes of names as they are": (imagefolder, "identifier", str),
-    "an image is lost when divided": (imagefolder, "carve", without_last(split.carve)),
+    "an image is lost when divided": (base, "carve", without_last(split.carve)),
     "labels of another order": (imagefolder, "_split", shifted(imagefolder._split)),
     "endings alone tell": (folder_walk, "holds_image", lambda path: False),
-    "damage is not looked for": (sys.modules["clipbench.datamodules.base"], "check_images", None),
+    "damage is not looked for": (base, "check_images", None),
     "empty classes are classes": (imagefolder, "_refuse_disagreement", lambda listed: None),
     "links to nowhere are no matter": (folder_layouts, "_refuse_broken", lambda tree: None),
     "Excel's first line is a row": (table_files, "_SEPARATOR", re.compile("(?!)")),

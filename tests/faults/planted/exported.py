@@ -78,14 +78,19 @@ def rotated(place):
     assert torch.allclose(seen, expected, atol=1e-4), "the photo was seen lying on its side"
 
 
-def _alike(epoch, order):
-    """Every draw of an image in an epoch as if it were the first."""
-    return [(epoch, position, 0) for position in order]
+class _Alike(dict):
+    """In place of the counter: every draw of an image in an epoch as if it were the first."""
+
+    def __missing__(self, position):
+        return 0
+
+    def __setitem__(self, position, draws):
+        pass
 
 
 @plants(
     "an oversampled rare class",
-    blind={"clipbench.loading.samplers._keys": _alike},
+    blind={"clipbench.loading.samplers.Counter": _Alike},
 )
 def oversampled(place):
     root = image_folder(place / "images", {"train": 9, "val": 4, "test": 4})
