@@ -12,6 +12,7 @@ import pytest
 
 from clipbench.core import paths
 from clipbench.core.config import compose, schema
+from tests import command_server
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,15 +50,19 @@ def outputs(tmp_path, monkeypatch):
 composed = compose.compose
 
 
-def clipbench(*words, module="run", env=None, timeout=300):
-    """A door, as a user opens it: ``python -m clipbench.<module> ...`` in a process of its own."""
+def clipbench(*words, module="run", env=None, timeout=300, fresh=False):
+    """A command, as a user starts it: ``python -m clipbench.<module> ...`` in processes of its own.
+
+    Unless ``fresh``, they are forked from the server that this test session's jobs come from, which
+    has the libraries loaded: to import torch takes longer than most tests. Fresh is what imports
+    themselves matter to, as do variables that libraries read when they are imported.
+    """
+    command = [sys.executable, "-m", f"clipbench.{module}", *map(str, words)]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    if not fresh:
+        return command_server.run(command, variables, timeout)
     return subprocess.run(
-        [sys.executable, "-m", f"clipbench.{module}", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-        cwd=Path(paths.ROOT),
+        command, capture_output=True, text=True, timeout=timeout, env=variables, cwd=paths.ROOT
     )
 
 

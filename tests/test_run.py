@@ -41,7 +41,7 @@ def sweep(tmp_path_factory):
     outputs = tmp_path_factory.mktemp("sweep")
     env = {"CLIPBENCH_OUTPUTS": str(outputs)}
     words = ("-m", *TINY, *FEW, "freeze_depth=0,99", "lr=1e-3,1e-2", "epochs=2")
-    done = clipbench(*words, env=env)
+    done = clipbench(*words, env=env, fresh=True)
     return outputs, env, words, done
 
 

@@ -20,7 +20,7 @@ def test_a_sweep_on_ray_ends_as_one_on_this_machine(tmp_path):
     found = {}
     for launcher in ("local", "ray"):
         env = {"CLIPBENCH_OUTPUTS": str(tmp_path / launcher)}
-        done = clipbench(*words, f"hydra/launcher={launcher}", env=env, timeout=900)
+        done = clipbench(*words, f"hydra/launcher={launcher}", env=env, timeout=900, fresh=True)
         assert done.returncode == 1, done.stderr
         found[launcher] = [
             (record["key"], record["status"], record["final"])

@@ -49,7 +49,9 @@ def until(outputs, reached):
 
 def test_a_sweep_on_slurm_survives_a_preemption(tmp_path):
     words = ("-m", *TINY, *FEW, "epochs=40", "seed=0,1")
-    alone = clipbench(*words, env={"CLIPBENCH_OUTPUTS": str(tmp_path / "here")}, timeout=900)
+    alone = clipbench(
+        *words, env={"CLIPBENCH_OUTPUTS": str(tmp_path / "here")}, timeout=900, fresh=True
+    )
     assert alone.returncode == 0, alone.stderr
     outputs = tmp_path / "slurm"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CLIPBENCH_OUTPUTS": str(outputs)}
@@ -61,7 +63,7 @@ def test_a_sweep_on_slurm_survives_a_preemption(tmp_path):
         text=True,
     ) as process:
         preempt(outputs)
-        said, _ = process.communicate(timeout=900)
+        said, _ = process.communicate(timeout=900, fresh=True)
     assert process.returncode == 0, said
     assert "2 jobs, 0 of them done" in said
     logs = "".join(path.read_text() for path in outputs.glob("sweeps/*/.submitit/*/*_log.*"))
@@ -84,7 +86,9 @@ def test_one_job_is_on_two_machines(tmp_path):
     """Two tasks of one machine stand for them."""
     words = ("-m", *TINY, *FEW, "trainer.num_nodes=2", "batch_size=8")
     place = ("hydra.launcher.nodes=1", "hydra.launcher.tasks_per_node=2")
-    done = clipbench(*words, *SLURM, *place, env={"CLIPBENCH_OUTPUTS": str(tmp_path)}, timeout=900)
+    done = clipbench(
+        *words, *SLURM, *place, env={"CLIPBENCH_OUTPUTS": str(tmp_path)}, timeout=900, fresh=True
+    )
     assert done.returncode == 0, done.stderr
     ((_, record),) = result_jsons(tmp_path)
     assert record["batch"] == {"devices": 2, "per_device": 4, "accumulation": 1}

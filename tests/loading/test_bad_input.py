@@ -47,6 +47,7 @@ def refused(tmp_path, *words, code=1, env=None, weights="null"):
         *(*first, *model, f"model.pretrained={weights}", "epochs=1", "trainer=cpu"),
         *(word for word in words if word != "-m"),
         env=outputs,
+        fresh=env is not None,
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -167,7 +168,7 @@ def test_no_weights_and_no_network_and_a_warmup_that_never_ends(tmp_path):
         **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), closed),
     }
     words = ("-m", "model=clip_vitb32", "recipe=default,wise_ft", *SMALL)
-    done = clipbench(*words, env=env, timeout=60)
+    done = clipbench(*words, env=env, timeout=60, fresh=True)  # the hub reads them on import
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     no_weights, no_end = done.stderr.split("failed: ")[1:]

@@ -37,7 +37,7 @@ def test_two_folders_of_equal_names_are_two_runs_in_a_sweep_and_by_any_launcher(
     for number, more in enumerate(((), parallel)):
         outputs = tmp_path / f"outputs-{number}"
         env = {"CLIPBENCH_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "2"}
-        done = clipbench(*words, *more, env=env)
+        done = clipbench(*words, *more, env=env, fresh=True)
         assert done.returncode == 0, done.stderr
         records = {record["key"]: record for _, record in result_jsons(outputs)}
         assert len(records) == 2

@@ -65,7 +65,7 @@ def test_a_run_calls_the_functions_in_this_order(tmp_path, outputs):
     calls = tmp_path / "calls.jsonl"
     places = {"TRACED_STEPS": json.dumps(steps), "TRACED_CALLS": str(calls)}
     path = {"PYTHONPATH": f"{tmp_path}:{paths.ROOT}"}
-    done = clipbench("model=clip_tiny", "logger=none", *FEW, env={**places, **path})
+    done = clipbench("model=clip_tiny", "logger=none", *FEW, env={**places, **path}, fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     called = [tuple(json.loads(line)) for line in calls.read_text().splitlines()]
     assert list(dict.fromkeys(called)) == steps
