@@ -12,36 +12,76 @@ import runpy
 import signal
 import subprocess
 import sys
-import tempfile
 from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 
 from clipbench.core import paths
 
 
-def run(command, variables, timeout):
-    """Run ``[python, -m, module, ...]``; return as :func:`subprocess.run` does.
+class Command:
+    """What tests use of :class:`subprocess.Popen`, for a command in a forked process.
 
-    Raises:
-        subprocess.TimeoutExpired: after ``timeout`` seconds; all processes are then killed.
+    Args:
+        words: ``[module, ...]``, as after ``python -m``.
+        variables: its environment.
+        out: the file that it prints to.
+        err: likewise; by default the same.
+        prepare: called in the command's process first, by whose side its server is forked.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["clipbench.training.run", "clipbench.sweeps.session"])
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder) / "out", Path(folder) / "err"
-        process = context.Process(target=_command, args=(command[2:], variables, out, err))
-        process.start()
-        process.join(timeout)
-        if process.is_alive():
-            os.killpg(process.pid, signal.SIGKILL)
-            process.join()
-            raise subprocess.TimeoutExpired(command, timeout)
-        return subprocess.CompletedProcess(
-            command, process.exitcode, out.read_text(), err.read_text()
-        )
+
+    def __init__(self, words, variables, out, err=None, prepare=None):
+        self.out = out
+        files = (out, err or out)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["clipbench.training.run", "clipbench.sweeps.session"])
+        self._process = context.Process(target=_command, args=(words, variables, files, prepare))
+        self._process.start()
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def poll(self):
+        return self._process.exitcode
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def kill(self):
+        """End it and all that it started in its group."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.join()
+
+    def wait(self, timeout):
+        self._process.join(timeout)
+        if self.returncode is None:
+            self.kill()
+            raise subprocess.TimeoutExpired(self.out, timeout)
+        return self.returncode
+
+    def communicate(self, timeout):
+        self.wait(timeout)
+        return self.out.read_text(), None
 
 
-def _command(words, variables, *files):
+def start():
+    """Let this process's fork server be a fork of itself, if it has torch loaded.
+
+    For the beginning of a test session, when nothing is patched yet.
+    """
+    if "clipbench.training.run" not in sys.modules:
+        return
+    resource_tracker.ensure_running()
+    execute, util.spawnv_passfds = util.spawnv_passfds, _fork
+    forkserver.ensure_running()
+    util.spawnv_passfds = execute
+
+
+def _command(words, variables, files, prepare):
     os.setpgid(0, 0)
     for number, file in enumerate(files, 1):
         opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -50,10 +90,9 @@ def _command(words, variables, *files):
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(paths.ROOT)
-    resource_tracker.ensure_running()
-    execute, util.spawnv_passfds = util.spawnv_passfds, _fork
-    forkserver.ensure_running()  # which the command's launcher then finds
-    util.spawnv_passfds = execute
+    if prepare:
+        prepare()
+    start()  # the server that the command's launcher will find
     sys.argv = list(words)
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import hydra
@@ -12,7 +13,7 @@ import pytest
 
 from clipbench.core import paths
 from clipbench.core.config import compose, schema
-from tests import command_server
+from tests.command_server import Command
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,20 +51,23 @@ def outputs(tmp_path, monkeypatch):
 composed = compose.compose
 
 
-def clipbench(*words, module="run", env=None, timeout=300, fresh=False):
+def clipbench(*words, module="run", env=None, timeout=300, fresh=False, prepare=None):
     """A command, as a user starts it: ``python -m clipbench.<module> ...`` in processes of its own.
 
     Unless ``fresh``, they are forked from the server that this test session's jobs come from, which
     has the libraries loaded: to import torch takes longer than most tests. Fresh is what imports
     themselves matter to, as do variables that libraries read when they are imported.
     """
-    command = [sys.executable, "-m", f"clipbench.{module}", *map(str, words)]
+    words = [f"clipbench.{module}", *map(str, words)]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-    if not fresh:
-        return command_server.run(command, variables, timeout)
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, env=variables, cwd=paths.ROOT
-    )
+    if fresh:
+        command = [sys.executable, "-m", *words]
+        options = {"capture_output": True, "text": True, "env": variables, "cwd": paths.ROOT}
+        return subprocess.run(command, timeout=timeout, check=False, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        code = Command(words, variables, out, err, prepare).wait(timeout)
+        return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
 
 
 # A folder's name that Hydra's grammar, a shell, a URL, rich and HTML would each read otherwise.

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from clipbench.core import paths
+from tests.command_server import Command
 from tests.conftest import FEW, TINY
 
 HERE = Path(__file__).parent
@@ -30,10 +31,13 @@ class Sweep:
         faults: of each seed ``(kind, rank, place)``.
         model: the words that choose it.
         shown: where its output goes; by default to :meth:`wait`.
+        forked: from this test session's server, which is quick; else started as by a user.
         more: variables of its environment.
     """
 
-    def __init__(self, outputs, *words, faults=None, model=TINY, shown=subprocess.PIPE, **more):
+    def __init__(
+        self, outputs, *words, faults=None, model=TINY, shown=subprocess.PIPE, forked=False, **more
+    ):
         self.outputs, self.log = outputs, outputs / "faults.jsonl"
         outputs.mkdir(parents=True, exist_ok=True)
         # This checkout's package, too: it is imported before there is a working directory.
@@ -47,8 +51,12 @@ class Sweep:
             "PYTHONPATH": os.pathsep.join(filter(None, found)),
             **more,
         }
+        command = ["clipbench.run", "-m", *model, *FEW, *words]
+        if forked:
+            self.process = Command(command, env, outputs / "said.txt", prepare=_break)
+            return
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "clipbench.run", "-m", *model, *FEW, *words],
+            [sys.executable, "-m", *command],
             env=env,
             stdout=shown,
             stderr=subprocess.STDOUT,
@@ -66,6 +74,10 @@ class Sweep:
         if not self.log.is_file():
             return []
         return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+def _break():
+    from tests.faults import sitecustomize  # noqa: F401  # as Python does where it starts anew
 
 
 def descendants(pid):

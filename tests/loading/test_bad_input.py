@@ -47,7 +47,6 @@ def refused(tmp_path, *words, code=1, env=None, weights="null"):
         *(*first, *model, f"model.pretrained={weights}", "epochs=1", "trainer=cpu"),
         *(word for word in words if word != "-m"),
         env=outputs,
-        fresh=env is not None,
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -2,27 +2,30 @@
 
 import ast
 import json
+import os
 import re
+import sys
+import threading
+from pathlib import Path
 
 from clipbench.core import paths
 from tests.conftest import FEW, clipbench
 
 MOST = 14  # files to open
-# Read by Python as it starts, in the command, its fork server and all they fork.
-TRACER = """
-import json, os, sys, threading
 
-WANTED = {tuple(step) for step in json.loads(os.environ["TRACED_STEPS"])}
 
-def note(frame, event, argument):
-    code = frame.f_code
-    if event == "call" and (code.co_filename, code.co_qualname) in WANTED:
-        with open(os.environ["TRACED_CALLS"], "a") as file:
-            file.write(json.dumps([code.co_filename, code.co_qualname]) + "\\n")
+def trace():
+    """Note each call of the functions listed, in the command, its fork server and all they fork."""
+    wanted = {tuple(step) for step in json.loads(os.environ["TRACED_STEPS"])}
 
-threading.setprofile(note)
-sys.setprofile(note)
-"""
+    def note(frame, event, argument):
+        code = frame.f_code
+        if event == "call" and (code.co_filename, code.co_qualname) in wanted:
+            with Path(os.environ["TRACED_CALLS"]).open("a") as file:
+                file.write(json.dumps([code.co_filename, code.co_qualname]) + "\n")
+
+    threading.setprofile(note)
+    sys.setprofile(note)
 
 
 def listed():
@@ -61,11 +64,9 @@ def test_every_file_is_there_and_reached_from_one_before_it():
 
 def test_a_run_calls_the_functions_in_this_order(tmp_path, outputs):
     steps = [(str(paths.ROOT / file), name) for file, name in listed()]
-    (tmp_path / "sitecustomize.py").write_text(TRACER)
     calls = tmp_path / "calls.jsonl"
     places = {"TRACED_STEPS": json.dumps(steps), "TRACED_CALLS": str(calls)}
-    path = {"PYTHONPATH": f"{tmp_path}:{paths.ROOT}"}
-    done = clipbench("model=clip_tiny", "logger=none", *FEW, env={**places, **path}, fresh=True)
+    done = clipbench("model=clip_tiny", "logger=none", *FEW, env=places, prepare=trace)
     assert done.returncode == 0, done.stdout + done.stderr
     called = [tuple(json.loads(line)) for line in calls.read_text().splitlines()]
     assert list(dict.fromkeys(called)) == steps
