@@ -30,7 +30,7 @@ def sweep(tmp_path):
     begun = []
 
     def begin(*words, **options):
-        begun.append(Sweep(tmp_path, *words, forked=True, **options))
+        begun.append(Sweep(tmp_path, *words, **options))
         return begun[-1]
 
     yield begin
@@ -135,7 +135,7 @@ def test_ranks_of_a_sweep_train_one_config_together_whatever_came_before(tmp_pat
     """Two devices then one, one then two, and a job that is done and so skipped."""
     # Without BatchNorm, which sees its rank's rows alone.
     words = ("seed=0,1", "trainer.devices=2,1,2", "epochs=2")
-    done = sweep(*words, model=("model=clip_tiny",))
+    done = sweep(*words, model=("model=clip_tiny",), forked=True)
     code, said = done.wait()
     assert code == 0, said
     assert said.count("completed before; nothing was run") == 2
