@@ -42,7 +42,7 @@ class ToyDataModule(ClassificationDataModule):
 ''',
     "conf/dataset/toy.yaml": """
 defaults:
-  - options/pictures@_here_
+  - options/images@_here_
   - _self_
 _target_: clipbench.datamodules.toy.ToyDataModule
 root: .

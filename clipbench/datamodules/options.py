@@ -8,7 +8,7 @@ from clipbench.loading.class_names import Names
 
 
 class Options(TypedDict, total=False):
-    """What every dataset takes besides its own keys; see ``conf/dataset/options/pictures.yaml``."""
+    """What every dataset takes besides its own keys; see ``conf/dataset/options/images.yaml``."""
 
     workers: int
     shots: int | None
